@@ -1,0 +1,1 @@
+"""The command line: Typer verbs, messages and exit codes."""

@@ -1,0 +1,217 @@
+"""Verbs about data: prepare, validate, mixlist."""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from spoofkit.cli import options
+from spoofkit.cli.options import say
+
+
+class Corpus(str, Enum):
+    """Corpora that `prepare` reads."""
+
+    asvspoof5 = "asvspoof5"
+
+
+class DrawByDefault(TyperGroup):
+    """Makes `mixlist TRAIN.tsv OUT.tsv` mean `mixlist draw TRAIN.tsv OUT.tsv`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `draw` before arguments that name no sub-command."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["draw", *args]
+        return super().parse_args(ctx, args)
+
+
+mixlist = typer.Typer(
+    cls=DrawByDefault,
+    no_args_is_help=True,
+    help=(
+        "Draw a list of mix-frame utterances, or look at and listen to one.\n\n"
+        "`spoofkit mixlist data/train.tsv exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
+        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv mix.png --mix-id mix_0000003`"
+    ),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    app.command()(prepare)
+    app.command()(validate)
+    app.add_typer(mixlist, name="mixlist")
+
+
+def prepare(
+    corpus: Annotated[Corpus, typer.Argument(help="Which corpus.")],
+    folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
+    out: Annotated[Path, typer.Argument(help="Folder for train.tsv, dev.tsv, eval.tsv.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")
+    ] = False,
+    headers: Annotated[
+        bool, typer.Option("--headers/--no-headers", help="Read every file's length from its header.")
+    ] = True,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Turn a corpus' own protocols into manifests, and check its counts.
+
+    Example: `spoofkit prepare asvspoof5 /data/asvspoof5 data`
+    """
+    from spoofkit.corpora import asvspoof5
+
+    for found in asvspoof5.prepare(folder, out, partial=partial, headers=headers, overwrite=overwrite, reuse=reuse):
+        kept = ", kept as it was" if found.kept else ""
+        part = f" (partial: {found.partial})" if found.partial else ""
+        typer.echo(f"{found.path}: {found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{part}{kept}")
+
+
+def validate(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests to check.", metavar="MANIFEST...")],
+    read_audio: Annotated[bool, typer.Option("--read-audio", help="Decode every file, not only its header.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 16,
+) -> None:
+    """Check manifests against the disk: every file there, readable, of the length that is stated.
+
+    Prints one line per finding (utterance, severity, problem; tab-separated) and exits with 1 if any is an error.
+
+    Example: `spoofkit validate data/train.tsv data/dev.tsv --read-audio`
+    """
+    from spoofkit.data.validate import validate as check
+
+    n_errors = 0
+    for path in manifests:
+        result = check(path, read_audio, workers)
+        for finding in result.findings:
+            typer.echo(f"{finding.utt_id}\t{finding.severity}\t{finding.problem}")
+        n_warnings = len(result.findings) - result.n_errors
+        n_rows = result.manifest.table.height
+        say(f"{path}: {n_rows:,} utterances, {result.n_errors} errors, {n_warnings} warnings")
+        n_errors += result.n_errors
+    if n_errors:
+        raise typer.Exit(1)
+
+
+@mixlist.command()
+def draw(
+    manifest: Annotated[Path, typer.Argument(help="Utterances to draw from.")],
+    out: Annotated[Path, typer.Argument(help="The mix list.")],
+    config: options.Config = None,
+    set_: options.Set = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+    as_json: options.Json = False,
+) -> None:
+    """Draw a mix list (`draw` itself may be left out) and print statistics of what was drawn."""
+    from spoofkit.config import load_config
+    from spoofkit.data.manifest import read_manifest
+    from spoofkit.data.mixdraw import draw_mixes, made_from
+    from spoofkit.data.mixlist import read_made_from, write_mix_list
+    from spoofkit.data.mixstats import mix_statistics
+    from spoofkit.files import is_up_to_date, refuse_existing
+
+    settings, utterances = load_config(config, set_), read_manifest(manifest)
+    record = made_from(settings, utterances, held_out)
+    if is_up_to_date(out, record, read_made_from, reuse):
+        say(f"{out}: kept as it was")
+        return
+    refuse_existing(out, overwrite)
+    mix_list = draw_mixes(settings, utterances, held_out)
+    write_mix_list(out, mix_list, overwrite)
+    statistics = mix_statistics(mix_list, utterances)
+    typer.echo(json.dumps(statistics) if as_json else _statistics_text(out, statistics))
+
+
+@mixlist.command()
+def show(
+    mix_list: Annotated[Path, typer.Argument(help="The mix list.")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write: .png, .pdf or .svg.")],
+    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
+    config: options.Config = None,
+    set_: options.Set = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Draw a mixed utterance: waveform, spectrogram, injected regions, frame targets."""
+    from spoofkit.config import load_config
+    from spoofkit.data.audio import SAMPLE_RATE
+    from spoofkit.data.mixstats import draw_mix
+    from spoofkit.files import refuse_existing
+    from spoofkit.models.encoder import load_encoder
+
+    refuse_existing(out, overwrite)
+    settings = load_config(config, set_)
+    dataset, index = _mix_dataset(
+        mix_list, manifest, mix_id, load_encoder(settings.encoder).geometry, settings.mix.frame_target
+    )
+    mix, item = dataset.mixes[index], dataset[0, index]
+    keys = {utt_id: "spoof" if utt_id in dataset.spoofed else "bona fide" for utt_id in (mix.base_id, mix.injector_id)}
+    title = (
+        f"{mix.mix_id}: {mix.base_id} ({keys[mix.base_id]}) with {len(mix.regions)} region(s) of {mix.injector_id} "
+        f"({keys[mix.injector_id]}); frame target: {settings.mix.frame_target}"
+    )
+    draw_mix(out, mix, item.wave_S, dataset.targets(index), dataset.geometry, title, overwrite)
+    places = ", ".join(f"{start / SAMPLE_RATE:.2f}-{end / SAMPLE_RATE:.2f} s" for start, end in mix.injected())
+    typer.echo(f"{out}: {title}; injected at {places}")
+
+
+@mixlist.command()
+def render(
+    mix_list: Annotated[Path, typer.Argument(help="The mix list.")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.")],
+    out: Annotated[Path, typer.Argument(help="Audio to write: .wav or .flac, 16 kHz.")],
+    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write a mixed utterance as audio, to listen to."""
+    import soundfile
+
+    from spoofkit.data.audio import SAMPLE_RATE
+    from spoofkit.data.frames import FrameGeometry
+    from spoofkit.errors import SpoofkitError
+    from spoofkit.files import atomic_path
+
+    if out.suffix not in (".wav", ".flac"):
+        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .wav or .flac")
+    # Audio needs no frames; any geometry will do.
+    dataset, index = _mix_dataset(mix_list, manifest, mix_id, FrameGeometry(400, 320, 400, 200), "region")
+    wave_S = dataset[0, index].wave_S
+    peak = float(abs(wave_S).max())
+    with atomic_path(out, overwrite) as temporary:
+        soundfile.write(temporary, wave_S / max(1.0, peak), SAMPLE_RATE)
+    typer.echo(f"{out}: {dataset.mixes[index].mix_id}, {wave_S.size / SAMPLE_RATE:.2f} s")
+
+
+def _mix_dataset(mix_list: Path, manifest: Path, mix_id: str, geometry: Any, frame_target: str) -> tuple[Any, int]:
+    from spoofkit.data.dataset import MixDataset
+    from spoofkit.data.manifest import read_manifest
+    from spoofkit.data.mixlist import read_mix_list
+
+    utterances = read_manifest(manifest)
+    mixes = read_mix_list(mix_list, utterances)
+    index = mixes.mixes.index(mixes.by_id(mix_id)) if mix_id else 0
+    return MixDataset(mixes, utterances, geometry, frame_target), index
+
+
+def _statistics_text(out: Path, statistics: dict[str, Any]) -> str:
+    def spread(name: str, scale: float, unit: str) -> str:
+        low, middle, high = (scale * value for value in statistics[name])
+        return f"{middle:.3g} {unit} (5-95 %: {low:.3g}-{high:.3g})"
+
+    pairs = ", ".join(f"{count:,} {pair}" for pair, count in statistics["base_from_injector"].items())
+    regions = ", ".join(f"{count:,} with {number}" for number, count in statistics["regions_per_mix"].items())
+    return "\n".join(
+        [
+            f"{out}: {statistics['n_mixes']:,} mixes ({statistics['n_redrawn']:,} draws were too short and drawn "
+            "again)",
+            f"  pairs    {pairs}",
+            f"  regions  {regions}; each {spread('region_seconds', 1, 's')}",
+            f"  share    {spread('injected_share', 100, '%')} of crops of {spread('crop_seconds', 1, 's')}",
+        ]
+    )

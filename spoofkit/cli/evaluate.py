@@ -1,0 +1,94 @@
+"""Verbs about results and health: score, evaluate, doctor."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spoofkit.cli import options
+from spoofkit.cli.options import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    app.command()(score)
+    app.command()(evaluate)
+    app.command()(doctor)
+
+
+def score(
+    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A manifest and the score file to write; or audio files and folders, and optionally a score file.",
+            metavar="MANIFEST|AUDIO... [OUT.tsv]",
+        ),
+    ],
+    crop: Annotated[
+        str, typer.Option(help="`whole`, or `first:N` to score only the first N samples (16 kHz).")
+    ] = "whole",
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Score utterances: log-odds of bona fide, higher = more likely genuine.
+
+    A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
+    made. Loose audio files are scored to stdout unless a score file is named last.
+
+    Examples: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`, `spoofkit score MODEL call.wav`
+    """
+    from spoofkit.evaluation.score_files import score_inputs
+
+    for line in score_inputs(
+        model, inputs, crop=crop, device=device, workers=workers, overwrite=overwrite, reuse=reuse
+    ):
+        typer.echo(line)
+
+
+def evaluate(
+    scores: Annotated[Path, typer.Argument(help="Score file.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.")],
+    out: Annotated[Path, typer.Argument(help="Folder for eval.json and report.html.")],
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compute EER, minDCF, actDCF and Cllr, pooled and per attack and codec; write table, JSON and an HTML report.
+
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results`
+    """
+    from rich.console import Console
+
+    from spoofkit.evaluation.report import evaluate as run
+    from spoofkit.evaluation.report import print_table
+
+    result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse)
+    for warning in result["warnings"]:
+        say(f"spoofkit: warning: {warning}")
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_table(result, Console())
+    say(f"report: {out / 'report.html'}")
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Say whether this installation is healthy: packages, devices, codecs, disk. Exit code 1 if something is broken.
+
+    Example: `spoofkit doctor`
+    """
+    from rich.console import Console
+
+    from spoofkit import doctor as checks
+
+    found = checks.run_checks()
+    if as_json:
+        typer.echo(json.dumps(checks.as_json(found)))
+    else:
+        checks.print_table(found, Console())
+    if any(check.ok is False for check in found):
+        raise typer.Exit(1)

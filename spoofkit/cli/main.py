@@ -1,0 +1,75 @@
+"""The program `spoofkit`: its verbs, and the one place where errors become messages.
+
+A command imports its work inside its function, so that `spoofkit --help` answers at once.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import spoofkit
+from spoofkit.cli import data, evaluate, train
+from spoofkit.errors import SpoofkitError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="spoofkit",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Speech deepfake detection with mix-frame post-training (arXiv:2606.25328).\n\n"
+        "Is this recording genuine? `spoofkit score exp/tiny/finetune/model call.wav`\n\n"
+        "From corpus to EER, step by step: `egs/asvspoof5/run.sh --corpus DIR`; on a laptop: `egs/mini/run.sh`"
+    ),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spoofkit {spoofkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+data.register(app)
+train.register(app)
+evaluate.register(app)
+
+
+def main() -> None:
+    """Run the program; a user's mistake is one sentence on stderr and exit code 1."""
+    # transformers' own bars and advice would stand between ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except SpoofkitError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("spoofkit: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # A full disk or a missing permission is the user's to mend; a defect of ours is not an OSError with a file.
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+
+
+def _fail(sentence: str) -> None:
+    typer.echo(f"spoofkit: error: {sentence}", err=True)
+    sys.exit(1)

@@ -1,0 +1,29 @@
+"""Options that several verbs share, and how the settings file is read from them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings (YAML); none: the defaults.", metavar="FILE")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override one setting, such as finetune.optim.lr=1e-5; may be repeated.", metavar="KEY=VALUE"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
+Reuse = Annotated[
+    bool,
+    typer.Option("--reuse", help="Keep an output made from the same inputs and settings; refuse one made from others."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that load audio; results do not depend on it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal: stderr, so that stdout stays the result."""
+    typer.echo(message, err=True)

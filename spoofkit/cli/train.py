@@ -1,0 +1,123 @@
+"""Verbs that train: posttrain, finetune."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spoofkit.cli import options
+from spoofkit.cli.options import say
+
+EXIT_INTERRUPTED = 130
+
+Train = Annotated[Path, typer.Option("--train", help="Manifest to train on.", metavar="TRAIN.tsv")]
+Dev = Annotated[Path, typer.Option("--dev", help="Manifest by which the weights are chosen.", metavar="DEV.tsv")]
+Experiment = Annotated[
+    Path, typer.Argument(help="Experiment folder; a run that stopped goes on from its checkpoint.", metavar="EXP")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    app.command()(posttrain)
+    app.command()(finetune)
+
+
+def posttrain(
+    exp: Experiment,
+    train: Train,
+    dev: Dev,
+    mix: Annotated[Path | None, typer.Option(help="Training mix list; none: EXP/mix.tsv.")] = None,
+    dev_mix: Annotated[Path | None, typer.Option(help="Held-out mix list; none: EXP/mix_dev.tsv.")] = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train an encoder to find injected frames (stage 1); writes EXP/encoder.
+
+    Call it again after an interrupt: it goes on from the newest checkpoint, to the same result.
+
+    Example: `spoofkit posttrain exp/x/posttrain --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml`
+    """
+    from spoofkit.config import load_config
+    from spoofkit.models.device import choose_device
+    from spoofkit.training.posttrain import posttrain as run
+
+    settings = load_config(config, set_)
+    result = _run(
+        lambda: run(
+            exp,
+            settings,
+            train_manifest=train,
+            dev_manifest=dev,
+            mix=mix or exp / "mix.tsv",
+            dev_mix=dev_mix or exp / "mix_dev.tsv",
+            device=choose_device(device),
+            workers=workers,
+            overwrite=overwrite,
+        )
+    )
+    _tell(exp / "encoder", result)
+
+
+def finetune(
+    exp: Experiment,
+    train: Train,
+    dev: Dev,
+    encoder: Annotated[str, typer.Option(help="Instead of encoder.name: a post-trained EXP/encoder.")] = "",
+    config: options.Config = None,
+    set_: options.Set = None,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train a detector on whole utterances (stage 2); writes EXP/model.
+
+    Call it again after an interrupt: it goes on from the newest checkpoint, to the same result.
+
+    Example: `spoofkit finetune exp/x/finetune --encoder exp/x/posttrain/encoder --train data/train.tsv
+    --dev data/dev.tsv -c conf/xlsr300m.yaml`
+    """
+    from spoofkit.config import load_config
+    from spoofkit.models.device import choose_device
+    from spoofkit.training.finetune import finetune as run
+
+    settings = load_config(config, set_)
+    if encoder:
+        # The post-trained folder holds the layers that were kept, so it is taken whole.
+        replaced = settings.encoder.model_copy(update={"name": encoder, "revision": None, "n_layers": None})
+        settings = settings.model_copy(update={"encoder": replaced})
+    result = _run(
+        lambda: run(
+            exp,
+            settings,
+            train_manifest=train,
+            dev_manifest=dev,
+            device=choose_device(device),
+            workers=workers,
+            overwrite=overwrite,
+        )
+    )
+    _tell(exp / "model", result)
+
+
+def _run(work: Any) -> dict[str, Any] | None:
+    from spoofkit.training.loop import Interrupted
+
+    try:
+        result: dict[str, Any] | None = work()
+    except Interrupted as stop:
+        say(f"spoofkit: {stop}")
+        sys.exit(EXIT_INTERRUPTED)
+    return result
+
+
+def _tell(out: Path, result: dict[str, Any] | None) -> None:
+    if result is None:
+        say(f"{out}: finished already, kept as it was")
+        return
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["figures"].items())
+    typer.echo(f"{out}: weights of step {result['step']} ({figures})")

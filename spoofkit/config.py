@@ -1,0 +1,267 @@
+"""An experiment's settings: one YAML file, strictly checked, resolved and stored beside every result.
+
+What changes a result stands here; what names a place or a machine (folders, device, workers) stands on the command
+line. Unknown keys, repeated keys and values out of range are refused by name.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EncoderSettings(Settings):
+    """The front-end: which network turns a waveform into frames, and how much of it."""
+
+    name: str = "tiny"
+    """`tiny` (from scratch), a Hugging Face folder, or a hub id such as facebook/wav2vec2-xls-r-300m."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id; none means its main branch."""
+    n_layers: Count | None = None
+    """Keep only the first so many transformer layers; none keeps all."""
+    freeze_stem: bool = True
+    """Do not train the convolutions below the transformer."""
+
+
+class MixSettings(Settings):
+    """How mix-frame utterances are drawn and spliced (method: arXiv:2606.25328; each default is our reading)."""
+
+    n_train: Count = 20_000
+    """Mixed utterances in the training list; later epochs go through the same list again."""
+    n_dev: Count = 1_000
+    """Mixed utterances in the held-out list."""
+    frame_target: Literal["region", "authenticity"] = "region"
+    """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof."""
+    pairing: Literal["cross", "uniform", "bonafide_base", "same_class", "same_speaker", "self"] = "cross"
+    """Which utterance is injected into which: see spoofkit.data.mixframe."""
+    n_regions: tuple[Count, Count] = (1, 3)
+    """Fewest and most injected regions of one utterance."""
+    share: tuple[Share, Share] = (0.15, 0.45)
+    """Smallest and largest injected share of one utterance, over all its regions."""
+    min_region_samples: Count = 1600
+    """Shortest region; 1600 samples are 0.1 s."""
+    margin_samples: Annotated[int, Field(ge=0)] = 1600
+    """Base samples left between regions, and before the first and after the last."""
+    offset: Literal["independent", "aligned"] = "independent"
+    """Take the injected samples from anywhere in the injector, or from the same position as in the base."""
+    join: Literal["cut", "crossfade"] = "crossfade"
+    """Hard cut, or a linear cross-fade inside the region's two ends."""
+    crossfade_samples: Count = 80
+    """Length of each cross-fade; 80 samples are 5 ms."""
+    level_match: bool = True
+    """Scale what is injected to the RMS level of what it replaces (by 20 dB at most)."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "MixSettings":
+        for name in ("n_regions", "share"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first number must not be above the second, found {low} and {high}")
+        if self.share[0] == 0 or self.share[1] >= 0.5:
+            raise ValueError(
+                f"share: must stay above 0 and below 0.5, or base and injector are confused; found {self.share}"
+            )
+        if self.join == "crossfade" and 2 * self.crossfade_samples > self.min_region_samples:
+            raise ValueError(
+                f"crossfade_samples: two cross-fades ({2 * self.crossfade_samples} samples) must fit into the "
+                "shortest "
+                f"region (min_region_samples: {self.min_region_samples})"
+            )
+        return self
+
+
+class OptimSettings(Settings):
+    """AdamW and its learning-rate schedule."""
+
+    lr: Positive = 1e-5
+    """Peak learning rate of the encoder."""
+    head_lr: Positive = 1e-3
+    """Peak learning rate of the head."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decay of matrices; biases and normalisations are not decayed."""
+    warmup_share: Share = 0.1
+    """Share of the steps in which the learning rate rises linearly."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Way down to zero after the warm-up."""
+    clip_norm: Positive = 1.0
+    """Largest norm of the gradient."""
+
+
+class TrainSettings(Settings):
+    """What both trainings have in common."""
+
+    n_steps: Count = 1000
+    """Optimiser steps."""
+    batch_size: Count = 32
+    """Utterances in one optimiser step."""
+    eval_every: Count = 500
+    """Steps between evaluations on the development set; the last step is always evaluated."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are handed on: those of the best development EER, or the last step's."""
+    optim: OptimSettings = OptimSettings()
+
+
+class PosttrainSettings(TrainSettings):
+    """Stage 1: frame-level supervision on mix-frame utterances."""
+
+    head: Literal["linear", "mlp"] = "linear"
+    """The frame classifier: linear, or with one hidden layer."""
+
+
+class FinetuneSettings(TrainSettings):
+    """Stage 2: utterance-level detection."""
+
+    head: Literal["mean", "attentive"] = "mean"
+    """Mean pooling, or attentive statistics pooling (arXiv:1803.10963), before the linear classifier."""
+    bonafide_weight: Positive = 0.9
+    """Weight of bona fide utterances in the cross-entropy (ASVspoof habit: 0.9)."""
+    spoof_weight: Positive = 0.1
+    """Weight of spoofed utterances (ASVspoof habit: 0.1)."""
+
+
+class Config(Settings):
+    """All settings of one experiment."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random draw is a function of this seed, the epoch and the index."""
+    crop_samples: Annotated[int, Field(ge=3200)] = 64_600
+    """Longest training input; 64,600 samples (4.04 s) are the field's habit. Shorter utterances are not repeated."""
+    encoder: EncoderSettings = EncoderSettings()
+    mix: MixSettings = MixSettings()
+    posttrain: PosttrainSettings = PosttrainSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+
+    @model_validator(mode="after")
+    def _regions_fit(self) -> "Config":
+        shortest = self.mix.n_regions[0] * self.mix.min_region_samples
+        if shortest > self.mix.share[1] * self.crop_samples:
+            raise ValueError(
+                f"mix: {self.mix.n_regions[0]} regions of at least {self.mix.min_region_samples} samples are more "
+                "than "
+                f"{self.mix.share[1]:.0%} of crop_samples ({self.crop_samples})"
+            )
+        return self
+
+
+def load_config(path: Path | str | None, overrides: list[str] | None = None) -> Config:
+    """Read the settings of `path` (none: the defaults), then apply `section.key=value` overrides.
+
+    Raises:
+        SpoofkitError: unreadable YAML, unknown or repeated key, wrong type, value out of range.
+    """
+    where = str(path) if path is not None else "settings"
+    values = _parse_yaml(read_text(path), where) if path is not None else {}
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise SpoofkitError(
+            f"{where}: found {type(values).__name__}, expected settings as `key: value`; see docs/settings.md"
+        )
+    for override in overrides or []:
+        _apply_override(values, override)
+    return check_config(values, where)
+
+
+def check_config(values: dict[str, Any], where: str) -> Config:
+    """Turn plain values into a Config, or raise SpoofkitError naming `where` and the first wrong key."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise SpoofkitError(f"{where}: {_first_problem(error)}") from error
+
+
+def dump_config(config: Settings) -> str:
+    """The resolved settings as YAML that `load_config` reads back to the same settings."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_config(text: str, where: str) -> Config:
+    """Read settings that `dump_config` wrote."""
+    return check_config(_parse_yaml(text, where) or {}, where)
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """The settings in which two configs differ, as `section.key: old -> new`."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML with two of PyYAML's traps removed: `1e-5` is a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SpoofkitError(f"{where}: not valid YAML ({reason})") from error
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise SpoofkitError(f"--set {override}: expected section.key=value, for example --set finetune.optim.lr=1e-5")
+    *sections, last = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise SpoofkitError(f"--set {override}: {section} is a value, not a section")
+    values[last] = _parse_yaml(text, f"--set {override}")
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"unknown setting {where}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+    return f"{where + ': ' if where else ''}{message}{found}"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,1 @@
+"""One module a corpus: how its own protocol becomes our manifest."""

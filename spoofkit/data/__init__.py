@@ -1,0 +1,1 @@
+"""Manifests, audio, mix-frame utterances, datasets."""

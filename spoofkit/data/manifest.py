@@ -1,0 +1,181 @@
+"""The manifest: one TSV per set, in which a corpus' own protocol has become ours.
+
+    # root=/data/asvspoof5
+    # made_from={"protocol": "cbfa08e2…", …}
+    utt_id        path                      key    speaker  attack  codec  n_samples
+    D_0000000169  flac_D/D_0000000169.flac  spoof  D_4461   A14     -      64000
+
+Sorted by `utt_id`, ids unique, `-` = does not apply, `path` relative to the root. Further columns are kept as text.
+No audio is read here and nothing of a corpus is known here.
+"""
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text, write_text
+
+KEYS = ("bonafide", "spoof")
+COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
+UNKNOWN_LENGTH = -1  # stands as "-" in the file
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest: the table, and where its audio lies."""
+
+    path: Path
+    root: Path
+    table: pl.DataFrame
+    made_from: dict[str, Any] = field(default_factory=dict)
+    partial: str = ""
+    """Not empty when the set is knowingly a part of the released one: says so in words."""
+
+    def audio_path(self, relative: str) -> Path:
+        """Where the audio of a row lies; the row's path was checked to stay below the root."""
+        return self.root / relative
+
+    def lengths(self) -> dict[str, int]:
+        """Samples of each utterance by id."""
+        return dict(self.table.select("utt_id", "n_samples").iter_rows())
+
+
+def write_manifest(
+    path: Path | str,
+    root: Path,
+    table: pl.DataFrame,
+    *,
+    made_from: dict[str, Any] | None = None,
+    partial: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Sort, check and write a manifest.
+
+    Args:
+        path: Where it goes.
+        root: Folder that the `path` column is relative to.
+        table: The columns of COLUMNS, `n_samples` as integers (UNKNOWN_LENGTH: not known), then any others.
+        made_from: What it was made from, for `--reuse`.
+        partial: In words, in what the set falls short of the released one.
+        overwrite: Replace an existing file.
+
+    Raises:
+        SpoofkitError: a rule of the format is broken, or the file cannot be written.
+    """
+    table = table.sort("utt_id")
+    _check(table, str(path))
+    header = [f"# root={root}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
+    if partial:
+        header.append(f"# partial={partial}")
+    lengths = (
+        pl.when(pl.col("n_samples") == UNKNOWN_LENGTH).then(pl.lit("-")).otherwise(pl.col("n_samples").cast(pl.Utf8))
+    )
+    body = table.with_columns(lengths.alias("n_samples")).write_csv(separator="\t", quote_style="never")
+    write_text(path, "\n".join(header) + "\n" + body, overwrite)
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        SpoofkitError: missing, empty, a column missing or unknown key, duplicate or unsorted ids, a path that leaves
+            the root.
+    """
+    text = read_text(path)
+    header, body = _split_header(text)
+    if "root" not in header:
+        raise SpoofkitError(
+            f"{path}: first line is {text[:40].splitlines()[:1]}, expected '# root=FOLDER'; make manifests with "
+            "`spoofkit prepare`"
+        )
+    if not body.strip():
+        raise SpoofkitError(
+            f"{path}: has no rows, expected a header and one row per utterance; make it anew with `spoofkit prepare`"
+        )
+    try:
+        table = pl.read_csv(io.StringIO(body), separator="\t", quote_char=None, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise SpoofkitError(f"{path}: not a tab-separated table ({str(error).splitlines()[0]})") from error
+    table = table.fill_null("")  # an empty field is empty text; "NA" and "null" are text like any other
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise SpoofkitError(
+            f"{path}: column {missing[0]!r} is missing, expected {', '.join(COLUMNS)}; make it anew with "
+            "`spoofkit prepare`"
+        )
+    table = table.with_columns(_parse_lengths(table["n_samples"], str(path)))
+    _check(table, str(path))
+    return Manifest(
+        Path(path), Path(header["root"]), table, json.loads(header.get("made_from", "{}")), header.get("partial", "")
+    )
+
+
+def read_made_from(path: Path | str) -> dict[str, Any]:
+    """Only the record of what a manifest was made from."""
+    header, _ = _split_header(read_text(path))
+    made_from: dict[str, Any] = json.loads(header.get("made_from", "{}"))
+    return made_from
+
+
+def _split_header(text: str) -> tuple[dict[str, str], str]:
+    header = {}
+    while text.startswith("# "):
+        line, _, text = text.partition("\n")
+        name, _, value = line[2:].partition("=")
+        header[name] = value
+    return header, text
+
+
+def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
+    text = column.replace("-", str(UNKNOWN_LENGTH))
+    numbers = text.cast(pl.Int64, strict=False)
+    if numbers.null_count():
+        wrong = column.filter(numbers.is_null())[0]
+        raise SpoofkitError(f"{where}: n_samples is {wrong!r}, expected a whole number of samples or '-'")
+    named: pl.Series = numbers.alias("n_samples")
+    return named
+
+
+def _check(table: pl.DataFrame, where: str) -> None:
+    if table.height == 0:
+        raise SpoofkitError(f"{where}: no utterances, expected at least one; check the protocol it is made from")
+    for name in ("utt_id", "path", "speaker", "attack", "codec"):
+        empty = table.filter(pl.col(name).str.strip_chars() == "")
+        if empty.height:
+            raise SpoofkitError(
+                f"{where}: {name} is empty for utterance {empty['utt_id'][0]!r}, expected a value or '-'"
+            )
+    ids = table["utt_id"]
+    if ids.n_unique() != ids.len():
+        twice = ids.filter(ids.is_duplicated())
+        raise SpoofkitError(
+            f"{where}: utt_id {twice[0]!r} stands {(ids == twice[0]).sum()} times ({twice.n_unique()} ids "
+            "repeat), expected unique ids"
+        )
+    if not ids.is_sorted():
+        late = table.filter(pl.col("utt_id") < pl.col("utt_id").shift())["utt_id"][0]
+        raise SpoofkitError(
+            f"{where}: not sorted by utt_id ({late!r} stands after a later id); make it anew with `spoofkit prepare`"
+        )
+    wrong = table.filter(~pl.col("key").is_in(KEYS))
+    if wrong.height:
+        raise SpoofkitError(
+            f"{where}: key of {wrong['utt_id'][0]!r} is {wrong['key'][0]!r}, expected bonafide or spoof"
+        )
+    # An id or path must never reach a file outside the corpus root.
+    outside = table.filter(pl.col("path").str.starts_with("/") | pl.col("path").str.contains(r"(^|/)\.\.(/|$)|\x00"))
+    if outside.height:
+        raise SpoofkitError(
+            f"{where}: path of {outside['utt_id'][0]!r} is {outside['path'][0]!r}, expected a path below the root "
+            f"(such as {PurePosixPath('flac_T') / 'T_0000000000.flac'})"
+        )
+    if (table["n_samples"] < UNKNOWN_LENGTH).any() or (table["n_samples"] == 0).any():
+        short = table.filter((pl.col("n_samples") < UNKNOWN_LENGTH) | (pl.col("n_samples") == 0))["utt_id"][0]
+        raise SpoofkitError(
+            f"{where}: n_samples of {short!r} is not positive; the file is empty or the manifest is broken"
+        )

@@ -1,0 +1,238 @@
+"""The score file: read and refused, written, and joined with a manifest.
+
+It is the ASVspoof 5 evaluation package's, so a file can be handed to that package unchanged: the header
+`filename<TAB>cm-score`, then one trial a line; a higher score means more bona fide. Ids are text: `NA` is an id and
+leading zeros stay. What is wrong is refused, never repaired or ignored; no metric is computed here.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from spoofkit.data.manifest import KEYS
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import write_text
+
+HEADER = "filename\tcm-score"
+N_NAMED = 5  # trials that an error sentence names; the rest are counted
+_NEWLINE, _TAB = 10, 9
+
+
+def read_scores(path: Path | str) -> pl.DataFrame:
+    """Read a score file.
+
+    Returns:
+        Columns `utt_id` (text) and `score` (float64, finite), one row per trial, in the file's order.
+
+    Raises:
+        SpoofkitError: The file cannot be read, is empty or cut, or has another header, another number of columns, an
+            empty or repeated id, or a score that is not a finite number. The sentence names up to five trials.
+    """
+    data = _read_bytes(path)
+    _check_lines(data, path)
+    columns = {"utt_id": pl.Utf8, "text": pl.Utf8}
+    table = pl.read_csv(
+        io.BytesIO(data), separator="\t", quote_char=None, has_header=False, skip_rows=1, schema=columns
+    )
+    # polars reads an empty field as missing, and nothing else: "NA" stays an id.
+    table = table.fill_null("").with_row_index("line", offset=2)
+    _check_ids(table, path)
+    table = table.with_columns(pl.col("text").cast(pl.Float64, strict=False).alias("score"))
+    bad = table.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
+    if bad.height:
+        shown = [
+            f"{utt_id} {text!r} in line {line}"
+            for line, utt_id, text in bad["line", "utt_id", "text"].head(N_NAMED).rows()
+        ]
+        raise SpoofkitError(
+            f"{path}: found {_named(bad.height, 'score', shown)} where a finite number was expected; score these again"
+        )
+    return table.select("utt_id", "score")
+
+
+def final_newline_warning(path: Path | str) -> str | None:
+    """One sentence if a score file does not end in a newline, which may mean that it was cut inside its last "
+    "score."""
+    data = _read_bytes(path)
+    if data.endswith(b"\n"):
+        return None
+    last = data[data.rfind(b"\n") + 1 :].decode("utf-8", "replace").replace("\t", " ")
+    return (
+        f"{path}: does not end in a newline, so it may have been cut short and the last score may lack digits: {last!r}"
+    )
+
+
+def write_scores(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike, overwrite: bool = False) -> None:
+    """Write a score file, whole or not at all.
+
+    Args:
+        path: Where it goes; its folder is made.
+        utt_ids: One id per trial, in the order in which they shall stand.
+        scores: One finite score per trial; written with nine digits, which restore a float32 exactly.
+        overwrite: Replace an existing file.
+
+    Raises:
+        SpoofkitError: Lengths differ, there is no trial, an id is repeated, empty or holds a tab or a line break, a
+            score is not finite, or the file exists already.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if values.shape != (len(utt_ids),) or not len(utt_ids):
+        raise SpoofkitError(
+            f"{path}: {len(utt_ids)} ids and scores of shape {values.shape}, expected one score per id and at least one"
+        )
+    table = pl.DataFrame({"line": range(2, len(utt_ids) + 2), "utt_id": pl.Series(list(utt_ids), dtype=pl.Utf8)})
+    _check_ids(table, path)
+    broken = table.filter(pl.col("utt_id").str.contains(r"[\t\r\n]"))["utt_id"]
+    if broken.len():
+        shown = [repr(utt_id) for utt_id in broken.head(N_NAMED)]
+        raise SpoofkitError(
+            f"{path}: found a tab or a line break in {_named(broken.len(), 'id', shown)}; rename the trials"
+        )
+    unfit = np.flatnonzero(~np.isfinite(values))
+    if unfit.size:
+        shown = [f"{utt_ids[i]} {float(values[i])}" for i in unfit[:N_NAMED]]
+        raise SpoofkitError(
+            f"{path}: found {_named(unfit.size, 'score', shown)} where a finite number was expected; mend the model"
+        )
+    rows = [f"{utt_id}\t{score:.9g}\n" for utt_id, score in zip(utt_ids, values.tolist(), strict=True)]
+    write_text(path, HEADER + "\n" + "".join(rows), overwrite)
+
+
+def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
+    """Put each trial's score beside its row of the manifest.
+
+    Args:
+        scores: As `read_scores` returns them.
+        manifest_table: At least the columns `utt_id` and `key`.
+
+    Returns:
+        The manifest's rows in its order, with one more column `score`.
+
+    Raises:
+        SpoofkitError: An id stands in one of the two only, or twice; a key is neither `bonafide` nor `spoof`; or
+            one of the two classes has no trial.
+    """
+    if "score" in manifest_table.columns:
+        raise SpoofkitError(
+            "manifest: has a column named 'score', which is taken by the score file; rename that column"
+        )
+    in_order = scores.height == manifest_table.height and (scores["utt_id"] == manifest_table["utt_id"]).all()
+    if not in_order or scores["utt_id"].n_unique() != scores.height:
+        _check_same_ids(scores, manifest_table)
+    # A null key is no member either, but `is_in` says null to it.
+    unknown = manifest_table.filter(~pl.col("key").is_in(KEYS).fill_null(False))
+    if unknown.height:
+        shown = [f"{utt_id} {key!r}" for utt_id, key in unknown["utt_id", "key"].head(N_NAMED).rows()]
+        raise SpoofkitError(
+            f"manifest: found {_named(unknown.height, 'unknown key', shown)}; expected bonafide or spoof; mend them"
+        )
+    for key in KEYS:
+        if not (manifest_table["key"] == key).any():
+            raise SpoofkitError(
+                f"manifest: none of the {manifest_table.height} trials is {key}, expected both classes; "
+                "metrics need bona fide and spoof trials, so evaluate a set that has both"
+            )
+    if in_order:  # as `spoofkit score` writes them; saves most of the time of a large set
+        return manifest_table.with_columns(scores["score"])
+    return manifest_table.join(scores, on="utt_id", how="left", maintain_order="left")
+
+
+def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:
+    """Refuse ids that stand twice, or in one of the two tables only."""
+    for name, table in (("score file", scores), ("manifest", manifest_table)):
+        if table["utt_id"].n_unique() != table.height:
+            twice = table["utt_id"].filter(table["utt_id"].is_duplicated()).unique(maintain_order=True)
+            shown = twice.head(N_NAMED).to_list()
+            raise SpoofkitError(
+                f"{name}: found {_named(twice.len(), 'id', shown)} more than once; keep one row of each"
+            )
+    missing = manifest_table.join(scores, on="utt_id", how="anti", maintain_order="left")["utt_id"]
+    extra = scores.join(manifest_table, on="utt_id", how="anti", maintain_order="left")["utt_id"]
+    faults = [
+        f"{what} {_named(ids.len(), 'trial', ids.head(N_NAMED).to_list())}"
+        for what, ids in (("no score for", missing), ("not in the manifest are", extra))
+        if ids.len()
+    ]
+    if faults:
+        raise SpoofkitError(
+            f"score file: {scores.height} scores do not fit the manifest's {manifest_table.height} trials: "
+            f"{'; '.join(faults)}; expected exactly one score for each trial, so score this manifest"
+        )
+
+
+def _read_bytes(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+
+
+def _check_lines(data: bytes, path: Path | str) -> None:
+    """Refuse a file whose lines are not a header and then rows of exactly two fields."""
+    if not data.strip():
+        raise SpoofkitError(
+            f"{path}: is empty, expected the header 'filename<TAB>cm-score' and one trial a line; score again"
+        )
+    first = data.split(b"\n", 1)[0]
+    if b"\r" in data:
+        raise SpoofkitError(
+            f"{path}: has carriage returns (Windows line ends), expected '\\n' alone; convert it, as with dos2unix"
+        )
+    if first != HEADER.encode():
+        raise SpoofkitError(
+            f"{path}: line 1 is {_shown(first)}, expected the header 'filename<TAB>cm-score'; "
+            "a score file is the ASVspoof 5 evaluation package's"
+        )
+    body = data[len(first) + 1 :]
+    if not body:
+        raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; score again")
+    codes = np.frombuffer(body, dtype=np.uint8)
+    ends = np.flatnonzero(codes == _NEWLINE)
+    if not body.endswith(b"\n"):
+        ends = np.append(ends, codes.size)
+    starts = np.append(0, ends[:-1] + 1)
+    n_tabs = np.bincount(np.searchsorted(ends, np.flatnonzero(codes == _TAB)), minlength=ends.size)
+    bad = np.flatnonzero(n_tabs != 1)
+    if bad.size:
+        cut = bad.size == 1 and bad[0] == ends.size - 1 and not body.endswith(b"\n") and n_tabs[-1] == 0
+        shown = [f"line {i + 2} {_shown(body[starts[i] : ends[i]])}" for i in bad[:N_NAMED].tolist()]
+        cure = "the file was cut short, so score again" if cut else "make it anew with `spoofkit score`"
+        raise SpoofkitError(
+            f"{path}: expected two tab-separated columns, found others in {_named(bad.size, 'line', shown)}; {cure}"
+        )
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpoofkitError(f"{path}: line {line} is not UTF-8 text, expected UTF-8; convert the file") from error
+
+
+def _check_ids(table: pl.DataFrame, path: Path | str) -> None:
+    """Refuse empty and repeated ids; `table` has the columns `line` and `utt_id`."""
+    empty = table.filter(pl.col("utt_id").fill_null("") == "")
+    if empty.height:
+        shown = [str(line) for line in empty["line"].head(N_NAMED)]
+        raise SpoofkitError(f"{path}: found no id in {_named(empty.height, 'line', shown)}; name the trials")
+    if table["utt_id"].n_unique() == table.height:
+        return
+    lines = table.group_by("utt_id", maintain_order=True).agg("line").filter(pl.col("line").list.len() > 1)
+    shown = [f"{utt_id} in lines {', '.join(map(str, at[:N_NAMED]))}" for utt_id, at in lines.head(N_NAMED).rows()]
+    raise SpoofkitError(
+        f"{path}: found {_named(lines.height, 'id', shown)} more than once; keep one score for each trial"
+    )
+
+
+def _named(n: int, noun: str, shown: Sequence[str]) -> str:
+    """How many there are, with the first ones by name: `7 scores (a, b, c, d, e and 2 more)`."""
+    rest = f" and {n - len(shown)} more" if n > len(shown) else ""
+    return f"{n} {noun}{'' if n == 1 else 's'} ({', '.join(shown)}{rest})"
+
+
+def _shown(line: bytes) -> str:
+    """A line as an error sentence quotes it: readable, and not longer than a line."""
+    text = line.decode("utf-8", "replace")
+    return repr(text if len(text) <= 60 else text[:57] + "…")

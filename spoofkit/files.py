@@ -1,0 +1,161 @@
+"""Writing files so that a file that exists is complete, and reading small structured ones.
+
+Every output goes to a temporary name in the folder of its final name, is fsynced and then renamed, so an interrupt,
+a kill or a full disk leaves either the old file or the new one, never half of one.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise SpoofkitError if `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise SpoofkitError(f"{path}: exists already; pass --overwrite to replace it, or name another output")
+
+
+@contextmanager
+def atomic_path(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that becomes the file or folder `path` when the block ends without an exception.
+
+    Args:
+        path: Final name; its parent folders are made.
+        overwrite: Replace what stands there; otherwise an existing `path` is refused before any work is done.
+
+    Raises:
+        SpoofkitError: `path` exists and `overwrite` is false, or the disk refuses (full, read-only, no permission).
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays last because writers such as soundfile and matplotlib choose their format by it.
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            _replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            _remove(temporary)
+    except OSError as error:
+        raise SpoofkitError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing was left half-written"
+        ) from error
+
+
+def write_text(path: Path | str, text: str, overwrite: bool = False) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with atomic_path(path, overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any, overwrite: bool = False) -> None:
+    """Write `value` as indented JSON; non-finite numbers are refused because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", overwrite)
+
+
+def read_text(path: Path | str) -> str:
+    """Read a UTF-8 file, or raise SpoofkitError saying why it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SpoofkitError(f"{path}: cannot be read ({reason}); check the name") from error
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file, or raise SpoofkitError saying where it is broken."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise SpoofkitError(
+            f"{path}: not valid JSON ({error}); make it again with the command that wrote it"
+        ) from error
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    return digest.hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_up_to_date(
+    path: Path, made_from: dict[str, Any], read_made_from: Callable[[Path], dict[str, Any]], reuse: bool
+) -> bool:
+    """Whether the output `path` already stands and was made from exactly `made_from`.
+
+    This is what `--reuse` means, the same for every verb: an output made from the same inputs and settings is kept,
+    one made from others is refused by name, never silently kept.
+
+    Args:
+        path: The output.
+        made_from: What it would be made from now: input hashes and settings, as plain JSON values.
+        read_made_from: Reads the same record back from the existing output.
+        reuse: The command's `--reuse` switch; without it an existing output is somebody else's business.
+
+    Raises:
+        SpoofkitError: `reuse` is set and `path` was made from something else.
+    """
+    if not (reuse and path.exists()):
+        return False
+    recorded = read_made_from(path)
+    changed = sorted(k for k in made_from.keys() | recorded.keys() if made_from.get(k) != recorded.get(k))
+    if changed:
+        raise SpoofkitError(
+            f"{path}: was made from something else ({', '.join(changed)} changed); pass --overwrite to make it "
+            "anew, or name another output"
+        )
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(path: Path) -> None:
+    for inside in path.rglob("*") if path.is_dir() else ():
+        _sync(inside)
+    _sync(path)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.is_dir():
+        # A folder cannot be renamed over a full one: the old one steps aside first and goes last.
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+        os.rename(path, aside)
+        os.rename(temporary, path)
+        shutil.rmtree(aside)
+    else:
+        os.replace(temporary, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

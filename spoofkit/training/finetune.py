@@ -1,0 +1,112 @@
+"""Stage 2, fine-tuning: a fresh utterance head on the encoder, trained on whole, unmixed utterances.
+
+Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+import spoofkit
+from spoofkit.config import Config
+from spoofkit.data.dataset import Batch, UtteranceDataset
+from spoofkit.data.manifest import read_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.metrics import eer, min_dcf
+from spoofkit.evaluation.scoring import score_manifest
+from spoofkit.files import file_sha256
+from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.encoder import load_encoder
+from spoofkit.training import experiment
+from spoofkit.training.loop import Task, train
+from spoofkit.training.posttrain import encoder_hash
+
+CRITERION = "dev_eer_percent"
+
+
+def finetune(
+    folder: Path,
+    config: Config,
+    *,
+    train_manifest: Path,
+    dev_manifest: Path,
+    device: torch.device,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """Fine-tune the encoder that the settings name and write `folder`/model.
+
+    Args:
+        folder: The experiment's folder.
+        config: Settings; `encoder.name` is the post-trained encoder's folder, or any encoder for direct fine-tuning.
+        train_manifest: Utterances to train on.
+        dev_manifest: Utterances by whose EER the weights are chosen; all of them, whole.
+        device: Where to train.
+        workers: Loader processes.
+        overwrite: Begin anew.
+
+    Returns:
+        Step and figures of the weights that were kept; none if the folder was finished already.
+
+    Raises:
+        SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
+    """
+    settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "finetune"})
+    with experiment.locked(folder):
+        inputs = {
+            "train_manifest": file_sha256(train_manifest),
+            "dev_manifest": file_sha256(dev_manifest),
+            "encoder": encoder_hash(config.encoder.name),
+        }
+        experiment.open_experiment(folder, settings, inputs, overwrite)
+        if (folder / "model").is_dir():
+            return None
+        manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
+        for manifest in manifests:
+            if manifest.table["key"].n_unique() < 2:
+                raise SpoofkitError(
+                    f"{manifest.path}: holds {manifest.table['key'][0]} utterances only, expected both classes"
+                )
+        torch.manual_seed(config.seed)
+        detector = Detector(load_encoder(config.encoder, config.seed), config.finetune.head)
+        is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
+
+        def loss(batch: Batch) -> torch.Tensor:
+            score_B = detector(batch.wave_BS, batch.n_samples_B)
+            return utterance_loss(
+                score_B, batch.is_bonafide_B, config.finetune.bonafide_weight, config.finetune.spoof_weight
+            )
+
+        def evaluate() -> dict[str, float]:
+            score_N = score_manifest(detector, manifests[1], device, workers=workers, progress="dev").astype("float64")
+            bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
+            return {CRITERION: 100 * eer(bonafide, spoof).eer, "dev_min_dcf": min_dcf(bonafide, spoof)}
+
+        items = UtteranceDataset(manifests[0], config)
+        task = Task(detector, items, len(items), loss, evaluate, CRITERION)
+        result = train(folder, task, config.finetune, seed=config.seed, device=device, workers=workers)
+        record = {
+            "kept": result,
+            "settings": settings,
+            "inputs": inputs,
+            "versions": {
+                "spoofkit": spoofkit.__version__,
+                "torch": torch.__version__,
+                "python": sys.version.split()[0],
+            },
+        }
+        save_detector(folder / "model", detector, record)
+        return result
+
+
+def utterance_loss(
+    score_B: torch.Tensor, is_bonafide_B: torch.Tensor, bonafide_weight: float, spoof_weight: float
+) -> torch.Tensor:
+    """Weighted cross-entropy of log-odds scores, divided by the sum of the weights as torch's CrossEntropyLoss "
+    "does."""
+    weight_B = torch.where(is_bonafide_B == 1, bonafide_weight, spoof_weight)
+    losses_B = F.binary_cross_entropy_with_logits(score_B.float(), is_bonafide_B, reduction="none")
+    return (weight_B * losses_B).sum() / weight_B.sum()

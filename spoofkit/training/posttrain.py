@@ -1,0 +1,190 @@
+"""Stage 1, mix-frame post-training: teach the encoder, frame by frame, what was injected (arXiv:2606.25328).
+
+Leaves in the experiment's folder, beside what every training leaves: `encoder/`, a Hugging Face folder, and
+`frame_head/`, which localisation needs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from spoofkit.config import Config
+from spoofkit.data.dataset import Batch, MixDataset, batches_by_length, collate
+from spoofkit.data.manifest import read_manifest
+from spoofkit.data.mixdraw import DRAW_SETTINGS
+from spoofkit.data.mixframe import MixList
+from spoofkit.data.mixlist import read_mix_list
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.metrics import eer
+from spoofkit.evaluation.scoring import CPU_BUDGET_SAMPLES, GPU_BUDGET_SAMPLES
+from spoofkit.files import atomic_path, file_sha256
+from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
+from spoofkit.models.encoder import load_encoder
+from spoofkit.training import experiment
+from spoofkit.training.loop import Task, train
+
+CRITERION = "dev_frame_eer_percent"
+N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
+
+
+def posttrain(
+    folder: Path,
+    config: Config,
+    *,
+    train_manifest: Path,
+    dev_manifest: Path,
+    mix: Path,
+    dev_mix: Path,
+    device: torch.device,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """Post-train the encoder that the settings name; see the module's docstring for what is written.
+
+    Args:
+        folder: The experiment's folder.
+        config: Settings.
+        train_manifest: Utterances that the training list was drawn from.
+        dev_manifest: Utterances that the held-out list was drawn from.
+        mix: Training mix list.
+        dev_mix: Held-out mix list.
+        device: Where to train.
+        workers: Loader processes.
+        overwrite: Begin anew.
+
+    Returns:
+        Step and figures of the weights that were kept; none if the folder was finished already.
+
+    Raises:
+        SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; or the lists were drawn with other settings.
+    """
+    settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
+    with experiment.locked(folder):
+        inputs = {
+            "train_manifest": file_sha256(train_manifest),
+            "dev_manifest": file_sha256(dev_manifest),
+            "mix": file_sha256(mix),
+            "dev_mix": file_sha256(dev_mix),
+            "encoder": encoder_hash(config.encoder.name),
+        }
+        experiment.open_experiment(folder, settings, inputs, overwrite)
+        if (folder / "encoder").is_dir() and (folder / "frame_head").is_dir():
+            return None
+        encoder = load_encoder(config.encoder, config.seed)
+        datasets = []
+        for list_path, manifest_path in ((mix, train_manifest), (dev_mix, dev_manifest)):
+            manifest = read_manifest(manifest_path)
+            mix_list = read_mix_list(list_path, manifest)
+            _check_drawn_with(mix_list, config, list_path)
+            datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target))
+        torch.manual_seed(config.seed)
+        classifier = FrameClassifier(encoder, config.posttrain.head)
+        position_eer = _position_only_eer(*datasets)
+        experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
+
+        def loss(batch: Batch) -> torch.Tensor:
+            logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
+            return frame_loss(logit_BT, batch.targets_BT, is_frame_BT)
+
+        def evaluate() -> dict[str, float]:
+            return evaluate_frames(classifier, datasets[1], device, workers) | {
+                "dev_position_only_eer_percent": 100 * position_eer
+            }
+
+        task = Task(classifier, datasets[0], len(datasets[0]), loss, evaluate, CRITERION)
+        result = train(folder, task, config.posttrain, seed=config.seed, device=device, workers=workers)
+        with atomic_path(folder / "encoder", overwrite=True) as temporary:
+            temporary.mkdir()
+            classifier.encoder.save(temporary)
+        save_frame_head(folder / "frame_head", classifier, overwrite=True)
+        return result
+
+
+def frame_loss(logit_BT: torch.Tensor, targets_BT: torch.Tensor, is_frame_BT: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross-entropy over the valid frames of a batch.
+
+    Raises:
+        ValueError: targets and logits disagree in their number of frames: a defect, never cropped to fit.
+    """
+    if logit_BT.shape != targets_BT.shape:
+        raise ValueError(f"{tuple(targets_BT.shape)} frame targets for {tuple(logit_BT.shape)} logits")
+    return F.binary_cross_entropy_with_logits(logit_BT.float()[is_frame_BT], targets_BT[is_frame_BT])
+
+
+@torch.inference_mode()
+def evaluate_frames(
+    classifier: FrameClassifier, dataset: MixDataset, device: torch.device, workers: int
+) -> dict[str, float]:
+    """Frame EER (official rule, every 20 ms frame a trial) on all frames and away from the splices, and the loss."""
+    classifier.eval()
+    budget = GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches_by_length([mix.crop_samples for mix in dataset.mixes], budget),
+        collate_fn=collate,
+        num_workers=workers,
+    )
+    logits, targets, is_far = [], [], []
+    for batch in tqdm(loader, desc="held-out mixes", unit="batch", leave=False):
+        batch = batch.to(device)
+        logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
+        logits.append(logit_BT[is_frame_BT].float().cpu().numpy())
+        targets.append(batch.targets_BT[is_frame_BT].cpu().numpy() == 1)
+        is_far.append(batch.is_far_BT[is_frame_BT].cpu().numpy())
+    logit_N, target_N, far_N = np.concatenate(logits), np.concatenate(targets), np.concatenate(is_far)
+    loss = np.logaddexp(0, np.where(target_N, -logit_N, logit_N)).mean()
+    return {
+        CRITERION: 100 * frame_eer(logit_N, target_N),
+        "dev_frame_eer_away_from_splices_percent": 100 * frame_eer(logit_N[far_N], target_N[far_N]),
+        "dev_frame_loss": float(loss),
+    }
+
+
+def frame_eer(logit_N: np.ndarray, target_N: np.ndarray) -> float:
+    """EER of telling frames with target 1 from the others, as a fraction."""
+    # Target 0 takes the part of bona fide: higher score, more likely untouched.
+    return eer(-logit_N[~target_N].astype(np.float64), -logit_N[target_N].astype(np.float64)).eer
+
+
+def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
+    """Frame EER of a predictor that knows only how far into the utterance a frame lies.
+
+    Regions keep away from both ends, so this is well below 50 % and belongs beside every frame EER.
+    """
+
+    def positions_and_targets(dataset: MixDataset) -> tuple[np.ndarray, np.ndarray]:
+        targets = [dataset.targets(index) for index in range(len(dataset))]
+        bins = [np.arange(t.size) * N_POSITION_BINS // t.size for t in targets]
+        return np.concatenate(bins), np.concatenate(targets) == 1
+
+    train_bin_N, train_target_N = positions_and_targets(train_set)
+    n_frames = np.bincount(train_bin_N, minlength=N_POSITION_BINS)
+    share = np.bincount(train_bin_N, weights=train_target_N, minlength=N_POSITION_BINS) / np.maximum(n_frames, 1)
+    dev_bin_N, dev_target_N = positions_and_targets(dev_set)
+    if dev_target_N.all() or not dev_target_N.any():
+        raise SpoofkitError(
+            "held-out mix list: all frames have one target, expected both; draw more mixes (mix.n_dev) or another "
+            "pairing"
+        )
+    return frame_eer(share[dev_bin_N], dev_target_N)
+
+
+def encoder_hash(name: str) -> str:
+    """What an encoder is known by: the hash of its folder, or its name (`tiny`, hub id)."""
+    return folder_sha256(Path(name)) if Path(name).is_dir() else name
+
+
+def _check_drawn_with(mix_list: MixList, config: Config, path: Path) -> None:
+    wanted = config.mix.model_dump(mode="json")
+    now = {"crop_samples": config.crop_samples, "seed": config.seed} | {name: wanted[name] for name in DRAW_SETTINGS}
+    drawn = {k: mix_list.made_from[k] for k in ("crop_samples", "seed")} | mix_list.made_from["mix"]
+    changed = [f"{key} {drawn.get(key)} there, {now[key]} now" for key in now if drawn.get(key) != now[key]]
+    if changed:
+        raise SpoofkitError(
+            f"{path}: was drawn with other settings ({'; '.join(changed[:3])}); draw it again with `spoofkit mixlist`"
+        )

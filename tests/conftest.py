@@ -1,0 +1,89 @@
+"""What several tests need: a miniature of ASVspoof 5 as released, made of a few seconds of synthetic voices."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spoofkit.data.audio import SAMPLE_RATE
+
+# Facts and real lists that are not part of the project; tests that use them skip where they are absent.
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+SETS = {
+    "train": ("ASVspoof5.train.tsv", "flac_T", "T", ("A01", "A02"), 16, ("-",)),
+    "dev": ("ASVspoof5.dev.track_1.tsv", "flac_D", "D", ("A09", "A10"), 10, ("-",)),
+    "eval": ("ASVspoof5.eval.track_1.tsv", "flac_E_eval", "E", ("A17", "A32"), 12, ("-", "C01", "C05")),
+}
+
+
+def make_voice(seed: int, is_bonafide: bool, seconds: float = 1.0, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """A buzz at a speaking pitch: bona fide with jitter and breath, spoof perfectly periodic and clean."""
+    rng = np.random.default_rng(seed)
+    n_samples = int(seconds * rate)
+    pitch = rng.uniform(90, 220) * np.ones(n_samples)
+    if is_bonafide:
+        pitch *= 1 + 0.05 * np.cumsum(rng.standard_normal(n_samples)) / np.sqrt(n_samples)
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    wave = sum(np.sin(k * phase) / k for k in range(1, 12))
+    wave = wave + (0.3 if is_bonafide else 0.01) * rng.standard_normal(n_samples)
+    return (0.05 * wave).astype(np.float32)
+
+
+def make_corpus(folder: Path, scale: int = 1) -> Path:
+    """Write the three lists and flac folders of ASVspoof 5, a dozen utterances each."""
+    rng = np.random.default_rng(0)
+    for set_number, (protocol, flac, letter, attacks, n_utterances, codecs) in enumerate(SETS.values()):
+        (folder / flac).mkdir(parents=True)
+        lines = []
+        for index in range(n_utterances * scale):
+            utt_id, is_bonafide = f"{letter}_{index * 11:010d}", index % 2 == 0
+            attack = "bonafide" if is_bonafide else attacks[index // 2 % len(attacks)]
+            codec = codecs[index // 4 % len(codecs)]
+            wave = make_voice(1000 * set_number + index, is_bonafide, rng.uniform(0.8, 1.6))
+            soundfile.write(folder / flac / f"{utt_id}.flac", wave, SAMPLE_RATE)
+            quality = "-" if letter != "E" else "0" if codec == "-" else "2"
+            coded_from = "-" if codec == "-" else utt_id
+            speaker, gender = f"{letter}_{index % 4:04d}", "FM"[index % 2]
+            key = "bonafide" if is_bonafide else "spoof"
+            tag = "-" if is_bonafide else "AC1"
+            lines.append(f"{speaker} {utt_id} {gender} {codec} {quality} {coded_from} {tag} {attack} {key} -")
+        (folder / protocol).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature corpus; read only."""
+    return make_corpus(tmp_path_factory.mktemp("asvspoof5"))
+
+
+@pytest.fixture(scope="session")
+def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with train.tsv, dev.tsv, eval.tsv of the miniature; read only."""
+    from spoofkit.corpora import asvspoof5
+
+    folder = tmp_path_factory.mktemp("data")
+    asvspoof5.prepare(corpus, folder, partial=True)
+    return folder
+
+
+def run_cli(*arguments: object, cwd: Path | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `spoofkit ARGUMENTS` as a user does; `ok` says whether it must succeed."""
+    command = [sys.executable, "-c", "from spoofkit.cli.main import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def refusal(*arguments: object, cwd: Path | None = None) -> str:
+    """Run a command that must be refused: exit code 1 and one sentence, which is returned."""
+    done = run_cli(*arguments, cwd=cwd, ok=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    messages = [line for line in done.stderr.splitlines() if line.startswith("spoofkit: error: ")]
+    assert len(messages) == 1, done.stderr
+    return messages[0].removeprefix("spoofkit: error: ")
