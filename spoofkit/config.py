@@ -29,14 +29,22 @@ class Settings(BaseModel):
 class EncoderSettings(Settings):
     """The front-end: which network turns a waveform into frames, and how much of it."""
 
-    name: str = "tiny"
+    name: str = "facebook/wav2vec2-xls-r-300m"
     """`tiny` (from scratch), a Hugging Face folder, or a hub id such as facebook/wav2vec2-xls-r-300m."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; none means its main branch."""
     n_layers: Count | None = None
     """Keep only the first so many transformer layers; none keeps all."""
     freeze_stem: bool = True
-    """Do not train the convolutions below the transformer."""
+    """Do not train the convolutions below the transformer; must be false for `tiny`, which has nothing to keep."""
+
+    @model_validator(mode="after")
+    def _train_random_weights(self) -> "EncoderSettings":
+        if self.name == "tiny" and self.freeze_stem:
+            raise ValueError(
+                "freeze_stem: tiny starts from random weights, so its convolutions must be trained: say false"
+            )
+        return self
 
 
 class MixSettings(Settings):
@@ -76,6 +84,10 @@ class MixSettings(Settings):
         if self.share[0] == 0 or self.share[1] >= 0.5:
             raise ValueError(
                 f"share: must stay above 0 and below 0.5, or base and injector are confused; found {self.share}"
+            )
+        if self.pairing == "self" and self.offset == "aligned":
+            raise ValueError(
+                "pairing 'self' with offset 'aligned' would replace samples by themselves; use independent"
             )
         if self.join == "crossfade" and 2 * self.crossfade_samples > self.min_region_samples:
             raise ValueError(
@@ -177,31 +189,15 @@ def load_config(path: Path | str | None, overrides: list[str] | None = None) -> 
         )
     for override in overrides or []:
         _apply_override(values, override)
-    return check_config(values, where)
+    return _check(values, where)
 
 
-def check_config(values: dict[str, Any], where: str) -> Config:
+def _check(values: dict[str, Any], where: str) -> Config:
     """Turn plain values into a Config, or raise SpoofkitError naming `where` and the first wrong key."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         raise SpoofkitError(f"{where}: {_first_problem(error)}") from error
-
-
-def dump_config(config: Settings) -> str:
-    """The resolved settings as YAML that `load_config` reads back to the same settings."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def parse_config(text: str, where: str) -> Config:
-    """Read settings that `dump_config` wrote."""
-    return check_config(_parse_yaml(text, where) or {}, where)
-
-
-def changed_settings(old: Config, new: Config) -> list[str]:
-    """The settings in which two configs differ, as `section.key: old -> new`."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -258,10 +254,3 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     for part in location:
         model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
     return list(model.model_fields)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

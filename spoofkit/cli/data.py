@@ -138,18 +138,22 @@ def show(
     set_: options.Set = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Draw a mixed utterance: waveform, spectrogram, injected regions, frame targets."""
+    """Draw a mixed utterance: waveform, spectrogram, injected regions, frame targets.
+
+    Frames are those of the settings' encoder; without settings, the 20 ms frames of wav2vec 2.0.
+    """
     from spoofkit.config import load_config
     from spoofkit.data.audio import SAMPLE_RATE
+    from spoofkit.data.frames import WAV2VEC2_GEOMETRY
     from spoofkit.data.mixstats import draw_mix
     from spoofkit.files import refuse_existing
     from spoofkit.models.encoder import load_encoder
 
     refuse_existing(out, overwrite)
     settings = load_config(config, set_)
-    dataset, index = _mix_dataset(
-        mix_list, manifest, mix_id, load_encoder(settings.encoder).geometry, settings.mix.frame_target
-    )
+    # Without settings nothing is loaded, least of all from a network.
+    geometry = load_encoder(settings.encoder).geometry if config else WAV2VEC2_GEOMETRY
+    dataset, index = _mix_dataset(mix_list, manifest, mix_id, geometry, settings.mix.frame_target)
     mix, item = dataset.mixes[index], dataset[0, index]
     keys = {utt_id: "spoof" if utt_id in dataset.spoofed else "bona fide" for utt_id in (mix.base_id, mix.injector_id)}
     title = (
@@ -173,14 +177,13 @@ def render(
     import soundfile
 
     from spoofkit.data.audio import SAMPLE_RATE
-    from spoofkit.data.frames import FrameGeometry
+    from spoofkit.data.frames import WAV2VEC2_GEOMETRY
     from spoofkit.errors import SpoofkitError
     from spoofkit.files import atomic_path
 
     if out.suffix not in (".wav", ".flac"):
         raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .wav or .flac")
-    # Audio needs no frames; any geometry will do.
-    dataset, index = _mix_dataset(mix_list, manifest, mix_id, FrameGeometry(400, 320, 400, 200), "region")
+    dataset, index = _mix_dataset(mix_list, manifest, mix_id, WAV2VEC2_GEOMETRY, "region")
     wave_S = dataset[0, index].wave_S
     peak = float(abs(wave_S).max())
     with atomic_path(out, overwrite) as temporary:

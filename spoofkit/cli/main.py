@@ -55,6 +55,8 @@ def main() -> None:
     # transformers' own bars and advice would stand between ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file wants a line now and then, not ten a second
     try:
         app()
     except SpoofkitError as error:

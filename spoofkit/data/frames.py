@@ -39,6 +39,9 @@ class FrameGeometry:
         return self.first_centre + self.hop * np.arange(self.n_frames(n_samples))
 
 
+WAV2VEC2_GEOMETRY = FrameGeometry(receptive_field=400, hop=320, shortest=400, first_centre=200)
+
+
 def frames_inside(regions: Sequence[tuple[int, int]], geometry: FrameGeometry, n_samples: int) -> np.ndarray:
     """Mark the frames whose centre lies inside a region.
 
@@ -50,8 +53,7 @@ def frames_inside(regions: Sequence[tuple[int, int]], geometry: FrameGeometry, n
     Returns:
         Boolean array of shape (frames,).
 
-    >>> wav2vec2 = FrameGeometry(400, 320, 400, 200)
-    >>> frames_inside([(3200, 6400)], wav2vec2, 16_000).nonzero()[0].tolist()
+    >>> frames_inside([(3200, 6400)], WAV2VEC2_GEOMETRY, 16_000).nonzero()[0].tolist()
     [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
     """
     centres_T = geometry.centres(n_samples)

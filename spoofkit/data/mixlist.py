@@ -1,6 +1,6 @@
 """The mix list as a file: one row per injected region, positions in samples of their own file.
 
-    # seed=0 config=5f0c…
+    # seed=0 config=5f0c… rows=39871
     # made_from={"crop_samples": 64600, "manifest": "…", "mix": {…}, "n_mixes": 20000, "seed": 0}
     mix_id       base_id       injector_id   base_start  injector_start  n_samples  crop_start  crop_samples
     mix_0000000  T_0000000011  T_0000000000  20311       3100            9713       1280        64600
@@ -49,9 +49,14 @@ def write_mix_list(path: Path | str, mix_list: MixList, overwrite: bool = False)
         for mix in mix_list.mixes
         for r in mix.regions
     ]
-    lines = [f"# seed={mix_list.made_from['seed']} config={text_sha256(record)[:16]}", f"# made_from={record}"]
+    first = f"{_first_line(mix_list.made_from['seed'], record)} rows={len(rows)}"
+    lines = [first, f"# made_from={record}"]
     lines += ["\t".join(COLUMNS), *("\t".join(map(str, row)) for row in rows)]
     write_text(path, "\n".join(lines) + "\n", overwrite)
+
+
+def _first_line(seed: int, record: str) -> str:
+    return f"# seed={seed} config={text_sha256(record)[:16]}"
 
 
 def read_made_from(path: Path | str) -> dict[str, Any]:
@@ -63,12 +68,22 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     lines = text.split("\n", 2)
     if len(lines) < 3 or not lines[0].startswith("# seed=") or not lines[1].startswith("# made_from="):
         raise SpoofkitError(
-            f"{path}: not a mix list, expected a first line '# seed=… config=…'; draw one with `spoofkit mixlist`"
+            f"{path}: not a mix list, expected a first line '# seed=… config=… rows=…'; draw one with `spoofkit mixlist`"
         )
-    record: dict[str, Any] = json.loads(lines[1].removeprefix("# made_from="))
-    if lines[0] != f"# seed={record.get('seed')} config={text_sha256(lines[1].removeprefix('# made_from='))[:16]}":
+    text_record = lines[1].removeprefix("# made_from=")
+    first, _, n_rows = lines[0].rpartition(" rows=")
+    try:
+        record: dict[str, Any] = json.loads(text_record)
+    except json.JSONDecodeError:
+        record = {}
+    if first != _first_line(record.get("seed", 0), text_record):
         raise SpoofkitError(
             f"{path}: its settings do not match their hash in the first line; it was edited by hand, so draw it again"
+        )
+    n_found = lines[2].count("\n") - 1
+    if not text.endswith("\n") or n_rows != str(n_found):
+        raise SpoofkitError(
+            f"{path}: holds {n_found} rows, its first line says {n_rows}; it is cut short, so draw it again"
         )
     return record
 
@@ -96,10 +111,9 @@ def read_mix_list(path: Path | str, manifest: Manifest) -> MixList:
     if table.null_count().sum_horizontal().item():
         raise SpoofkitError(f"{path}: a row has an empty field; it was edited or cut short, so draw it again")
     mixes = tuple(_group_rows(table))
-    if len(mixes) != record["n_mixes"] or not text.endswith("\n"):
+    if len(mixes) != record["n_mixes"]:
         raise SpoofkitError(
-            f"{path}: holds {len(mixes)} mixes, its first lines say {record['n_mixes']}; it is cut short, so draw "
-            "it again"
+            f"{path}: its rows form {len(mixes)} mixes, {record['n_mixes']} were drawn; it was edited, so draw it again"
         )
     lengths = manifest.lengths()
     for mix in mixes:

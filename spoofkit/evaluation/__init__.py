@@ -1,0 +1,1 @@
+"""From scores to numbers and a report: score files, metrics, breakdowns, figures."""

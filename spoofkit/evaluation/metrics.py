@@ -1,8 +1,8 @@
 """Detection metrics, exactly as the ASVspoof challenges count them. numpy only; no files, no tables, no plots.
 
 Everywhere a higher score means more bona fide. `bonafide` is a one-dimensional array of the B bona fide scores and
-`spoof` one of the S spoof scores, in any order; functions named `…_of_sorted` want both sorted ascending and checked
-(`sorted_scores` does both), so that a breakdown with hundreds of cells sorts each score once.
+`spoof` one of the S spoof scores, in any order; functions named `…_of_sorted` want what `sorted_scores` returns, so
+that a breakdown with hundreds of cells sorts each score once.
 
 An *operating point* of the official ASVspoof code is what one has after walking k of the N = B + S trials upwards from
 the lowest score and rejecting them: miss = rejected bona fide / B, fa = spoof not yet rejected / S, for k = 0 … N. The
@@ -102,17 +102,12 @@ def sorted_scores(scores: npt.ArrayLike, name: str) -> Scores:
         values = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise SpoofkitError(f"{name} scores: found something that is not a number ({error}); pass numbers") from error
-    if values.ndim != 1:
+    if values.ndim != 1 or not values.size:
+        raise SpoofkitError(f"{name} scores: found shape {values.shape}, expected one dimension and at least one score")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
         raise SpoofkitError(
-            f"{name} scores: found an array of shape {values.shape}, expected one dimension; flatten it"
-        )
-    if values.size == 0:
-        raise SpoofkitError(f"{name} scores: found none, expected at least one; both classes are needed for a metric")
-    n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if n_bad:
-        first = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise SpoofkitError(
-            f"{name} scores: {n_bad} of {values.size} are NaN or infinite, the first at index {first}; "
+            f"{name} scores: {bad.size} of {values.size} are NaN or infinite, the first at index {bad[0]}; "
             "expected finite numbers, so score these trials again"
         )
     return np.sort(values)
@@ -153,7 +148,7 @@ def eer_of_sorted(bonafide: Scores, spoof: Scores) -> Eer:
     n_bonafide, n_spoof = bonafide.size, spoof.size
 
     def after_bonafide(i: int) -> tuple[int, int]:
-        """Rejected (bona fide, spoof) when the i-th lowest bona fide score, from 1, has just been rejected."""
+        # Rejected (bona fide, spoof) when the i-th lowest bona fide score, from 1, has just been rejected.
         return i, int(np.searchsorted(spoof, bonafide[i - 1], side="left"))
 
     def after_spoof(j: int) -> tuple[int, int]:
@@ -242,9 +237,8 @@ def min_dcf_of_sorted(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOO
     rejected_bonafide = np.arange(bonafide.size + 1)
     rejected_spoof = np.append(np.searchsorted(spoof, bonafide, side="left"), spoof.size)
     cost = _dcf(rejected_bonafide / bonafide.size, (spoof.size - rejected_spoof) / spoof.size, costs)
-    best = int(np.argmin(cost))
-    i, j = int(rejected_bonafide[best]), int(rejected_spoof[best])
-    rejected = [*bonafide[max(i - 1, 0) : i], *spoof[max(j - 1, 0) : j]]
+    best = int(np.argmin(cost))  # of equal ones the first in the walk
+    rejected = [*bonafide[:best][-1:], *spoof[: rejected_spoof[best]][-1:]]  # the highest of each class
     threshold = max(rejected) if rejected else min(bonafide[0], spoof[0]) - ACCEPT_ALL_MARGIN
     return MinDcf(float(cost[best]), float(threshold))
 

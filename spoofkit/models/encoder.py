@@ -12,6 +12,7 @@ Shapes: B batch, S samples, M mel frames, T frames, C channels, D features.
 """
 
 import errno
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from torch.nn import functional as F
 from spoofkit.config import EncoderSettings
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
+
+# transformers' WavLM gives torch a boolean and a float mask; torch converts one and says so at every call.
+warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask", category=UserWarning)
 
 WAVE_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 FAMILIES = (*WAVE_FAMILIES, "whisper")
@@ -271,9 +275,14 @@ def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
         kind = WhisperEncoder if "WhisperEncoder" in (config.architectures or []) else WhisperModel
     try:
         network, loaded = kind.from_pretrained(
-            name, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
+            name,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
     _check_loading(name, network, loaded)
     return (network.encoder if kind is WhisperModel else network), feature_extractor

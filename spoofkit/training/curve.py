@@ -13,6 +13,7 @@ def draw_curve(folder: Path, criterion: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    name = criterion.replace("_", " ").replace("eer", "EER").replace(" percent", ", %")
     lines = read_metrics(folder)
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines])
@@ -23,7 +24,7 @@ def draw_curve(folder: Path, criterion: str) -> None:
     axis.plot(steps, losses, color="#9db4c8", linewidth=0.8, label="loss of each step")
     width = max(1, len(steps) // 20)
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-    axis.plot(steps[width - 1 :], smooth, color="#35506b", label=f"mean of {width} steps")
+    axis.plot(steps[width - 1 :], smooth, color="#35506b", label=f"mean of {width} step{'s' if width > 1 else ''}")
     axis.set(
         xlabel="optimiser step", ylabel="training loss", title=f"{folder.parent.name}/{folder.name}", ylim=(0, None)
     )
@@ -33,9 +34,9 @@ def draw_curve(folder: Path, criterion: str) -> None:
         [line[criterion] for line in evaluated],
         color="#b8442f",
         marker="o",
-        label=criterion.replace("_", " ").replace(" percent", ", %"),
+        label=name,
     )
-    twin.set(ylabel=criterion.replace("_", " ").replace(" percent", ", %"), ylim=(0, None))
+    twin.set(ylabel=name, ylim=(0, 1.15 * max(line[criterion] for line in evaluated) + 1))
     handles = [*axis.get_lines(), *twin.get_lines()]
     axis.legend(handles, [str(line.get_label()) for line in handles], loc="upper right", fontsize=8)
     with atomic_path(folder / "curve.png", overwrite=True) as temporary:

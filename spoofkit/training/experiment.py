@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file, save
+from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, read_json, read_text, write_json, write_text
@@ -48,6 +50,9 @@ def locked(folder: Path) -> Iterator[None]:
             raise SpoofkitError(
                 f"{folder}: another run is at work here ({handle.read().strip()}); wait for it, or use another folder"
             ) from error
+        # What a killed run was writing when it died.
+        for left in (*folder.glob(".*.tmp*"), *(folder / "checkpoints").glob(".*.tmp*")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         handle.truncate(0)
         handle.write(f"{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         handle.flush()
@@ -93,7 +98,8 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def log(folder: Path, message: str) -> None:
-    """Add a line with the time to train.log."""
+    """Add a line with the time to train.log, and show it."""
+    tqdm.write(message, file=sys.stderr)
     with open(folder / "train.log", "a", encoding="utf-8") as handle:
         handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# ASVspoof 5, track 1: mix-frame post-training, fine-tuning, scores, report (method: arXiv:2606.25328).
+#
+#   ./run.sh --corpus /data/asvspoof5                          # everything, XLS-R 300M
+#   ./run.sh --conf conf/wavlm_large.yaml --exp exp/wavlm_large --corpus /data/asvspoof5
+#   ./run.sh --stage 5 --stop-stage 6                          # score and evaluate again
+#   ./run.sh --posttrain false --exp exp/direct --corpus DIR   # the control: no post-training (see README.md)
+#
+# A stage that was interrupted goes on where it stopped; one that is done is left as it is. Each stage reads files that
+# an earlier one wrote, and nothing else, so any can be run alone.
+set -euo pipefail
+
+corpus=                  # folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists; needed by stage 1
+data=data                # manifests: train.tsv, dev.tsv, eval.tsv
+exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
+conf=conf/xlsr300m.yaml  # its settings
+settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
+posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
+partial=false            # true: the corpus is a knowing subset
+overwrite=false          # true: do the chosen stages anew
+device=auto              # auto, cpu, cuda, cuda:1
+workers=4                # processes that load audio
+stage=1                  # first stage to run
+stop_stage=6             # last stage to run
+. "$(dirname "$0")/../../tools/parse_options.sh"
+enter_recipe corpus data exp conf
+. ./path.sh
+. ./cmd.sh
+
+sets=()
+for setting in $settings; do sets+=(--set "$setting"); done
+keep=--reuse  # keep what was made from the same inputs and settings, refuse what was made from others
+again=()
+if $overwrite; then keep=--overwrite again=(--overwrite); fi
+part=()
+if $partial; then part=(--partial); fi
+place=(--device "$device" --workers "$workers")
+sources=(--train "$data/train.tsv" --dev "$data/dev.tsv")
+
+if stage 1 "data"; then
+  if [[ -z $corpus ]]; then
+    echo "$0: stage 1 needs --corpus DIR, the folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists" >&2
+    exit 1
+  fi
+  $cpu_cmd spoofkit prepare asvspoof5 "$corpus" "$data" "$keep" ${part[@]+"${part[@]}"}
+  $cpu_cmd spoofkit validate "$data/train.tsv" "$data/dev.tsv" "$data/eval.tsv"
+fi
+
+if $posttrain && stage 2 "mix lists"; then
+  spoofkit mixlist "$data/train.tsv" "$exp/posttrain/mix.tsv" --config "$conf" "$keep" ${sets[@]+"${sets[@]}"}
+  spoofkit mixlist "$data/dev.tsv" "$exp/posttrain/mix_dev.tsv" --held-out --config "$conf" "$keep" ${sets[@]+"${sets[@]}"}
+fi
+
+if $posttrain && stage 3 "post-training"; then
+  $gpu_cmd spoofkit posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
+    ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+fi
+
+if stage 4 "fine-tuning"; then
+  encoder=()
+  if $posttrain; then encoder=(--encoder "$exp/posttrain/encoder"); fi
+  $gpu_cmd spoofkit finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
+    ${encoder[@]+"${encoder[@]}"} ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+fi
+
+if stage 5 "scores"; then
+  for set in dev eval; do
+    $gpu_cmd spoofkit score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
+  done
+fi
+
+if stage 6 "report"; then
+  for set in dev eval; do
+    echo "$exp: $set"
+    spoofkit evaluate "$exp/scores/$set.tsv" "$data/$set.tsv" "$exp/results/$set" "$keep"
+  done
+fi

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The whole road on real speech, on a CPU, in minutes: a small corpus laid out as ASVspoof 5 is released, then the
+# stages of ../asvspoof5/run.sh, with mix-frame post-training and, beside it, direct fine-tuning of as many steps.
+#
+#   ./run.sh                              # everything: set-up, corpus, training, report
+#   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
+#   ./run.sh --stage 5 --stop-stage 7     # score, evaluate and compare again
+#
+# What was done is not done again; what was interrupted goes on. It shows that the road works and what it costs; it is
+# no evidence for or against the method (README.md says why).
+set -euo pipefail
+
+speech=               # folder of human recordings, a sub-folder a speaker; empty: fetch Debian's packages
+downloads=downloads   # cache of what is fetched; once it is filled, no network is needed
+corpus=corpus         # the corpus that stage 0 makes
+data=data             # manifests
+exp=exp               # experiments: mixframe_seed0, direct_seed0, mixframe_seed1 …
+conf=conf/tiny.yaml   # settings of both
+settings=             # settings to override, separated by spaces, such as "encoder.name=/models/whisper-base"
+direct_steps=300      # optimiser steps of direct fine-tuning: posttrain.n_steps + finetune.n_steps of the settings
+seeds="0 1 2"         # one pair of experiments each
+stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
+stop_stage=7          # last stage to run
+. "$(dirname "$0")/../../tools/parse_options.sh"
+enter_recipe speech downloads corpus data exp conf
+. ./path.sh
+
+if stage 0 "corpus"; then
+  python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
+fi
+
+# The two experiments of a seed run side by side, each on half of the cores: the first is shown, the second writes a log.
+export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
+recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were asked for
+  local first=$1 last=$2; shift 2
+  first=$(( first > stage ? first : stage )) last=$(( last < stop_stage ? last : stop_stage ))
+  (( first > last )) || ../asvspoof5/run.sh --stage "$first" --stop-stage "$last" --corpus "$corpus" \
+    --data "$data" --conf "$conf" --partial true --device cpu --workers 0 "$@"
+}
+
+recipe 1 1
+for seed in $seeds; do
+  (( stage <= 6 && stop_stage >= 2 )) || break
+  shown=$exp/mixframe_seed$seed logged=$exp/direct_seed$seed
+  mkdir -p "$logged"
+  echo "== Seed $seed: $shown here, $logged beside it (its log: $logged/run.log) ==" >&2
+  recipe 2 6 --exp "$logged" --posttrain false \
+    --settings "seed=$seed finetune.n_steps=$direct_steps $settings" >"$logged/run.log" 2>&1 &
+  trap 'kill $! 2>/dev/null || true' EXIT
+  recipe 2 6 --exp "$shown" --settings "seed=$seed $settings"
+  wait $! || { tail -n 5 "$logged/run.log" >&2; echo "$0: $logged failed, see $logged/run.log" >&2; exit 1; }
+  trap - EXIT
+done
+
+if stage 7 "comparison"; then
+  python local/compare_seeds.py "$exp" "$data/eval.tsv" $seeds
+fi

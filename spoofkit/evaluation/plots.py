@@ -1,0 +1,231 @@
+"""The figures of an evaluation: DET curve, score histograms, bars per attack, attack × codec heat map.
+
+Each function returns a matplotlib Figure; `inline_svg` turns one into a piece of an HTML page whose colours follow the
+page (light, dark, print), `png` into an image file's bytes. Only matplotlib's object-oriented interface is used, so
+nothing global changes. No metric is computed here.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.special import ndtri
+
+from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, operating_points
+
+# Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.
+PAGE, INK, FAINT = "#fffffe", "#1f2328", "#d0d7de"
+BONAFIDE, SPOOF, HEAT = "#0072b2", "#d55e00", "#d55f00"
+# In a page each colour is a CSS variable with the colour above as fallback.
+CSS_NAMES = {PAGE: "--page", INK: "--ink", FAINT: "--faint", BONAFIDE: "--bonafide", SPOOF: "--spoof", HEAT: "--heat"}
+# Above this opacity the numbers in the cells would lose contrast, in the light page or in the dark one.
+STRONGEST_HEAT = 0.75
+DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9)
+EER_AXIS = f"EER ({EER_VARIANT}), %"
+N_BINS = 80
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,  # an attack named "a$b$" is a name, not a formula
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: it can be selected, found and read aloud
+    "svg.hashsalt": "spoofkit",  # the same figure gives the same bytes
+}
+
+
+def det_curve(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
+    """Detection error trade-off: miss against false alarm rate, both in % on normal-deviate axes, EER marked."""
+    points = operating_points(bonafide, spoof)
+    ticks = _det_ticks(100 * eer.eer, max(bonafide.size, spoof.size))
+    low, high = ndtri(ticks[0] / 100), ndtri(ticks[-1] / 100)
+    # Rates of 0 and 1 lie at infinity: the curve leaves the frame there.
+    x, y = (np.clip(ndtri(rates), low - 1, high + 1) for rates in (points.fa, points.miss))
+    # Of 700,000 points a screen shows some hundred: keep those that differ by more than a fraction of a pixel.
+    grid = np.rint(np.stack((x, y)) * 1000 / (high - low))
+    keep = np.append(True, np.any(np.diff(grid, axis=1) != 0, axis=0))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.8, 4.6)
+        axes.plot((low, high), (low, high), color=FAINT, linewidth=0.8)
+        axes.plot(x[keep], y[keep], color=BONAFIDE, linewidth=1.8)
+        at = float(np.clip(ndtri(eer.eer), low, high))
+        axes.plot(at, at, "o", color=SPOOF, markersize=7, clip_on=False, zorder=5)
+        to_left = at > (low + high) / 2
+        axes.annotate(
+            f"EER {100 * eer.eer:.3f} %",
+            (at, at),
+            (-10 if to_left else 10, -4 if to_left else 8),
+            textcoords="offset points",
+            ha="right" if to_left else "left",
+            va="top" if to_left else "bottom",
+            weight="bold",
+        )
+        places, names = [ndtri(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks]
+        axes.set_xticks(places, names, rotation=45)
+        axes.set_yticks(places, names)
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set(xlabel="False alarm rate (spoof accepted), %", ylabel="Miss rate (bona fide rejected), %")
+        axes.grid(True)
+    return figure
+
+
+def score_histograms(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
+    """Scores of the two classes, each class's bars summing to 100 %, and the EER threshold.
+
+    The outermost bars hold what lies beyond the 0.1 and 99.9 percentiles, so that no outlier flattens the picture.
+    """
+    # Clipped first because the difference of two scores near the largest float would be infinite.
+    parts = [np.clip(scores, -1e300, 1e300) for scores in (bonafide, spoof)]
+    low = min(float(np.quantile(part, 0.001)) for part in parts)
+    high = max(float(np.quantile(part, 0.999)) for part in parts)
+    if high - low <= 1e-12 * max(abs(low), abs(high)):  # no room for bars: all scores (nearly) the same
+        low, high = low - max(0.5, abs(low) / 2), high + max(0.5, abs(high) / 2)
+    edges = np.linspace(low, high, N_BINS + 1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.4, 4.0)
+        for part, name, color in zip(parts, ("bona fide", "spoof"), (BONAFIDE, SPOOF), strict=True):
+            counts, _ = np.histogram(np.clip(part, low, high), edges)
+            label = f"{name} ({part.size:,})"
+            axes.stairs(100 * counts / part.size, edges, fill=True, color=color, alpha=0.45, linewidth=0, label=label)
+            axes.stairs(100 * counts / part.size, edges, color=color, linewidth=1.2)
+        threshold = float(np.clip(eer.threshold, low, high))
+        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label="EER threshold")
+        axes.set(xlabel="Score (higher = more bona fide)", ylabel="Share of the class, %", xlim=(low, high))
+        axes.set_ylim(bottom=0)
+        axes.grid(True, axis="y")
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1.2, handlelength=1.4
+        )
+    return figure
+
+
+def attack_bars(result: Mapping[str, Any]) -> Figure:
+    """EER of each attack as a bar, with the pooled EER as a line; `result` is what `breakdown.measure` returns."""
+    rows = result["by_attack"]
+    values = [row["eer_official_percent"] for row in rows]
+    pooled = result["eer_official_percent"]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.4, 0.95 + 0.27 * len(rows))
+        places = np.arange(len(rows))
+        axes.barh(places, values, height=0.68, color=SPOOF, alpha=0.75)
+        for place, value in zip(places, values, strict=True):
+            axes.annotate(
+                _short(value),
+                (value, float(place)),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 0.8},  # the line of the pooled EER may pass here
+            )
+        axes.axvline(pooled, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2.5)
+        axes.annotate(
+            f"pooled {_short(pooled)}", (pooled, 1), (0, 3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="bottom", fontsize=9,
+        )  # fmt: skip
+        axes.set_yticks(places, [row["attack"] for row in rows])
+        axes.set(xlabel=EER_AXIS, ylabel="Attack", ylim=(len(rows) - 0.4, -0.6))
+        axes.set_xlim(0, max(1.12 * max(*values, pooled), 0.1))
+        axes.grid(True, axis="x")
+    return figure
+
+
+def heat_map(result: Mapping[str, Any]) -> Figure:
+    """EER of each attack in each codec, with the rows and columns over all; an empty cell stays empty."""
+    attacks = [row["attack"] for row in result["by_attack"]]
+    codecs = [row["codec"] for row in result["by_codec"]]
+    values = {(row["attack"], row["codec"]): row["eer_official_percent"] for row in result["by_attack_and_codec"]}
+    # The margins stand half a cell apart: they are other comparisons, no means of the cells.
+    cells: list[tuple[float, float, float | None]] = [
+        (c, a, values[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)
+    ]
+    right, below = len(codecs) + 0.3, len(attacks) + 0.3
+    cells += [(right, a, row["eer_official_percent"]) for a, row in enumerate(result["by_attack"])]
+    cells += [(c, below, row["eer_official_percent"]) for c, row in enumerate(result["by_codec"])]
+    cells += [(right, below, result["eer_official_percent"])]
+    top = max(value for _, _, value in cells if value is not None) or 1.0
+    with matplotlib.rc_context(STYLE):
+        # Room for the longest names, so that a cell always holds its number.
+        longest_attack, longest_codec = max(map(len, [*attacks, "all"])), max(map(len, [*codecs, "all"]))
+        turned = longest_codec > 5
+        above = 0.6 + (0.08 * longest_codec if turned else 0)
+        figure, axes = _figure(0.6 + 0.1 * longest_attack + 0.52 * (right + 1), above + 0.3 * (below + 1))
+        for x, y, value in cells:
+            opacity = 0 if value is None else STRONGEST_HEAT * value / top
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6))
+            if value is not None:
+                axes.text(x + 0.5, y + 0.5, _short(value), ha="center", va="center_baseline", fontsize=9)
+        axes.set_xticks([*np.arange(len(codecs)) + 0.5, right + 0.5], [*codecs, "all"], rotation=90 if turned else 0)
+        axes.set_yticks([*np.arange(len(attacks)) + 0.5, below + 0.5], [*attacks, "all"])
+        axes.set(xlim=(0, right + 1), ylim=(below + 1, 0), xlabel="Codec", ylabel="Attack")
+        axes.tick_params(length=0)
+        axes.xaxis.set_ticks_position("top")
+        axes.xaxis.set_label_position("top")
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0) -> str:
+    """The figure as an `<svg>` element for an HTML page.
+
+    Args:
+        figure: Drawn with the colours above, which become CSS variables.
+        name: Starts every id inside, so that several figures can stand in one page.
+        description: What a screen reader says.
+        narrowest: To which share of its drawn width it may shrink in a narrow page, before that page scrolls.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    body = buffer.getvalue()
+    head = re.search(r'<svg[^>]*\bviewBox="([^"]+)"[^>]*>', body)
+    assert head is not None
+    body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body[head.end() :])
+    for color, css_name in CSS_NAMES.items():
+        body = body.replace(color, f"var({css_name}, {color})")
+    label = description.translate({ord("&"): "&amp;", ord('"'): "&quot;", ord("<"): "&lt;"})
+    inches = float(head[1].split()[2]) / 72
+    style = f"width:100%;max-width:{inches:.2f}in;min-width:{inches * narrowest:.2f}in;height:auto"
+    return f'<svg role="img" aria-label="{label}" viewBox="{head[1]}" style="{style}">' + body.strip()
+
+
+def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
+    """The figure as a PNG image on white."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
+    return buffer.getvalue()
+
+
+def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _det_ticks(eer_percent: float, n_trials: int) -> Sequence[float]:
+    """The ticks from a decade below the EER, or what the number of trials can resolve, to well above it."""
+    low = max(min(eer_percent / 20, 1.0), 50 / n_trials)
+    high = min(max(4 * eer_percent, 20.0), 99.9)
+    first = max((i for i, tick in enumerate(DET_TICKS_PERCENT) if tick <= low), default=0)
+    last = min(i for i, tick in enumerate(DET_TICKS_PERCENT) if tick >= high)
+    return DET_TICKS_PERCENT[min(first, last - 1) : last + 1]
+
+
+def _short(percent: float) -> str:
+    """A rate in as many digits as a small cell holds."""
+    return f"{percent:.2f}" if percent < 9.995 else f"{percent:.1f}" if percent < 99.95 else f"{percent:.0f}"

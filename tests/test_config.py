@@ -1,0 +1,68 @@
+"""Settings are read strictly."""
+
+from pathlib import Path
+
+import pytest
+
+from spoofkit.config import load_config
+from spoofkit.errors import SpoofkitError
+
+RECIPES = Path(__file__).parents[1] / "egs"
+
+
+def problem(text: str, tmp_path: Path) -> str:
+    path = tmp_path / "conf.yaml"
+    path.write_text(text)
+    with pytest.raises(SpoofkitError) as caught:
+        load_config(path)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("finetune: {n_step: 5}", "unknown setting finetune.n_step; did you mean 'n_steps'?"),
+        ("zzz: 1", "unknown setting zzz; known here: seed, crop_samples, encoder, mix, posttrain, finetune"),
+        ("seed: 1\nseed: 2", "the key 'seed' stands twice"),
+        ("seed: -1", "seed: Input should be greater than or equal to 0, found -1"),
+        ("mix: {share: [0.2, 0.6]}", "must stay above 0 and below 0.5"),
+        ("mix: {n_regions: [3, 1]}", "the first number must not be above the second"),
+        ("mix: {crossfade_samples: 900, min_region_samples: 1600}", "two cross-fades (1800 samples) must fit"),
+        (
+            "mix: {pairing: self, offset: aligned}",
+            "pairing 'self' with offset 'aligned' would replace samples by themselves",
+        ),
+        ("encoder: {name: tiny, freeze_stem: true}", "freeze_stem: tiny starts from random weights"),
+        ("crop_samples: 3200", "regions of at least 1600 samples are more than 45%"),
+        ("posttrain: {optim: {lr: .nan}}", "posttrain.optim.lr"),
+        ("- a list", "found list, expected settings"),
+        ("seed: [", "not valid YAML"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(text: str, sentence: str, tmp_path: Path) -> None:
+    assert sentence in problem(text, tmp_path)
+
+
+def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text("encoder: {freeze_stem: false}\nfinetune: {optim: {lr: 1e-7}}")
+    assert load_config(tmp_path / "conf.yaml").finetune.optim.lr == 1e-7
+
+
+def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text("encoder: {freeze_stem: false}\nseed: 3")
+    config = load_config(tmp_path / "conf.yaml", ["seed=4", "finetune.optim.lr=2e-6"])
+    assert (config.seed, config.finetune.optim.lr) == (4, 2e-6)
+    with pytest.raises(SpoofkitError, match=r"unknown setting optimizer"):
+        load_config(None, ["optimizer.lr=1"])
+    with pytest.raises(SpoofkitError, match=r"expected section.key=value"):
+        load_config(None, ["seed"])
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/conf/*.yaml")), ids=lambda p: f"{p.parts[-3]}/{p.name}")
+def test_every_recipe_setting_is_valid(path: Path) -> None:
+    config = load_config(path)
+    assert config.posttrain.optim.lr > 0
+
+
+def test_all_recipes_are_looked_at() -> None:
+    assert {p.parts[-3] for p in RECIPES.glob("*/conf/*.yaml")} == {"asvspoof5", "mini"}

@@ -1,0 +1,93 @@
+"""The manifest: written sorted and checked, read back the same, refused when a rule is broken."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+from spoofkit.errors import SpoofkitError
+
+
+def table(**columns: list) -> pl.DataFrame:
+    n = len(next(iter(columns.values()), ["a", "b"]))
+    default = {
+        "utt_id": [f"u{i}" for i in range(n)],
+        "path": [f"flac/u{i}.flac" for i in range(n)],
+        "key": ["bonafide", "spoof"] * (n // 2) + ["spoof"] * (n % 2),
+        "speaker": ["s"] * n,
+        "attack": ["-"] * n,
+        "codec": ["-"] * n,
+        "n_samples": [16000] * n,
+    }
+    return pl.DataFrame(default | columns)
+
+
+def write_and_read(path: Path, frame: pl.DataFrame, **options: object):
+    write_manifest(path, Path("/corpus"), frame, **options)
+    return read_manifest(path)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    frame = table(
+        utt_id=["NA", "0007"], path=["a/NA.flac", "a/0007.flac"], gender=["F", "null"], n_samples=[5, UNKNOWN_LENGTH]
+    )
+    back = write_and_read(tmp_path / "m.tsv", frame, made_from={"protocol": "abc"}, partial="2 of 9")
+    assert back.table.sort("utt_id").equals(frame.sort("utt_id"))
+    assert (back.root, back.made_from, back.partial) == (Path("/corpus"), {"protocol": "abc"}, "2 of 9")
+
+
+def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
+    assert write_and_read(tmp_path / "m.tsv", table(utt_id=["b", "a"])).table["utt_id"].to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"utt_id": ["a", "a"]}, "utt_id 'a' stands 2 times"),
+        ({"key": ["bonafide", "genuine"]}, "key of 'u1' is 'genuine', expected bonafide or spoof"),
+        (
+            {"path": ["x.flac", "../../etc/passwd"]},
+            "path of 'u1' is '../../etc/passwd', expected a path below the root",
+        ),
+        ({"path": ["x.flac", "/etc/passwd"]}, "expected a path below the root"),
+        ({"n_samples": [16000, 0]}, "n_samples of 'u1' is not positive"),
+        ({"speaker": ["s", " "]}, "speaker is empty for utterance 'u1'"),
+        ({"utt_id": []}, "no utterances"),
+    ],
+)
+def test_a_broken_rule_is_refused_when_writing(columns: dict, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(SpoofkitError, match=sentence.replace(".", r"\.")):
+        write_and_read(tmp_path / "m.tsv", table(**columns))
+    assert not (tmp_path / "m.tsv").exists()
+
+
+HEADER = "utt_id\tpath\tkey\tspeaker\tattack\tcodec\tn_samples\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "expected '# root=FOLDER'"),
+        (HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "expected '# root=FOLDER'"),
+        ("# root=/c\n", "has no rows"),
+        ("# root=/c\n" + HEADER, "no utterances"),
+        ("# root=/c\nutt_id\tpath\nx\ty\n", "column 'key' is missing"),
+        ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\tlong\n", "n_samples is 'long'"),
+        ("# root=/c\n" + HEADER + "b\tp\tspoof\ts\t-\t-\t5\na\tp\tspoof\ts\t-\t-\t5\n", "not sorted by utt_id .'a'"),
+        ("# root=/c\n" + HEADER + "a\tp\n", "n_samples is ''"),
+    ],
+)
+def test_a_broken_file_is_refused_when_reading(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "m.tsv").write_text(text)
+    with pytest.raises(SpoofkitError, match=sentence):
+        read_manifest(tmp_path / "m.tsv")
+
+
+def test_an_existing_manifest_is_kept_unless_overwritten(tmp_path: Path) -> None:
+    first = write_and_read(tmp_path / "m.tsv", table())
+    with pytest.raises(SpoofkitError, match="exists already"):
+        write_manifest(tmp_path / "m.tsv", Path("/corpus"), table(speaker=["x", "y"]))
+    assert read_manifest(tmp_path / "m.tsv").table.equals(first.table)
+    write_manifest(tmp_path / "m.tsv", Path("/corpus"), table(speaker=["x", "y"]), overwrite=True)
+    assert read_manifest(tmp_path / "m.tsv").table["speaker"].to_list() == ["x", "y"]

@@ -1,0 +1,343 @@
+"""Training: interrupted runs equal uninterrupted ones, nothing is lost, what is wrong stops it in one sentence."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, run_cli
+from safetensors.torch import load_file
+
+from spoofkit.config import OptimSettings, load_config
+from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
+from spoofkit.data.manifest import read_manifest
+from spoofkit.models.detector import Detector, load_detector
+from spoofkit.models.encoder import load_encoder
+from spoofkit.training.finetune import utterance_loss
+from spoofkit.training.optim import learning_rate_factor, make_optimizer
+from spoofkit.training.posttrain import frame_eer, frame_loss
+
+SETTINGS = """
+crop_samples: 16000
+encoder: {name: tiny, freeze_stem: false}
+mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
+posttrain: &short {n_steps: 8, batch_size: 3, eval_every: 4, checkpoint_every: 3, optim: {lr: 1e-3}}
+finetune: *short
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    (tmp_path / "conf.yaml").write_text(SETTINGS)
+    return tmp_path / "conf.yaml"
+
+
+@pytest.fixture
+def mixes(conf: Path, manifests: Path, tmp_path: Path) -> list[object]:
+    """Options that name manifests and mix lists."""
+    run_cli("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    lists = ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix_dev.tsv"]
+    return ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf, *lists]
+
+
+def finetune_options(manifests: Path, conf: Path) -> list[object]:
+    return ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    one, other = weights(a), weights(b)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def steps_of(exp: Path) -> list[int]:
+    path = exp / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from spoofkit.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    while not (steps := steps_of(exp)) or steps[-1] < step:
+        assert process.poll() is None, f"the run ended before step {step}"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[object], tmp_path: Path) -> None:
+    run_cli("posttrain", tmp_path / "whole", *mixes)
+    killed = tmp_path / "killed"
+    for step in (1, 5, 7):  # before the first checkpoint, between two, near the end
+        process = start("posttrain", killed, *mixes)
+        wait_for_step(killed, step, process)
+        process.kill()
+        process.wait()
+    run_cli("posttrain", killed, *mixes)
+    assert_same_weights(tmp_path / "whole/encoder/model.safetensors", killed / "encoder/model.safetensors")
+    assert_same_weights(tmp_path / "whole/frame_head/head.safetensors", killed / "frame_head/head.safetensors")
+    assert (killed / "metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+    assert steps_of(killed) == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_a_terminated_run_saves_its_step_and_goes_on(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    options = [*finetune_options(manifests, conf), "--set", "finetune.n_steps=12"]
+    run_cli("finetune", tmp_path / "whole", *options)
+    stopped = tmp_path / "stopped"
+    process = start("finetune", stopped, *options)
+    wait_for_step(stopped, 5, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    newest = max((stopped / "checkpoints").glob("step_*"))
+    assert json.loads((newest / "state.json").read_text())["n_steps_done"] == steps_of(stopped)[-1]
+    run_cli("finetune", stopped, *options)
+    for name in ("head.safetensors", "encoder/model.safetensors"):
+        assert_same_weights(tmp_path / "whole/model" / name, stopped / "model" / name)
+
+
+@pytest.mark.slow
+def test_loader_processes_do_not_change_the_result(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        run_cli("finetune", tmp_path / str(workers), *finetune_options(manifests, conf), "--workers", workers)
+    assert_same_weights(tmp_path / "0/model/encoder/model.safetensors", tmp_path / "2/model/encoder/model.safetensors")
+
+
+def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    options = [tmp_path / "exp", *finetune_options(manifests, conf), "--set", "finetune.n_steps=2"]
+    run_cli("finetune", *options)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "exp/model").rglob("*")}
+    assert "finished already" in run_cli("finetune", *options).stderr
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "exp/model").rglob("*")}
+    sentence = refusal("finetune", *options, "--set", "finetune.optim.lr=5e-4")
+    assert "holds an experiment with other settings (finetune.optim.lr: 0.001 there, 0.0005 now)" in sentence
+    run_cli("finetune", *options, "--set", "finetune.optim.lr=5e-4", "--overwrite")
+    record = json.loads((tmp_path / "exp/model/model.json").read_text())
+    assert record["settings"]["finetune"]["optim"]["lr"] == 5e-4
+    assert load_config(tmp_path / "exp/config.yaml").finetune.optim.lr == 5e-4
+    assert (tmp_path / "exp/curve.png").stat().st_size > 1000
+
+
+def test_two_runs_on_one_folder_are_refused(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    from spoofkit.training.experiment import locked
+
+    with locked(tmp_path / "exp"):
+        sentence = refusal("finetune", tmp_path / "exp", *finetune_options(manifests, conf))
+    assert f"another run is at work here ({os.uname().nodename}, process {os.getpid()}" in sentence
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_intact(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    options = finetune_options(manifests, conf)
+    process = start("finetune", exp, *options)
+    wait_for_step(exp, 4, process)
+    process.kill()
+    process.wait()
+    before = sorted(path.name for path in (exp / "checkpoints").glob("step_*"))
+    assert before
+    code = (
+        "import resource, sys\n"
+        "import spoofkit.training.loop\n"  # what writes nothing is imported before the limit
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "from spoofkit.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "finetune", str(exp), *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot be written (File too large)" in done.stderr
+    assert sorted(path.name for path in (exp / "checkpoints").glob("step_*")) == before
+    assert not list(exp.rglob("*.tmp*"))
+    run_cli("finetune", exp, *options)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_damaged_checkpoint_is_named(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    exp, options = tmp_path / "exp", finetune_options(manifests, conf)
+    process = start("finetune", exp, *options)
+    wait_for_step(exp, 7, process)
+    process.kill()
+    process.wait()
+    newest = max((exp / "checkpoints").glob("step_*"))
+    (newest / "optimizer.pt").write_bytes(b"cut short")
+    assert f"{newest}: damaged checkpoint" in refusal("finetune", exp, *options)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_batch(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    sentence = refusal(
+        "finetune", tmp_path / "exp", *finetune_options(manifests, conf), "--set", "finetune.optim.lr=1e30"
+    )
+    assert "at step " in sentence
+    assert "(batch T_" in sentence
+    assert not (tmp_path / "exp/model").exists()
+
+
+def test_a_mix_list_drawn_with_other_settings_is_refused(mixes: list[object], tmp_path: Path) -> None:
+    sentence = refusal("posttrain", tmp_path / "exp", *mixes, "--set", "mix.margin_samples=500")
+    assert "was drawn with other settings (margin_samples 400 there, 500 now)" in sentence
+
+
+def test_both_frame_targets_train_on_the_same_list(mixes: list[object], tmp_path: Path) -> None:
+    for target in ("region", "authenticity"):
+        run_cli(
+            "posttrain",
+            tmp_path / target,
+            *mixes,
+            "--set",
+            f"mix.frame_target={target}",
+            "--set",
+            "posttrain.n_steps=2",
+        )
+        last = json.loads((tmp_path / target / "metrics.jsonl").read_text().splitlines()[-1])
+        assert {
+            "dev_frame_eer_percent", "dev_frame_eer_away_from_splices_percent", "dev_position_only_eer_percent"
+        } <= last.keys()  # fmt: skip
+    a, b = (weights(tmp_path / t / "encoder/model.safetensors") for t in ("region", "authenticity"))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_class_is_refused(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    lines = (manifests / "train.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "one.tsv").write_text("".join(line for line in lines if "\tspoof\t" not in line))
+    sentence = refusal(
+        "finetune", tmp_path / "exp", "--train", tmp_path / "one.tsv", "--dev", manifests / "dev.tsv", "-c", conf
+    )
+    assert "holds bonafide utterances only, expected both classes" in sentence
+
+
+@pytest.mark.slow
+def test_training_learns_to_tell_the_miniature_apart(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    options = finetune_options(manifests, conf)
+    run_cli("finetune", tmp_path / "exp", *options, "--set", "finetune.n_steps=30", "--set", "finetune.batch_size=8")
+    lines = [json.loads(line) for line in (tmp_path / "exp/metrics.jsonl").read_text().splitlines()]
+    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.5 * lines[0]["loss"]
+    assert lines[-1]["dev_eer_percent"] <= 20
+
+
+# ---- Order, crops, losses, schedule
+
+
+@pytest.mark.parametrize(("n_items", "batch_size"), [(10, 3), (4, 6), (7, 7)])
+def test_the_order_visits_everything_once_an_epoch_from_any_step(n_items: int, batch_size: int) -> None:
+    whole = list(TrainingOrder(n_items, batch_size, 5, 0, 20))
+    assert list(TrainingOrder(n_items, batch_size, 5, 8, 20)) == whole[8:]
+    flat = [pair for batch in whole for pair in batch]
+    for epoch in range(flat[-1][0]):
+        assert sorted(index for e, index in flat if e == epoch) == list(range(n_items))
+    assert list(TrainingOrder(n_items, batch_size, 6, 0, 20)) != whole
+
+
+def test_a_crop_is_a_function_of_seed_epoch_and_index(manifests: Path) -> None:
+    manifest = read_manifest(manifests / "train.tsv")
+
+    def crop(seed: int, epoch: int, index: int) -> bytes:
+        config = load_config(None, [f"seed={seed}", "crop_samples=12000"])
+        item = UtteranceDataset(manifest, config)[epoch, index]
+        assert item.wave_S.size == 12_000
+        return item.wave_S.tobytes()
+
+    assert crop(0, 0, 0) == crop(0, 0, 0)
+    assert len({crop(seed, epoch, 0) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_batches_by_length_stay_within_the_budget_and_lose_nothing() -> None:
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1000, 90_000, size=200)] + [500_000]
+    batches = batches_by_length(lengths, 200_000)
+    assert sorted(index for batch in batches for _, index in batch) == list(range(201))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[index] for _, index in batch) * len(batch) <= 200_000
+
+
+def test_the_weighted_loss_is_torchs_cross_entropy() -> None:
+    score, is_bonafide = torch.randn(9), (torch.arange(9) % 3 == 0).float()
+    two = torch.stack([-score / 2, score / 2], dim=1)  # log-odds as two logits: spoof, bona fide
+    reference = torch.nn.CrossEntropyLoss(weight=torch.tensor([0.1, 0.9]))(two, is_bonafide.long())
+    assert utterance_loss(score, is_bonafide, 0.9, 0.1) == pytest.approx(float(reference), rel=1e-6)
+
+
+def test_padding_frames_do_not_count_in_the_frame_loss() -> None:
+    logit, targets = torch.tensor([[2.0, -1.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))) / 2
+    assert float(frame_loss(logit, targets, mask)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="frame targets for"):
+        frame_loss(logit, targets[:, :2], mask)
+
+
+def test_frame_eer_takes_higher_logits_for_injected_frames() -> None:
+    logits = np.array([3.0, 2.0, -1.0, -2.0])
+    assert frame_eer(logits, np.array([True, True, False, False])) == 0
+    assert frame_eer(-logits, np.array([True, True, False, False])) == 1
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_learning_rate_warms_up_and_comes_down(schedule: str) -> None:
+    settings = OptimSettings(warmup_share=0.1, schedule=schedule)
+    factors = [learning_rate_factor(step, 100, settings) for step in range(100)]
+    assert factors[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert factors[10] == pytest.approx(1.0)
+    closed = {"linear": 45 / 90, "cosine": 0.5, "constant": 1.0}[schedule]
+    assert factors[55] == pytest.approx(closed)
+    assert factors[99] == pytest.approx(
+        {"linear": 1 / 90, "cosine": 0.5 * (1 - np.cos(np.pi / 90)), "constant": 1.0}[schedule]
+    )
+
+
+@pytest.mark.parametrize("freeze_stem", [True, False])
+def test_parameter_groups_cover_every_trained_parameter_once(freeze_stem: bool, tmp_path: Path) -> None:
+    load_encoder(load_config(None, ["encoder.name=tiny", "encoder.freeze_stem=false"]).encoder).save(tmp_path / "e")
+    name = f"encoder.name={tmp_path / 'e'}"
+    detector = Detector(
+        load_encoder(load_config(None, [name, f"encoder.freeze_stem={freeze_stem}"]).encoder), "attentive"
+    )
+    optimizer = make_optimizer(detector.encoder, detector.head, OptimSettings())
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    trained = [id(p) for p in detector.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(trained)
+    assert all(p.ndim < 2 for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"])
+
+
+@pytest.mark.parametrize("head", ["mean", "attentive"])
+def test_a_padded_batch_scores_as_one_by_one(head: str, manifests: Path) -> None:
+    torch.manual_seed(0)
+    config = load_config(None, ["encoder.name=tiny", "encoder.freeze_stem=false"])
+    detector = Detector(load_encoder(config.encoder), head).eval()
+    dataset = UtteranceDataset(read_manifest(manifests / "eval.tsv"))
+    items = [dataset[0, index] for index in range(8)]
+    with torch.inference_mode():
+        batch = collate(items)
+        together = detector(batch.wave_BS, batch.n_samples_B)
+        alone = torch.cat([detector(b.wave_BS, b.n_samples_B) for b in (collate([item]) for item in items)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_a_model_folder_loads_back_with_the_same_scores_and_refuses_damage(
+    manifests: Path, conf: Path, tmp_path: Path
+) -> None:
+    run_cli("finetune", tmp_path / "exp", *finetune_options(manifests, conf), "--set", "finetune.n_steps=1")
+    detector, record = load_detector(tmp_path / "exp/model")
+    assert record["settings"]["finetune"]["n_steps"] == 1
+    assert not detector.training
+    (tmp_path / "exp/model/head.safetensors").write_bytes(b"x" * 100)
+    audio = next(read_manifest(manifests / "eval.tsv").root.rglob("*.flac"))
+    assert "cannot be loaded into this head" in refusal("score", tmp_path / "exp/model", audio)
+    (tmp_path / "exp/model/model.json").unlink()
+    assert "not a spoofkit model (no model.json)" in refusal("score", tmp_path / "exp/model", audio)
