@@ -34,8 +34,11 @@ def make_folder(name: str, folder: Path) -> Path:
     family, _, norm = name.partition("-")
     if family == "whisper":
         config = hf.WhisperConfig(
-            d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48, num_mel_bins=80, decoder_layers=1,
-            decoder_attention_heads=4, decoder_ffn_dim=48, max_source_positions=1500, vocab_size=60, pad_token_id=0,
+            d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48,
+            num_mel_bins=80,
+            decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=48,
+            max_source_positions=1500, vocab_size=60,
+            pad_token_id=0,
             bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
         )  # fmt: skip
         hf.WhisperModel(config).save_pretrained(folder)
@@ -225,7 +228,7 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(folders: dict[str, Path],
     with pytest.raises(SpoofkitError, match="no folder /nowhere/encoder"):
         load("/nowhere/encoder")
     with pytest.raises(
-        SpoofkitError, match="neither a local folder nor to be had from the Hugging Face hub.*hf download"
+        SpoofkitError, match=r"neither a local folder nor to be had from the Hugging Face hub.*hf download"
     ):
         load("no-such-owner/no-such-model")
     (tmp_path / "empty").mkdir()

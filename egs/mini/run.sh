@@ -17,7 +17,7 @@ data=data             # manifests
 exp=exp               # experiments: mixframe_seed0, direct_seed0, mixframe_seed1 …
 conf=conf/tiny.yaml   # settings of both
 settings=             # settings to override, separated by spaces, such as "encoder.name=/models/whisper-base"
-direct_steps=300      # optimiser steps of direct fine-tuning: posttrain.n_steps + finetune.n_steps of the settings
+direct_steps=360      # optimiser steps of direct fine-tuning: posttrain.n_steps + finetune.n_steps of the settings
 seeds="0 1 2"         # one pair of experiments each
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
@@ -45,9 +45,9 @@ for seed in $seeds; do
   mkdir -p "$logged"
   echo "== Seed $seed: $shown here, $logged beside it (its log: $logged/run.log) ==" >&2
   recipe 2 6 --exp "$logged" --posttrain false \
-    --settings "seed=$seed finetune.n_steps=$direct_steps $settings" >"$logged/run.log" 2>&1 &
+    --settings "$settings seed=$seed finetune.n_steps=$direct_steps" >"$logged/run.log" 2>&1 &
   trap 'kill $! 2>/dev/null || true' EXIT
-  recipe 2 6 --exp "$shown" --settings "seed=$seed $settings"
+  recipe 2 6 --exp "$shown" --settings "$settings seed=$seed"
   wait $! || { tail -n 5 "$logged/run.log" >&2; echo "$0: $logged failed, see $logged/run.log" >&2; exit 1; }
   trap - EXIT
 done

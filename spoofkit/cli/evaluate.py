@@ -81,14 +81,12 @@ def doctor(as_json: options.Json = False) -> None:
 
     Example: `spoofkit doctor`
     """
-    from rich.console import Console
-
     from spoofkit import doctor as checks
 
     found = checks.run_checks()
     if as_json:
         typer.echo(json.dumps(checks.as_json(found)))
     else:
-        checks.print_table(found, Console())
-    if any(check.ok is False for check in found):
+        checks.print_checks(found)
+    if not checks.is_healthy(found):
         raise typer.Exit(1)

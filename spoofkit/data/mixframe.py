@@ -96,7 +96,8 @@ def splice(mix: Mix, read: ReadSamples, settings: MixSettings) -> np.ndarray:
             weight_S = _fade(region.n_samples, settings.crossfade_samples)
             injected_S = weight_S * injected_S + (1 - weight_S) * replaced_S
         wave_S[start:end] = injected_S
-    return wave_S.astype(np.float32, copy=False)
+    spliced_S: np.ndarray = wave_S.astype(np.float32, copy=False)
+    return spliced_S
 
 
 def _matching_gain(replaced_S: np.ndarray, injected_S: np.ndarray) -> float:

@@ -68,7 +68,7 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     lines = text.split("\n", 2)
     if len(lines) < 3 or not lines[0].startswith("# seed=") or not lines[1].startswith("# made_from="):
         raise SpoofkitError(
-            f"{path}: not a mix list, expected a first line '# seed=… config=… rows=…'; draw one with `spoofkit mixlist`"
+            f"{path}: not a mix list, expected '# seed=… config=… rows=…' first; draw one with `spoofkit mixlist`"
         )
     text_record = lines[1].removeprefix("# made_from=")
     first, _, n_rows = lines[0].rpartition(" rows=")

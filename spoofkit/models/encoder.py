@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from spoofkit.config import EncoderSettings
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
+from spoofkit.models.tiny import make_tiny
 
 # transformers' WavLM gives torch a boolean and a float mask; torch converts one and says so at every call.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask", category=UserWarning)
@@ -126,7 +127,8 @@ class WaveEncoder(Encoder):
             hidden_BCT = first(hidden_BCT)
         for layer in others:
             hidden_BCT = layer(hidden_BCT)
-        return hidden_BCT
+        stem_BCT: torch.Tensor = hidden_BCT
+        return stem_BCT
 
 
 class WhisperFrontEnd(Encoder):
@@ -211,43 +213,13 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
     if settings.name == "tiny":
-        network, feature_extractor = _tiny(seed)
+        network, feature_extractor = make_tiny(seed)
     else:
         network, feature_extractor = _from_pretrained(settings.name, settings.revision)
     _truncate(network, settings.n_layers, settings.name)
     if network.config.model_type == "whisper":
         return WhisperFrontEnd(network, feature_extractor, settings.freeze_stem)
     return WaveEncoder(network, feature_extractor, settings.freeze_stem)
-
-
-def _tiny(seed: int) -> tuple[Any, Any]:
-    """A small wav2vec 2.0 from scratch with the frames of the large ones (receptive field 400, hop 320)."""
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    config = Wav2Vec2Config(
-        hidden_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=384,
-        conv_dim=(32, 64, 64, 64, 96, 96, 128),
-        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
-        conv_stride=(5, 2, 2, 2, 2, 2, 2),
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        num_conv_pos_embeddings=32,
-        num_conv_pos_embedding_groups=8,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-        mask_time_prob=0.0,
-        mask_feature_prob=0.0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Wav2Vec2Model(config)
-    return network, Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
 
 
 def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:

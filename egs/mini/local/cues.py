@@ -1,0 +1,137 @@
+"""Trivial predictors: one number a file that no detector should be able to live on.
+
+Each is tried alone, its sign chosen on train, and all together in a logistic regression fitted on train. An EER near
+50 % means useless. What the regression reaches on eval is the figure that a detector must beat to have heard
+anything; it is printed whenever a corpus is built and kept in cues.tsv.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import vocoders
+
+from spoofkit.evaluation.metrics import eer
+from spoofkit.files import write_text
+
+SAMPLE_RATE = 16_000  # Hz
+FRAME = 320  # samples, 20 ms
+RIDGE = 1e-2  # weight of the penalty on standardised coefficients
+NEWTON_STEPS = 30
+ALL_TOGETHER = "all of them, logistic regression"
+
+
+@dataclass(frozen=True)
+class CueRow:
+    """One row of the table; EERs as fractions."""
+
+    cue: str
+    train_eer: float
+    eval_eer: float
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Measure every trivial cue of one file."""
+    wave_S, _ = soundfile.read(path, dtype="float64")
+    rms = np.sqrt((wave_S**2).mean())
+    n_frames = len(wave_S) // FRAME
+    frames_TS = wave_S[: n_frames * FRAME].reshape(n_frames, FRAME)
+    level_T = 10 * np.log10((frames_TS**2).mean(axis=1) + 1e-10)
+    power_K = (np.abs(np.fft.rfft(frames_TS * np.hanning(FRAME))) ** 2).mean(axis=0) + 1e-12
+    hertz_K = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
+    in_band_K = (hertz_K > 200) & (hertz_K < 6500)
+    centred_S = wave_S - wave_S.mean()
+    pitch_T = vocoders.pitch(wave_S)
+    return {
+        "duration": len(wave_S) / SAMPLE_RATE,
+        "rms": 20 * np.log10(rms),
+        "DC": wave_S.mean(),
+        "first 20 ms": level_T[0],
+        "last 20 ms": level_T[-1],
+        "energy over 4 kHz": 10 * np.log10(power_K[hertz_K > 4000].sum() / power_K.sum()),
+        "energy over 7 kHz": 10 * np.log10(power_K[hertz_K > 7000].sum() / power_K.sum()),
+        "energy under 150 Hz": 10 * np.log10(power_K[hertz_K < 150].sum() / power_K.sum()),
+        "spectral tilt": float(np.polyfit(np.log2(hertz_K[in_band_K]), 10 * np.log10(power_K[in_band_K]), 1)[0]),
+        "spectral centroid": float((hertz_K * power_K).sum() / power_K.sum()),
+        "noise floor": float(np.percentile(level_T, 5) - np.percentile(level_T, 95)),
+        "level spread": float(level_T.std()),
+        "kurtosis": float((centred_S**4).mean() / (centred_S**2).mean() ** 2),
+        "skewness": float((centred_S**3).mean() / (centred_S**2).mean() ** 1.5),
+        "crest": 20 * np.log10(np.abs(wave_S).max() / rms),
+        "zero crossings": float((np.diff(np.signbit(wave_S)) != 0).mean()),
+        "median pitch": float(np.median(pitch_T[pitch_T > 0])) if (pitch_T > 0).any() else 0.0,
+        "voiced share": float((pitch_T > 0).mean()),
+    }
+
+
+def cue_table(
+    train: Sequence[dict[str, float]],
+    train_is_bonafide: np.ndarray,
+    evaluation: Sequence[dict[str, float]],
+    eval_is_bonafide: np.ndarray,
+) -> list[CueRow]:
+    """Work out the EER of each cue and of all together; the sign and the weights come from train alone."""
+    names = list(train[0])
+    train_NC = np.array([[row[name] for name in names] for row in train])
+    eval_NC = np.array([[row[name] for name in names] for row in evaluation])
+    rows = []
+    for column, name in enumerate(names):
+        sign = 1.0 if _eer(train_NC[:, column], train_is_bonafide) <= 0.5 else -1.0
+        rows.append(
+            CueRow(
+                name,
+                _eer(sign * train_NC[:, column], train_is_bonafide),
+                _eer(sign * eval_NC[:, column], eval_is_bonafide),
+            )
+        )
+    mean_C, deviation_C = train_NC.mean(axis=0), train_NC.std(axis=0).clip(1e-12)
+    train_NC, eval_NC = (train_NC - mean_C) / deviation_C, (eval_NC - mean_C) / deviation_C
+    weights = fit_logistic(train_NC, train_is_bonafide)
+    rows.append(
+        CueRow(
+            ALL_TOGETHER, _eer(train_NC @ weights[1:], train_is_bonafide), _eer(eval_NC @ weights[1:], eval_is_bonafide)
+        )
+    )
+    return rows
+
+
+def fit_logistic(features_NC: np.ndarray, is_one_N: np.ndarray) -> np.ndarray:
+    """Fit a logistic regression by Newton's method; returns the intercept and the C weights."""
+    design_NC = np.column_stack([np.ones(len(features_NC)), features_NC])
+    penalty_C = RIDGE * np.r_[0, np.ones(features_NC.shape[1])] * len(features_NC)
+    weights_C = np.zeros(design_NC.shape[1])
+    for _ in range(NEWTON_STEPS):
+        probability_N = 1 / (1 + np.exp(-np.clip(design_NC @ weights_C, -30, 30)))
+        gradient_C = design_NC.T @ (probability_N - is_one_N) + penalty_C * weights_C
+        curvature_N = probability_N * (1 - probability_N)
+        hessian_CC = (
+            design_NC.T @ (design_NC * curvature_N[:, None]) + np.diag(penalty_C) + 1e-9 * np.eye(len(weights_C))
+        )
+        step_C = np.linalg.solve(hessian_CC, gradient_C)
+        weights_C = weights_C - step_C
+        if np.abs(step_C).max() < 1e-8:
+            break
+    return weights_C
+
+
+def write_table(path: Path, rows: Sequence[CueRow]) -> None:
+    """Write the table as TSV, EERs in percent."""
+    lines = ["cue\ttrain_eer_percent\teval_eer_percent"]
+    lines += [f"{row.cue}\t{100 * row.train_eer:.1f}\t{100 * row.eval_eer:.1f}" for row in rows]
+    write_text(path, "\n".join(lines) + "\n", overwrite=True)
+
+
+def text_table(rows: Sequence[CueRow]) -> str:
+    """Lay the table out for people."""
+    width = max(len(row.cue) for row in rows)
+    lines = [
+        f"{'trivial predictor':{width}}  train EER  eval EER   (50 % = useless, a detector must beat the last line)"
+    ]
+    lines += [f"{row.cue:{width}}  {100 * row.train_eer:7.1f} %  {100 * row.eval_eer:6.1f} %" for row in rows]
+    return "\n".join(lines)
+
+
+def _eer(scores_N: np.ndarray, is_bonafide_N: np.ndarray) -> float:
+    return eer(scores_N[is_bonafide_N], scores_N[~is_bonafide_N]).eer

@@ -1,0 +1,195 @@
+"""Human voices: which there are, which set each belongs to, and their active speech decoded once.
+
+From Debian: Asterisk prompts (16 kHz G.722, one voice a language, en and es the same) and Tux Paint's stamp
+descriptions (44.1 kHz Vorbis, volunteers, taken as one voice a language). From `--speech DIR`: any recordings.
+A voice belongs to one set only. What the voices say is texts.py.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import compress
+import disguise
+import numpy as np
+import vocoders
+
+from spoofkit.data import audio
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_path, read_json, write_json
+
+SETS = ("train", "dev", "eval")
+SHORTEST, LONGEST = 16_000, 51_200  # samples: a bona fide file lasts 1.0 to 3.2 s
+SLOT = 2.4  # s of active speech that one file may claim for itself
+LONGEST_RECORDING = 20 * 16_000  # samples of active speech kept of one recording
+PACKAGES = [
+    *(f"asterisk-core-sounds-{language}-g722" for language in ("en", "es", "fr", "it", "ru")),
+    "tuxpaint-stamps-default",
+]
+G722_BYTES_PER_SECOND = 8_000
+NOT_SPEECH = ("silence", "beep", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One human speaker."""
+
+    name: str
+    set_name: str
+    gender: str
+    """F, M, or empty where it is estimated from the pitch."""
+    language: str
+    """ISO code, or empty where it is unknown."""
+    origin: str
+    """Who recorded it and under which licence."""
+    recordings: tuple[Path, ...] = ()
+
+
+_ASTERISK = "Asterisk core sounds, {}; {} (asterisk.org)"
+_TUXPAINT = "Tux Paint stamps, volunteers' {} descriptions; GPL-2 (tuxpaint.org)"
+_BY_SA = "CC BY-SA 3.0"
+DEBIAN_VOICES = (
+    Voice("asterisk-en-es", "train", "F", "en", _ASTERISK.format("Allison Smith", _BY_SA)),
+    Voice("asterisk-fr", "train", "F", "fr", _ASTERISK.format("June Wallack", _BY_SA)),
+    Voice("tuxpaint-fr", "train", "", "fr", _TUXPAINT.format("French")),
+    Voice("tuxpaint-ro", "train", "", "ro", _TUXPAINT.format("Romanian")),
+    Voice("tuxpaint-es", "train", "", "es", _TUXPAINT.format("Spanish")),
+    Voice("tuxpaint-ru", "train", "", "ru", _TUXPAINT.format("Russian")),
+    Voice("asterisk-ru", "dev", "F", "ru", _ASTERISK.format("provided by Maxim Topal", "CC BY 3.0")),
+    Voice("tuxpaint-ca", "dev", "", "ca", _TUXPAINT.format("Catalan")),
+    Voice("tuxpaint-be", "dev", "", "be", _TUXPAINT.format("Belarusian")),
+    Voice("asterisk-it", "eval", "M", "it", _ASTERISK.format("Carlo Flora", _BY_SA)),
+    Voice("tuxpaint-bg", "eval", "", "bg", _TUXPAINT.format("Bulgarian")),
+    Voice("tuxpaint-el", "eval", "", "el", _TUXPAINT.format("Greek")),
+    Voice("tuxpaint-da", "eval", "", "da", _TUXPAINT.format("Danish")),
+)
+
+
+def debian_voices(root: Path) -> list[Voice]:
+    """Find the recordings of DEBIAN_VOICES under the unpacked packages.
+
+    Raises:
+        SpoofkitError: a voice has no recordings.
+    """
+    sounds, stamps = root / "usr/share/asterisk/sounds", root / "usr/share/tuxpaint/stamps"
+    voices = []
+    for voice in DEBIAN_VOICES:
+        source, *languages = voice.name.split("-")
+        if source == "asterisk":
+            found = [path for language in languages for path in sounds.glob(f"{language}_*/**/*.g722")]
+            found = [path for path in found if path.parent.name != "silence" and path.stem not in NOT_SPEECH]
+            # A prompt below a second (some are empty) gives no file; G.722 is 8,000 bytes a second.
+            found = [path for path in found if path.stat().st_size >= G722_BYTES_PER_SECOND]
+        else:
+            found = list(stamps.glob(f"**/*_desc_{languages[0]}.ogg"))
+        voices.append(_with_recordings(voice, found, root))
+    return voices
+
+
+def folder_voices(folder: Path, seed: int) -> list[Voice]:
+    """Take the voices of a folder of recordings: sub-folders are speakers, otherwise each file's parent is.
+
+    Raises:
+        SpoofkitError: no folder, no audio, fewer than three speakers.
+    """
+    if not folder.is_dir():
+        raise SpoofkitError(f"{folder}: no such folder, expected human recordings in one sub-folder a speaker")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in audio.EXTENSIONS and path.is_file())
+    speakers: dict[str, list[Path]] = {}
+    for path in found:
+        inside = path.relative_to(folder).parts
+        speakers.setdefault(inside[0] if len(inside) > 1 else path.parent.name, []).append(path)
+    if len(speakers) < len(SETS):
+        raise SpoofkitError(
+            f"{folder}: found {len(found)} recordings of {len(speakers)} speakers, expected at least {len(SETS)} "
+            f"(one sub-folder each), because train, dev and eval share none"
+        )
+    names = sorted(speakers)
+    np.random.default_rng([seed, zlib.crc32(b"speakers")]).shuffle(names)
+    n_dev, n_eval = max(1, round(len(names) * 0.2)), max(1, round(len(names) * 0.3))
+    set_names = ["dev"] * n_dev + ["eval"] * n_eval + ["train"] * (len(names) - n_dev - n_eval)
+    origin = f"speaker given with --speech; licence: see the source of {folder.name}"
+    return [
+        _with_recordings(Voice(name, set_name, "", "", f"{name}, {origin}"), speakers[name], folder)
+        for name, set_name in sorted(
+            zip(names, set_names, strict=True), key=lambda pair: (SETS.index(pair[1]), pair[0])
+        )
+    ]
+
+
+def _with_recordings(voice: Voice, found: Sequence[Path], place: Path) -> Voice:
+    if not found:
+        raise SpoofkitError(
+            f"{place}: holds no recordings of {voice.name}; fetch the packages again into an empty cache"
+        )
+    return Voice(voice.name, voice.set_name, voice.gender, voice.language, voice.origin, tuple(sorted(found)))
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A voice's decoded active speech: one int16 array on disk, and where in it each recording lies."""
+
+    voice: Voice
+    path: Path
+    bounds: tuple[int, ...]
+    """Sample positions; recording r is bounds[r] to bounds[r + 1]."""
+    gender: str
+
+    @property
+    def n_slots(self) -> int:
+        """How many files it gives."""
+        return sum(slots_of(end - start) for start, end in pairwise(self.bounds))
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """Read part of it as float64 in [-1, 1]."""
+        return np.load(self.path, mmap_mode="r")[start:end] / 32768
+
+
+def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
+    """Decode a voice's recordings, in drawn order, until there is speech for `n_slots` files; kept in `folder`.
+
+    Raises:
+        SpoofkitError: a recording cannot be decoded, or all of them together are too little.
+    """
+    path, record = folder / f"{voice.name}.npy", folder / f"{voice.name}.json"
+    if not record.exists() or read_json(record)["n_slots"] < n_slots:
+        order = np.random.default_rng([seed, zlib.crc32(voice.name.encode())]).permutation(len(voice.recordings))
+        pieces: list[np.ndarray] = []
+        for number in order:
+            speech_S = disguise.active_speech(_read(voice.recordings[number]))[:LONGEST_RECORDING]
+            if len(speech_S) >= SHORTEST + 2 * disguise.MARGIN:
+                pieces.append(np.round(np.clip(speech_S, -1, 1) * 32767).astype(np.int16))
+            if sum(slots_of(len(piece)) for piece in pieces) >= n_slots:
+                break
+        if not pieces:
+            raise SpoofkitError(
+                f"{voice.name}: none of {len(voice.recordings)} recordings holds {SHORTEST / 16_000:.1f} s of speech; "
+                f"give longer ones"
+            )
+        bounds = np.cumsum([0, *map(len, pieces)]).tolist()
+        with atomic_path(path, overwrite=True) as temporary:
+            np.save(temporary, np.concatenate(pieces))
+        gender = voice.gender or ("F" if _median_pitch(np.concatenate(pieces[:30]) / 32768) > 160 else "M")
+        write_json(record, {"n_slots": n_slots, "bounds": bounds, "gender": gender}, overwrite=True)
+    content = read_json(record)
+    return Speech(voice, path, tuple(content["bounds"]), content["gender"])
+
+
+def slots_of(n_samples: int) -> int:
+    """How many files a recording of so much active speech gives."""
+    if n_samples < SHORTEST + 2 * disguise.MARGIN:
+        return 0
+    return max(1, int(n_samples / 16_000 / SLOT))
+
+
+def _read(path: Path) -> np.ndarray:
+    if path.suffix == ".g722":
+        return compress.decode_g722(path.read_bytes())
+    return audio.read_audio(path).astype(np.float64)
+
+
+def _median_pitch(wave_S: np.ndarray) -> float:
+    pitch_T = vocoders.pitch(wave_S)
+    return float(np.median(pitch_T[pitch_T > 0])) if (pitch_T > 0).any() else 0.0

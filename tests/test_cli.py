@@ -1,0 +1,267 @@
+"""The command line: what each verb prints and writes, and how it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import make_voice, refusal, run_cli
+
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.evaluation.scores import read_scores
+from spoofkit.files import file_sha256
+
+ROOT = Path(__file__).parents[1]
+CONF = """
+crop_samples: 16000
+encoder: {name: tiny, freeze_stem: false}
+mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
+finetune: {n_steps: 6, batch_size: 6, optim: {lr: 1e-3}}
+"""
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("conf") / "conf.yaml"
+    path.write_text(CONF)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(manifests: Path, conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exp = tmp_path_factory.mktemp("exp")
+    run_cli("finetune", exp, "--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf)
+    return exp / "model"
+
+
+def voice_file(path: Path, **options: float) -> Path:
+    rate = int(options.pop("rate", SAMPLE_RATE))
+    soundfile.write(path, make_voice(3, True, options.pop("seconds", 1.0), rate), rate)
+    return path
+
+
+# ---- The program
+
+
+def verbs() -> set[str]:
+    help_text = run_cli("--help").stdout
+    return set(re.findall(r"^│ (\w+) ", help_text, flags=re.MULTILINE)) - {"h"}
+
+
+def test_the_readme_table_lists_exactly_the_verbs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)", readme, flags=re.MULTILINE)) == verbs()
+
+
+def test_every_verb_has_help_that_begins_with_a_verb_and_has_an_example() -> None:
+    for verb in verbs():
+        text = run_cli(verb, "--help").stdout
+        assert "spoofkit " + verb in text.split("Usage:")[1].split("\n", 1)[1], verb
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys, spoofkit.cli.main\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'polars', 'scipy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    for arguments in (["prepare"], ["score", "--divice", "cpu", "m", "x"], ["nonsense"], ["prepare", "asvspoof6", "a", "b"]):
+        assert run_cli(*arguments, ok=False).returncode == 2, arguments
+
+
+def test_the_program_itself_exits_with_1_and_no_traceback() -> None:
+    command = [sys.executable, "-c", "from spoofkit.cli.main import main; main()", "validate", "nowhere.tsv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "spoofkit: error: nowhere.tsv: cannot be read (No such file or directory); check the name\n"
+
+
+def test_doctor_says_what_it_found() -> None:
+    checks = json.loads(run_cli("doctor", "--json").stdout)["checks"]
+    assert {"torch", "decoders"} <= {check["name"] for check in checks}
+
+
+# ---- validate
+
+
+def test_validate_names_every_utterance_that_cannot_be_used(corpus: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    assert run_cli("validate", tmp_path / "data/dev.tsv", "--read-audio").stdout == ""
+    files = sorted((copy / "flac_D").iterdir())
+    files[0].unlink()
+    files[1].write_bytes(b"")
+    voice_file(files[2], seconds=0.1)
+    soundfile.write(files[3], np.zeros(20_000), SAMPLE_RATE)
+    voice_file(files[4], rate=8000)
+    done = run_cli("validate", tmp_path / "data/dev.tsv", "--read-audio", ok=False)
+    assert done.returncode == 1
+    found = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [(f[0][-2:], f[1]) for f in found if "manifest says" not in f[2]] == [
+        ("00", "error"), ("11", "error"), ("22", "error"), ("33", "error"), ("44", "warning"),
+    ]  # fmt: skip
+    assert "no such file" in found[0][2]
+    assert any("digital silence" in f[2] for f in found)
+    assert any("sampled at 8000 Hz" in f[2] for f in found)
+
+
+# ---- mixlist
+
+
+def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    mix, train = tmp_path / "mix.tsv", manifests / "train.tsv"
+    text = run_cli("mixlist", train, mix, "-c", conf).stdout
+    assert "24 mixes" in text
+    assert "share" in text
+    statistics = json.loads(run_cli("mixlist", train, tmp_path / "b.tsv", "-c", conf, "--json").stdout)
+    assert sum(statistics["base_from_injector"].values()) == statistics["n_mixes"] == 24
+    run_cli("mixlist", "show", mix, train, tmp_path / "mix.png", "-c", conf, "--mix-id", "mix_0000002")
+    assert (tmp_path / "mix.png").read_bytes().startswith(b"\x89PNG")
+    run_cli("mixlist", "render", mix, train, tmp_path / "mix.wav", "--mix-id", "mix_0000002")
+    row = next(line.split("\t") for line in mix.read_text().splitlines() if line.startswith("mix_0000002"))
+    assert soundfile.info(tmp_path / "mix.wav").frames == int(row[7])
+    assert "nosuch: not in the mix list" in refusal("mixlist", "render", mix, train, tmp_path / "x.wav", "--mix-id", "nosuch")
+    assert "expected .wav or .flac" in refusal("mixlist", "render", mix, train, tmp_path / "x.mp3")
+
+
+def test_an_existing_mix_list_is_refused_kept_or_replaced(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    draw = ("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
+    run_cli(*draw)
+    before = file_sha256(tmp_path / "mix.tsv")
+    assert "exists already; pass --overwrite" in refusal(*draw)
+    assert "kept as it was" in run_cli(*draw, "--reuse").stderr
+    assert "was made from something else (seed changed)" in refusal(*draw, "--reuse", "--set", "seed=5")
+    assert file_sha256(tmp_path / "mix.tsv") == before
+    run_cli(*draw, "--overwrite", "--set", "seed=5")
+    assert file_sha256(tmp_path / "mix.tsv") != before
+
+
+# ---- score
+
+
+def test_a_manifest_is_scored_into_the_official_layout_with_a_record_beside_it(
+    model: Path, manifests: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores/eval.tsv"
+    run_cli("score", model, manifests / "eval.tsv", out)
+    lines = out.read_text().splitlines()
+    assert lines[0] == "filename\tcm-score"
+    assert len(lines) == 13
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["polarity"] == "higher = more bona fide"
+    assert record["manifest_sha256"] == file_sha256(manifests / "eval.tsv")
+    assert record["input_policy"] == "whole"
+
+
+def test_the_model_folder_alone_is_enough(model: Path, manifests: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    for name, folder in (("a", model), ("b", moved)):
+        run_cli("score", folder, manifests / "eval.tsv", tmp_path / f"{name}.tsv")
+    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+
+
+def test_loose_files_get_the_scores_they_get_in_a_list(model: Path, manifests: Path, corpus: Path, tmp_path: Path) -> None:
+    run_cli("score", model, manifests / "eval.tsv", tmp_path / "list.tsv")
+    run_cli("score", model, corpus / "flac_E_eval", tmp_path / "folder.tsv")
+    listed, loose = (read_scores(tmp_path / f"{name}.tsv")["score"].to_numpy() for name in ("list", "folder"))
+    assert np.allclose(listed, loose, atol=1e-5)
+    files = sorted((corpus / "flac_E_eval").iterdir())[:2]
+    printed = run_cli("score", model, *files).stdout.splitlines()
+    assert printed[0] == "filename\tcm-score"
+    assert [float(line.split("\t")[1]) for line in printed[1:]] == pytest.approx(listed[:2].tolist(), abs=1e-5)
+
+
+def test_other_rates_and_channels_are_scored_as_16_khz_mono(model: Path, tmp_path: Path) -> None:
+    wave = make_voice(7, True, 1.5)
+    soundfile.write(tmp_path / "mono.wav", wave, SAMPLE_RATE)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), SAMPLE_RATE)
+    a, b = (line.split("\t")[1] for line in run_cli("score", model, tmp_path).stdout.splitlines()[1:])
+    assert float(a) == pytest.approx(float(b), abs=1e-4)
+    voice_file(tmp_path / "slow.wav", rate=44100)
+    assert len(run_cli("score", model, tmp_path / "slow.wav").stdout.splitlines()) == 2
+
+
+def test_a_crop_scores_only_the_first_samples(model: Path, tmp_path: Path) -> None:
+    wave = make_voice(7, True, 2.0)
+    soundfile.write(tmp_path / "long.flac", wave, SAMPLE_RATE)
+    soundfile.write(tmp_path / "short.flac", wave[:16000], SAMPLE_RATE)
+    cropped = run_cli("score", model, tmp_path / "long.flac", "--crop", "first:16000").stdout.splitlines()[1]
+    whole = run_cli("score", model, tmp_path / "short.flac").stdout.splitlines()[1]
+    assert float(cropped.split("\t")[1]) == pytest.approx(float(whole.split("\t")[1]), abs=1e-6)
+    assert "expected whole or first:N" in refusal("score", model, tmp_path / "long.flac", "--crop", "4s")
+
+
+def bad_audio(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is not audio " * 50)
+    soundfile.write(tmp_path / "nan.wav", np.full(9000, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "short.wav", np.full(100, 0.1), SAMPLE_RATE)
+    return {name: tmp_path / f"{name}.wav" for name in ("missing", "empty", "text", "nan", "short")}
+
+
+def test_audio_that_cannot_be_scored_is_named_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
+    expected = {
+        "missing": "no such file",
+        "empty": "neither libsndfile nor FFmpeg can decode it",
+        "text": "neither libsndfile nor FFmpeg can decode it",
+        "nan": "holds NaN or infinite samples",
+        "short": "has 100 samples, the encoder needs 400",
+    }
+    for name, path in bad_audio(tmp_path).items():
+        sentence = refusal("score", model, path, tmp_path / "out.tsv")
+        assert str(path) in sentence
+        assert expected[name] in sentence
+        assert not (tmp_path / "out.tsv").exists()
+
+
+def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Path, tmp_path: Path) -> None:
+    eval_, out = manifests / "eval.tsv", tmp_path / "out.tsv"
+    assert "a manifest is followed by the score file to write" in refusal("score", model, eval_)
+    assert "not a spoofkit model" in refusal("score", tmp_path, eval_, out)
+    (tmp_path / "none").mkdir()
+    assert "no audio files inside" in refusal("score", model, tmp_path / "none")
+    assert "--device cuda:7: not to be had here" in refusal("score", model, eval_, out, "--device", "cuda:7")
+    run_cli("score", model, eval_, out)
+    before = out.stat().st_mtime_ns
+    assert "exists already" in refusal("score", model, eval_, out)
+    assert "kept as it was" in run_cli("score", model, eval_, out, "--reuse").stdout
+    assert "was made from something else (input_policy changed)" in refusal(
+        "score", model, eval_, out, "--reuse", "--crop", "first:9000"
+    )
+    assert out.stat().st_mtime_ns == before
+
+
+# ---- evaluate
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_report(model: Path, manifests: Path, tmp_path: Path) -> None:
+    scores, eval_, out = tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results"
+    run_cli("score", model, eval_, scores)
+    done = run_cli("evaluate", scores, eval_, out)
+    assert "EER" in done.stdout
+    assert "A32" in done.stdout
+    result = json.loads((out / "eval.json").read_text())
+    assert result["n_trials"] == 12
+    assert json.loads(run_cli("evaluate", scores, eval_, out, "--overwrite", "--json").stdout) == result
+    assert "<svg" in (out / "report.html").read_text()
+    assert "exists already" in refusal("evaluate", scores, eval_, out)
+    run_cli("evaluate", scores, eval_, out, "--reuse")
+
+
+def test_evaluate_refuses_scores_of_other_trials(model: Path, manifests: Path, tmp_path: Path) -> None:
+    run_cli("score", model, manifests / "dev.tsv", tmp_path / "dev.tsv")
+    sentence = refusal("evaluate", tmp_path / "dev.tsv", manifests / "eval.tsv", tmp_path / "results")
+    assert "E_0000000000" in sentence
+    assert not (tmp_path / "results").exists()

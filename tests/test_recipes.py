@@ -1,0 +1,98 @@
+"""The recipes run end to end on a miniature of ASVspoof 5, stage by stage, and do nothing over again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spoofkit.config import load_config
+
+EGS = Path(__file__).parents[1] / "egs"
+SETTINGS = (
+    "crop_samples=16000 encoder.name=tiny encoder.freeze_stem=false mix.n_train=24 mix.n_dev=12 "
+    "mix.min_region_samples=800 mix.margin_samples=400 posttrain.n_steps=2 posttrain.batch_size=3 "
+    "finetune.n_steps=4 finetune.batch_size=3 finetune.optim.lr=1e-3"
+)
+
+
+def run(recipe: str, *options: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a recipe's run.sh from another folder, in the environment that runs the tests."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
+    command = ["bash", str(EGS / recipe / "run.sh"), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def results(exp: Path) -> dict[Path, int]:
+    """What a second run must leave alone, with the time it was written."""
+    return {p: p.stat().st_mtime_ns for p in exp.rglob("*") if p.is_file() and p.name not in (".lock", "run.log")}
+
+
+@pytest.mark.slow
+def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path: Path) -> None:
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    common = ["--data", data, "--exp", exp, "--settings", SETTINGS, "--partial", "true", "--device", "cpu", "--workers", 0]
+    first = run("asvspoof5", "--corpus", corpus, *common)
+    for title in ("data", "mix lists", "post-training", "fine-tuning", "scores", "report"):
+        assert f": {title} ==" in first.stderr
+    assert (exp / "posttrain/encoder/model.safetensors").is_file()
+    assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
+    assert (exp / "results/eval/report.html").is_file()
+    settings = load_config(exp / "finetune/config.yaml")
+    assert settings.finetune.n_steps == 4
+    assert settings.encoder.name == str(exp / "posttrain/encoder")
+    before = results(exp) | results(data)
+    run("asvspoof5", "--corpus", corpus, *common)
+    assert results(exp) | results(data) == before
+    alone = run("asvspoof5", *common, "--stage", 5, "--stop-stage", 6, "--overwrite", "true")
+    assert "fine-tuning" not in alone.stderr
+    after = results(exp)
+    assert after[exp / "scores/eval.tsv"] > before[exp / "scores/eval.tsv"]
+    assert after[exp / "results/eval/report.html"] > before[exp / "results/eval/report.html"]
+    assert after[exp / "finetune/model/model.json"] == before[exp / "finetune/model/model.json"]
+
+
+@pytest.mark.slow
+def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
+    common += ["--seeds", "0 4", "--settings", SETTINGS]
+    done = run("mini", *common, "--direct-steps", 6)
+    found = json.loads((exp / "comparison.json").read_text())
+    assert found["seeds"] == ["0", "4"]
+    assert len(found["eer_percent"]["all"]["mixframe"]) == 2
+    assert not (exp / "direct_seed0/posttrain").exists()
+    assert load_config(exp / "direct_seed4/finetune/config.yaml").seed == 4
+    assert "6 optimiser steps each" in done.stdout
+    assert str(exp / "mixframe_seed0/results/eval/report.html") in done.stdout
+    before = results(exp)
+    run("mini", *common, "--direct-steps", 6)
+    again = results(exp)
+    assert {p: t for p, t in again.items() if p.name != "comparison.json"} == {
+        p: t for p, t in before.items() if p.name != "comparison.json"
+    }
+    unequal = run("mini", *common, "--direct-steps", 5, ok=False)
+    assert "holds an experiment with other settings" in unequal.stderr
+
+
+def test_the_mini_recipe_gives_direct_finetuning_the_same_number_of_steps() -> None:
+    lines = (EGS / "mini/run.sh").read_text().splitlines()
+    direct_steps = next(int(line.split("=")[1].split()[0]) for line in lines if line.startswith("direct_steps="))
+    config = load_config(EGS / "mini/conf/tiny.yaml")
+    assert direct_steps == config.posttrain.n_steps + config.finetune.n_steps
+
+
+def test_data_preparation_without_a_corpus_says_what_to_give(tmp_path: Path) -> None:
+    done = run("asvspoof5", "--data", tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "stage 1 needs --corpus DIR" in done.stderr
+
+
+def test_a_misspelt_option_is_fatal() -> None:
+    done = run("asvspoof5", "--stagee", 3, ok=False)
+    assert done.returncode == 1
+    assert "did you mean --stage?" in done.stderr
