@@ -73,7 +73,12 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_wrong_usage_exits_with_2() -> None:
-    for arguments in (["prepare"], ["score", "--divice", "cpu", "m", "x"], ["nonsense"], ["prepare", "asvspoof6", "a", "b"]):
+    for arguments in (
+        ["prepare"],
+        ["score", "--divice", "cpu", "m", "x"],
+        ["nonsense"],
+        ["prepare", "asvspoof6", "a", "b"],
+    ):
         assert run_cli(*arguments, ok=False).returncode == 2, arguments
 
 
@@ -130,7 +135,9 @@ def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: 
     run_cli("mixlist", "render", mix, train, tmp_path / "mix.wav", "--mix-id", "mix_0000002")
     row = next(line.split("\t") for line in mix.read_text().splitlines() if line.startswith("mix_0000002"))
     assert soundfile.info(tmp_path / "mix.wav").frames == int(row[7])
-    assert "nosuch: not in the mix list" in refusal("mixlist", "render", mix, train, tmp_path / "x.wav", "--mix-id", "nosuch")
+    assert "nosuch: not in the mix list" in refusal(
+        "mixlist", "render", mix, train, tmp_path / "x.wav", "--mix-id", "nosuch"
+    )
     assert "expected .wav or .flac" in refusal("mixlist", "render", mix, train, tmp_path / "x.mp3")
 
 
@@ -172,7 +179,9 @@ def test_the_model_folder_alone_is_enough(model: Path, manifests: Path, tmp_path
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
-def test_loose_files_get_the_scores_they_get_in_a_list(model: Path, manifests: Path, corpus: Path, tmp_path: Path) -> None:
+def test_loose_files_get_the_scores_they_get_in_a_list(
+    model: Path, manifests: Path, corpus: Path, tmp_path: Path
+) -> None:
     run_cli("score", model, manifests / "eval.tsv", tmp_path / "list.tsv")
     run_cli("score", model, corpus / "flac_E_eval", tmp_path / "folder.tsv")
     listed, loose = (read_scores(tmp_path / f"{name}.tsv")["score"].to_numpy() for name in ("list", "folder"))

@@ -35,7 +35,20 @@ def results(exp: Path) -> dict[Path, int]:
 @pytest.mark.slow
 def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
-    common = ["--data", data, "--exp", exp, "--settings", SETTINGS, "--partial", "true", "--device", "cpu", "--workers", 0]
+    common = [
+        "--data",
+        data,
+        "--exp",
+        exp,
+        "--settings",
+        SETTINGS,
+        "--partial",
+        "true",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    ]
     first = run("asvspoof5", "--corpus", corpus, *common)
     for title in ("data", "mix lists", "post-training", "fine-tuning", "scores", "report"):
         assert f": {title} ==" in first.stderr

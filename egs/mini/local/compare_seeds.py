@@ -54,7 +54,8 @@ def pools(trials: pl.DataFrame) -> dict[str, pl.DataFrame]:
 def eer_percent(trials: pl.DataFrame) -> float:
     """EER of a pool, in percent."""
     is_bonafide = trials["key"] == "bonafide"
-    return 100 * eer(trials.filter(is_bonafide)["score"].to_numpy(), trials.filter(~is_bonafide)["score"].to_numpy()).eer
+    bonafide, spoof = (trials.filter(chosen)["score"].to_numpy() for chosen in (is_bonafide, ~is_bonafide))
+    return 100 * eer(bonafide, spoof).eer
 
 
 def compare(exp: Path, manifest_path: Path, seeds: list[str]) -> dict[str, dict[str, list[float]]]:
@@ -68,7 +69,9 @@ def compare(exp: Path, manifest_path: Path, seeds: list[str]) -> dict[str, dict[
     for seed in seeds:
         steps = {method: n_steps(exp / f"{method}_seed{seed}") for method in METHODS}
         if len(set(steps.values())) > 1:
-            raise SpoofkitError(f"{exp}: seed {seed} had {steps} optimiser steps, expected equal ones; set --direct-steps")
+            raise SpoofkitError(
+                f"{exp}: seed {seed} had {steps} optimiser steps, expected equal ones; set --direct-steps"
+            )
         for method in METHODS:
             trials = join_scores(read_scores(exp / f"{method}_seed{seed}" / "scores" / "eval.tsv"), table)
             for name, pool in pools(trials).items():
@@ -83,7 +86,7 @@ def print_table(found: dict[str, dict[str, list[float]]], seeds: list[str], step
     for method, name in METHODS.items():
         print_row(name, found["all"][method])
     differences = [after - before for before, after in zip(*found["all"].values(), strict=True)]
-    print_row("difference (negative: mix-frame)", differences, sign="+")
+    print_row("mix-frame minus direct", differences, sign="+")
     print(f"\nmean over seeds by pool{'':9}{'direct':>9}{'mix-frame':>11}{'difference, seed by seed':>27}")
     for name, by_method in found.items():
         before, after = (statistics.mean(values) for values in by_method.values())
@@ -94,9 +97,8 @@ def print_table(found: dict[str, dict[str, list[float]]], seeds: list[str], step
 
 def print_row(name: str, values: list[float], sign: str = "") -> None:
     """One line: a value a seed, their mean and their range."""
-    cells = [*values, statistics.mean(values), max(values) - min(values)]
-    formats = [f"{sign}.2f"] * (len(values) + 1) + [".2f"]
-    print(f"{name:32}" + "".join(f"{value:>9{form}}" for value, form in zip(cells, formats, strict=True)))
+    cells = [f"{value:{sign}.2f}" for value in [*values, statistics.mean(values)]]
+    print(f"{name:32}" + "".join(f"{cell:>9}" for cell in [*cells, f"{max(values) - min(values):.2f}"]))
 
 
 def main() -> None:
