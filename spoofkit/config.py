@@ -5,6 +5,7 @@ line. Unknown keys, repeated keys and values out of range are refused by name.
 """
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,7 +58,7 @@ class MixSettings(Settings):
     frame_target: Literal["region", "authenticity"] = "region"
     """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof."""
     pairing: Literal["cross", "uniform", "bonafide_base", "same_class", "same_speaker", "self"] = "cross"
-    """Which utterance is injected into which: see spoofkit.data.mixframe."""
+    """Which utterance is injected into which: see spoofkit.data.mixdraw."""
     n_regions: tuple[Count, Count] = (1, 3)
     """Fewest and most injected regions of one utterance."""
     share: tuple[Share, Share] = (0.15, 0.45)
@@ -91,9 +92,8 @@ class MixSettings(Settings):
             )
         if self.join == "crossfade" and 2 * self.crossfade_samples > self.min_region_samples:
             raise ValueError(
-                f"crossfade_samples: two cross-fades ({2 * self.crossfade_samples} samples) must fit into the "
-                "shortest "
-                f"region (min_region_samples: {self.min_region_samples})"
+                f"crossfade_samples: two cross-fades ({2 * self.crossfade_samples} samples) must "
+                f"fit into the shortest region (min_region_samples: {self.min_region_samples})"
             )
         return self
 
@@ -155,7 +155,7 @@ class Config(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Every random draw is a function of this seed, the epoch and the index."""
     crop_samples: Annotated[int, Field(ge=3200)] = 64_600
-    """Longest training input; 64,600 samples (4.04 s) are the field's habit. Shorter utterances are not repeated."""
+    """Longest training input; 64,600 samples (4.04 s) are the field's habit. Shorter ones are padded (our reading)."""
     encoder: EncoderSettings = EncoderSettings()
     mix: MixSettings = MixSettings()
     posttrain: PosttrainSettings = PosttrainSettings()
@@ -166,9 +166,8 @@ class Config(Settings):
         shortest = self.mix.n_regions[0] * self.mix.min_region_samples
         if shortest > self.mix.share[1] * self.crop_samples:
             raise ValueError(
-                f"mix: {self.mix.n_regions[0]} regions of at least {self.mix.min_region_samples} samples are more "
-                "than "
-                f"{self.mix.share[1]:.0%} of crop_samples ({self.crop_samples})"
+                f"mix: {self.mix.n_regions[0]} regions of at least {self.mix.min_region_samples} "
+                f"samples are more than {self.mix.share[1]:.0%} of crop_samples ({self.crop_samples})"
             )
         return self
 
@@ -187,24 +186,39 @@ def load_config(path: Path | str | None, overrides: list[str] | None = None) -> 
         raise SpoofkitError(
             f"{where}: found {type(values).__name__}, expected settings as `key: value`; see docs/settings.md"
         )
+    values = _unshared(values)
     for override in overrides or []:
         _apply_override(values, override)
-    return _check(values, where)
+    return _check(values, where, overrides or [])
 
 
-def _check(values: dict[str, Any], where: str) -> Config:
-    """Turn plain values into a Config, or raise SpoofkitError naming `where` and the first wrong key."""
+def _check(values: dict[str, Any], where: str, overrides: list[str]) -> Config:
     try:
-        return Config.model_validate(values)
+        # As JSON, strict checking takes a list for a pair and 1 for 1.0, but no `yes` for 1 and no text for a number.
+        return Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise SpoofkitError(f"{where}: {_first_problem(error)}") from error
+        name, sentence = _first_problem(error)
+        for override in overrides:
+            if f"{name}.".startswith(override.partition("=")[0] + "."):
+                where = f"--set {override}"
+        raise SpoofkitError(f"{where}: {sentence}") from error
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: YAML's `*alias` is the same object, and `--set` must change one place."""
+    if isinstance(value, dict):
+        return {key: _unshared(inside) for key, inside in value.items()}
+    return [_unshared(inside) for inside in value] if isinstance(value, list) else value
+
+
+MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given anew
 
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML with two of PyYAML's traps removed: `1e-5` is a number, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
@@ -236,17 +250,18 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = _parse_yaml(text, f"--set {override}")
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """Name of the first wrong setting, and what is wrong with it."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _keys_at(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"unknown setting {where}; {hint}"
+        return where, f"unknown setting {where}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
-    return f"{where + ': ' if where else ''}{message}{found}"
+    return where, f"{where + ': ' if where else ''}{message}{found}"
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

@@ -164,9 +164,8 @@ def check_torchaudio() -> Check:
         return Check(
             "torchaudio",
             False,
-            f"{version} beside torch {metadata.version('torch')} does not import, and then transformers' speech "
-            "models "
-            f"do not import either: {_in_one_line(error)}",
+            f"{version} beside torch {metadata.version('torch')} does not import, "
+            f"and then transformers' speech models do not import either: {_in_one_line(error)}",
             "pip uninstall torchaudio (spoofkit does not need it), or install the build that matches torch",
         )
     return Check("torchaudio", True, version)

@@ -1,4 +1,4 @@
-"""The one exception that means: a mistake the user can mend."""
+"""The two exceptions that the command line turns into a message."""
 
 
 class SpoofkitError(Exception):
@@ -7,3 +7,7 @@ class SpoofkitError(Exception):
     The sentence says where, what was found, what was expected and how to mend it. The command line prints it
     without a traceback and exits with code 1; every other exception is a defect of spoofkit and keeps its traceback.
     """
+
+
+class Interrupted(Exception):
+    """A run was asked to stop (SIGINT, SIGTERM); what it has done is saved, and the same command goes on from there."""

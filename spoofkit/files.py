@@ -7,6 +7,7 @@ a kill or a full disk leaves either the old file or the new one, never half of o
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,39 +19,86 @@ from spoofkit.errors import SpoofkitError
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise SpoofkitError if `path` exists and may not be replaced."""
+    """Raise SpoofkitError if the file `path` exists and may not be replaced; a folder never may."""
+    if path.is_dir():
+        raise SpoofkitError(f"{path}: is a folder, expected the name of a file; name a file inside it")
     if path.exists() and not overwrite:
         raise SpoofkitError(f"{path}: exists already; pass --overwrite to replace it, or name another output")
 
 
 @contextmanager
 def atomic_path(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary path that becomes the file or folder `path` when the block ends without an exception.
+    """Yield a temporary path that becomes the file `path` when the block ends without an exception.
 
     Args:
         path: Final name; its parent folders are made.
-        overwrite: Replace what stands there; otherwise an existing `path` is refused before any work is done.
+        overwrite: Replace the file that stands there; otherwise it is refused before any work is done.
 
     Raises:
-        SpoofkitError: `path` exists and `overwrite` is false, or the disk refuses (full, read-only, no permission).
+        SpoofkitError: `path` exists and `overwrite` is false, it is a folder, or the disk refuses (full, read-only,
+            no permission).
     """
     path = Path(path)
     refuse_existing(path, overwrite)
+    with _temporary_beside(path) as temporary:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `path` when the block ends, in place of one that stood there.
+
+    A folder cannot be renamed over a full one, so for an instant the old one stands aside under a name that ends in
+    `.old`; `mend_interrupted` puts it back if the process died just then.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or path.is_symlink()):
+        raise SpoofkitError(f"{path}: is not a folder, expected one or nothing there; move it away")
+    with _temporary_beside(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for inside in temporary.rglob("*"):
+            _sync(inside)
+        _sync(temporary)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+        if path.exists():
+            os.rename(path, aside)
+        os.rename(temporary, path)
+        _remove(aside)
+
+
+def mend_interrupted(folder: Path, names: str) -> None:
+    """Remove what a killed process was writing in `folder`, and put back a folder that stood aside.
+
+    Args:
+        folder: Where to look; nothing below it.
+        names: Regular expression for the final names that are the caller's own.
+    """
+    pattern = re.compile(rf"\.({names})\.[0-9a-f]{{8}}\.(tmp|old)(\..*)?")
+    for left in sorted(folder.glob(".*")):
+        match = pattern.fullmatch(left.name)
+        if match and match[2] == "old" and not (folder / match[1]).exists():
+            os.rename(left, folder / match[1])
+        elif match:
+            _remove(left)
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays last because writers such as soundfile and matplotlib choose their format by it.
+        # The suffix stays last because matplotlib chooses its format by it.
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
         try:
             yield temporary
-            _sync_tree(temporary)
-            _replace(temporary, path)
             _sync(path.parent)
         finally:
             _remove(temporary)
     except OSError as error:
-        raise SpoofkitError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing was left half-written"
-        ) from error
+        reason = error.strerror or error
+        raise SpoofkitError(f"{path}: cannot be written ({reason}); nothing was left half-written") from error
 
 
 def write_text(path: Path | str, text: str, overwrite: bool = False) -> None:
@@ -137,25 +185,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_tree(path: Path) -> None:
-    for inside in path.rglob("*") if path.is_dir() else ():
-        _sync(inside)
-    _sync(path)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    if path.is_dir():
-        # A folder cannot be renamed over a full one: the old one steps aside first and goes last.
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-        os.rename(path, aside)
-        os.rename(temporary, path)
-        shutil.rmtree(aside)
-    else:
-        os.replace(temporary, path)
-
-
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -62,6 +62,7 @@ def test_lines_quoted_from_the_released_lists_are_read(tmp_path: Path) -> None:
         ),
         ("LA_0079 LA_T_1138215 - - bonafide\n", "line 1: found 5 columns separated by spaces, expected 10"),
         (LINE.replace(" ", "\t"), "found 1 columns"),
+        (LINE + "\n\n" + LINE, "line 2: is blank"),
         (LINE + "\n" + LINE.replace("spoof -", "fake -"), "line 2: key .column 9. is 'fake'"),
         (LINE.replace("A05", "bonafide"), "attack .column 8. is 'bonafide' where the key is 'spoof'"),
         (LINE.replace("T_0000000000", "../T_1"), "utterance id is '../T_1'"),
@@ -77,7 +78,7 @@ def test_duplicate_ids_are_refused(corpus: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     protocol = copy / TRAIN.protocol
     protocol.write_text(protocol.read_text() + protocol.read_text().splitlines()[0] + "\n")
-    with pytest.raises(SpoofkitError, match="utt_id 'T_0000000000' stands 2 times"):
+    with pytest.raises(SpoofkitError, match="line 17: utterance id 'T_0000000000' stood in line 1 already"):
         prepare(copy, tmp_path / "data", partial=True)
 
 

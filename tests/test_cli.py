@@ -226,7 +226,7 @@ def test_audio_that_cannot_be_scored_is_named_and_nothing_is_written(model: Path
         "empty": "neither libsndfile nor FFmpeg can decode it",
         "text": "neither libsndfile nor FFmpeg can decode it",
         "nan": "holds NaN or infinite samples",
-        "short": "has 100 samples, the encoder needs 400",
+        "short": "has 100 samples, the encoder needs at least 400",
     }
     for name, path in bad_audio(tmp_path).items():
         sentence = refusal("score", model, path, tmp_path / "out.tsv")
@@ -242,6 +242,7 @@ def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Pa
     (tmp_path / "none").mkdir()
     assert "no audio files inside" in refusal("score", model, tmp_path / "none")
     assert "--device cuda:7: not to be had here" in refusal("score", model, eval_, out, "--device", "cuda:7")
+    assert "unknown device, expected auto" in refusal("score", model, eval_, out, "--device", "banana")
     run_cli("score", model, eval_, out)
     before = out.stat().st_mtime_ns
     assert "exists already" in refusal("score", model, eval_, out)
@@ -250,6 +251,48 @@ def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Pa
         "score", model, eval_, out, "--reuse", "--crop", "first:9000"
     )
     assert out.stat().st_mtime_ns == before
+
+
+def test_a_cut_wav_is_not_scored(model: Path, corpus: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    voice_file(copy / "flac_D/D_0000000011.flac", seconds=0.5)
+    sentence = refusal("score", model, tmp_path / "data/dev.tsv", tmp_path / "dev.tsv")
+    assert "D_0000000011.flac: found 8000 samples where" in sentence
+
+
+def test_scores_and_their_record_belong_together(model: Path, manifests: Path, tmp_path: Path) -> None:
+    eval_, out = manifests / "eval.tsv", tmp_path / "eval.tsv"
+    run_cli("score", model, eval_, out)
+    out.write_text(out.read_text().replace("E_0000000000\t", "E_0000000000\t9"))
+    assert "was made from something else" in refusal("score", model, eval_, out, "--reuse")
+    (tmp_path / "other.json").write_text('{"eer": 1}')
+    assert "is not the record of a score file" in refusal("score", model, eval_, tmp_path / "other.tsv")
+    assert (tmp_path / "other.json").read_text() == '{"eer": 1}'
+
+
+def test_a_model_folder_that_is_not_whole_is_refused(model: Path, manifests: Path, tmp_path: Path) -> None:
+    import shutil
+
+    arguments = (manifests / "eval.tsv", tmp_path / "out.tsv")
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    shutil.rmtree(copy / "encoder")
+    assert "has no encoder/ inside" in refusal("score", copy, *arguments)
+    for text in ("[]", '{"format": 1, "head": "asp"}', '{"format": 2, "head": "mean"}'):
+        (copy / "model.json").write_text(text)
+        assert "does not describe a model of this version" in refusal("score", copy, *arguments)
+    (copy / "model.json").write_text("{")
+    assert "not valid JSON" in refusal("score", copy, *arguments)
+
+
+def test_a_folder_is_never_overwritten_by_a_file(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious/deep").mkdir(parents=True)
+    (tmp_path / "precious/deep/file").write_text("years of work")
+    draw = ("mixlist", manifests / "train.tsv", tmp_path / "precious", "-c", conf, "--overwrite")
+    assert "is a folder, expected the name of a file" in refusal(*draw)
+    assert (tmp_path / "precious/deep/file").read_text() == "years of work"
 
 
 # ---- evaluate

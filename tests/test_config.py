@@ -48,6 +48,25 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
     assert load_config(tmp_path / "conf.yaml").finetune.optim.lr == 1e-7
 
 
+def test_an_override_changes_one_section_even_where_the_file_shares_them() -> None:
+    config = load_config(RECIPES / "mini/conf/tiny.yaml", ["finetune.optim.lr=5e-6"])
+    assert (config.posttrain.optim.lr, config.finetune.optim.lr) == (1e-3, 5e-6)
+
+
+def test_merged_sections_may_be_changed(tmp_path: Path) -> None:
+    text = "posttrain: {optim: &o {lr: 3e-4}}\nfinetune: {optim: {<<: *o, head_lr: 2e-3}}"
+    (tmp_path / "conf.yaml").write_text(text)
+    assert load_config(tmp_path / "conf.yaml").finetune.optim.lr == 3e-4
+
+
+def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text("seed: 1")
+    for override in ("mix.n_train=yes", "mix.share=[0.3]", "seed=one"):
+        with pytest.raises(SpoofkitError) as caught:
+            load_config(tmp_path / "conf.yaml", [override])
+        assert str(caught.value).startswith(f"--set {override}: ")
+
+
 def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
     (tmp_path / "conf.yaml").write_text("encoder: {freeze_stem: false}\nseed: 3")
     config = load_config(tmp_path / "conf.yaml", ["seed=4", "finetune.optim.lr=2e-6"])

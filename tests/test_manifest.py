@@ -68,14 +68,18 @@ HEADER = "utt_id\tpath\tkey\tspeaker\tattack\tcodec\tn_samples\n"
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "expected '# root=FOLDER'"),
-        (HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "expected '# root=FOLDER'"),
+        ("", "is empty, expected a manifest, whose first line is '# root=FOLDER'"),
+        (HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "first line is '# root=FOLDER'"),
         ("# root=/c\n", "has no rows"),
         ("# root=/c\n" + HEADER, "no utterances"),
         ("# root=/c\nutt_id\tpath\nx\ty\n", "column 'key' is missing"),
         ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\tlong\n", "n_samples is 'long'"),
         ("# root=/c\n" + HEADER + "b\tp\tspoof\ts\t-\t-\t5\na\tp\tspoof\ts\t-\t-\t5\n", "not sorted by utt_id .'a'"),
         ("# root=/c\n" + HEADER + "a\tp\n", "n_samples is ''"),
+        ("# root=/c\n# rows=2\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "holds 1 rows and should hold 2"),
+        ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5", "cut short"),
+        ("# root=/c\n# made_from={x\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "made_from=' is damaged"),
+        ("filename\tcm-score\n", "begins with 'filename"),
     ],
 )
 def test_a_broken_file_is_refused_when_reading(text: str, sentence: str, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_
     exp = tmp_path / "exp"
     common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
     common += ["--seeds", "0 4", "--settings", SETTINGS]
-    done = run("mini", *common, "--direct-steps", 6)
+    done = run("mini", *common)
     found = json.loads((exp / "comparison.json").read_text())
     assert found["seeds"] == ["0", "4"]
     assert len(found["eer_percent"]["all"]["mixframe"]) == 2
@@ -83,20 +83,11 @@ def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_
     assert "6 optimiser steps each" in done.stdout
     assert str(exp / "mixframe_seed0/results/eval/report.html") in done.stdout
     before = results(exp)
-    run("mini", *common, "--direct-steps", 6)
+    run("mini", *common)
     again = results(exp)
     assert {p: t for p, t in again.items() if p.name != "comparison.json"} == {
         p: t for p, t in before.items() if p.name != "comparison.json"
     }
-    unequal = run("mini", *common, "--direct-steps", 5, ok=False)
-    assert "holds an experiment with other settings" in unequal.stderr
-
-
-def test_the_mini_recipe_gives_direct_finetuning_the_same_number_of_steps() -> None:
-    lines = (EGS / "mini/run.sh").read_text().splitlines()
-    direct_steps = next(int(line.split("=")[1].split()[0]) for line in lines if line.startswith("direct_steps="))
-    config = load_config(EGS / "mini/conf/tiny.yaml")
-    assert direct_steps == config.posttrain.n_steps + config.finetune.n_steps
 
 
 def test_data_preparation_without_a_corpus_says_what_to_give(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file
@@ -18,12 +20,15 @@ from safetensors.torch import load_file
 from spoofkit.config import OptimSettings, load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
 from spoofkit.data.manifest import read_manifest
+from spoofkit.data.randomness import generator, torch_seed
+from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector
 from spoofkit.models.encoder import load_encoder
 from spoofkit.training.finetune import utterance_loss
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
 from spoofkit.training.posttrain import frame_eer, frame_loss
 
+TINY = ["encoder.name=tiny", "encoder.freeze_stem=false"]
 SETTINGS = """
 crop_samples: 16000
 encoder: {name: tiny, freeze_stem: false}
@@ -67,9 +72,9 @@ def steps_of(exp: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
+def start(*arguments: object, own_group: bool = False) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from spoofkit.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=own_group)
 
 
 def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> None:
@@ -132,12 +137,30 @@ def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: 
     assert (tmp_path / "exp/curve.png").stat().st_size > 1000
 
 
-def test_two_runs_on_one_folder_are_refused(manifests: Path, conf: Path, tmp_path: Path) -> None:
-    from spoofkit.training.experiment import locked
+@pytest.mark.slow
+def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
+    manifests: Path, conf: Path, tmp_path: Path
+) -> None:
+    exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--workers", 2]
+    process = start("finetune", exp, *options, "--set", "finetune.n_steps=10000")
+    wait_for_step(exp, 1, process)
+    sentence = refusal("finetune", exp, *options)
+    assert f"another run is at work here ({os.uname().nodename}, process {process.pid}" in sentence
+    process.kill()
+    process.wait()
+    # Its loader processes may live a moment longer; they must not hold the lock.
+    run_cli("finetune", exp, *options, "--overwrite", "--set", "finetune.n_steps=1")
 
-    with locked(tmp_path / "exp"):
-        sentence = refusal("finetune", tmp_path / "exp", *finetune_options(manifests, conf))
-    assert f"another run is at work here ({os.uname().nodename}, process {os.getpid()}" in sentence
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_saves_the_step_too(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--set", "finetune.n_steps=10000"]
+    process = start("finetune", exp, *options, "--workers", 2, own_group=True)
+    wait_for_step(exp, 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 130
+    newest = max((exp / "checkpoints").glob("step_*"))
+    assert json.loads((newest / "state.json").read_text())["n_steps_done"] == steps_of(exp)[-1]
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_intact(manifests: Path, conf: Path, tmp_path: Path) -> None:
@@ -168,6 +191,28 @@ def test_a_full_disk_leaves_the_older_checkpoint_intact(manifests: Path, conf: P
     assert not list(exp.rglob("*.tmp*"))
     run_cli("finetune", exp, *options)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 2_775_000, 4_000_000, 6_000_000])
+def test_whichever_file_a_full_disk_cuts_is_named(limit: int, manifests: Path, tmp_path: Path) -> None:
+    from spoofkit.training.experiment import save_checkpoint
+
+    detector = Detector(load_encoder(load_config(None, TINY).encoder), "mean")
+    optimizer = make_optimizer(detector.encoder, detector.head, OptimSettings())
+    detector(torch.randn(1, 16_000), torch.tensor([16_000])).sum().backward()
+    optimizer.step()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            save_checkpoint(tmp_path, detector, optimizer, {"n_steps_done": 1})
+        except SpoofkitError as error:
+            os._exit(7 if "File too large" in str(error) else 8)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    # Weights take 2.8 MB, the optimiser 5.7 MB.
+    assert status == (7 if limit < 5_600_000 else 0)
+    assert len(list(tmp_path.rglob("*.tmp*"))) == 0
 
 
 def test_a_damaged_checkpoint_is_named(manifests: Path, conf: Path, tmp_path: Path) -> None:
@@ -207,16 +252,87 @@ def test_both_frame_targets_train_on_the_same_list(mixes: list[object], tmp_path
             "posttrain.n_steps=2",
         )
         last = json.loads((tmp_path / target / "metrics.jsonl").read_text().splitlines()[-1])
-        assert {
-            "dev_frame_eer_percent", "dev_frame_eer_away_from_splices_percent", "dev_position_only_eer_percent"
-        } <= last.keys()  # fmt: skip
+        assert {"dev_frame_eer_percent", "dev_position_only_eer_percent"} <= last.keys()
+        if target == "authenticity":
+            assert "dev_frame_eer_away_from_splices_percent" in last
     a, b = (weights(tmp_path / t / "encoder/model.safetensors") for t in ("region", "authenticity"))
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_refused_overwrite_keeps_the_older_run(mixes: list[object], tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    run_cli("posttrain", exp, *mixes, "--set", "posttrain.n_steps=1")
+    before = {p: p.stat().st_mtime_ns for p in exp.rglob("*.safetensors")}
+    refusal("posttrain", exp, *mixes, "--overwrite", "--set", "seed=5")
+    assert before == {p: p.stat().st_mtime_ns for p in exp.rglob("*.safetensors")}
+
+
+def test_a_refused_first_call_claims_nothing(mixes: list[object], tmp_path: Path) -> None:
+    assert "was drawn with other settings (seed" in refusal("posttrain", tmp_path / "exp", *mixes, "--set", "seed=5")
+    run_cli("posttrain", tmp_path / "exp", *mixes, "--set", "posttrain.n_steps=1")
+
+
+def test_checkpoints_without_their_settings_are_not_taken_up(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--set", "finetune.n_steps=1"]
+    run_cli("finetune", exp, *options)
+    for text in (None, "", "[1"):
+        (exp / "config.yaml").unlink() if text is None else (exp / "config.yaml").write_text(text)
+        assert "without a readable config.yaml" in refusal("finetune", exp, *options)
+
+
+def test_an_encoder_is_known_by_its_content_not_by_its_path(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    load_encoder(load_config(None, TINY).encoder).save(tmp_path / "encoder")
+    options = [*finetune_options(manifests, conf), "--set", "finetune.n_steps=1", "--encoder"]
+    run_cli("finetune", tmp_path / "exp", *options, tmp_path / "encoder")
+    (tmp_path / "encoder").rename(tmp_path / "moved")
+    assert "finished already" in run_cli("finetune", tmp_path / "exp", *options, tmp_path / "moved").stderr
+    load_encoder(load_config(None, TINY).encoder, seed=1).save(tmp_path / "other")
+    assert "inputs.encoder" in refusal("finetune", tmp_path / "exp", *options, tmp_path / "other")
+
+
+def test_an_encoder_from_scratch_with_a_frozen_stem_is_refused(manifests: Path, tmp_path: Path) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    assert "freeze_stem: tiny starts from random" in refusal("finetune", tmp_path / "e", *sources, "--encoder", "tiny")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_audio_that_cannot_be_read_stops_training_with_its_name(
+    workers: int, corpus: Path, conf: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    (copy / "flac_T/T_0000000011.flac").write_bytes(b"no audio at all" * 100)
+    options = ["--train", tmp_path / "data/train.tsv", "--dev", tmp_path / "data/dev.tsv", "-c", conf]
+    sentence = refusal("finetune", tmp_path / "exp", *options, "--workers", workers, "--set", "finetune.batch_size=16")
+    assert sentence.startswith(f"{copy.resolve()}/flac_T/T_0000000011.flac: holds no samples, expected speech")
+
+
+def test_an_utterance_too_short_for_the_encoder_is_named_before_training(
+    corpus: Path, conf: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    soundfile.write(copy / "flac_T/T_0000000022.flac", np.full(399, 0.1), 16_000)
+    for headers in ("--headers", "--no-headers"):
+        data = tmp_path / headers
+        run_cli("prepare", "asvspoof5", copy, data, "--partial", headers)
+        options = [
+            "--train",
+            data / "train.tsv",
+            "--dev",
+            data / "dev.tsv",
+            "-c",
+            conf,
+            "--set",
+            "finetune.batch_size=16",
+        ]
+        sentence = refusal("finetune", tmp_path / "exp", *options, "--overwrite")
+        assert "T_0000000022: has 399 samples, the encoder needs at least 400" in sentence
+
+
 def test_one_class_is_refused(manifests: Path, conf: Path, tmp_path: Path) -> None:
     lines = (manifests / "train.tsv").read_text().splitlines(keepends=True)
-    (tmp_path / "one.tsv").write_text("".join(line for line in lines if "\tspoof\t" not in line))
+    kept = [line for line in lines if "\tspoof\t" not in line and not line.startswith("# rows=")]
+    (tmp_path / "one.tsv").write_text("".join(kept))
     sentence = refusal(
         "finetune", tmp_path / "exp", "--train", tmp_path / "one.tsv", "--dev", manifests / "dev.tsv", "-c", conf
     )
@@ -233,6 +349,19 @@ def test_training_learns_to_tell_the_miniature_apart(manifests: Path, conf: Path
 
 
 # ---- Order, crops, losses, schedule
+
+
+def test_dropout_differs_between_seeds_and_steps() -> None:
+    draws = set()
+    for seed, step in ((0, 0), (0, 1), (1, 0), (2**32 - 1, 0)):
+        torch.manual_seed(torch_seed(seed, step))
+        draws.add(float(torch.rand(1)))
+    assert len(draws) == 4
+
+
+def test_no_two_streams_share_their_numbers() -> None:
+    keys = [(stream, epoch, index) for stream in range(1, 5) for epoch in range(3) for index in range(3)]
+    assert len({generator(7, *key).random() for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize(("n_items", "batch_size"), [(10, 3), (4, 6), (7, 7)])

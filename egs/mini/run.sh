@@ -17,7 +17,6 @@ data=data             # manifests
 exp=exp               # experiments: mixframe_seed0, direct_seed0, mixframe_seed1 …
 conf=conf/tiny.yaml   # settings of both
 settings=             # settings to override, separated by spaces, such as "encoder.name=/models/whisper-base"
-direct_steps=360      # optimiser steps of direct fine-tuning: posttrain.n_steps + finetune.n_steps of the settings
 seeds="0 1 2"         # one pair of experiments each
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
@@ -38,18 +37,24 @@ recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that 
     --data "$data" --conf "$conf" --partial true --device cpu --workers 0 "$@"
 }
 
+# Direct fine-tuning gets the optimiser steps of both stages together.
+direct_steps=$(python local/total_steps.py "$conf" $settings)
+
 recipe 1 1
 for seed in $seeds; do
   (( stage <= 6 && stop_stage >= 2 )) || break
   shown=$exp/mixframe_seed$seed logged=$exp/direct_seed$seed
   mkdir -p "$logged"
   echo "== Seed $seed: $shown here, $logged beside it (its log: $logged/run.log) ==" >&2
+  set -m  # a process group of its own, so that all of it can be ended
   recipe 2 6 --exp "$logged" --posttrain false \
     --settings "$settings seed=$seed finetune.n_steps=$direct_steps" >"$logged/run.log" 2>&1 &
-  trap 'kill $! 2>/dev/null || true' EXIT
+  set +m
+  trap 'kill -- -$! 2>/dev/null || true' EXIT
+  trap 'exit 130' INT TERM
   recipe 2 6 --exp "$shown" --settings "$settings seed=$seed"
   wait $! || { tail -n 5 "$logged/run.log" >&2; echo "$0: $logged failed, see $logged/run.log" >&2; exit 1; }
-  trap - EXIT
+  trap - EXIT INT TERM
 done
 
 if stage 7 "comparison"; then

@@ -1,5 +1,6 @@
 """Verbs about data: prepare, validate, mixlist."""
 
+import io
 import json
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typer.core import TyperGroup
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
+from spoofkit.errors import SpoofkitError
 
 
 class Corpus(str, Enum):
@@ -149,6 +151,7 @@ def show(
     from spoofkit.files import refuse_existing
     from spoofkit.models.encoder import load_encoder
 
+    _require_suffix(out, ".png", ".pdf", ".svg")
     refuse_existing(out, overwrite)
     settings = load_config(config, set_)
     # Without settings nothing is loaded, least of all from a network.
@@ -178,17 +181,22 @@ def render(
 
     from spoofkit.data.audio import SAMPLE_RATE
     from spoofkit.data.frames import WAV2VEC2_GEOMETRY
-    from spoofkit.errors import SpoofkitError
     from spoofkit.files import atomic_path
 
-    if out.suffix not in (".wav", ".flac"):
-        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .wav or .flac")
+    _require_suffix(out, ".wav", ".flac")
     dataset, index = _mix_dataset(mix_list, manifest, mix_id, WAV2VEC2_GEOMETRY, "region")
     wave_S = dataset[0, index].wave_S
     peak = float(abs(wave_S).max())
+    encoded = io.BytesIO()  # written by Python: a full disk is then an OSError like every other
+    soundfile.write(encoded, wave_S / max(1.0, peak), SAMPLE_RATE, format=out.suffix[1:])
     with atomic_path(out, overwrite) as temporary:
-        soundfile.write(temporary, wave_S / max(1.0, peak), SAMPLE_RATE)
+        temporary.write_bytes(encoded.getbuffer())
     typer.echo(f"{out}: {dataset.mixes[index].mix_id}, {wave_S.size / SAMPLE_RATE:.2f} s")
+
+
+def _require_suffix(out: Path, *suffixes: str) -> None:
+    if out.suffix not in suffixes:
+        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected {' or '.join(suffixes)}")
 
 
 def _mix_dataset(mix_list: Path, manifest: Path, mix_id: str, geometry: Any, frame_target: str) -> tuple[Any, int]:
@@ -211,8 +219,8 @@ def _statistics_text(out: Path, statistics: dict[str, Any]) -> str:
     regions = ", ".join(f"{count:,} with {number}" for number, count in statistics["regions_per_mix"].items())
     return "\n".join(
         [
-            f"{out}: {statistics['n_mixes']:,} mixes ({statistics['n_redrawn']:,} draws were too short and drawn "
-            "again)",
+            f"{out}: {statistics['n_mixes']:,} mixes "
+            f"({statistics['n_redrawn']:,} draws were too short and drawn again)",
             f"  pairs    {pairs}",
             f"  regions  {regions}; each {spread('region_seconds', 1, 's')}",
             f"  share    {spread('injected_share', 100, '%')} of crops of {spread('crop_seconds', 1, 's')}",

@@ -3,6 +3,7 @@
 A command imports its work inside its function, so that `spoofkit --help` answers at once.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 import spoofkit
 from spoofkit.cli import data, evaluate, train
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
 
 EXIT_INTERRUPTED = 130
 
@@ -55,12 +56,16 @@ def main() -> None:
     # transformers' own bars and advice would stand between ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file wants a line now and then, not ten a second
     try:
         app()
     except SpoofkitError as error:
         _fail(str(error))
+    except Interrupted as stop:
+        typer.echo(f"spoofkit: {stop}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         typer.echo("spoofkit: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)

@@ -1,6 +1,6 @@
 """Verbs that train: posttrain, finetune."""
 
-import sys
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,8 +8,6 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
-
-EXIT_INTERRUPTED = 130
 
 Train = Annotated[Path, typer.Option("--train", help="Manifest to train on.", metavar="TRAIN.tsv")]
 Dev = Annotated[Path, typer.Option("--dev", help="Manifest by which the weights are chosen.", metavar="DEV.tsv")]
@@ -47,18 +45,16 @@ def posttrain(
     from spoofkit.training.posttrain import posttrain as run
 
     settings = load_config(config, set_)
-    result = _run(
-        lambda: run(
-            exp,
-            settings,
-            train_manifest=train,
-            dev_manifest=dev,
-            mix=mix or exp / "mix.tsv",
-            dev_mix=dev_mix or exp / "mix_dev.tsv",
-            device=choose_device(device),
-            workers=workers,
-            overwrite=overwrite,
-        )
+    result = run(
+        exp,
+        settings,
+        train_manifest=train,
+        dev_manifest=dev,
+        mix=mix or exp / "mix.tsv",
+        dev_mix=dev_mix or exp / "mix_dev.tsv",
+        device=choose_device(device),
+        workers=workers,
+        overwrite=overwrite,
     )
     _tell(exp / "encoder", result)
 
@@ -85,34 +81,21 @@ def finetune(
     from spoofkit.models.device import choose_device
     from spoofkit.training.finetune import finetune as run
 
-    settings = load_config(config, set_)
     if encoder:
         # The post-trained folder holds the layers that were kept, so it is taken whole.
-        replaced = settings.encoder.model_copy(update={"name": encoder, "revision": None, "n_layers": None})
-        settings = settings.model_copy(update={"encoder": replaced})
-    result = _run(
-        lambda: run(
-            exp,
-            settings,
-            train_manifest=train,
-            dev_manifest=dev,
-            device=choose_device(device),
-            workers=workers,
-            overwrite=overwrite,
-        )
+        replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null", "encoder.n_layers=null"]
+        set_ = [*(set_ or []), *replaced]
+    settings = load_config(config, set_)
+    result = run(
+        exp,
+        settings,
+        train_manifest=train,
+        dev_manifest=dev,
+        device=choose_device(device),
+        workers=workers,
+        overwrite=overwrite,
     )
     _tell(exp / "model", result)
-
-
-def _run(work: Any) -> dict[str, Any] | None:
-    from spoofkit.training.loop import Interrupted
-
-    try:
-        result: dict[str, Any] | None = work()
-    except Interrupted as stop:
-        say(f"spoofkit: {stop}")
-        sys.exit(EXIT_INTERRUPTED)
-    return result
 
 
 def _tell(out: Path, result: dict[str, Any] | None) -> None:

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
@@ -92,32 +93,41 @@ def prepare(
     """
     if not corpus.is_dir():
         raise SpoofkitError(
-            f"{corpus}: no such folder, expected ASVspoof 5 as released (flac_T, flac_D, flac_E_eval and the "
-            "ASVspoof5.*.tsv lists)"
+            f"{corpus}: no such folder, expected ASVspoof 5 as released (flac_T, "
+            "flac_D, flac_E_eval and the ASVspoof5.*.tsv lists)"
         )
     protocols = {name: _find_protocol(corpus, released) for name, released in SETS.items()}
-    results = []
+    # All three lists are checked before the first of a million headers is read.
+    tables, parts, kept = {}, {}, {}
     for name, released in SETS.items():
+        tables[name] = read_protocol(protocols[name], released)
+        parts[name] = _check_counts(tables[name], released, protocols[name], partial)
+        made_from = _made_from(corpus, protocols[name], partial, headers)
+        kept[name] = is_up_to_date(out / f"{name}.tsv", made_from, read_made_from, reuse)
+        if not kept[name]:
+            refuse_existing(out / f"{name}.tsv", overwrite)
+    results = []
+    for name, table in tables.items():
         path = out / f"{name}.tsv"
-        made_from = {
-            "corpus": "asvspoof5",
-            "root": str(corpus.resolve()),
-            "protocol": file_sha256(protocols[name]),
-            "partial": partial,
-            "headers": headers,
-        }
-        kept = is_up_to_date(path, made_from, read_made_from, reuse)
-        if not kept:
-            refuse_existing(path, overwrite)
-        table = read_protocol(protocols[name], released)
-        short = _check_counts(table, released, protocols[name], partial)
-        if not kept:
-            if headers:
-                table = _read_lengths(table, corpus, name)
-            write_manifest(path, corpus.resolve(), table, made_from=made_from, partial=short, overwrite=overwrite)
+        if not kept[name]:
+            measured = _read_lengths(table, corpus, name) if headers else table
+            made_from = _made_from(corpus, protocols[name], partial, headers)
+            write_manifest(
+                path, corpus.resolve(), measured, made_from=made_from, partial=parts[name], overwrite=overwrite
+            )
         keys = Counter(table["key"])
-        results.append(Prepared(name, path, keys["bonafide"], keys["spoof"], short, kept))
+        results.append(Prepared(name, path, keys["bonafide"], keys["spoof"], parts[name], kept[name]))
     return results
+
+
+def _made_from(corpus: Path, protocol: Path, partial: bool, headers: bool) -> dict[str, Any]:
+    return {
+        "corpus": "asvspoof5",
+        "root": str(corpus.resolve()),
+        "protocol": file_sha256(protocol),
+        "partial": partial,
+        "headers": headers,
+    }
 
 
 def read_protocol(path: Path, released: ReleasedSet) -> pl.DataFrame:
@@ -133,8 +143,11 @@ def read_protocol(path: Path, released: ReleasedSet) -> pl.DataFrame:
             "ASVspoof5_protocols.tar.gz again"
         )
     rows = [line.split(" ") for line in lines]
+    first_seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         problem = _row_problem(row, released)
+        if not problem and first_seen.setdefault(row[1], number) != number:
+            problem = f"utterance id {row[1]!r} stood in line {first_seen[row[1]]} already"
         if problem:
             raise SpoofkitError(
                 f"{path}, line {number}: {problem}; expected the released list, one trial a line and no header"
@@ -156,6 +169,8 @@ def read_protocol(path: Path, released: ReleasedSet) -> pl.DataFrame:
 
 
 def _row_problem(row: list[str], released: ReleasedSet) -> str:
+    if row == [""]:
+        return "is blank"
     if len(row) != len(PROTOCOL_COLUMNS):
         return f"found {len(row)} columns separated by spaces, expected {len(PROTOCOL_COLUMNS)}"
     utt_id, attack, key = row[1], row[7], row[8]
@@ -174,8 +189,8 @@ def _find_protocol(corpus: Path, released: ReleasedSet) -> Path:
         if place.is_file():
             return place
     raise SpoofkitError(
-        f"{places[0]}: no such file, nor in ASVspoof5_protocols; unpack ASVspoof5_protocols.tar.gz into the "
-        "corpus folder"
+        f"{places[0]}: no such file, nor in ASVspoof5_protocols; "
+        "unpack ASVspoof5_protocols.tar.gz into the corpus folder"
     )
 
 
@@ -187,8 +202,8 @@ def _check_counts(table: pl.DataFrame, released: ReleasedSet, protocol: Path, pa
     difference = f"{found[0]:,} bona fide + {found[1]:,} spoof, published are {expected[0]:,} + {expected[1]:,}"
     if not partial:
         raise SpoofkitError(
-            f"{protocol}: found {difference}; fetch the protocols again, or pass --partial to work on a subset "
-            "knowingly"
+            f"{protocol}: found {difference}; "
+            "fetch the protocols again, or pass --partial to work on a subset knowingly"
         )
     return difference
 

@@ -17,6 +17,10 @@ SAMPLE_RATE = 16_000  # Hz; what every supported encoder was trained on
 EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".au", ".sph", ".webm", ".mp4")
 
 
+# TypeError: a name in .raw, which says nothing about rate and width.
+UNKNOWN_TO_SOUNDFILE = (soundfile.LibsndfileError, TypeError)
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """Facts of a file's header."""
@@ -38,7 +42,7 @@ def probe(path: Path | str) -> AudioInfo:
     try:
         info = soundfile.info(str(path))
         rate, channels, n_samples = info.samplerate, info.channels, info.frames
-    except soundfile.LibsndfileError:
+    except UNKNOWN_TO_SOUNDFILE:
         wave, rate = _decode_with_av(path)
         channels, n_samples = wave.shape[1], wave.shape[0]
     if n_samples <= 0:
@@ -71,7 +75,7 @@ def read_audio(path: Path | str, start: int = 0, n_samples: int | None = None) -
                 start = 0
             else:
                 channels_SC = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
+    except UNKNOWN_TO_SOUNDFILE:
         channels_SC, rate = _decode_with_av(path)
     wave_S = channels_SC.mean(axis=1, dtype=np.float32)
     if rate != SAMPLE_RATE:
@@ -79,13 +83,13 @@ def read_audio(path: Path | str, start: int = 0, n_samples: int | None = None) -
     wave_S = wave_S[start : None if n_samples is None else start + n_samples]
     if wave_S.size == 0:
         raise SpoofkitError(
-            f"{path}: holds no samples{f' from {start} on' if start else ''}, expected speech; remove it from the "
-            "list or fetch it again"
+            f"{path}: holds no samples{f' from {start} on' if start else ''}, "
+            "expected speech; remove it from the list or fetch it again"
         )
     if n_samples is not None and wave_S.size < n_samples:
         raise SpoofkitError(
-            f"{path}: found {wave_S.size} samples where {n_samples} were expected; the file is cut short or the "
-            "manifest is older than it"
+            f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
+            "the file is cut short or the manifest is older than it"
         )
     if not np.isfinite(wave_S).all():
         raise SpoofkitError(f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again")

@@ -12,15 +12,14 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from spoofkit.config import Config
-from spoofkit.data.audio import read_audio
+from spoofkit.data.audio import probe, read_audio
 from spoofkit.data.frames import FrameGeometry, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import MixList, frame_targets, splice
+from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
+from spoofkit.errors import SpoofkitError
 
 BOUNDARY_FRAMES = 5  # frames nearer than this to a splice are left out of the "away from boundaries" error
-
-# Streams of random numbers that must not be each other's copies.
-CROP_STREAM, ORDER_STREAM = 1, 2
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,11 @@ class MixDataset(Dataset[Item]):
 
 
 class UtteranceDataset(Dataset[Item]):
-    """Utterances of a manifest: whole, or a random crop of at most `crop_samples`."""
+    """Utterances of a manifest: whole, their first samples, or a random crop."""
 
-    def __init__(self, manifest: Manifest, config: Config | None = None) -> None:
-        """`config` gives seed and crop length; without it utterances come whole."""
-        self.manifest, self.config = manifest, config
+    def __init__(self, manifest: Manifest, crop_with: Config | None = None, first_samples: int | None = None) -> None:
+        """`crop_with` gives seed and length of random crops; `first_samples` keeps the beginning; neither: whole."""
+        self.manifest, self.crop_with, self.first_samples = manifest, crop_with, first_samples
         self.rows = list(manifest.table.select("utt_id", "path", "key", "n_samples").iter_rows())
 
     def __len__(self) -> int:
@@ -126,23 +125,22 @@ class UtteranceDataset(Dataset[Item]):
         epoch, index = epoch_and_index
         utt_id, relative, key, n_samples = self.rows[index]
         path = self.manifest.audio_path(relative)
-        if self.config is None:
-            wave_S = read_audio(path)
-        else:
-            wave_S = self._read_crop(
-                path, n_samples, np.random.default_rng((self.config.seed, CROP_STREAM, epoch, index))
-            )
-        return Item(utt_id, wave_S, is_bonafide=key == "bonafide")
-
-    def _read_crop(self, path: object, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        assert self.config is not None
-        crop = self.config.crop_samples
         if n_samples == UNKNOWN_LENGTH:
-            wave_S = read_audio(str(path))
-            start = int(rng.integers(max(0, wave_S.size - crop) + 1))
-            return wave_S[start : start + crop]
-        start = int(rng.integers(max(0, n_samples - crop) + 1))
-        return read_audio(str(path), start, min(n_samples, crop))
+            n_samples = probe(path).n_samples
+        if self.crop_with is not None:
+            length = min(n_samples, self.crop_with.crop_samples)
+            start = int(generator(self.crop_with.seed, CROP_STREAM, epoch, index).integers(n_samples - length + 1))
+            wave_S = read_audio(path, start, length)
+        elif self.first_samples is not None:
+            wave_S = read_audio(path, 0, min(n_samples, self.first_samples))
+        else:
+            wave_S = read_audio(path)
+            if wave_S.size != n_samples:
+                raise SpoofkitError(
+                    f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
+                    "the file is cut short or the manifest is older than it"
+                )
+        return Item(utt_id, wave_S, is_bonafide=key == "bonafide")
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
@@ -162,7 +160,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):
                 if position // self.n_items != epoch:
                     epoch = position // self.n_items
-                    order = np.random.default_rng((self.seed, ORDER_STREAM, epoch)).permutation(self.n_items)
+                    order = generator(self.seed, ORDER_STREAM, epoch, 0).permutation(self.n_items)
                 batch.append((epoch, int(order[position % self.n_items])))
             yield batch
 

@@ -1,6 +1,7 @@
 """The manifest: one TSV per set, in which a corpus' own protocol has become ours.
 
     # root=/data/asvspoof5
+    # rows=140950
     # made_from={"protocol": "cbfa08e2…", …}
     utt_id        path                      key    speaker  attack  codec  n_samples
     D_0000000169  flac_D/D_0000000169.flac  spoof  D_4461   A14     -      64000
@@ -69,7 +70,7 @@ def write_manifest(
     """
     table = table.sort("utt_id")
     _check(table, str(path))
-    header = [f"# root={root}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
+    header = [f"# root={root}", f"# rows={table.height}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
     if partial:
         header.append(f"# partial={partial}")
     lengths = (
@@ -89,9 +90,10 @@ def read_manifest(path: Path | str) -> Manifest:
     text = read_text(path)
     header, body = _split_header(text)
     if "root" not in header:
+        found = f"begins with {text.splitlines()[0][:60]!r}" if text.strip() else "is empty"
         raise SpoofkitError(
-            f"{path}: first line is {text[:40].splitlines()[:1]}, expected '# root=FOLDER'; make manifests with "
-            "`spoofkit prepare`"
+            f"{path}: {found}, expected a manifest, whose first line is '# root=FOLDER'; "
+            "make one with `spoofkit prepare`"
         )
     if not body.strip():
         raise SpoofkitError(
@@ -105,20 +107,30 @@ def read_manifest(path: Path | str) -> Manifest:
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise SpoofkitError(
-            f"{path}: column {missing[0]!r} is missing, expected {', '.join(COLUMNS)}; make it anew with "
-            "`spoofkit prepare`"
+            f"{path}: column {missing[0]!r} is missing, expected {', '.join(COLUMNS)}; "
+            "make it anew with `spoofkit prepare`"
         )
     table = table.with_columns(_parse_lengths(table["n_samples"], str(path)))
+    if not text.endswith("\n") or header.get("rows", str(table.height)) != str(table.height):
+        raise SpoofkitError(
+            f"{path}: holds {table.height} rows and should hold {header.get('rows', 'a final newline')}; "
+            "it is cut short or was edited, so make it anew with `spoofkit prepare`"
+        )
     _check(table, str(path))
-    return Manifest(
-        Path(path), Path(header["root"]), table, json.loads(header.get("made_from", "{}")), header.get("partial", "")
-    )
+    return Manifest(Path(path), Path(header["root"]), table, _made_from(header, path), header.get("partial", ""))
 
 
 def read_made_from(path: Path | str) -> dict[str, Any]:
     """Only the record of what a manifest was made from."""
     header, _ = _split_header(read_text(path))
-    made_from: dict[str, Any] = json.loads(header.get("made_from", "{}"))
+    return _made_from(header, path)
+
+
+def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:
+    try:
+        made_from: dict[str, Any] = json.loads(header.get("made_from", "{}"))
+    except json.JSONDecodeError as error:
+        raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); make it anew") from error
     return made_from
 
 

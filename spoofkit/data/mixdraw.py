@@ -1,7 +1,7 @@
 """Drawing a mix list: which utterance is injected into which, where, and how long.
 
-Drawn once from a seed, mix i from (seed, i) alone. The paper (arXiv:2606.25328) names neither pairing nor lengths:
-every choice here is a setting, and its default our reading.
+Drawn once from a seed, mix i from (seed, i) and whether it is held out. The paper (arXiv:2606.25328) names neither
+pairing nor lengths: every choice here is a setting, and its default our reading.
 
 Pairings, base <- injector:
     cross          one bona fide and one spoofed utterance, either as the base with equal chance
@@ -19,6 +19,7 @@ import numpy as np
 from spoofkit.config import Config, MixSettings
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import Mix, MixList, Region
+from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, generator
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 
@@ -65,7 +66,7 @@ def draw_mixes(config: Config, manifest: Manifest, held_out: bool = False) -> Mi
     chooser = _PairChooser(manifest, config.mix.pairing)
     mixes, n_redrawn = [], 0
     for index in range(record["n_mixes"]):
-        rng = np.random.default_rng((config.seed, index))
+        rng = generator(config.seed, HELD_OUT_MIX_STREAM if held_out else MIX_STREAM, 0, index)
         mix = None
         while mix is None:
             mix = _draw_one(rng, chooser, config, f"mix_{index:07d}")
@@ -73,9 +74,9 @@ def draw_mixes(config: Config, manifest: Manifest, held_out: bool = False) -> Mi
                 n_redrawn += 1
                 if n_redrawn > MAX_DRAWS * (index + 1):
                     raise SpoofkitError(
-                        f"{manifest.path}: {n_redrawn} draws for {index + 1} mixes found utterances too short for "
-                        "the "
-                        "regions; lower mix.share, mix.n_regions, mix.min_region_samples or mix.margin_samples"
+                        f"{manifest.path}: {n_redrawn} draws for {index + 1} mixes "
+                        "found utterances too short for the regions; "
+                        "lower mix.share, mix.n_regions, mix.min_region_samples or mix.margin_samples"
                     )
         mixes.append(mix)
     return MixList(tuple(mixes), record, n_redrawn)

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from spoofkit.data.manifest import Manifest
+from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, text_sha256, write_text
@@ -80,6 +81,8 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
         raise SpoofkitError(
             f"{path}: its settings do not match their hash in the first line; it was edited by hand, so draw it again"
         )
+    if set(record.get("mix", {})) != set(DRAW_SETTINGS):
+        raise SpoofkitError(f"{path}: was drawn by another version of spoofkit; draw it again with `spoofkit mixlist`")
     n_found = lines[2].count("\n") - 1
     if not text.endswith("\n") or n_rows != str(n_found):
         raise SpoofkitError(
@@ -131,8 +134,8 @@ def _check_mix(mix: Mix, lengths: dict[str, int], path: Path | str, manifest_pat
     for utt_id in (mix.base_id, mix.injector_id):
         if utt_id not in lengths:
             raise SpoofkitError(
-                f"{path}: {mix.mix_id} uses {utt_id!r}, which is not in {manifest_path}; draw the list from this "
-                "manifest"
+                f"{path}: {mix.mix_id} uses {utt_id!r}, which is not in {manifest_path}; "
+                "draw the list from this manifest"
             )
     inside_crop = all(0 <= start < end <= mix.crop_samples for start, end in mix.injected())
     inside_base = mix.crop_start >= 0 and mix.crop_start + mix.crop_samples <= lengths[mix.base_id]

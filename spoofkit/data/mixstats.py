@@ -66,8 +66,11 @@ def draw_mix(
     figure.suptitle(title, fontsize=11)
     top.plot(np.arange(wave_S.size) / SAMPLE_RATE, wave_S, color="#35506b", linewidth=0.5)
     top.set_ylabel("amplitude")
+    window = min(512, wave_S.size)
     # A floor 100 dB below full scale keeps digital silence from becoming log(0).
-    middle.specgram(wave_S + 1e-7, NFFT=512, Fs=SAMPLE_RATE, noverlap=384, cmap="magma", vmin=-140, vmax=-40)
+    middle.specgram(
+        wave_S + 1e-7, NFFT=window, Fs=SAMPLE_RATE, noverlap=3 * window // 4, cmap="magma", vmin=-140, vmax=-40
+    )
     middle.set_ylabel("frequency, Hz")
     times = geometry.centres(mix.crop_samples) / SAMPLE_RATE
     bottom.step(times, targets_T, where="mid", color="#b8442f")

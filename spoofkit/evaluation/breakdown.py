@@ -98,8 +98,9 @@ def score_warnings(bonafide: Scores, spoof: Scores) -> list[str]:
         # With the classes exchanged the same walk rejects spoof first inside a tie, and its rates are 1 - miss, 1 - fa.
         favourable = 100 * (1 - eer_of_sorted(spoof, bonafide).eer)
         warnings.append(
-            f"{n_tied} of {n_trials} trials ({100 * n_tied / n_trials:.1f} %) have exactly the score of a trial of the "
-            f"other class; the {EER_VARIANT} EER counts such ties against the system ({error_rate:.3f} %, "
+            f"{n_tied} of {n_trials} trials ({100 * n_tied / n_trials:.1f} %) have "
+            "exactly the score of a trial of the other class; "
+            f"the {EER_VARIANT} EER counts such ties against the system ({error_rate:.3f} %, "
             f"{favourable:.3f} % if they counted for it), so write scores with more digits"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""What `spoofkit evaluate` does: read, join, measure, and write eval.json and report.html; and the table on stdout."""
+"""What `spoofkit evaluate` does: read, join, measure, write eval.json and report.html; the table on stdout."""
 
 import json
 import platform
@@ -52,8 +52,8 @@ def evaluate(
     sidecar_path = scores_path.with_suffix(".json")
     if json_path.resolve() == sidecar_path.resolve():
         raise SpoofkitError(
-            f"{json_path}: is the record of how {scores_path.name} was made, which the results would replace; "
-            "name another output folder"
+            f"{json_path}: is the record of how {scores_path.name} was made, "
+            "which the results would replace; name another output folder"
         )
     if not reuse:
         refuse_existing(json_path, overwrite)

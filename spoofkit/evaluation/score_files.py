@@ -37,30 +37,33 @@ def score_inputs(
         SpoofkitError: an input is missing or not what was expected, or the output exists.
     """
     first_samples = _parse_crop(crop)
+    chosen = choose_device(device)
+    detector, record = load_detector(model)
     manifest, out = _resolve(inputs)
-    made_from = {
-        "model_sha256": folder_sha256(model) if model.is_dir() else "",
-        "manifest_sha256": _identity(manifest),
-        "input_policy": crop,
-    }
-    sidecar = out.with_suffix(".json") if out else None
-    if out and sidecar:
-        if is_up_to_date(out, made_from, lambda path: _made_from(path.with_suffix(".json"), made_from), reuse):
+    made_from = (
+        {}
+        if out is None
+        else {
+            "model_sha256": folder_sha256(model),
+            "manifest_sha256": _identity(manifest),
+            "input_policy": crop,
+        }
+    )
+    if out is not None:
+        if is_up_to_date(out, made_from, _made_from, reuse):
             yield f"{out}: kept as it was"
             return
         refuse_existing(out, overwrite)
-    chosen = choose_device(device)
-    detector, record = load_detector(model)
+        _refuse_foreign(out.with_suffix(".json"))
     scores = score_manifest(detector.to(chosen), manifest, chosen, first_samples=first_samples, workers=workers)
     ids = manifest.table["utt_id"].to_list()
-    if not (out and sidecar):
+    if out is None:
         yield HEADER
         yield from (f"{utt_id}\t{value:.9g}" for utt_id, value in zip(ids, scores, strict=True))
         return
-    # The record goes first: a score file never stands without it, and `--reuse` looks for the score file.
-    out.unlink(missing_ok=True)
-    write_json(sidecar, made_from | _record(model, manifest, chosen, record), overwrite=True)
     write_scores(out, ids, scores, overwrite=True)
+    made_by = _record(model, manifest, chosen, record)
+    write_json(out.with_suffix(".json"), made_from | {"scores_sha256": file_sha256(out)} | made_by, overwrite=True)
     yield f"{out}: {len(ids):,} scores, higher = more bona fide"
 
 
@@ -109,9 +112,21 @@ def _identity(manifest: Manifest) -> str:
     return text_sha256("\n".join(f"{path} {file_sha256(path)}" for path in manifest.table["path"]))
 
 
-def _made_from(sidecar: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    record = read_json(sidecar)
-    return {name: record.get(name) for name in wanted}
+def _made_from(out: Path) -> dict[str, Any]:
+    """What an existing score file was made from; nothing if its record is missing or of other scores."""
+    sidecar = out.with_suffix(".json")
+    record = read_json(sidecar) if sidecar.exists() else None
+    if not isinstance(record, dict) or record.get("scores_sha256") != file_sha256(out):
+        return {}
+    return {name: record.get(name) for name in ("model_sha256", "manifest_sha256", "input_policy")}
+
+
+def _refuse_foreign(sidecar: Path) -> None:
+    """The record must not replace somebody else's JSON, such as the eval.json of `spoofkit evaluate`."""
+    if sidecar.exists() and "scores_sha256" not in read_json(sidecar):
+        raise SpoofkitError(
+            f"{sidecar}: is not the record of a score file and would be replaced by one; name other scores"
+        )
 
 
 def _record(model: Path, manifest: Manifest, device: torch.device, record: dict[str, Any]) -> dict[str, Any]:

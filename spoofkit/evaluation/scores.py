@@ -55,8 +55,7 @@ def read_scores(path: Path | str) -> pl.DataFrame:
 
 
 def final_newline_warning(path: Path | str) -> str | None:
-    """One sentence if a score file does not end in a newline, which may mean that it was cut inside its last "
-    "score."""
+    """One sentence if a score file does not end in a newline: it may have been cut inside its last score."""
     data = _read_bytes(path)
     if data.endswith(b"\n"):
         return None

@@ -1,29 +1,25 @@
 """Scoring: a detector's log-odds for every utterance of a manifest, the same whatever else is in the batch."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spoofkit.data.dataset import Item, UtteranceDataset, batches_by_length, collate
+from spoofkit.data.dataset import UtteranceDataset, batches_by_length
+from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import Manifest
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.models.detector import Detector
+from spoofkit.models.device import memory_advice, plain_fp32
 
 CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
 GPU_BUDGET_SAMPLES = 64 * 64_600
 
 
-class CroppedUtterances(UtteranceDataset):
-    """Utterances of which only the first so many samples are scored; none scores them whole."""
-
-    def __init__(self, manifest: Manifest, first_samples: int | None) -> None:
-        super().__init__(manifest)
-        self.first_samples = first_samples
-
-    def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
-        item = super().__getitem__(epoch_and_index)
-        return Item(item.utt_id, item.wave_S[: self.first_samples], item.is_bonafide)
+def batch_budget(device: torch.device) -> int:
+    """Most samples in a padded batch when nothing has to be kept for gradients."""
+    return GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
 
 
 def score_manifest(
@@ -34,6 +30,7 @@ def score_manifest(
     first_samples: int | None = None,
     workers: int = 0,
     progress: str = "score",
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Score every utterance in fp32.
 
@@ -44,36 +41,40 @@ def score_manifest(
         first_samples: Score only so many samples from the start of each; none: whole utterances.
         workers: Loader processes; 0 decodes in this one.
         progress: Words before the progress bar.
+        should_stop: Asked before each batch.
 
     Returns:
         float32 scores in the manifest's order, shape (utterances,).
 
     Raises:
-        SpoofkitError: an utterance cannot be read, is too short for the encoder, or gets a non-finite score.
+        SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
+        Interrupted: `should_stop` said so.
     """
     was_training = detector.training
     detector.eval()
     lengths = manifest.table["n_samples"].to_list()
     if first_samples is not None:
         lengths = [min(length, first_samples) for length in lengths]
-    budget = GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
-    loader = DataLoader(
-        CroppedUtterances(manifest, first_samples),
-        batch_sampler=batches_by_length(lengths, budget),
-        collate_fn=collate,
-        num_workers=workers,
+    batches = load_batches(
+        UtteranceDataset(manifest, first_samples=first_samples),
+        batches_by_length(lengths, batch_budget(device)),
+        workers=workers,
+        shortest=detector.encoder.shortest,
+        longest=detector.encoder.longest,
     )
-    shortest = detector.encoder.geometry.shortest
     scores: dict[str, float] = {}
-    with torch.inference_mode(), tqdm(total=manifest.table.height, desc=progress, unit="utt") as bar:
-        for batch in loader:
-            too_short = int(batch.n_samples_B.argmin())
-            if batch.n_samples_B[too_short] < shortest:
-                raise SpoofkitError(
-                    f"{batch.utt_ids[too_short]}: has {int(batch.n_samples_B[too_short])} samples, the encoder "
-                    f"needs {shortest}; "
-                    "remove it from the list"
-                )
+    out_of_memory = memory_advice(
+        "score only the beginning of long recordings with --crop first:N, or use --device cpu"
+    )
+    with (
+        torch.inference_mode(),
+        plain_fp32(),
+        out_of_memory,
+        tqdm(total=len(lengths), desc=progress, unit="utt") as bar,
+    ):
+        for batch in batches:
+            if should_stop():
+                raise Interrupted("stopped while scoring")
             batch = batch.to(device)
             for utt_id, score in zip(batch.utt_ids, detector(batch.wave_BS, batch.n_samples_B).tolist(), strict=True):
                 if not np.isfinite(score):

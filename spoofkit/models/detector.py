@@ -16,9 +16,9 @@ from torch import nn
 
 from spoofkit.config import EncoderSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, read_json, text_sha256, write_json
+from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, write_json
 from spoofkit.models.encoder import Encoder, load_encoder
-from spoofkit.models.heads import FrameHead, UtteranceHead
+from spoofkit.models.heads import UTTERANCE_HEADS, FrameHead, UtteranceHead
 
 
 class FrameClassifier(nn.Module):
@@ -51,10 +51,9 @@ class Detector(nn.Module):
         return score_B
 
 
-def save_detector(folder: Path, detector: Detector, record: dict[str, Any], overwrite: bool = False) -> None:
+def save_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> None:
     """Write a model folder, whole or not at all; `record` is kept in model.json."""
-    with atomic_path(folder, overwrite) as temporary:
-        temporary.mkdir()
+    with atomic_folder(folder) as temporary:
         detector.encoder.save(temporary / "encoder")
         (temporary / "head.safetensors").write_bytes(save(detector.head.state_dict()))
         write_json(temporary / "model.json", {"format": 1, "head": detector.kind, **record})
@@ -74,21 +73,23 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             f"{folder}: not a spoofkit model (no model.json); name the folder EXP/model that `spoofkit finetune` wrote"
         )
     record = read_json(folder / "model.json")
-    if record.get("format") != 1 or "head" not in record:
+    if not isinstance(record, dict) or record.get("format") != 1 or record.get("head") not in UTTERANCE_HEADS:
         raise SpoofkitError(
-            f"{folder}/model.json: format {record.get('format')!r}, expected 1; it was written by another version "
-            "of spoofkit"
+            f"{folder}/model.json: does not describe a model of this version (format 1, head one of "
+            f"{', '.join(UTTERANCE_HEADS)}); it is damaged or was written by another version of spoofkit"
         )
+    if not (folder / "encoder").is_dir():
+        # Its name must never be looked up on the hub.
+        raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a whole model folder; copy it again")
     encoder = load_encoder(EncoderSettings(name=str(folder / "encoder")))
     detector = Detector(encoder, record["head"])
     load_head(folder / "head.safetensors", detector.head)
     return detector.eval(), record
 
 
-def save_frame_head(folder: Path, classifier: FrameClassifier, overwrite: bool = False) -> None:
+def save_frame_head(folder: Path, classifier: FrameClassifier) -> None:
     """Keep the frame head beside the encoder it was trained with: localisation needs it."""
-    with atomic_path(folder, overwrite) as temporary:
-        temporary.mkdir()
+    with atomic_folder(folder) as temporary:
         (temporary / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
         write_json(temporary / "head.json", {"format": 1, "head": classifier.kind})
 

@@ -58,6 +58,10 @@ class Encoder(nn.Module):
     """The transformers module that is trained and saved."""
     feature_extractor: Any
     """transformers' record of how the input is prepared; saved beside the weights."""
+    shortest: int
+    """Fewest samples of an utterance."""
+    longest: int | None = None
+    """Most samples of an utterance; none: no limit."""
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode a batch.
@@ -84,6 +88,8 @@ class Encoder(nn.Module):
         except SafetensorError as error:  # its way of saying that the disk refuses
             raise OSError(errno.EIO, str(error)) from error
         self.feature_extractor.save_pretrained(folder)
+        # safetensors makes its files the owner's alone; a group shares its models.
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
 
 
 class WaveEncoder(Encoder):
@@ -100,6 +106,7 @@ class WaveEncoder(Encoder):
         self.freeze_stem = freeze_stem
         self.width = config.hidden_size
         self.geometry = _geometry_of_convolutions(config.conv_kernel, config.conv_stride)
+        self.shortest = self.geometry.shortest
         if freeze_stem:
             network.feature_extractor.requires_grad_(False)
 
@@ -143,7 +150,8 @@ class WhisperFrontEnd(Encoder):
         self.freeze_stem = freeze_stem
         self.width = network.config.d_model
         self.n_fft, self.mel_hop = feature_extractor.n_fft, feature_extractor.hop_length
-        self.max_samples = network.config.max_source_positions * 2 * self.mel_hop
+        self.shortest = self.n_fft // 2 + 1  # the spectrogram reflects half a window at both ends
+        self.longest = network.config.max_source_positions * 2 * self.mel_hop
         # Mel frame m is centred on sample 160 m; the stride-2 convolution keeps every second one and sees two more
         # on each side. n // 160 mel frames become (n // 160 + 1) // 2 frames = (n - 160) // 320 + 1.
         self.geometry = FrameGeometry(self.n_fft + 4 * self.mel_hop, 2 * self.mel_hop, self.mel_hop, 0)
@@ -155,17 +163,7 @@ class WhisperFrontEnd(Encoder):
             network.conv2.requires_grad_(False)
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See Encoder.forward.
-
-        Raises:
-            SpoofkitError: an utterance is longer than the position embeddings reach.
-        """
-        if wave_BS.shape[1] > self.max_samples:
-            raise SpoofkitError(
-                f"an utterance of {wave_BS.shape[1] / 16_000:.1f} s is longer than the "
-                f"{self.max_samples / 16_000:.0f} s that Whisper "
-                f"can place; score a part of it with --crop first:{self.max_samples}"
-            )
+        """See Encoder.forward."""
         n_mels_B = n_samples_B // self.mel_hop
         mel_BCM = self._log_mel(wave_BS, n_samples_B.tolist())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_stem):
@@ -268,9 +266,8 @@ def _not_loadable(name: str, is_folder: bool, error: Exception) -> str:
             "expected config.json, preprocessor_config.json and model.safetensors"
         )
     return (
-        f"{name}: neither a local folder nor to be had from the Hugging Face hub or its cache ({reason}); without "
-        "network, "
-        f"fetch it beforehand with `hf download {name}` and name the folder"
+        f"{name}: neither a local folder nor to be had from the Hugging Face hub or its cache ({reason}); "
+        f"without network, fetch it beforehand with `hf download {name}` and name the folder"
     )
 
 
@@ -281,8 +278,8 @@ def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> Non
     for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", mismatched)):
         if keys:
             raise SpoofkitError(
-                f"{name}: {len(keys)} tensors are {what}, first {', '.join(keys[:5])}; the weights do not belong "
-                "to its config.json"
+                f"{name}: {len(keys)} tensors are {what}, first {', '.join(keys[:5])}; "
+                "the weights do not belong to its config.json"
             )
     for key, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

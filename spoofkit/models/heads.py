@@ -6,6 +6,8 @@ Both are mask-correct: frames that are padding change nothing. Shapes: B batch, 
 import torch
 from torch import nn
 
+UTTERANCE_HEADS = ("mean", "attentive")
+
 
 class FrameHead(nn.Module):
     """Frame classifier: log-odds that a frame's target is 1.

@@ -9,6 +9,7 @@ curve.png         loss and development error over steps
 """
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -22,11 +23,12 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, read_json, read_text, write_json, write_text
+from spoofkit.files import atomic_folder, atomic_path, mend_interrupted, read_json, read_text, write_json, write_text
 
 N_CHECKPOINTS_KEPT = 2
 
@@ -36,7 +38,6 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold an experiment folder for this process; a second run on it is refused, a dead one's lock is void."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # The kernel lets go of the lock when the process dies, however it dies.
         handle = open(folder / ".lock", "a+")  # noqa: SIM115
     except OSError as error:
         raise SpoofkitError(
@@ -44,56 +45,72 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            # The kernel lets go of it when this process dies, however it dies; loader processes do not inherit it.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             handle.seek(0)
             raise SpoofkitError(
                 f"{folder}: another run is at work here ({handle.read().strip()}); wait for it, or use another folder"
             ) from error
-        # What a killed run was writing when it died.
-        for left in (*folder.glob(".*.tmp*"), *(folder / "checkpoints").glob(".*.tmp*")):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        mend_interrupted(folder, "config|inputs|metrics|curve|encoder|frame_head|model")
+        mend_interrupted(folder / "checkpoints", r"best|step_\d+")
         handle.truncate(0)
         handle.write(f"{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         handle.flush()
         yield
 
 
-def open_experiment(folder: Path, settings: dict[str, Any], inputs: dict[str, str], overwrite: bool) -> None:
-    """Begin an experiment, or make sure that the one in `folder` is this one.
+def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Whether `folder` holds everything that this experiment would make.
 
     Args:
-        folder: The experiment's folder; must be locked.
+        folder: The experiment's folder.
+        products: Folders that a finished run leaves.
         settings: The resolved settings that matter to this stage.
         inputs: Hash by name of everything it reads.
-        overwrite: Throw away what an earlier run left.
 
     Raises:
-        SpoofkitError: the folder holds an experiment with other settings or inputs.
+        SpoofkitError: the folder holds an experiment with other settings or inputs, or a damaged record of one.
     """
-    config_path, inputs_path = folder / "config.yaml", folder / "inputs.json"
-    if overwrite:
-        for name in ("config.yaml", "inputs.json", "metrics.jsonl", "train.log", "curve.png"):
-            (folder / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "encoder", "frame_head", "model"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    if config_path.exists() and inputs_path.exists():
-        before = yaml.safe_load(read_text(config_path)) | {"inputs": read_json(inputs_path)}
-        changed = _differences(before, settings | {"inputs": inputs})
-        if changed:
-            raise SpoofkitError(
-                f"{folder}: holds an experiment with other settings ({'; '.join(changed[:3])}); use another "
-                "folder, or pass --overwrite to train anew"
-            )
-        return
-    write_text(config_path, yaml.safe_dump(settings, sort_keys=False), overwrite=True)
-    write_json(inputs_path, inputs, overwrite=True)
+    has_checkpoints, has_products = bool(_checkpoint_folders(folder)), any((folder / p).exists() for p in products)
+    if not (has_checkpoints or has_products):
+        return False  # a run that was refused before its first checkpoint claims nothing
+    try:
+        before = yaml.safe_load(read_text(folder / "config.yaml")) | {"inputs": read_json(folder / "inputs.json")}
+    except (SpoofkitError, yaml.YAMLError, TypeError) as error:
+        raise SpoofkitError(
+            f"{folder}: holds checkpoints without a readable config.yaml and inputs.json; "
+            "pass --overwrite to train anew"
+        ) from error
+    changed = _differences(before, settings | {"inputs": inputs})
+    if changed:
+        raise SpoofkitError(
+            f"{folder}: holds an experiment with other settings ({'; '.join(changed[:3])}); "
+            "use another folder, or pass --overwrite to train anew"
+        )
+    return all((folder / product).is_dir() for product in products)
+
+
+def clear(folder: Path) -> None:
+    """Throw away what an earlier run left: first what a later run could take for its own, its settings last."""
+    for name in ("checkpoints", "encoder", "frame_head", "model"):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    for name in ("metrics.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def record(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
+    """Write what this experiment is: config.yaml and inputs.json."""
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False), overwrite=True)
+    write_json(folder / "inputs.json", inputs, overwrite=True)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{name}: {before} there, {now} now"]
-    keys = [*before, *(key for key in now if key not in before)]
+    # An encoder is known by its hash among the inputs: the same folder under another path is the same encoder.
+    keys = [key for key in dict.fromkeys([*before, *now]) if not (name == "encoder" and key == "name")]
     return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
 
 
@@ -119,9 +136,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def rewind_metrics(folder: Path, n_steps_done: int) -> None:
+def rewind_metrics(folder: Path, n_steps_written: int) -> None:
     """Drop what was written after the checkpoint at which a run is taken up again."""
-    kept = [line for line in read_metrics(folder) if line["step"] <= n_steps_done]
+    kept = [line for line in read_metrics(folder) if line["step"] <= n_steps_written]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept), overwrite=True)
 
 
@@ -130,11 +147,12 @@ def save_checkpoint(
 ) -> None:
     """Write checkpoints/step_NNNNNNN whole, then remove all but the newest few."""
     checkpoints = folder / "checkpoints"
-    with atomic_path(checkpoints / f"step_{state['n_steps_done']:07d}", overwrite=True) as temporary:
-        temporary.mkdir()
+    with atomic_folder(checkpoints / f"step_{state['n_steps_done']:07d}") as temporary:
         _save_tensors(model, temporary / "model.safetensors")
-        with open(temporary / "optimizer.pt", "wb") as handle:
-            torch.save(optimizer.state_dict(), handle)
+        # Bytes written by Python, not by torch or safetensors: a full disk is then an OSError like every other.
+        buffer = io.BytesIO()
+        torch.save(optimizer.state_dict(), buffer)
+        (temporary / "optimizer.pt").write_bytes(buffer.getbuffer())
         write_json(temporary / "state.json", state)
     for old in _checkpoint_folders(folder)[:-N_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
@@ -153,7 +171,7 @@ def load_newest_checkpoint(
         return None
     newest = folders[-1]
     try:
-        model.load_state_dict(load_file(newest / "model.safetensors", device=str(device)), strict=True)
+        model.load_state_dict(load_file(newest / "model.safetensors"), strict=True)
         optimizer.load_state_dict(torch.load(newest / "optimizer.pt", map_location=device, weights_only=True))
         state: dict[str, Any] = read_json(newest / "state.json")
     except SpoofkitError:
@@ -172,13 +190,21 @@ def save_best(folder: Path, model: torch.nn.Module) -> None:
         _save_tensors(model, temporary)
 
 
-def load_best(folder: Path, model: torch.nn.Module, device: torch.device) -> None:
-    """Put the weights of the best evaluation back into the model."""
-    model.load_state_dict(load_file(folder / "checkpoints" / "best.safetensors", device=str(device)), strict=True)
+def load_best(folder: Path, model: torch.nn.Module) -> None:
+    """Put the weights of the best evaluation back into the model.
+
+    Raises:
+        SpoofkitError: they are missing or damaged.
+    """
+    path = folder / "checkpoints" / "best.safetensors"
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise SpoofkitError(f"{path}: damaged or missing ({reason}); pass --overwrite to train anew") from error
 
 
 def _save_tensors(model: torch.nn.Module, path: Path) -> None:
-    # Bytes written by Python, not by safetensors itself: a full disk is then an OSError like every other.
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 

@@ -4,6 +4,7 @@ Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch.nn import functional as F
 import spoofkit
 from spoofkit.config import Config
 from spoofkit.data.dataset import Batch, UtteranceDataset
-from spoofkit.data.manifest import read_manifest
+from spoofkit.data.loading import require_usable_length
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer, min_dcf
 from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
-from spoofkit.models.encoder import load_encoder
+from spoofkit.models.encoder import Encoder, load_encoder
 from spoofkit.training import experiment
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
@@ -61,17 +63,18 @@ def finetune(
             "dev_manifest": file_sha256(dev_manifest),
             "encoder": encoder_hash(config.encoder.name),
         }
-        experiment.open_experiment(folder, settings, inputs, overwrite)
-        if (folder / "model").is_dir():
+        if not overwrite and experiment.is_finished(folder, ("model",), settings, inputs):
             return None
+        encoder = load_encoder(config.encoder, config.seed)
         manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
-        for manifest in manifests:
-            if manifest.table["key"].n_unique() < 2:
-                raise SpoofkitError(
-                    f"{manifest.path}: holds {manifest.table['key'][0]} utterances only, expected both classes"
-                )
+        _check_utterances(manifests[0], encoder, config.crop_samples)
+        _check_utterances(manifests[1], encoder, None)
         torch.manual_seed(config.seed)
-        detector = Detector(load_encoder(config.encoder, config.seed), config.finetune.head)
+        detector = Detector(encoder, config.finetune.head)
+        # Everything was checked: only now may an older run be thrown away.
+        if overwrite:
+            experiment.clear(folder)
+        experiment.record(folder, settings, inputs)
         is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
 
         def loss(batch: Batch) -> torch.Tensor:
@@ -80,8 +83,11 @@ def finetune(
                 score_B, batch.is_bonafide_B, config.finetune.bonafide_weight, config.finetune.spoof_weight
             )
 
-        def evaluate() -> dict[str, float]:
-            score_N = score_manifest(detector, manifests[1], device, workers=workers, progress="dev").astype("float64")
+        def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
+            scores = score_manifest(
+                detector, manifests[1], device, workers=workers, progress="dev", should_stop=should_stop
+            )
+            score_N = scores.astype("float64")
             bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
             return {CRITERION: 100 * eer(bonafide, spoof).eer, "dev_min_dcf": min_dcf(bonafide, spoof)}
 
@@ -102,11 +108,21 @@ def finetune(
         return result
 
 
+def _check_utterances(manifest: Manifest, encoder: Encoder, crop_samples: int | None) -> None:
+    """Refuse what would only be noticed hours later: a missing class, an utterance the encoder cannot use."""
+    keys = manifest.table["key"]
+    if keys.n_unique() < 2:
+        raise SpoofkitError(f"{manifest.path}: holds {keys[0]} utterances only, expected both classes")
+    for utt_id, n_samples in manifest.lengths().items():
+        if n_samples != UNKNOWN_LENGTH:
+            used = min(n_samples, crop_samples or n_samples)
+            require_usable_length(f"{manifest.path}, {utt_id}", used, encoder.shortest, encoder.longest)
+
+
 def utterance_loss(
     score_B: torch.Tensor, is_bonafide_B: torch.Tensor, bonafide_weight: float, spoof_weight: float
 ) -> torch.Tensor:
-    """Weighted cross-entropy of log-odds scores, divided by the sum of the weights as torch's CrossEntropyLoss "
-    "does."""
+    """Weighted cross-entropy of log-odds scores, divided by the sum of the weights (torch's CrossEntropyLoss)."""
     weight_B = torch.where(is_bonafide_B == 1, bonafide_weight, spoof_weight)
     losses_B = F.binary_cross_entropy_with_logits(score_B.float(), is_bonafide_B, reduction="none")
     return (weight_B * losses_B).sum() / weight_B.sum()

@@ -1,6 +1,6 @@
 """THE training loop, used by post-training and fine-tuning alike.
 
-In this order: learning rate, batch, loss, clip, step, log, evaluate, checkpoint. A run that is interrupted at any
+In this order: learning rate, batch, loss, clip, step, log, checkpoint, evaluate. A run that is interrupted at any
 moment and started again ends with the same weights and metrics as one that was not.
 """
 
@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from spoofkit.config import TrainSettings
-from spoofkit.data.dataset import Batch, Item, TrainingOrder, collate
-from spoofkit.errors import SpoofkitError
-from spoofkit.models.device import training_precision
+from spoofkit.data.dataset import Batch, Item, TrainingOrder
+from spoofkit.data.loading import load_batches
+from spoofkit.data.randomness import torch_seed
+from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.models.device import memory_advice, training_precision
 from spoofkit.training import experiment
 from spoofkit.training.curve import draw_curve
 from spoofkit.training.optim import learning_rate_factor, make_optimizer, set_learning_rate
@@ -36,13 +38,9 @@ class Task:
     items: Dataset[Item]
     n_items: int
     loss: Callable[[Batch], torch.Tensor]
-    evaluate: Callable[[], dict[str, float]]
-    """Figures on the development set; lower `criterion` is better."""
+    evaluate: Callable[[Callable[[], bool]], dict[str, float]]
+    """Figures on the development set; asks now and then whether to stop. Lower `criterion` is better."""
     criterion: str
-
-
-class Interrupted(Exception):
-    """A run was asked to stop, has written a checkpoint, and can go on from there."""
 
 
 def train(
@@ -62,14 +60,15 @@ def train(
         `step` and `figures` of the evaluation whose weights were chosen.
 
     Raises:
-        SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, the disk is full.
-        Interrupted: after SIGINT or SIGTERM.
+        SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, disk or memory is full.
+        Interrupted: after SIGINT or SIGTERM; the step at work is saved.
     """
     model = task.model.to(device).train()
     optimizer = make_optimizer(model.get_submodule("encoder"), model.get_submodule("head"), settings.optim)
     state = experiment.load_newest_checkpoint(folder, model, optimizer, device)
-    state = state or {"n_steps_done": 0, "best_step": 0, "best": {}, "last": {}}
-    experiment.rewind_metrics(folder, state["n_steps_done"])
+    state = state or {"n_steps_done": 0, "pending": None, "best_step": 0, "best": {}, "last": {}}
+    # A checkpoint with a pending line was saved before its step was evaluated.
+    experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
     dtype, reason = training_precision(device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
@@ -78,15 +77,46 @@ def train(
         f"from step {state['n_steps_done']} of {settings.n_steps} on {device}, {reason}; {trained:,} of {total:,} "
         f"parameters trained; {task.n_items:,} items, batches of {settings.batch_size}",
     )
+
+    def evaluate(line: dict[str, Any], should_stop: Callable[[], bool]) -> None:
+        try:
+            figures = task.evaluate(should_stop)
+        except Interrupted:
+            raise Interrupted(
+                f"{folder}: stopped while evaluating step {line['step']}, which is saved; "
+                "the same command goes on from there"
+            ) from None
+        model.train()
+        state["last"] = figures
+        if not state["best"] or figures[task.criterion] < state["best"][task.criterion]:
+            state.update(best=figures, best_step=line["step"])
+            experiment.save_best(folder, model)
+        state["pending"] = None
+        experiment.log(folder, f"step {line['step']}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+        experiment.append_metrics(folder, line | figures)
+        draw_curve(folder, task.criterion)
+
     order = TrainingOrder(task.n_items, settings.batch_size, seed, state["n_steps_done"], settings.n_steps)
-    loader = DataLoader(
-        task.items, batch_sampler=order, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda"
+    encoder: Any = model.get_submodule("encoder")
+    batches = load_batches(
+        task.items,
+        order,
+        workers=workers,
+        shortest=encoder.shortest,
+        longest=encoder.longest,
+        pin=device.type == "cuda",
     )
-    with _stop_signals() as stop, tqdm(total=settings.n_steps, initial=state["n_steps_done"], desc=folder.name) as bar:
-        for step, batch in enumerate(loader, start=state["n_steps_done"]):
+    out_of_memory = memory_advice(
+        "lower batch_size or crop_samples, keep fewer layers (encoder.n_layers), or use a larger GPU"
+    )
+    progress = tqdm(total=settings.n_steps, initial=state["n_steps_done"], desc=folder.name, unit="step")
+    with _stop_signals() as stop, progress as bar, out_of_memory:
+        if state["pending"]:
+            evaluate(state["pending"], stop.is_set)
+        for step, batch in enumerate(batches, start=state["n_steps_done"]):
             factor = learning_rate_factor(step, settings.n_steps, settings.optim)
             set_learning_rate(optimizer, factor)
-            torch.manual_seed((seed << 32) + step)  # dropout is a function of (seed, step)
+            torch.manual_seed(torch_seed(seed, step))  # dropout is a function of (seed, step)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 loss = task.loss(batch.to(device))
             optimizer.zero_grad(set_to_none=True)
@@ -95,32 +125,25 @@ def train(
             _require_finite(folder, step, batch, loss.item(), norm.item())
             optimizer.step()
             done = step + 1
-            line: dict[str, Any] = {"step": done, "loss": loss.item(), "grad_norm": norm.item(), "lr_factor": factor}
-            is_last = done == settings.n_steps
-            is_evaluated = is_last or done % settings.eval_every == 0
-            if is_evaluated:
-                line |= (figures := task.evaluate())
-                model.train()
-                state["last"] = figures
-                if not state["best"] or figures[task.criterion] < state["best"][task.criterion]:
-                    state |= {"best": figures, "best_step": done}
-                    experiment.save_best(folder, model)
-                experiment.log(folder, f"step {done}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-            experiment.append_metrics(folder, line)
-            state["n_steps_done"] = done
+            line = {"step": done, "loss": loss.item(), "grad_norm": norm.item(), "lr_factor": factor}
+            is_evaluated = done == settings.n_steps or done % settings.eval_every == 0
+            state.update(n_steps_done=done, pending=line if is_evaluated else None)
+            if not is_evaluated:
+                experiment.append_metrics(folder, line)
             if is_evaluated or stop.is_set() or done % settings.checkpoint_every == 0:
+                # Before the evaluation, which may take long: a run that is killed in it has lost nothing.
                 experiment.save_checkpoint(folder, model, optimizer, state)
-            if is_evaluated:
-                draw_curve(folder, task.criterion)
-            bar.update()
-            dev = f", dev {state['last'][task.criterion]:.2f}" if state["last"] else ""
-            bar.set_postfix_str(f"loss {loss.item():.3f}{dev}")
-            if stop.is_set() and not is_last:
+            if stop.is_set():
                 raise Interrupted(
                     f"{folder}: stopped after step {done}, which is saved; the same command goes on from there"
                 )
+            if is_evaluated:
+                evaluate(line, stop.is_set)
+            bar.update()
+            dev = f", dev {state['last'][task.criterion]:.2f}" if state["last"] else ""
+            bar.set_postfix_str(f"loss {loss.item():.3f}{dev}")
     if settings.keep == "best":
-        experiment.load_best(folder, model, device)
+        experiment.load_best(folder, model)
         return {"step": state["best_step"], "figures": state["best"]}
     return {"step": state["n_steps_done"], "figures": state["last"]}
 

@@ -4,31 +4,34 @@ Leaves in the experiment's folder, beside what every training leaves: `encoder/`
 `frame_head/`, which localisation needs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spoofkit.config import Config
-from spoofkit.data.dataset import Batch, MixDataset, batches_by_length, collate
+from spoofkit.data.dataset import Batch, MixDataset, batches_by_length
+from spoofkit.data.loading import load_batches, require_usable_length
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import MixList
 from spoofkit.data.mixlist import read_mix_list
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.evaluation.scoring import CPU_BUDGET_SAMPLES, GPU_BUDGET_SAMPLES
-from spoofkit.files import atomic_path, file_sha256
+from spoofkit.evaluation.scoring import batch_budget
+from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
+from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import load_encoder
 from spoofkit.training import experiment
 from spoofkit.training.loop import Task, train
 
 CRITERION = "dev_frame_eer_percent"
+PRODUCTS = ("encoder", "frame_head")
 N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
 
 
@@ -72,36 +75,41 @@ def posttrain(
             "dev_mix": file_sha256(dev_mix),
             "encoder": encoder_hash(config.encoder.name),
         }
-        experiment.open_experiment(folder, settings, inputs, overwrite)
-        if (folder / "encoder").is_dir() and (folder / "frame_head").is_dir():
+        if not overwrite and experiment.is_finished(folder, PRODUCTS, settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
         datasets = []
         for list_path, manifest_path in ((mix, train_manifest), (dev_mix, dev_manifest)):
             manifest = read_manifest(manifest_path)
             mix_list = read_mix_list(list_path, manifest)
-            _check_drawn_with(mix_list, config, list_path)
+            _check_drawn_with(mix_list, config, list_path, manifest_path)
+            for drawn in mix_list.mixes:
+                require_usable_length(
+                    f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest
+                )
             datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target))
         torch.manual_seed(config.seed)
         classifier = FrameClassifier(encoder, config.posttrain.head)
         position_eer = _position_only_eer(*datasets)
+        # Everything was checked: only now may an older run be thrown away.
+        if overwrite:
+            experiment.clear(folder)
+        experiment.record(folder, settings, inputs)
         experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
 
         def loss(batch: Batch) -> torch.Tensor:
             logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
             return frame_loss(logit_BT, batch.targets_BT, is_frame_BT)
 
-        def evaluate() -> dict[str, float]:
-            return evaluate_frames(classifier, datasets[1], device, workers) | {
-                "dev_position_only_eer_percent": 100 * position_eer
-            }
+        def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
+            figures = evaluate_frames(classifier, datasets[1], device, workers, should_stop)
+            return figures | {"dev_position_only_eer_percent": 100 * position_eer}
 
         task = Task(classifier, datasets[0], len(datasets[0]), loss, evaluate, CRITERION)
         result = train(folder, task, config.posttrain, seed=config.seed, device=device, workers=workers)
-        with atomic_path(folder / "encoder", overwrite=True) as temporary:
-            temporary.mkdir()
+        save_frame_head(folder / "frame_head", classifier)
+        with atomic_folder(folder / "encoder") as temporary:
             classifier.encoder.save(temporary)
-        save_frame_head(folder / "frame_head", classifier, overwrite=True)
         return result
 
 
@@ -118,31 +126,41 @@ def frame_loss(logit_BT: torch.Tensor, targets_BT: torch.Tensor, is_frame_BT: to
 
 @torch.inference_mode()
 def evaluate_frames(
-    classifier: FrameClassifier, dataset: MixDataset, device: torch.device, workers: int
+    classifier: FrameClassifier,
+    dataset: MixDataset,
+    device: torch.device,
+    workers: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """Frame EER (official rule, every 20 ms frame a trial) on all frames and away from the splices, and the loss."""
+    """Frame EER (official rule, every frame a trial) on all frames and away from the splices, and the mean loss.
+
+    Away means more than BOUNDARY_FRAMES frames from every splice; the figure is left out where no such frame of one
+    target exists.
+    """
     classifier.eval()
-    budget = GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
-    loader = DataLoader(
+    batches = load_batches(
         dataset,
-        batch_sampler=batches_by_length([mix.crop_samples for mix in dataset.mixes], budget),
-        collate_fn=collate,
-        num_workers=workers,
+        batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(device)),
+        workers=workers,
+        shortest=classifier.encoder.shortest,
+        longest=classifier.encoder.longest,
     )
     logits, targets, is_far = [], [], []
-    for batch in tqdm(loader, desc="held-out mixes", unit="batch", leave=False):
-        batch = batch.to(device)
-        logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
-        logits.append(logit_BT[is_frame_BT].float().cpu().numpy())
-        targets.append(batch.targets_BT[is_frame_BT].cpu().numpy() == 1)
-        is_far.append(batch.is_far_BT[is_frame_BT].cpu().numpy())
+    with plain_fp32():
+        for batch in tqdm(batches, desc="held-out mixes", unit="batch", leave=False):
+            if should_stop():
+                raise Interrupted("stopped while evaluating")
+            batch = batch.to(device)
+            logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
+            logits.append(logit_BT[is_frame_BT].float().cpu().numpy())
+            targets.append(batch.targets_BT[is_frame_BT].cpu().numpy() == 1)
+            is_far.append(batch.is_far_BT[is_frame_BT].cpu().numpy())
     logit_N, target_N, far_N = np.concatenate(logits), np.concatenate(targets), np.concatenate(is_far)
     loss = np.logaddexp(0, np.where(target_N, -logit_N, logit_N)).mean()
-    return {
-        CRITERION: 100 * frame_eer(logit_N, target_N),
-        "dev_frame_eer_away_from_splices_percent": 100 * frame_eer(logit_N[far_N], target_N[far_N]),
-        "dev_frame_loss": float(loss),
-    }
+    figures = {CRITERION: 100 * frame_eer(logit_N, target_N), "dev_frame_loss": float(loss)}
+    if len(np.unique(target_N[far_N])) == 2:
+        figures["dev_frame_eer_away_from_splices_percent"] = 100 * frame_eer(logit_N[far_N], target_N[far_N])
+    return figures
 
 
 def frame_eer(logit_N: np.ndarray, target_N: np.ndarray) -> float:
@@ -168,8 +186,8 @@ def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
     dev_bin_N, dev_target_N = positions_and_targets(dev_set)
     if dev_target_N.all() or not dev_target_N.any():
         raise SpoofkitError(
-            "held-out mix list: all frames have one target, expected both; draw more mixes (mix.n_dev) or another "
-            "pairing"
+            "held-out mix list: all frames have one target, expected both; "
+            "draw more mixes (mix.n_dev) or another pairing"
         )
     return frame_eer(share[dev_bin_N], dev_target_N)
 
@@ -179,7 +197,11 @@ def encoder_hash(name: str) -> str:
     return folder_sha256(Path(name)) if Path(name).is_dir() else name
 
 
-def _check_drawn_with(mix_list: MixList, config: Config, path: Path) -> None:
+def _check_drawn_with(mix_list: MixList, config: Config, path: Path, manifest_path: Path) -> None:
+    if mix_list.made_from["manifest"] != file_sha256(manifest_path):
+        raise SpoofkitError(
+            f"{path}: was drawn from another manifest than {manifest_path}; draw it again with `spoofkit mixlist`"
+        )
     wanted = config.mix.model_dump(mode="json")
     now = {"crop_samples": config.crop_samples, "seed": config.seed} | {name: wanted[name] for name in DRAW_SETTINGS}
     drawn = {k: mix_list.made_from[k] for k in ("crop_samples", "seed")} | mix_list.made_from["mix"]

@@ -1,0 +1,63 @@
+"""Loader processes: the same batches however many there are, and messages that survive the way back from them."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from spoofkit.data.dataset import Batch, collate
+from spoofkit.errors import SpoofkitError
+
+
+def load_batches(
+    dataset: Any, batch_sampler: Any, *, workers: int, shortest: int, longest: int | None = None, pin: bool = False
+) -> Iterator[Batch]:
+    """Read the batches that a sampler names, in its order.
+
+    Args:
+        dataset: Gives an Item for (epoch, index).
+        batch_sampler: Lists of (epoch, index).
+        workers: Loader processes; 0 reads in this one.
+        shortest: Fewest samples that the encoder can use.
+        longest: Most samples that it can place; none: no limit.
+        pin: Pin memory, for copies to a GPU.
+
+    Raises:
+        SpoofkitError: an item cannot be read, or is too short or too long for the encoder.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_ignore_signals,
+    )
+    try:
+        for batch in loader:
+            for utt_id, n_samples in zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True):
+                require_usable_length(utt_id, n_samples, shortest, longest)
+            yield batch
+    except SpoofkitError as error:
+        # torch hands on a worker's error as text: its traceback, and the sentence at the end.
+        raise SpoofkitError(str(error).rstrip().rsplit("SpoofkitError: ", 1)[-1]) from None
+
+
+def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:
+    """Refuse an utterance that an encoder cannot use, by its id."""
+    if n_samples < shortest:
+        raise SpoofkitError(
+            f"{utt_id}: has {n_samples} samples, the encoder needs at least {shortest}; remove it from the list"
+        )
+    if longest is not None and n_samples > longest:
+        raise SpoofkitError(
+            f"{utt_id}: has {n_samples} samples, the encoder can place at most {longest}; "
+            f"remove it from the list, or score only its beginning with --crop first:{longest}"
+        )
+
+
+def _ignore_signals(_: int) -> None:
+    # Ctrl-C and schedulers signal the whole process group; the main process decides when its workers end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
