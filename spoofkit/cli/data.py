@@ -49,9 +49,9 @@ def register(app: typer.Typer) -> None:
 
 
 def prepare(
-    corpus: Annotated[Corpus, typer.Argument(help="Which corpus.")],
+    corpus: Annotated[Corpus, typer.Argument(help="Which corpus: asvspoof5.", metavar="CORPUS")],
     folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
-    out: Annotated[Path, typer.Argument(help="Folder for train.tsv, dev.tsv, eval.tsv.")],
+    out: Annotated[Path, typer.Argument(help="Folder for train.tsv, dev.tsv, eval.tsv.", metavar="OUT")],
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")
     ] = False,
@@ -74,7 +74,7 @@ def prepare(
 
 
 def validate(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests to check.", metavar="MANIFEST...")],
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests to check.", metavar="MANIFEST")],
     read_audio: Annotated[bool, typer.Option("--read-audio", help="Decode every file, not only its header.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 16,
 ) -> None:
@@ -101,8 +101,8 @@ def validate(
 
 @mixlist.command()
 def draw(
-    manifest: Annotated[Path, typer.Argument(help="Utterances to draw from.")],
-    out: Annotated[Path, typer.Argument(help="The mix list.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest to draw from.", metavar="TRAIN.tsv")],
+    out: Annotated[Path, typer.Argument(help="Mix list to write.", metavar="OUT.tsv")],
     config: options.Config = None,
     set_: options.Set = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
@@ -132,9 +132,9 @@ def draw(
 
 @mixlist.command()
 def show(
-    mix_list: Annotated[Path, typer.Argument(help="The mix list.")],
-    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.")],
-    out: Annotated[Path, typer.Argument(help="Picture to write: .png, .pdf or .svg.")],
+    mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(help="Picture to write: .png, .pdf or .svg.", metavar="OUT")],
     mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
     config: options.Config = None,
     set_: options.Set = None,
@@ -170,9 +170,9 @@ def show(
 
 @mixlist.command()
 def render(
-    mix_list: Annotated[Path, typer.Argument(help="The mix list.")],
-    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.")],
-    out: Annotated[Path, typer.Argument(help="Audio to write: .wav or .flac, 16 kHz.")],
+    mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(help="Audio to write: .wav or .flac, 16 kHz.", metavar="OUT")],
     mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
     overwrite: options.Overwrite = False,
 ) -> None:

@@ -18,12 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
     inputs: Annotated[
         list[Path],
         typer.Argument(
             help="A manifest and the score file to write; or audio files and folders, and optionally a score file.",
-            metavar="MANIFEST|AUDIO... [OUT.tsv]",
+            metavar="INPUT... [OUT.tsv]",
         ),
     ],
     crop: Annotated[
@@ -39,7 +39,9 @@ def score(
     A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
     made. Loose audio files are scored to stdout unless a score file is named last.
 
-    Examples: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`, `spoofkit score MODEL call.wav`
+    Example: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`
+
+    Example: `spoofkit score exp/x/finetune/model call.wav other_calls/`
     """
     from spoofkit.evaluation.score_files import score_inputs
 
@@ -50,16 +52,16 @@ def score(
 
 
 def evaluate(
-    scores: Annotated[Path, typer.Argument(help="Score file.")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.")],
-    out: Annotated[Path, typer.Argument(help="Folder for eval.json and report.html.")],
+    scores: Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(help="Folder for eval.json and report.html.", metavar="OUT")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
     """Compute EER, minDCF, actDCF and Cllr, pooled and per attack and codec; write table, JSON and an HTML report.
 
-    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results`
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval`
     """
     from rich.console import Console
 

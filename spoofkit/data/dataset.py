@@ -154,7 +154,8 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         self.first_step, self.n_steps = first_step, n_steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.zeros(0, dtype=int)
+        epoch = -1
+        order: np.ndarray = np.zeros(0, dtype=int)
         for step in range(self.first_step, self.n_steps):
             batch = []
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):

@@ -97,7 +97,7 @@ class _PairChooser:
         self.lengths = table["n_samples"].to_numpy()
         self.is_bonafide = (table["key"] == "bonafide").to_numpy()
         self.members = {True: np.flatnonzero(self.is_bonafide), False: np.flatnonzero(~self.is_bonafide)}
-        self.everyone = np.arange(len(self.ids))
+        self.everyone: np.ndarray = np.arange(len(self.ids))
         needs_both = pairing in ("cross", "bonafide_base")
         if needs_both and not (len(self.members[True]) and len(self.members[False])):
             raise SpoofkitError(
@@ -135,6 +135,7 @@ class _PairChooser:
         base = int(rng.choice(self.everyone))
         if self.pairing == "self":
             return base, base
+        pool: np.ndarray
         if self.pairing == "uniform":
             pool = self.everyone
         elif self.pairing == "same_class":
