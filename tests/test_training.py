@@ -85,6 +85,11 @@ def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> Non
 
 @pytest.mark.slow
 def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[object], tmp_path: Path) -> None:
+    # Dropout, so that the random numbers of every step matter.
+    encoder = load_encoder(load_config(None, TINY).encoder)
+    encoder.network.config.hidden_dropout = encoder.network.config.feat_proj_dropout = 0.2
+    encoder.save(tmp_path / "encoder")
+    mixes = [*mixes, "--set", f"encoder.name={tmp_path / 'encoder'}"]
     run_cli("posttrain", tmp_path / "whole", *mixes)
     killed = tmp_path / "killed"
     for step in (1, 5, 7):  # before the first checkpoint, between two, near the end
