@@ -9,9 +9,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SPOOFKIT_EXTRAS=dev . tools/activate.sh
 
+workers=$(nproc) # asked first: nproc heeds OMP_NUM_THREADS
 # One thread for each pytest worker: more threads than cores make each other slow. Tests never use the network.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1
-workers=$(nproc)
 if ((workers > 8)); then workers=8; fi # each holds torch in memory
 
 failed=()
