@@ -110,6 +110,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(manifest: Ma
     assert a.startswith(b"# seed=1 config=")
 
 
+def test_the_held_out_list_is_drawn_apart_from_the_training_list(manifest: Manifest) -> None:
+    held_out = draw_mixes(config(), manifest, held_out=True).mixes
+    assert len(held_out) == 50
+    assert not {mix.regions for mix in held_out} & {mix.regions for mix in draw_mixes(config(), manifest).mixes}
+
+
 def test_a_mix_does_not_depend_on_how_many_are_drawn(manifest: Manifest) -> None:
     few = draw_mixes(config("mix.n_train=10"), manifest).mixes
     assert few == draw_mixes(config(), manifest).mixes[:10]

@@ -113,7 +113,8 @@ def main() -> None:
         sys.exit(f"compare_seeds: error: {error}")
     print_table(found, arguments.seeds, n_steps(arguments.exp / f"direct_seed{arguments.seeds[0]}"))
     for method in METHODS:
-        print(f"report: {arguments.exp / f'{method}_seed{arguments.seeds[0]}' / 'results' / 'eval' / 'report.html'}")
+        report = arguments.exp / f"{method}_seed{arguments.seeds[0]}" / "results" / "eval" / "report.html"
+        print(f"report: {report.resolve()}")  # the reader may stand in another folder than the recipe
 
 
 if __name__ == "__main__":
