@@ -486,7 +486,7 @@ def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
     # Where packages come from is the business of the user's pip and apt.
     hosts = [
         "pypi" + r"\.org",
-        "pythonhosted" + r"\.",
+        "python" + r"hosted\.",
         "debian" + r"\.org/debian",
         "npmjs" + r"\.",
         "pytorch" + r"\.org/whl",

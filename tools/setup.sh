@@ -135,34 +135,34 @@ make_venv() { # make_venv PYTHON
   "$1" -m venv --without-pip "$venv" && bootstrap_pip
 }
 
-fetch_deb() { # fetch_deb FOLDER PACKAGE: unpacks a Debian package into FOLDER/root without root rights
+fetch_deb() { # fetch_deb FOLDER PACKAGE: unpacks a Debian package into FOLDER/unpacked without root rights
   local own=(-o "Dir::State::Lists=$1/lists" -o "Dir::Cache=$1/cache" -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=)
   mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
   # The machine's package lists may be missing or old; then we keep lists of our own.
   (cd "$1" && apt-get "${own[@]}" -o Dir::State::Lists=/var/lib/apt/lists download "$2") ||
     (cd "$1" && apt-get "${own[@]}" update && apt-get "${own[@]}" download "$2") || return 1
-  dpkg-deb -x "$1/$2"_*.deb "$1/root"
+  dpkg-deb -x "$1/$2"_*.deb "$1/unpacked"
 }
 
 bootstrap_pip() {
-  local work=$venv/bootstrap wheel
-  rm -rf "$work" && mkdir -p "$work" || return 1
+  local scratch=$venv/bootstrap wheel
+  rm -rf "$scratch" && mkdir -p "$scratch" || return 1
   wheel=$(compgen -G '/usr/share/python-wheels/pip-*.whl' | head -n 1)
   if [[ -z $wheel ]]; then
-    fetch_deb "$work" python3-pip-whl || return 1
-    wheel=$(compgen -G "$work/root/usr/share/python-wheels/pip-*.whl" | head -n 1)
+    fetch_deb "$scratch" python3-pip-whl || return 1
+    wheel=$(compgen -G "$scratch/unpacked/usr/share/python-wheels/pip-*.whl" | head -n 1)
   fi
   [[ -n $wheel ]] || { echo "Debian's python3-pip-whl holds no pip wheel"; return 1; }
   local pip=("$venv/bin/python" "$wheel/pip" --disable-pip-version-check --no-input)
   if ! "${pip[@]}" --version; then # pip 22.0 (Ubuntu 22.04) needs all of distutils, which Debian packages apart
-    fetch_deb "$work" python3-distutils || return 1
-    local library; library=$work/root/usr/lib/python$(python_version "$venv/bin/python")
+    fetch_deb "$scratch" python3-distutils || return 1
+    local library; library=$scratch/unpacked/usr/lib/python$(python_version "$venv/bin/python")
     echo '__version__ = ""' >"$library/distutils/__init__.py" # which Debian leaves in the standard library
     PYTHONPATH=$library "${pip[@]}" install --upgrade pip || return 1
   else
     "${pip[@]}" install --no-index --no-deps "$wheel" || return 1
   fi
-  rm -rf "$work"
+  rm -rf "$scratch"
 }
 
 # ---- Installing

@@ -145,7 +145,7 @@ def _split_header(text: str) -> tuple[dict[str, str], str]:
 
 def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
     text = column.replace("-", str(UNKNOWN_LENGTH))
-    numbers = text.cast(pl.Int64, strict=False)
+    numbers = text.cast(pl.Int64, strict=False)  # what is no number becomes null, and is refused by name
     if numbers.null_count():
         wrong = column.filter(numbers.is_null())[0]
         raise SpoofkitError(f"{where}: n_samples is {wrong!r}, expected a whole number of samples or '-'")

@@ -41,6 +41,7 @@ def read_scores(path: Path | str) -> pl.DataFrame:
     # polars reads an empty field as missing, and nothing else: "NA" stays an id.
     table = table.fill_null("").with_row_index("line", offset=2)
     _check_ids(table, path)
+    # What is no number becomes null, and is refused below by name.
     table = table.with_columns(pl.col("text").cast(pl.Float64, strict=False).alias("score"))
     bad = table.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if bad.height:

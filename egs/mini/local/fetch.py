@@ -3,7 +3,7 @@
     cache/apt/         package lists and apt's own cache, while downloading
     cache/debs/        the downloaded *.deb
     cache/debs.json    {wanted: [package, …], files: {file name: SHA-256}}; exists only when all are there
-    cache/root/        the packages unpacked, as under /
+    cache/unpacked/    the packages unpacked, as under /
 
 Nothing is installed and no maintainer script runs. apt verifies what it downloads against the signed lists; the
 hashes recorded here verify the cache again before every use, and a filled cache needs no network.
@@ -203,7 +203,7 @@ def _folder_bytes(folder: Path) -> int:
 
 def _unpack(cache: Path, files: dict[str, str]) -> Path:
     """Unpack the recorded packages once; the stamp is written last, so a half-unpacked folder is done again."""
-    root = cache / "root"
+    root = cache / "unpacked"
     stamp = cache / "root.stamp"
     expected = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == expected and root.is_dir():
