@@ -240,6 +240,25 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_batch(manifests: Path, co
     assert not (tmp_path / "exp/model").exists()
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_weights_of_the_chosen_step_are_handed_on(keep: str, manifests: Path, conf: Path, tmp_path: Path) -> None:
+    changes = [f"finetune.keep={keep}", "finetune.n_steps=8", "finetune.eval_every=1", "finetune.batch_size=8"]
+    sets = [part for change in changes for part in ("--set", change)]
+    run_cli("finetune", tmp_path / "exp", *finetune_options(manifests, conf), *sets)
+    lines = [json.loads(line) for line in (tmp_path / "exp/metrics.jsonl").read_text().splitlines()]
+    errors = [line["dev_eer_percent"] for line in lines]
+    best_step = errors.index(min(errors)) + 1
+    assert best_step < 8, "the miniature is learnt before the last step, or this test tells nothing"
+    kept = json.loads((tmp_path / "exp/model/model.json").read_text())["kept"]
+    assert kept["step"] == (best_step if keep == "best" else 8)
+    head = weights(tmp_path / "exp/model/head.safetensors")
+    best = weights(tmp_path / "exp/checkpoints/best.safetensors")
+    last = weights(tmp_path / "exp/checkpoints/step_0000008/model.safetensors")
+    assert not torch.equal(best["head.classifier.weight"], last["head.classifier.weight"])
+    chosen = best if keep == "best" else last
+    assert torch.equal(head["classifier.weight"], chosen["head.classifier.weight"])
+
+
 def test_a_mix_list_drawn_with_other_settings_is_refused(mixes: list[object], tmp_path: Path) -> None:
     sentence = refusal("posttrain", tmp_path / "exp", *mixes, "--set", "mix.margin_samples=500")
     assert "was drawn with other settings (margin_samples 400 there, 500 now)" in sentence
