@@ -257,9 +257,9 @@ def test_lengths_that_an_encoder_cannot_use_are_refused_by_id(folders: dict[str,
 
     def batches(n_samples: int) -> list[Batch]:
         order = [[(0, 0)]]
-        return list(
-            load_batches(OneItem(n_samples), order, workers=0, shortest=encoder.shortest, longest=encoder.longest)
-        )
+        limits = {"shortest": encoder.shortest, "longest": encoder.longest}
+        with load_batches(OneItem(n_samples), order, workers=0, **limits) as found:
+            return list(found)
 
     for n_samples in (encoder.shortest, 480_000):
         (batch,) = batches(n_samples)

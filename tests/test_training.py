@@ -1,6 +1,7 @@
 """Training: interrupted runs equal uninterrupted ones, nothing is lost, what is wrong stops it in one sentence."""
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -329,6 +330,8 @@ def test_audio_that_cannot_be_read_stops_training_with_its_name(
     options = ["--train", tmp_path / "data/train.tsv", "--dev", tmp_path / "data/dev.tsv", "-c", conf]
     sentence = refusal("finetune", tmp_path / "exp", *options, "--workers", workers, "--set", "finetune.batch_size=16")
     assert sentence.startswith(f"{copy.resolve()}/flac_T/T_0000000011.flac: holds no samples, expected speech")
+    # Loader processes that outlived the error would keep the program from ending.
+    assert not multiprocessing.active_children()
 
 
 def test_an_utterance_too_short_for_the_encoder_is_named_before_training(

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -10,10 +11,11 @@ from spoofkit.data.dataset import Batch, collate
 from spoofkit.errors import SpoofkitError
 
 
+@contextmanager
 def load_batches(
     dataset: Any, batch_sampler: Any, *, workers: int, shortest: int, longest: int | None = None, pin: bool = False
-) -> Iterator[Batch]:
-    """Read the batches that a sampler names, in its order.
+) -> Iterator[Iterator[Batch]]:
+    """Read the batches that a sampler names, in its order, while the `with` block lasts.
 
     Args:
         dataset: Gives an Item for (epoch, index).
@@ -34,14 +36,23 @@ def load_batches(
         pin_memory=pin,
         worker_init_fn=_ignore_signals,
     )
+    iterator: Any = iter(loader)
     try:
-        for batch in loader:
-            for utt_id, n_samples in zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True):
-                require_usable_length(utt_id, n_samples, shortest, longest)
-            yield batch
+        yield _usable(iterator, shortest, longest)
     except SpoofkitError as error:
         # torch hands on a worker's error as text: its traceback, and the sentence at the end.
         raise SpoofkitError(str(error).rstrip().rsplit("SpoofkitError: ", 1)[-1]) from None
+    finally:
+        if workers:
+            # Not left to garbage collection: at exit Python sends its processes SIGTERM, which these ignore, and waits.
+            iterator._shutdown_workers()
+
+
+def _usable(batches: Iterator[Batch], shortest: int, longest: int | None) -> Iterator[Batch]:
+    for batch in batches:
+        for utt_id, n_samples in zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True):
+            require_usable_length(utt_id, n_samples, shortest, longest)
+        yield batch
 
 
 def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:

@@ -55,7 +55,7 @@ def score_manifest(
     lengths = manifest.table["n_samples"].to_list()
     if first_samples is not None:
         lengths = [min(length, first_samples) for length in lengths]
-    batches = load_batches(
+    loading = load_batches(
         UtteranceDataset(manifest, first_samples=first_samples),
         batches_by_length(lengths, batch_budget(device)),
         workers=workers,
@@ -66,12 +66,8 @@ def score_manifest(
     out_of_memory = memory_advice(
         "score only the beginning of long recordings with --crop first:N, or use --device cpu"
     )
-    with (
-        torch.inference_mode(),
-        plain_fp32(),
-        out_of_memory,
-        tqdm(total=len(lengths), desc=progress, unit="utt") as bar,
-    ):
+    bar = tqdm(total=len(lengths), desc=progress, unit="utt")
+    with torch.inference_mode(), plain_fp32(), out_of_memory, bar, loading as batches:
         for batch in batches:
             if should_stop():
                 raise Interrupted("stopped while scoring")

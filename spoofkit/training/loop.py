@@ -98,7 +98,7 @@ def train(
 
     order = TrainingOrder(task.n_items, settings.batch_size, seed, state["n_steps_done"], settings.n_steps)
     encoder: Any = model.get_submodule("encoder")
-    batches = load_batches(
+    loading = load_batches(
         task.items,
         order,
         workers=workers,
@@ -110,7 +110,7 @@ def train(
         "lower batch_size or crop_samples, keep fewer layers (encoder.n_layers), or use a larger GPU"
     )
     progress = tqdm(total=settings.n_steps, initial=state["n_steps_done"], desc=folder.name, unit="step")
-    with _stop_signals() as stop, progress as bar, out_of_memory:
+    with _stop_signals() as stop, progress as bar, out_of_memory, loading as batches:
         if state["pending"]:
             evaluate(state["pending"], stop.is_set)
         for step, batch in enumerate(batches, start=state["n_steps_done"]):

@@ -138,7 +138,7 @@ def evaluate_frames(
     target exists.
     """
     classifier.eval()
-    batches = load_batches(
+    loading = load_batches(
         dataset,
         batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(device)),
         workers=workers,
@@ -146,7 +146,7 @@ def evaluate_frames(
         longest=classifier.encoder.longest,
     )
     logits, targets, is_far = [], [], []
-    with plain_fp32():
+    with plain_fp32(), loading as batches:
         for batch in tqdm(batches, desc="held-out mixes", unit="batch", leave=False):
             if should_stop():
                 raise Interrupted("stopped while evaluating")
