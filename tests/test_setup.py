@@ -116,8 +116,6 @@ def clone(tmp_path: Path) -> Clone:
 def environment() -> ModuleType:
     """tools/environment.py, which is no package module."""
     spec = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
