@@ -19,6 +19,7 @@ from spoofkit.files import read_text
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
 
 
 class Settings(BaseModel):
@@ -27,23 +28,44 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters (LoRA, arXiv:2106.09685) instead of training the encoder's own weights."""
+
+    rank: Count = 8
+    """Inner width of an adapter."""
+    alpha: Positive = 16.0
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before an adapter."""
+    targets: Annotated[list[str], Field(min_length=1)] = ["q_proj", "v_proj"]
+    """Names of the linear layers that get one."""
+
+
 class EncoderSettings(Settings):
-    """The front-end: which network turns a waveform into frames, and how much of it."""
+    """The front-end: which network turns a waveform into frames, how much of it, and what of it is trained."""
 
     name: str = "facebook/wav2vec2-xls-r-300m"
-    """`tiny` (from scratch), a Hugging Face folder, or a hub id such as facebook/wav2vec2-xls-r-300m."""
+    """A hub id, a Hugging Face folder, torchaudio:BUNDLE, or from scratch: tiny, sinc-aasist, sinc-rawnet2."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; none means its main branch."""
     n_layers: Count | None = None
     """Keep only the first so many transformer layers; none keeps all."""
-    freeze_stem: bool = True
-    """Do not train the convolutions below the transformer; must be false for `tiny`, which has nothing to keep."""
+    freeze: Literal["none", "stem", "all"] | Count = "stem"
+    """What is not trained: `stem`, the convolutions; k: the first k layers and all below; `all`; `none` for `tiny`."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters in the transformer layers, and nothing else of the encoder."""
+    gradient_checkpointing: bool = False
+    """Less memory, a third more time: layers are computed again in the backward pass."""
 
     @model_validator(mode="after")
     def _train_random_weights(self) -> "EncoderSettings":
-        if self.name == "tiny" and self.freeze_stem:
+        if self.name == "tiny" and (self.freeze != "none" or self.lora):
             raise ValueError(
-                "freeze_stem: tiny starts from random weights, so its convolutions must be trained: say false"
+                "freeze: tiny starts from random weights, so all of it must be trained: say none, and no lora"
+            )
+        if self.lora and self.freeze != "stem":
+            raise ValueError(
+                f"freeze: lora trains nothing of the encoder but its adapters; leave out freeze: {self.freeze}"
             )
         return self
 
@@ -107,12 +129,31 @@ class OptimSettings(Settings):
     """Peak learning rate of the head."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decay of matrices; biases and normalisations are not decayed."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate for each layer further down, the stem lowest of all; 1: the same for all."""
     warmup_share: Share = 0.1
     """Share of the steps in which the learning rate rises linearly."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Way down to zero after the warm-up."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient."""
+
+
+class LossSettings(Settings):
+    """The output layer and the loss that trains it (spoofkit.models.losses)."""
+
+    kind: Literal["ce", "focal", "am_softmax", "oc_softmax", "p2sgrad"] = "ce"
+    """Cross-entropy, focal (arXiv:1708.02002), AM- and OC-softmax (1801.05599, 2010.13995), P2SGrad (2103.11326)."""
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    """focal: how much easy utterances are turned down."""
+    scale: Positive = 20.0
+    """am_softmax, oc_softmax: scale of the cosines (the OC-softmax paper's value for both)."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.9
+    """am_softmax: margin of the cosines (the OC-softmax paper's value)."""
+    margin_bonafide: Annotated[float, Field(ge=-1, le=1)] = 0.9
+    """oc_softmax: bona fide cosines are pulled above it."""
+    margin_spoof: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    """oc_softmax: spoofed cosines are pushed below it."""
 
 
 class TrainSettings(Settings):
@@ -126,6 +167,8 @@ class TrainSettings(Settings):
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products while training: `auto` takes bf16 where the hardware has it. Scores are always fp32."""
     keep: Literal["best", "last"] = "best"
     """Which weights are handed on: those of the best development EER, or the last step's."""
     optim: OptimSettings = OptimSettings()
@@ -136,17 +179,49 @@ class PosttrainSettings(TrainSettings):
 
     head: Literal["linear", "mlp"] = "linear"
     """The frame classifier: linear, or with one hidden layer."""
+    layers: Literal["last", "weighted", "gated"] | Count = "last"
+    """Which layers it reads: see FinetuneSettings."""
+    loss: LossSettings = LossSettings()
+    """Frame loss."""
+    injected_weight: Positive = 1.0
+    """Weight of frames with target 1 in the loss."""
+    untouched_weight: Positive = 1.0
+    """Weight of frames with target 0."""
+
+    @model_validator(mode="after")
+    def _loss_fits_frames(self) -> "PosttrainSettings":
+        if self.loss.kind == "oc_softmax":
+            raise ValueError(
+                "loss.kind: oc_softmax gathers bona fide utterances around one centre, frames have none; say ce"
+            )
+        return self
 
 
 class FinetuneSettings(TrainSettings):
     """Stage 2: utterance-level detection."""
 
-    head: Literal["mean", "attentive"] = "mean"
-    """Mean pooling, or attentive statistics pooling (arXiv:1803.10963), before the linear classifier."""
+    head: Literal[
+        "mean", "attentive", "lstm", "sls", "mhfa", "aasist", "nes2net", "raw_aasist", "raw_aasist_l", "rawnet2"
+    ] = "mean"
+    """The utterance classifier; see docs/models.md."""
+    layers: Literal["last", "weighted", "gated", "all"] | Count = "last"
+    """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th, those
+    above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
+    loss: LossSettings = LossSettings()
+    """Utterance loss."""
     bonafide_weight: Positive = 0.9
-    """Weight of bona fide utterances in the cross-entropy (ASVspoof habit: 0.9)."""
+    """Weight of bona fide utterances in the loss (ASVspoof habit: 0.9)."""
     spoof_weight: Positive = 0.1
     """Weight of spoofed utterances (ASVspoof habit: 0.1)."""
+
+    @model_validator(mode="after")
+    def _layers_fit_head(self) -> "FinetuneSettings":
+        if (self.layers == "all") != (self.head in HEADS_OF_ALL_LAYERS):
+            raise ValueError(
+                f"layers: {self.layers} does not go with head {self.head}; "
+                f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (say all), the others one or a merge"
+            )
+        return self
 
 
 class Config(Settings):

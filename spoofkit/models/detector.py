@@ -1,62 +1,161 @@
-"""Encoder plus head, and the folder a detector is kept in.
+"""Encoder, merge of layers, head, output layer; and the folder a detector is kept in.
 
 model/
   encoder/             a Hugging Face folder, as post-training writes it
-  head.safetensors     the utterance head
-  model.json           kind of head, resolved settings, what it was trained on
+  head.safetensors     merge, head and output layer
+  model.json           which they are, resolved settings, what it was trained on
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from spoofkit.config import EncoderSettings
+from spoofkit.config import EncoderSettings, LossSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, write_json
-from spoofkit.models.encoder import Encoder, load_encoder
-from spoofkit.models.heads import UTTERANCE_HEADS, FrameHead, UtteranceHead
+from spoofkit.models.encoder import Encoder, LayersWanted
+from spoofkit.models.heads import UTTERANCE_HEADS
+from spoofkit.models.heads.frame import FrameHead
+from spoofkit.models.losses import make_output
+from spoofkit.models.merge import MERGES, make_merge
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.sinc_encoder import SincEncoder
+
+FORMAT = 2
+SCORES = ("log_odds", "bonafide_logit")
+
+
+class Classifier(nn.Module):
+    """What stands on an encoder: a merge of its layers, a head, an output layer."""
+
+    def __init__(self, encoder: Encoder, layers: str | int, head: nn.Module, n_logits: int, loss: LossSettings) -> None:
+        super().__init__()
+        n_hidden = len(encoder.layers) + 1
+        if isinstance(layers, int) and layers >= n_hidden:
+            raise SpoofkitError(
+                f"layers: the encoder has {n_hidden - 1} layers, the output of number {layers} was asked for"
+            )
+        self.wanted: LayersWanted = layers if isinstance(layers, int) or layers == "last" else "all"  # type: ignore[assignment]
+        self.merge = make_merge(layers, n_hidden, encoder.width) if layers in MERGES else None
+        self.head = head
+        self.output = make_output(loss, head.embedding_width, n_logits)  # type: ignore[arg-type]
+
+    def read(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> list[torch.Tensor]:
+        """The hidden states for the head: merged into one, or as they are."""
+        return layers if self.merge is None else [self.merge(layers, is_frame_BT)]
 
 
 class FrameClassifier(nn.Module):
-    """Encoder and frame head: log-odds for every frame."""
+    """Encoder and frame classifier: log-odds for every frame."""
 
-    def __init__(self, encoder: Encoder, kind: str) -> None:
+    def __init__(
+        self, encoder: Encoder, kind: str, layers: str | int = "last", loss: LossSettings | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.kind = kind
-        self.head = FrameHead(encoder.width, kind)
+        self.kind, self.layers, self.loss_settings = kind, layers, loss or LossSettings()
+        self.shortest = encoder.shortest
+        self.head = Classifier(encoder, layers, FrameHead(encoder.width, kind), 1, self.loss_settings)
+        _train_only_what_is_used(encoder, self.head)
+
+    def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the output layer reads, (B, T, E), and is_frame_BT."""
+        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        (hidden_BTD,) = self.head.read(layers, is_frame_BT)
+        return self.head.head(hidden_BTD), is_frame_BT
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """logit_BT and is_frame_BT."""
-        hidden_BTD, is_frame_BT = self.encoder(wave_BS, n_samples_B)
-        return self.head(hidden_BTD), is_frame_BT
+        embedding_BTE, is_frame_BT = self.embed(wave_BS, n_samples_B)
+        return self.head.output(embedding_BTE), is_frame_BT
 
 
 class Detector(nn.Module):
-    """Encoder and utterance head: log-odds of bona fide for every utterance."""
+    """Encoder and utterance classifier: a score for every utterance, higher means more bona fide."""
 
-    def __init__(self, encoder: Encoder, kind: str) -> None:
+    def __init__(
+        self, encoder: Encoder, kind: str, layers: str | int = "last", loss: LossSettings | None = None
+    ) -> None:
         super().__init__()
+        head_class = UTTERANCE_HEADS[kind]
+        if head_class.front_end and not (isinstance(encoder, SincEncoder) and encoder.name == head_class.front_end):
+            raise SpoofkitError(
+                f"head {kind}: works on the front-end {head_class.front_end} only; set encoder.name to it"
+            )
+        if isinstance(encoder, SincEncoder) and encoder.name != head_class.front_end:
+            raise SpoofkitError(
+                f"head {kind}: does not work on the front-end {encoder.name}, which gives a frame a sample"
+            )
         self.encoder = encoder
-        self.kind = kind
-        self.head = UtteranceHead(encoder.width, kind)
+        self.kind, self.layers, self.loss_settings = kind, layers, loss or LossSettings()
+        head = head_class(encoder.width, len(encoder.layers) + 1)
+        self.head = Classifier(encoder, layers, head, head_class.n_logits, self.loss_settings)
+        self.score = "log_odds"
+        self.shortest = max(
+            encoder.shortest, encoder.geometry.shortest + (head_class.shortest_frames - 1) * encoder.geometry.hop
+        )
+        _train_only_what_is_used(encoder, self.head)
+
+    @property
+    def score_meaning(self) -> str:
+        """What the score is, in words."""
+        if self.score == "bonafide_logit":
+            return "logit of bona fide, as the model's authors score"
+        kind = self.loss_settings.kind
+        if kind in ("ce", "focal"):
+            return "log-odds of bona fide"
+        return "cosine to the bona fide centre" + ("" if kind == "oc_softmax" else " less that to the spoof centre")
+
+    def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
+        """What the output layer reads, (B, E)."""
+        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        embedding_BE: torch.Tensor = self.head.head(self.head.read(layers, is_frame_BT), is_frame_BT)
+        return embedding_BE
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (B,): higher means more bona fide."""
-        score_B: torch.Tensor = self.head(*self.encoder(wave_BS, n_samples_B))
+        """Scores, shape (B,)."""
+        embedding_BE = self.embed(wave_BS, n_samples_B)
+        if self.score == "bonafide_logit":  # as the authors of a published model score
+            output: Any = self.head.output
+            logit_B2: torch.Tensor = output.linear(embedding_BE)
+            return logit_B2[:, 1]
+        score_B: torch.Tensor = self.head.output(embedding_BE)
         return score_B
+
+
+def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
+    """Layers above the one that is read have no gradient, so they are not handed to the optimiser."""
+    if isinstance(classifier.wanted, int):
+        for module in encoder.layers[classifier.wanted :]:
+            module.requires_grad_(False)
+        if classifier.wanted < len(encoder.layers):
+            for parameter in encoder.parameters_above_layers():
+                parameter.requires_grad_(False)
 
 
 def save_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> None:
     """Write a model folder, whole or not at all; `record` is kept in model.json."""
     with atomic_folder(folder) as temporary:
-        detector.encoder.save(temporary / "encoder")
-        (temporary / "head.safetensors").write_bytes(save(detector.head.state_dict()))
-        write_json(temporary / "model.json", {"format": 1, "head": detector.kind, **record})
+        write_detector(temporary, detector, record)
+
+
+def write_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> None:
+    """Write the files of a model folder into `folder`."""
+    detector.encoder.save(folder / "encoder")
+    (folder / "head.safetensors").write_bytes(save(detector.head.state_dict()))
+    own = {
+        "format": FORMAT,
+        "head": detector.kind,
+        "layers": detector.layers,
+        "loss": detector.loss_settings.model_dump(mode="json"),
+        "score": detector.score,
+    }
+    write_json(folder / "model.json", own | record)
 
 
 def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
@@ -73,25 +172,39 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             f"{folder}: not a spoofkit model (no model.json); name the folder EXP/model that `spoofkit finetune` wrote"
         )
     record = read_json(folder / "model.json")
-    if not isinstance(record, dict) or record.get("format") != 1 or record.get("head") not in UTTERANCE_HEADS:
+    try:
+        if record["format"] != FORMAT or record["head"] not in UTTERANCE_HEADS or record["score"] not in SCORES:
+            raise ValueError
+        loss = LossSettings.model_validate(record["loss"], strict=True)
+        layers = record["layers"]
+        if not (isinstance(layers, int) or layers in ("last", "all", *MERGES)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise SpoofkitError(
-            f"{folder}/model.json: does not describe a model of this version (format 1, head one of "
+            f"{folder}/model.json: does not describe a model of this version (format {FORMAT}, head one of "
             f"{', '.join(UTTERANCE_HEADS)}); it is damaged or was written by another version of spoofkit"
-        )
+        ) from error
     if not (folder / "encoder").is_dir():
         # Its name must never be looked up on the hub.
         raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a whole model folder; copy it again")
     encoder = load_encoder(EncoderSettings(name=str(folder / "encoder")))
-    detector = Detector(encoder, record["head"])
+    detector = Detector(encoder, record["head"], layers, loss)
+    detector.score = record["score"]
     load_head(folder / "head.safetensors", detector.head)
     return detector.eval(), record
 
 
 def save_frame_head(folder: Path, classifier: FrameClassifier) -> None:
-    """Keep the frame head beside the encoder it was trained with: localisation needs it."""
+    """Keep the frame classifier beside the encoder it was trained with: localisation needs it."""
     with atomic_folder(folder) as temporary:
         (temporary / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
-        write_json(temporary / "head.json", {"format": 1, "head": classifier.kind})
+        own = {
+            "format": FORMAT,
+            "head": classifier.kind,
+            "layers": classifier.layers,
+            "loss": classifier.loss_settings.model_dump(mode="json"),
+        }
+        write_json(temporary / "head.json", own)
 
 
 def load_head(path: Path, head: nn.Module) -> None:

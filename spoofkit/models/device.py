@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -52,10 +53,31 @@ def memory_advice(advice: str) -> Iterator[None]:
         raise
 
 
-def training_precision(device: torch.device) -> tuple[torch.dtype, str]:
-    """The autocast type for training, and the reason in words."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16, "bf16: the GPU supports it"
+def training_precision(device: torch.device, wanted: str) -> tuple[torch.dtype, str]:
+    """The autocast type for training, and the reason in words.
+
+    Args:
+        device: Where to train.
+        wanted: `auto`, `fp32` or `bf16`.
+
+    Raises:
+        SpoofkitError: bf16 is wanted where the hardware has none: emulated, it is some twenty times slower.
+    """
+    has_bf16, words = _has_bf16(device)
+    if wanted == "fp32":
+        return torch.float32, "fp32: the settings say so"
+    if wanted == "bf16" and not has_bf16:
+        raise SpoofkitError(
+            f"precision: bf16 was asked for, but {words}, so it would be far slower than fp32; say auto"
+        )
+    return (torch.bfloat16, f"bf16: {words}") if has_bf16 else (torch.float32, f"fp32: {words}")
+
+
+def _has_bf16(device: torch.device) -> tuple[bool, str]:
     if device.type == "cuda":
-        return torch.float32, "fp32: the GPU has no bf16"
-    return torch.float32, "fp32: on a CPU bf16 is not worth it or far slower"
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return has, "the GPU has it" if has else "the GPU has no bf16"
+    # Intel's tile unit multiplies matrices in bf16. Measured (benchmarks/RESULTS.md); other CPU units were not, so no.
+    cpu = Path("/proc/cpuinfo")
+    has = cpu.is_file() and " amx_bf16 " in cpu.read_text()
+    return has, "the CPU multiplies in it (amx_bf16)" if has else "the CPU has no unit for bf16 products (amx_bf16)"

@@ -1,0 +1,213 @@
+"""Loading an encoder: by hub id, Hugging Face folder, `torchaudio:BUNDLE`, or one of ours from scratch. Strictly.
+
+Every tensor of the network is in the file and every tensor of the file is in the network, except parts that belong to a
+pre-training task or a decoder; all values are finite. Nothing is executed from a file.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spoofkit.config import EncoderSettings
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.lora import add_lora
+from spoofkit.models.mel_encoder import MEL_FAMILIES, W2vBertFrontEnd, WhisperFrontEnd
+from spoofkit.models.provenance import known_provenance, read_provenance
+from spoofkit.models.sinc import SINC_FRONT_ENDS
+from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
+from spoofkit.models.tiny import make_tiny
+from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
+
+FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
+TORCHAUDIO = "torchaudio:"
+# Parts of published checkpoints that belong to their pre-training task or decoder, not to the encoder.
+UNUSED_PREFIXES = (
+    "decoder.",
+    "quantizer.",
+    "project_q.",
+    "project_hid.",
+    "lm_head.",
+    "proj_out.",
+    "final_proj.",
+    "speaker_proj.",
+    "label_embs_concat",
+    "label_embeddings_concat",
+    "masked_spec_embed",
+    "classifier.",
+    "projector.",
+    "layer_weights",
+)
+
+
+def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
+    """Build the encoder that the settings name.
+
+    Args:
+        settings: Which, how much of it, what of it is trained.
+        seed: Initial weights of `tiny`.
+
+    Raises:
+        SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
+    """
+    encoder = _load(settings, seed)
+    _truncate(encoder, settings.n_layers, settings.name)
+    if settings.lora is not None:
+        add_lora(encoder.network, encoder.layers, settings.lora)
+    elif isinstance(settings.freeze, int) and settings.freeze > len(encoder.layers):
+        raise SpoofkitError(
+            f"encoder.freeze: {settings.name} has {len(encoder.layers)} layers, {settings.freeze} were to be frozen"
+        )
+    else:
+        encoder.freeze(settings.freeze)
+    encoder.gradient_checkpointing = settings.gradient_checkpointing
+    return encoder
+
+
+def _load(settings: EncoderSettings, seed: int) -> Encoder:
+    name = settings.name
+    if name in SINC_FRONT_ENDS:
+        return SincEncoder(name)
+    if is_sinc_folder(Path(name)):
+        return load_sinc(Path(name))
+    loaded, provenance = "from scratch", None
+    if name == "tiny":
+        network, feature_extractor = make_tiny(seed)
+    elif name.startswith(TORCHAUDIO):
+        from spoofkit.models.torchaudio_bundle import bundle_provenance, load_bundle
+
+        bundle = name.removeprefix(TORCHAUDIO)
+        network, feature_extractor = load_bundle(bundle)
+        provenance = bundle_provenance(bundle)
+        loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
+    else:
+        network, feature_extractor = _from_pretrained(name, settings.revision)
+        loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
+        provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)
+    kinds: dict[str, type[Encoder]] = {
+        "whisper": WhisperFrontEnd,
+        "wav2vec2-bert": W2vBertFrontEnd,
+        "wavlm": WavLMEncoder,
+    }
+    encoder = kinds.get(network.config.model_type, WaveEncoder)(network, feature_extractor)
+    encoder.loaded, encoder.provenance = loaded, provenance
+    return encoder
+
+
+def _n_tensors(network: nn.Module) -> int:
+    return len(network.state_dict())
+
+
+def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
+    from transformers import logging as messages
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    # A folder that is not there must not be looked up on the hub as if it were an id.
+    is_folder = Path(name).is_dir()
+    if not is_folder and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise SpoofkitError(
+            f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
+            "folder, torchaudio:BUNDLE, or a hub id such as facebook/wav2vec2-xls-r-300m"
+        )
+    messages.disable_progress_bar()  # of reading what is read in a second
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
+    _check_config(name, config, feature_extractor)
+    config.layerdrop = 0.0  # a layer left out at random would leave its gradient out too
+    kind: Any = AutoModel
+    options: dict[str, Any] = {}
+    if config.model_type == "whisper":
+        config.encoder_layerdrop = 0.0
+        kind = WhisperEncoder if "WhisperEncoder" in (config.architectures or []) else WhisperModel
+    if config.model_type != "wavlm":  # its attention is computed in wave_encoder
+        options["attn_implementation"] = "sdpa"
+    try:
+        network, loaded = kind.from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **options,
+        )
+    except Exception as error:  # whatever a damaged or malicious file makes of a parser
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
+    network = network.encoder if kind is WhisperModel else network
+    _check_loading(name, network, loaded)
+    return network, feature_extractor
+
+
+def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
+    if config.model_type not in FAMILIES:
+        raise SpoofkitError(f"{name}: is a {config.model_type!r} model, expected one of {', '.join(FAMILIES)}")
+    if getattr(config, "add_adapter", False):
+        raise SpoofkitError(
+            f"{name}: its config.json has add_adapter, convolutions that merge frames above the encoder, expected a "
+            "model without; take the model it was made from"
+        )
+    if getattr(feature_extractor, "sampling_rate", 16_000) != 16_000:
+        raise SpoofkitError(f"{name}: was made for {feature_extractor.sampling_rate} Hz, expected 16000 Hz")
+    if config.model_type in WAVE_FAMILIES:
+        check_wave_config(name, config)
+
+
+def _not_loadable(name: str, is_folder: bool, error: Exception) -> str:
+    reason = " ".join(str(error).split("\n\n")[0].split())[:200].rstrip(".")
+    if is_folder:
+        return (
+            f"{name}: cannot be loaded as an encoder ({reason}); expected config.json, preprocessor_config.json and "
+            "model.safetensors (or pytorch_model.bin) of one transformers model; copy or convert it again"
+        )
+    from huggingface_hub import constants
+
+    offline = " (HF_HUB_OFFLINE is set, so the network was not asked)" if constants.HF_HUB_OFFLINE else ""
+    return (
+        f"{name}: neither a folder here nor to be had from the Hugging Face hub or its cache "
+        f"{_with_home(constants.HF_HUB_CACHE)}{offline}: {reason}; fetch it where there is network with "
+        f"`hf download {name}`, or copy it to a folder and name that"
+    )
+
+
+def _with_home(folder: str) -> str:
+    home = os.path.expanduser("~")
+    return folder.replace(home, "~", 1) if folder.startswith(home + os.sep) else folder
+
+
+def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> None:
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(UNUSED_PREFIXES))
+    extra = sorted(key for key in loaded["unexpected_keys"] if not key.startswith(UNUSED_PREFIXES))
+    mismatched = sorted(str(item[0]) for item in loaded["mismatched_keys"])
+    n_tensors = _n_tensors(network)
+    for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", mismatched)):
+        if keys:
+            n_fit = n_tensors - len(missing) - len(mismatched)
+            raise SpoofkitError(
+                f"{name}: {len(keys)} tensors are {what} ({n_fit} of {n_tensors} fit), first {', '.join(keys[:5])}; "
+                "the weights do not belong to its config.json"
+            )
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SpoofkitError(f"{name}: tensor {key} holds NaN or infinite values; fetch the weights again")
+
+
+def _truncate(encoder: Encoder, n_layers: int | None, name: str) -> None:
+    if n_layers is None:
+        return
+    layers = encoder.layers
+    if n_layers > len(layers):
+        raise SpoofkitError(f"encoder.n_layers: {name} has {len(layers)} layers, {n_layers} were asked for")
+    del layers[n_layers:]
+    config = encoder.network.config
+    config.num_hidden_layers = n_layers
+    if config.model_type == "whisper":
+        config.encoder_layers = n_layers
