@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import spoofkit
-from spoofkit.cli import data, evaluate, train
+from spoofkit.cli import data, evaluate, models, train
 from spoofkit.errors import Interrupted, SpoofkitError
 
 EXIT_INTERRUPTED = 130
@@ -47,6 +47,7 @@ def options(
 
 
 data.register(app)
+models.register(app)
 train.register(app)
 evaluate.register(app)
 

@@ -1,0 +1,78 @@
+"""Verbs about models: info, convert."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spoofkit.cli import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    app.command()(info)
+    app.command()(convert)
+
+
+def info(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Hub id, encoder folder, torchaudio:BUNDLE, tiny, sinc-aasist, sinc-rawnet2; or a model folder.",
+            metavar="ENCODER_OR_MODEL",
+        ),
+    ],
+    config: options.Config = None,
+    set_: options.Set = None,
+    batch_size: Annotated[int, typer.Option("--batch", min=1, help="Utterances of the training step.")] = 8,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Their length.")] = 4.0,
+    as_json: options.Json = False,
+) -> None:
+    """Say what an encoder or a model is: family, parameters, frames, memory of a training step, licence.
+
+    Settings say what is kept, frozen and trained, and under which head.
+
+    Example: `spoofkit info exp/x/finetune/model`
+
+    Example: `spoofkit info facebook/wav2vec2-xls-r-300m -c conf/xlsr300m.yaml --batch 32`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from spoofkit.config import load_config
+    from spoofkit.models.info import as_lines, describe
+
+    facts = describe(name, load_config(config, set_), batch_size, seconds)
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table.grid(padding=(0, 2))
+    for left, right in as_lines(facts):
+        table.add_row(left, right)
+    Console().print(table, markup=False)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth, .ckpt or .safetensors.", metavar="FILE")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    same_as: Annotated[
+        str | None,
+        typer.Option(help="Hub id of the same encoder, to record its licence and training data.", metavar="HUB_ID"),
+    ] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Convert a published checkpoint into a folder that spoofkit and transformers read.
+
+    Encoders (fairseq's wav2vec 2.0, XLS-R and HuBERT, s3prl's copies of them, WavLM) become a Hugging Face folder for
+    `encoder.name`; detectors (AntiDeepfake, AASIST) a model folder for `score`. What the file is shows by what is in
+    it. Nothing in it is run: files that ask for more than tensors and settings are refused.
+
+    Example: `spoofkit convert xlsr2_300m.pt encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
+
+    Example: `spoofkit convert AASIST.pth models/aasist && spoofkit score models/aasist call.wav`
+    """
+    from spoofkit.convert.run import convert as run
+
+    for line in run(source, out, overwrite=overwrite, same_as=same_as).lines():
+        typer.echo(line)

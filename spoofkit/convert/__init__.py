@@ -1,0 +1,1 @@
+"""Published checkpoints of other formats become folders that spoofkit and transformers read."""

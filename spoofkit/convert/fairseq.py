@@ -1,0 +1,266 @@
+"""fairseq's wav2vec 2.0, XLS-R and HuBERT checkpoints, and Microsoft's WavLM, as transformers networks.
+
+What can stand in such a file: `model` (the tensors) with `cfg` (a nested record, or WavLM's flat one) or `args` (a flat
+one, before 2021); fine-tuned for CTC, the tensors lie under `w2v_encoder.w2v_model.` and the encoder's own settings
+under `w2v_args`; s3prl keeps the same tensors as `model_weight` with `model_cfg` and `task_cfg`. Widths, layers and
+kernels are read off the tensors and compared with the settings; heads, strides and where the layer norms stand cannot
+be seen in tensors, so settings without them are refused.
+
+Names on both sides: fairseq/models/wav2vec/wav2vec2.py, unilm/wavlm/modules.py and transformers' modeling_*.py.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spoofkit.convert.unpickle import plain
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.assemble import assemble
+
+FINE_TUNED = "w2v_encoder.w2v_model."
+MARK = "feature_extractor.conv_layers.0.0.weight"  # the first convolution: every such network has it
+CONV, LAYER, END = r"feature_extractor\.conv_layers\.", r"encoder\.layers\.(\d+)\.", r"\.(weight|bias)"
+# fairseq's name, as a pattern, and transformers' name.
+RENAMES = (
+    (r"mask_emb", r"masked_spec_embed"),
+    (CONV + r"(\d+)\.0" + END, r"feature_extractor.conv_layers.\1.conv.\2"),
+    (CONV + r"0\.2" + END, r"feature_extractor.conv_layers.0.layer_norm.\1"),
+    (CONV + r"(\d+)\.2\.1" + END, r"feature_extractor.conv_layers.\1.layer_norm.\2"),
+    (r"layer_norm" + END, r"feature_projection.layer_norm.\1"),
+    (r"post_extract_proj" + END, r"feature_projection.projection.\1"),
+    (r"encoder\.pos_conv\.0\.bias", r"encoder.pos_conv_embed.conv.bias"),
+    # The weight is stored as magnitude g and direction v; torch's newer weight norm calls them original0, original1.
+    (r"encoder\.pos_conv\.0\.weight_g", r"encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"encoder\.pos_conv\.0\.weight_v", r"encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"encoder\.layer_norm" + END, r"encoder.layer_norm.\1"),
+    (LAYER + r"self_attn\.([qkv]|out)_proj" + END, r"encoder.layers.\1.attention.\2_proj.\3"),
+    (LAYER + r"self_attn_layer_norm" + END, r"encoder.layers.\1.layer_norm.\2"),
+    (LAYER + r"fc1" + END, r"encoder.layers.\1.feed_forward.intermediate_dense.\2"),
+    (LAYER + r"fc2" + END, r"encoder.layers.\1.feed_forward.output_dense.\2"),
+    (LAYER + r"final_layer_norm" + END, r"encoder.layers.\1.final_layer_norm.\2"),
+    # WavLM's gated relative position bias; the first layer's table serves all.
+    (LAYER + r"self_attn\.grep_linear" + END, r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
+    (LAYER + r"self_attn\.grep_a", r"encoder.layers.\1.attention.gru_rel_pos_const"),
+    (LAYER + r"self_attn\.relative_attention_bias\.weight", r"encoder.layers.\1.attention.rel_attn_embed.weight"),
+)
+# What only the pre-training task or the CTC output needs.
+LEFT_OUT = re.compile(r"(quantizer|project_q|final_proj|target_glu)\..+|label_embs_concat")
+CTC_OUTPUT = re.compile(r"w2v_encoder\.proj\.(weight|bias)")
+# Training settings that keep their meaning under another name.
+DROPOUTS = {
+    "dropout": "hidden_dropout", "attention_dropout": "attention_dropout", "activation_dropout": "activation_dropout",
+    "encoder_layerdrop": "layerdrop", "dropout_input": "feat_proj_dropout",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network in transformers' form, and how it came about."""
+
+    family: str
+    network: Any
+    feature_extractor: Any
+    n_tensors: int
+    """Tensors that the file holds for it."""
+    left_out: tuple[str, ...]
+    """Those that belong to its pre-training task or CTC output."""
+
+
+def is_fairseq(top: dict[str, Any]) -> bool:
+    """Whether a checkpoint's top object holds a network of fairseq's or WavLM's kind."""
+    tensors = top.get("model", top.get("model_weight"))
+    return isinstance(tensors, dict) and (MARK in tensors or FINE_TUNED + MARK in tensors)
+
+
+def from_fairseq(top: dict[str, Any], where: Path | str) -> Converted:
+    """Convert a whole checkpoint.
+
+    Args:
+        top: What `load_tensors` returned; `is_fairseq` holds.
+        where: What to call it in messages.
+
+    Raises:
+        SpoofkitError: settings missing or against the tensors, tensors unknown, missing or of another shape.
+    """
+    tensors = top.get("model", top.get("model_weight"))
+    assert isinstance(tensors, dict)
+    settings, do_normalize = _settings(top, where)
+    left_out = []
+    if FINE_TUNED + MARK in tensors:
+        left_out = [name for name in tensors if CTC_OUTPUT.fullmatch(name)]
+        tensors = {name.removeprefix(FINE_TUNED): t for name, t in tensors.items() if name not in left_out}
+    converted = convert_tensors(tensors, settings, do_normalize, where)
+    n_tensors, left_out = converted.n_tensors + len(left_out), [*converted.left_out, *left_out]
+    return Converted(converted.family, converted.network, converted.feature_extractor, n_tensors, tuple(left_out))
+
+
+def convert_tensors(
+    tensors: dict[str, torch.Tensor], settings: dict[str, Any], do_normalize: bool, where: Path | str
+) -> Converted:
+    """Convert tensors under fairseq's bare names, given the settings of fairseq's model.
+
+    Raises:
+        SpoofkitError: as `from_fairseq`.
+    """
+    renamed: dict[str, torch.Tensor] = {}
+    left_out: list[str] = []
+    unknown: list[str] = []
+    for name, tensor in tensors.items():
+        new = _rename(name)
+        if new:
+            renamed[new] = tensor
+        else:
+            (left_out if LEFT_OUT.fullmatch(name) else unknown).append(name)
+    if unknown:
+        raise SpoofkitError(
+            f"{where}: {len(unknown)} tensors are unknown, first {', '.join(unknown[:3])}; expected those of wav2vec "
+            "2.0, XLS-R, HuBERT or WavLM, without adapters or other additions"
+        )
+    is_wavlm = any(name.endswith("self_attn.grep_a") for name in tensors)
+    name = str(settings.get("_name", settings.get("arch", "")))
+    is_hubert = "label_embs_concat" in tensors or name.startswith("hubert")
+    family = "wavlm" if is_wavlm else "hubert" if is_hubert else "wav2vec2"
+    config = _config(tensors, settings, is_wavlm, where)
+    network, feature_extractor = assemble(family, config, do_normalize, renamed, where)
+    return Converted(family, network, feature_extractor, len(tensors), tuple(left_out))
+
+
+def _rename(name: str) -> str | None:
+    for pattern, new in RENAMES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(new)
+    return None
+
+
+def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], bool]:
+    """The model's settings as fairseq calls them, and whether waveforms are normalised."""
+    records = [plain(top.get(key)) for key in ("cfg", "args")]
+    records.append({"model": plain(top.get("model_cfg")), "task": plain(top.get("task_cfg"))})
+    found: list[dict[str, Any]] = []  # the encoder's own settings come before those of what was put on it
+    for record in records:
+        flat = [inside for inside in (_part(record, "model"), _part(record, "task"), _part(record)) if inside]
+        for inside in flat:
+            encoder = _part(inside, "w2v_args")
+            found += [part for part in (_part(encoder, "model"), _part(encoder, "task"), encoder) if part]
+        found += flat
+    model = next((part for part in found if "encoder_attention_heads" in part), None)
+    if model is None:
+        raise SpoofkitError(
+            f"{where}: says nothing of its network's settings (encoder_attention_heads under cfg, args or model_cfg), "
+            "expected a checkpoint as its authors released it, not the tensors alone"
+        )
+    # Absent, it is false: the default of fairseq's tasks and of WavLM's loader.
+    normalize = next((part["normalize"] for part in found if "normalize" in part), False)
+    return model, bool(normalize)
+
+
+def _part(record: Any, key: str | None = None) -> dict[str, Any]:
+    inside = record.get(key) if key is not None and isinstance(record, dict) else record if key is None else None
+    return inside if isinstance(inside, dict) else {}
+
+
+def _config(
+    tensors: dict[str, torch.Tensor], settings: dict[str, Any], is_wavlm: bool, where: Path | str
+) -> dict[str, Any]:
+    """transformers' settings, from the tensors' shapes and fairseq's settings, which must agree."""
+    try:
+        conv = [tensors[f"feature_extractor.conv_layers.{i}.0.weight"].shape for i in range(_count(tensors, "conv"))]
+        width, width_of_group, kernel = tensors["encoder.pos_conv.0.weight_v"].shape
+        inner = tensors["encoder.layers.0.fc1.weight"].shape[0]
+        seen = {
+            "encoder_layers": _count(tensors, "layers"),
+            "encoder_embed_dim": width,
+            "encoder_ffn_embed_dim": inner,
+            "extractor_mode": "layer_norm" if "feature_extractor.conv_layers.0.2.1.weight" in tensors else "default",
+            "conv_bias": "feature_extractor.conv_layers.0.0.bias" in tensors,
+            "conv_pos": kernel,
+            "conv_pos_groups": width // width_of_group,
+        }
+        if is_wavlm:
+            seen["num_buckets"], seen["encoder_attention_heads"] = tensors[
+                "encoder.layers.0.self_attn.relative_attention_bias.weight"
+            ].shape
+    except (KeyError, ValueError) as error:
+        raise SpoofkitError(
+            f"{where}: tensor {error} is missing or of another shape, expected a whole model"
+        ) from error
+    heads = _require(settings, "encoder_attention_heads", int, where)
+    pre_norm = _require(settings, "layer_norm_first", bool, where)
+    layers = _conv_layers(_require(settings, "conv_feature_layers", str, where), where)
+    for what, said, found in (
+        *((key, settings[key], found) for key, found in seen.items() if key in settings),
+        ("conv_feature_layers", [layer[:2] for layer in layers], [(shape[0], shape[2]) for shape in conv]),
+        ("activation_fn", settings.get("activation_fn", "gelu"), "gelu"),
+    ):
+        if said != found:
+            raise SpoofkitError(f"{where}: its settings say {what} {said}, its tensors {found}; expected both to agree")
+    config = {
+        "hidden_size": width,
+        "num_hidden_layers": seen["encoder_layers"],
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "conv_dim": [layer[0] for layer in layers],
+        "conv_kernel": [layer[1] for layer in layers],
+        "conv_stride": [layer[2] for layer in layers],
+        "conv_bias": seen["conv_bias"],
+        "feat_extract_norm": "group" if seen["extractor_mode"] == "default" else "layer",
+        "do_stable_layer_norm": pre_norm,
+        "num_conv_pos_embeddings": kernel,
+        "num_conv_pos_embedding_groups": seen["conv_pos_groups"],
+        **{new: float(settings[old]) for old, new in DROPOUTS.items() if isinstance(settings.get(old), (int, float))},
+    }
+    if is_wavlm:
+        distance = _require(settings, "max_distance", int, where)
+        config |= {"num_buckets": seen["num_buckets"], "max_bucket_distance": distance}
+    return config
+
+
+def _count(tensors: dict[str, torch.Tensor], what: str) -> int:
+    """Convolutions or transformer layers: one more than the highest number in the names."""
+    pattern = re.compile(r"feature_extractor\.conv_layers\.(\d+)\." if what == "conv" else r"encoder\.layers\.(\d+)\.")
+    return max(int(match[1]) for match in map(pattern.match, tensors) if match) + 1
+
+
+def _require(settings: dict[str, Any], key: str, kind: type, where: Path | str) -> Any:
+    value = settings.get(key)
+    if not isinstance(value, kind):
+        raise SpoofkitError(
+            f"{where}: its settings say {key} {value!r}, expected a value of type {kind.__name__}; it cannot be seen "
+            "in the tensors, so take the checkpoint as its authors released it"
+        )
+    return value
+
+
+def _conv_layers(text: str, where: Path | str) -> list[tuple[int, int, int]]:
+    """fairseq's Python expression for (channels, kernel, stride), such as `[(512, 10, 5)] + [(512, 3, 2)] * 4`."""
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value <= 10_000:
+            return node.value
+        if isinstance(node, ast.Tuple):
+            return tuple(value(inside) for inside in node.elts)
+        if isinstance(node, ast.List):
+            return [value(inside) for inside in node.elts]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return value(node.left) + value(node.right)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            left, right = value(node.left), value(node.right)
+            if isinstance(left, list) and isinstance(right, int) and right <= 100 and len(left) <= 100:
+                return left * right
+        raise ValueError("only lists of numbers, + and *")
+
+    try:
+        layers = value(ast.parse(text, mode="eval").body)
+        if not (isinstance(layers, list) and layers and all(len(layer) == 3 for layer in layers)):
+            raise ValueError("no list of triples")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise SpoofkitError(
+            f"{where}: its setting conv_feature_layers {text[:80]!r} cannot be read ({error}), expected a sum of lists "
+            "of (channels, kernel, stride)"
+        ) from error
+    return [(int(layer[0]), int(layer[1]), int(layer[2])) for layer in layers]

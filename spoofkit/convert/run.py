@@ -1,0 +1,185 @@
+"""The verb `convert`: find out what a file is by what is in it, convert it, write a folder, say what was found."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from spoofkit.convert import aasist
+from spoofkit.convert.antideepfake import from_antideepfake, is_antideepfake
+from spoofkit.convert.fairseq import Converted, from_fairseq, is_fairseq
+from spoofkit.convert.unpickle import check_tensor, load_tensors
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_folder, file_sha256
+from spoofkit.models.detector import Detector, write_detector
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.provenance import ANTI_DEEPFAKE, Provenance, contamination_warning, known_provenance
+from spoofkit.models.sinc_encoder import SincEncoder
+from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
+
+# A safetensors file begins with the length of its JSON header.
+SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
+AASIST = Provenance(
+    "AASIST (github.com/clovaai/aasist)",
+    "MIT",
+    ("ASVspoof 2019 LA",),
+    ("trained on the training partition only (arXiv:2110.01200)",),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `convert` found and wrote."""
+
+    folder: Path
+    kind: str
+    """`encoder` or `model`: what the folder can be used as."""
+    family: str
+    n_layers: int
+    width: int
+    tensors: str
+    """Such as "422 of 422 tensors"."""
+    n_parameters: int
+    provenance: Provenance
+
+    def lines(self) -> list[str]:
+        """For people: one fact a line."""
+        provenance, warning = self.provenance, contamination_warning(self.provenance)
+        return [
+            f"{self.folder}: {self.kind}, {self.family}, {self.n_layers} layers of width {self.width}",
+            f"{self.tensors}, {self.n_parameters:,} parameters",
+            f"licence: {provenance.licence}",
+            f"trained on: {', '.join(provenance.trained_on) or 'unknown'}",
+            *(f"note: {note}" for note in provenance.notes),
+            *([f"warning: {warning}"] if warning else []),
+        ]
+
+
+def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | None = None) -> Summary:
+    """Turn a published checkpoint into an encoder folder or, if it is a whole detector, a model folder.
+
+    Args:
+        source: The file; what it is shows by what it holds, never by its name.
+        out: Folder to write.
+        overwrite: Replace a folder that stands there.
+        same_as: Hub id of the same model, whose licence and training data are recorded; fairseq files tell neither.
+
+    Raises:
+        SpoofkitError: `out` exists, nothing is known of `same_as`, or the file is damaged, unsafe, or none of the
+            kinds that can be converted.
+    """
+    if out.exists() and not overwrite:
+        raise SpoofkitError(f"{out}: exists already; pass --overwrite to replace it, or name another folder")
+    known = known_provenance(same_as) if same_as else None
+    if same_as and known is None:
+        raise SpoofkitError(
+            f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
+        )
+    top = _read(source)
+    tensors = {name: tensor for name, tensor in top.items() if isinstance(tensor, torch.Tensor)}
+    if is_fairseq(top):
+        converted = from_fairseq(top, source)
+        return _write_encoder(out, converted, _provenance(source, converted, known))
+    if same_as:
+        raise SpoofkitError(
+            f"{source}: is no checkpoint of fairseq or WavLM, so --same-as does not apply; leave it out"
+        )
+    if is_antideepfake(tensors):
+        return _write_antideepfake(out, source, tensors)
+    if aasist.is_aasist(tensors):
+        return _write_aasist(out, source, tensors)
+    first = ", ".join(sorted(str(key) for key in top)[:5])
+    raise SpoofkitError(
+        f"{source}: holds {len(top)} entries ({first}), expected a checkpoint of wav2vec 2.0, XLS-R or HuBERT "
+        "(fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
+    )
+
+
+def _read(source: Path) -> dict[str, Any]:
+    """The top object of a pickle checkpoint, or the tensors of a safetensors file."""
+    try:
+        with source.open("rb") as file:
+            is_safetensors = SAFETENSORS.match(file.read(16)) is not None
+        if not is_safetensors:
+            return load_tensors(source)
+        tensors: dict[str, Any] = load_file(source)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise SpoofkitError(f"{source}: cannot be read ({reason}); check the name, or fetch it again") from error
+    for name, tensor in tensors.items():
+        check_tensor(name, tensor, source)
+    return tensors
+
+
+def _provenance(source: Path, converted: Converted, known: Provenance | None) -> Provenance:
+    """What is known of the model, and of which file it is."""
+    untold = "licence and training data are not told by the file; --same-as HUB_ID records those of a common model"
+    provenance = _from_file(known or Provenance(source.name, "unknown", (), (untold,)), source)
+    left_out = (f"left out: {len(converted.left_out)} tensors of its former task",) if converted.left_out else ()
+    return replace(provenance, notes=(*provenance.notes, *left_out))
+
+
+def _encoder(converted: Converted) -> Encoder:
+    kind = WavLMEncoder if converted.family == "wavlm" else WaveEncoder
+    return kind(converted.network, converted.feature_extractor)
+
+
+def _write_encoder(out: Path, converted: Converted, provenance: Provenance) -> Summary:
+    encoder = _encoder(converted)
+    encoder.provenance = provenance
+    with atomic_folder(out) as temporary:
+        encoder.save(temporary)
+    n_tensors = len(converted.network.state_dict())
+    return _summary(out, "encoder", converted.family, encoder, n_tensors, encoder, provenance)
+
+
+def _write_antideepfake(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> Summary:
+    converted, weight_1D, bias_1 = from_antideepfake(tensors, source)
+    encoder = _encoder(converted)
+    encoder.provenance = _from_file(ANTI_DEEPFAKE, source)
+    detector = Detector(encoder, "mean")
+    detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
+    return _write_detector(out, converted.family, detector, len(tensors), encoder.provenance)
+
+
+def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> Summary:
+    kind, head, output = aasist.from_authors(tensors, str(source))
+    encoder = SincEncoder(str(aasist.HEADS[kind].front_end))
+    encoder.provenance = _from_file(AASIST, source)
+    detector = Detector(encoder, kind)
+    state = {f"head.{name}": tensor for name, tensor in head.items()}
+    state |= {f"output.linear.{name}": tensor for name, tensor in output.items()}
+    detector.head.load_state_dict(state)
+    detector.score = "bonafide_logit"  # as their evaluation scores
+    return _write_detector(out, kind, detector, len(tensors), encoder.provenance)
+
+
+def _from_file(provenance: Provenance, source: Path) -> Provenance:
+    note = f"converted from {source.name} (sha256 {file_sha256(source)})"
+    return replace(provenance, notes=(*provenance.notes, note))
+
+
+def _write_detector(out: Path, family: str, detector: Detector, n_tensors: int, provenance: Provenance) -> Summary:
+    record = {"converted_from": provenance.source, "trained_on": list(provenance.trained_on)}
+    with atomic_folder(out) as temporary:
+        write_detector(temporary, detector.eval(), record)
+    return _summary(out, "model", family, detector.encoder, n_tensors, detector, provenance)
+
+
+def _summary(
+    out: Path, kind: str, family: str, encoder: Encoder, n_tensors: int, module: torch.nn.Module, provenance: Provenance
+) -> Summary:
+    return Summary(
+        out,
+        kind,
+        family,
+        len(encoder.layers),
+        encoder.width,
+        f"{n_tensors} of {n_tensors} tensors",  # fewer would have been refused
+        sum(parameter.numel() for parameter in module.parameters()),
+        provenance,
+    )
