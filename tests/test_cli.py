@@ -18,7 +18,7 @@ from spoofkit.files import file_sha256
 ROOT = Path(__file__).parents[1]
 CONF = """
 crop_samples: 16000
-encoder: {name: tiny, freeze_stem: false}
+encoder: {name: tiny, freeze: none}
 mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
 finetune: {n_steps: 6, batch_size: 6, optim: {lr: 1e-3}}
 """

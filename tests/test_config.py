@@ -32,7 +32,7 @@ def problem(text: str, tmp_path: Path) -> str:
             "mix: {pairing: self, offset: aligned}",
             "pairing 'self' with offset 'aligned' would replace samples by themselves",
         ),
-        ("encoder: {name: tiny, freeze_stem: true}", "freeze_stem: tiny starts from random weights"),
+        ("encoder: {name: tiny, freeze: stem}", "freeze: tiny starts from random weights"),
         ("crop_samples: 3200", "regions of at least 1600 samples are more than 45%"),
         ("posttrain: {optim: {lr: .nan}}", "posttrain.optim.lr"),
         ("- a list", "found list, expected settings"),
@@ -44,7 +44,7 @@ def test_wrong_settings_are_refused_by_name(text: str, sentence: str, tmp_path: 
 
 
 def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
-    (tmp_path / "conf.yaml").write_text("encoder: {freeze_stem: false}\nfinetune: {optim: {lr: 1e-7}}")
+    (tmp_path / "conf.yaml").write_text("encoder: {freeze: none}\nfinetune: {optim: {lr: 1e-7}}")
     assert load_config(tmp_path / "conf.yaml").finetune.optim.lr == 1e-7
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path: Path) -> None:
 
 
 def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
-    (tmp_path / "conf.yaml").write_text("encoder: {freeze_stem: false}\nseed: 3")
+    (tmp_path / "conf.yaml").write_text("encoder: {freeze: none}\nseed: 3")
     config = load_config(tmp_path / "conf.yaml", ["seed=4", "finetune.optim.lr=2e-6"])
     assert (config.seed, config.finetune.optim.lr) == (4, 2e-6)
     with pytest.raises(SpoofkitError, match=r"unknown setting optimizer"):

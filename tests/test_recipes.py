@@ -12,7 +12,7 @@ from spoofkit.config import load_config
 
 EGS = Path(__file__).parents[1] / "egs"
 SETTINGS = (
-    "crop_samples=16000 encoder.name=tiny encoder.freeze_stem=false mix.n_train=24 mix.n_dev=12 "
+    "crop_samples=16000 encoder.name=tiny encoder.freeze=none mix.n_train=24 mix.n_dev=12 "
     "mix.min_region_samples=800 mix.margin_samples=400 posttrain.n_steps=2 posttrain.batch_size=3 "
     "finetune.n_steps=4 finetune.batch_size=3 finetune.optim.lr=1e-3"
 )

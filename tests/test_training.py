@@ -18,23 +18,23 @@ import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file
 
-from spoofkit.config import OptimSettings, load_config
+from spoofkit.config import LossSettings, OptimSettings, load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector
-from spoofkit.models.encoder import load_encoder
-from spoofkit.training.finetune import utterance_loss
+from spoofkit.models.losses import make_output
+from spoofkit.models.pretrained import load_encoder
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
 from spoofkit.training.posttrain import frame_eer, frame_loss
 
-TINY = ["encoder.name=tiny", "encoder.freeze_stem=false"]
+TINY = ["encoder.name=tiny", "encoder.freeze=none"]
 SETTINGS = """
 crop_samples: 16000
-encoder: {name: tiny, freeze_stem: false}
+encoder: {name: tiny, freeze: none}
 mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
-posttrain: &short {n_steps: 8, batch_size: 3, eval_every: 4, checkpoint_every: 3, optim: {lr: 1e-3}}
+posttrain: &short {precision: fp32, n_steps: 8, batch_size: 3, eval_every: 4, checkpoint_every: 3, optim: {lr: 1e-3}}
 finetune: *short
 """
 
@@ -255,9 +255,9 @@ def test_the_weights_of_the_chosen_step_are_handed_on(keep: str, manifests: Path
     head = weights(tmp_path / "exp/model/head.safetensors")
     best = weights(tmp_path / "exp/checkpoints/best.safetensors")
     last = weights(tmp_path / "exp/checkpoints/step_0000008/model.safetensors")
-    assert not torch.equal(best["head.classifier.weight"], last["head.classifier.weight"])
+    assert not torch.equal(best["head.output.linear.weight"], last["head.output.linear.weight"])
     chosen = best if keep == "best" else last
-    assert torch.equal(head["classifier.weight"], chosen["head.classifier.weight"])
+    assert torch.equal(head["output.linear.weight"], chosen["head.output.linear.weight"])
 
 
 def test_a_mix_list_drawn_with_other_settings_is_refused(mixes: list[object], tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_an_encoder_is_known_by_its_content_not_by_its_path(manifests: Path, con
 
 def test_an_encoder_from_scratch_with_a_frozen_stem_is_refused(manifests: Path, tmp_path: Path) -> None:
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
-    assert "freeze_stem: tiny starts from random" in refusal("finetune", tmp_path / "e", *sources, "--encoder", "tiny")
+    assert "freeze: tiny starts from random" in refusal("finetune", tmp_path / "e", *sources, "--encoder", "tiny")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -422,20 +422,18 @@ def test_batches_by_length_stay_within_the_budget_and_lose_nothing() -> None:
         assert len(batch) == 1 or max(lengths[index] for _, index in batch) * len(batch) <= 200_000
 
 
-def test_the_weighted_loss_is_torchs_cross_entropy() -> None:
-    score, is_bonafide = torch.randn(9), (torch.arange(9) % 3 == 0).float()
-    two = torch.stack([-score / 2, score / 2], dim=1)  # log-odds as two logits: spoof, bona fide
-    reference = torch.nn.CrossEntropyLoss(weight=torch.tensor([0.1, 0.9]))(two, is_bonafide.long())
-    assert utterance_loss(score, is_bonafide, 0.9, 0.1) == pytest.approx(float(reference), rel=1e-6)
-
-
 def test_padding_frames_do_not_count_in_the_frame_loss() -> None:
-    logit, targets = torch.tensor([[2.0, -1.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    output = make_output(LossSettings(), 1, 1).requires_grad_(False)
+    torch.nn.init.ones_(output.linear.weight)
+    torch.nn.init.zeros_(output.linear.bias)  # so that the embedding is the logit
+    logit, targets = torch.tensor([[[2.0], [-1.0], [9.0]]]), torch.tensor([[1.0, 0.0, 0.0]])
     mask = torch.tensor([[True, True, False]])
-    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))) / 2
-    assert float(frame_loss(logit, targets, mask)) == pytest.approx(expected, rel=1e-6)
+    losses = np.log1p(np.exp(-2.0)), np.log1p(np.exp(-1.0))
+    assert float(frame_loss(output, logit, targets, mask)) == pytest.approx(sum(losses) / 2, rel=1e-6)
+    weighted = (3 * losses[0] + losses[1]) / 4
+    assert float(frame_loss(output, logit, targets, mask, (3.0, 1.0))) == pytest.approx(weighted, rel=1e-6)
     with pytest.raises(ValueError, match="frame targets for"):
-        frame_loss(logit, targets[:, :2], mask)
+        frame_loss(output, logit, targets[:, :2], mask)
 
 
 def test_frame_eer_takes_higher_logits_for_injected_frames() -> None:
@@ -457,12 +455,17 @@ def test_the_learning_rate_warms_up_and_comes_down(schedule: str) -> None:
     )
 
 
-@pytest.mark.parametrize("freeze_stem", [True, False])
-def test_parameter_groups_cover_every_trained_parameter_once(freeze_stem: bool, tmp_path: Path) -> None:
-    load_encoder(load_config(None, ["encoder.name=tiny", "encoder.freeze_stem=false"]).encoder).save(tmp_path / "e")
-    name = f"encoder.name={tmp_path / 'e'}"
+@pytest.fixture
+def plain_encoder(tmp_path: Path) -> str:
+    """An encoder's folder: `tiny`, but not by that name, so that parts of it may be frozen."""
+    load_encoder(load_config(None, TINY).encoder).save(tmp_path / "plain")
+    return f"encoder.name={tmp_path / 'plain'}"
+
+
+@pytest.mark.parametrize("freeze", ["none", "stem", 2, "all"])
+def test_parameter_groups_cover_every_trained_parameter_once(freeze: str | int, plain_encoder: str) -> None:
     detector = Detector(
-        load_encoder(load_config(None, [name, f"encoder.freeze_stem={freeze_stem}"]).encoder), "attentive"
+        load_encoder(load_config(None, [plain_encoder, f"encoder.freeze={freeze}"]).encoder), "attentive"
     )
     optimizer = make_optimizer(detector.encoder, detector.head, OptimSettings())
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -471,10 +474,25 @@ def test_parameter_groups_cover_every_trained_parameter_once(freeze_stem: bool, 
     assert all(p.ndim < 2 for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"])
 
 
+def test_the_learning_rate_falls_layer_by_layer_down_to_the_stem(plain_encoder: str) -> None:
+    detector = Detector(load_encoder(load_config(None, [plain_encoder, "encoder.freeze=none"]).encoder), "mean")
+    network = detector.encoder.network
+    optimizer = make_optimizer(detector.encoder, detector.head, OptimSettings(lr=1e-3, head_lr=0.5, layer_decay=0.5))
+    rate = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+
+    def rates(module: torch.nn.Module) -> set[float]:
+        return {rate[id(p)] for p in module.parameters()}
+
+    assert [rates(layer) for layer in network.encoder.layers] == [{0.25e-3}, {0.5e-3}, {1e-3}]
+    assert rates(network.encoder.layer_norm) == {1e-3}  # above the last layer
+    assert rates(network.feature_extractor) == rates(network.feature_projection) == {0.125e-3}
+    assert rates(detector.head) == {0.5}
+
+
 @pytest.mark.parametrize("head", ["mean", "attentive"])
 def test_a_padded_batch_scores_as_one_by_one(head: str, manifests: Path) -> None:
     torch.manual_seed(0)
-    config = load_config(None, ["encoder.name=tiny", "encoder.freeze_stem=false"])
+    config = load_config(None, ["encoder.name=tiny", "encoder.freeze=none"])
     detector = Detector(load_encoder(config.encoder), head).eval()
     dataset = UtteranceDataset(read_manifest(manifests / "eval.tsv"))
     items = [dataset[0, index] for index in range(8)]

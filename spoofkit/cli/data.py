@@ -149,7 +149,7 @@ def show(
     from spoofkit.data.frames import WAV2VEC2_GEOMETRY
     from spoofkit.data.mixstats import draw_mix
     from spoofkit.files import refuse_existing
-    from spoofkit.models.encoder import load_encoder
+    from spoofkit.models.pretrained import load_encoder
 
     _require_suffix(out, ".png", ".pdf", ".svg")
     refuse_existing(out, overwrite)

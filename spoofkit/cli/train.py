@@ -15,6 +15,11 @@ Experiment = Annotated[
     Path, typer.Argument(help="Experiment folder; a run that stopped goes on from its checkpoint.", metavar="EXP")
 ]
 
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Let torch compile the layers: slow to start, a few percent faster on a CPU."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
@@ -32,6 +37,7 @@ def posttrain(
     set_: options.Set = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    compile_: Compile = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Train an encoder to find injected frames (stage 1); writes EXP/encoder.
@@ -55,6 +61,7 @@ def posttrain(
         device=choose_device(device),
         workers=workers,
         overwrite=overwrite,
+        compile_layers=compile_,
     )
     _tell(exp / "encoder", result)
 
@@ -68,6 +75,7 @@ def finetune(
     set_: options.Set = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    compile_: Compile = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Train a detector on whole utterances (stage 2); writes EXP/model.
@@ -94,6 +102,7 @@ def finetune(
         device=choose_device(device),
         workers=workers,
         overwrite=overwrite,
+        compile_layers=compile_,
     )
     _tell(exp / "model", result)
 

@@ -74,6 +74,8 @@ def evaluate(
     manifest = read_manifest(manifest_path)
     trials = _read_trials(scores_path, manifest)
     result = {**measure(trials, ASVSPOOF5), "partial": manifest.partial, "made_from": made_from}
+    if contamination := (sidecar or {}).get("contamination"):
+        result["warnings"].append(str(contamination))
     if newline_warning := final_newline_warning(scores_path):
         result["warnings"].append(newline_warning)
     result["made_with"] = {

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import HEADER, write_scores
 from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.files import file_sha256, is_up_to_date, read_json, refuse_existing, text_sha256, write_json
-from spoofkit.models.detector import folder_sha256, load_detector
+from spoofkit.models.detector import Detector, folder_sha256, load_detector
 from spoofkit.models.device import choose_device
+from spoofkit.models.provenance import contamination_warning
 
 
 def score_inputs(
@@ -62,7 +64,7 @@ def score_inputs(
         yield from (f"{utt_id}\t{value:.9g}" for utt_id, value in zip(ids, scores, strict=True))
         return
     write_scores(out, ids, scores, overwrite=True)
-    made_by = _record(model, manifest, chosen, record)
+    made_by = _record(model, manifest, chosen, detector, record)
     write_json(out.with_suffix(".json"), made_from | {"scores_sha256": file_sha256(out)} | made_by, overwrite=True)
     yield f"{out}: {len(ids):,} scores, higher = more bona fide"
 
@@ -129,10 +131,15 @@ def _refuse_foreign(sidecar: Path) -> None:
         )
 
 
-def _record(model: Path, manifest: Manifest, device: torch.device, record: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    model: Path, manifest: Manifest, device: torch.device, detector: Detector, record: dict[str, Any]
+) -> dict[str, Any]:
+    provenance = detector.encoder.provenance
     return {
         "polarity": "higher = more bona fide",
-        "score": "log-odds of bona fide, not calibrated",
+        "score": f"{detector.score_meaning}, not calibrated",
+        "provenance": None if provenance is None else asdict(provenance),
+        "contamination": contamination_warning(provenance),
         "model": str(model),
         "manifest": str(manifest.path),
         "partial": manifest.partial,

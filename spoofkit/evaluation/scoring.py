@@ -59,7 +59,7 @@ def score_manifest(
         UtteranceDataset(manifest, first_samples=first_samples),
         batches_by_length(lengths, batch_budget(device)),
         workers=workers,
-        shortest=detector.encoder.shortest,
+        shortest=detector.shortest,
         longest=detector.encoder.longest,
     )
     scores: dict[str, float] = {}

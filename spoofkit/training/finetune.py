@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 import spoofkit
 from spoofkit.config import Config
@@ -21,7 +20,7 @@ from spoofkit.evaluation.metrics import eer, min_dcf
 from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
-from spoofkit.models.encoder import Encoder, load_encoder
+from spoofkit.models.pretrained import load_encoder
 from spoofkit.training import experiment
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
@@ -38,6 +37,7 @@ def finetune(
     device: torch.device,
     workers: int = 0,
     overwrite: bool = False,
+    compile_layers: bool = False,
 ) -> dict[str, Any] | None:
     """Fine-tune the encoder that the settings name and write `folder`/model.
 
@@ -49,6 +49,7 @@ def finetune(
         device: Where to train.
         workers: Loader processes.
         overwrite: Begin anew.
+        compile_layers: Have torch compile the encoder's layers.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -67,10 +68,13 @@ def finetune(
             return None
         encoder = load_encoder(config.encoder, config.seed)
         manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
-        _check_utterances(manifests[0], encoder, config.crop_samples)
-        _check_utterances(manifests[1], encoder, None)
         torch.manual_seed(config.seed)
-        detector = Detector(encoder, config.finetune.head)
+        stage = config.finetune
+        detector = Detector(encoder, stage.head, stage.layers, stage.loss)
+        _check_utterances(manifests[0], detector, config.crop_samples)
+        _check_utterances(manifests[1], detector, None)
+        if compile_layers:
+            encoder.to(device).compile_layers()
         # Everything was checked: only now may an older run be thrown away.
         if overwrite:
             experiment.clear(folder)
@@ -78,10 +82,9 @@ def finetune(
         is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
 
         def loss(batch: Batch) -> torch.Tensor:
-            score_B = detector(batch.wave_BS, batch.n_samples_B)
-            return utterance_loss(
-                score_B, batch.is_bonafide_B, config.finetune.bonafide_weight, config.finetune.spoof_weight
-            )
+            embedding_BE = detector.embed(batch.wave_BS, batch.n_samples_B)
+            weight_B = torch.where(batch.is_bonafide_B == 1, stage.bonafide_weight, stage.spoof_weight)
+            return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weight_B)
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
             scores = score_manifest(
@@ -108,7 +111,7 @@ def finetune(
         return result
 
 
-def _check_utterances(manifest: Manifest, encoder: Encoder, crop_samples: int | None) -> None:
+def _check_utterances(manifest: Manifest, detector: Detector, crop_samples: int | None) -> None:
     """Refuse what would only be noticed hours later: a missing class, an utterance the encoder cannot use."""
     keys = manifest.table["key"]
     if keys.n_unique() < 2:
@@ -116,13 +119,4 @@ def _check_utterances(manifest: Manifest, encoder: Encoder, crop_samples: int | 
     for utt_id, n_samples in manifest.lengths().items():
         if n_samples != UNKNOWN_LENGTH:
             used = min(n_samples, crop_samples or n_samples)
-            require_usable_length(f"{manifest.path}, {utt_id}", used, encoder.shortest, encoder.longest)
-
-
-def utterance_loss(
-    score_B: torch.Tensor, is_bonafide_B: torch.Tensor, bonafide_weight: float, spoof_weight: float
-) -> torch.Tensor:
-    """Weighted cross-entropy of log-odds scores, divided by the sum of the weights (torch's CrossEntropyLoss)."""
-    weight_B = torch.where(is_bonafide_B == 1, bonafide_weight, spoof_weight)
-    losses_B = F.binary_cross_entropy_with_logits(score_B.float(), is_bonafide_B, reduction="none")
-    return (weight_B * losses_B).sum() / weight_B.sum()
+            require_usable_length(f"{manifest.path}, {utt_id}", used, detector.shortest, detector.encoder.longest)

@@ -34,7 +34,7 @@ class Task:
     """What is trained: everything in which the two stages differ."""
 
     model: nn.Module
-    """Has `encoder` and `head`."""
+    """Has `encoder`, `head` and `shortest`."""
     items: Dataset[Item]
     n_items: int
     loss: Callable[[Batch], torch.Tensor]
@@ -64,17 +64,25 @@ def train(
         Interrupted: after SIGINT or SIGTERM; the step at work is saved.
     """
     model = task.model.to(device).train()
-    optimizer = make_optimizer(model.get_submodule("encoder"), model.get_submodule("head"), settings.optim)
+    encoder: Any = model.get_submodule("encoder")
+    optimizer = make_optimizer(encoder, model.get_submodule("head"), settings.optim)
     state = experiment.load_newest_checkpoint(folder, model, optimizer, device)
     state = state or {"n_steps_done": 0, "pending": None, "best_step": 0, "best": {}, "last": {}}
     # A checkpoint with a pending line was saved before its step was evaluated.
     experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
-    dtype, reason = training_precision(device)
+    dtype, reason = training_precision(device, settings.precision)
+    precision = str(dtype).removeprefix("torch.")
+    if state.setdefault("precision", precision) != precision:
+        raise SpoofkitError(
+            f"{folder}: was begun in {state['precision']}, here it would go on in {precision} ({reason}); set "
+            "precision to fp32 or bf16 and begin anew with --overwrite, or go on where it was begun"
+        )
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     experiment.log(
         folder,
-        f"from step {state['n_steps_done']} of {settings.n_steps} on {device}, {reason}; {trained:,} of {total:,} "
+        f"from step {state['n_steps_done']} of {settings.n_steps} on {device}, {reason}; encoder: {encoder.loaded}; "
+        f"{trained:,} of {total:,} "
         f"parameters trained; {task.n_items:,} items, batches of {settings.batch_size}",
     )
 
@@ -97,17 +105,17 @@ def train(
         draw_curve(folder, task.criterion)
 
     order = TrainingOrder(task.n_items, settings.batch_size, seed, state["n_steps_done"], settings.n_steps)
-    encoder: Any = model.get_submodule("encoder")
     loading = load_batches(
         task.items,
         order,
         workers=workers,
-        shortest=encoder.shortest,
+        shortest=int(model.shortest),  # type: ignore[arg-type]
         longest=encoder.longest,
         pin=device.type == "cuda",
     )
     out_of_memory = memory_advice(
-        "lower batch_size or crop_samples, keep fewer layers (encoder.n_layers), or use a larger GPU"
+        "lower batch_size or crop_samples, set encoder.gradient_checkpointing, keep fewer layers (encoder.n_layers), "
+        "or use a larger GPU"
     )
     progress = tqdm(total=settings.n_steps, initial=state["n_steps_done"], desc=folder.name, unit="step")
     with _stop_signals() as stop, progress as bar, out_of_memory, loading as batches:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from spoofkit.config import OptimSettings
+from spoofkit.models.encoder import Encoder
 
 
 def learning_rate_factor(step: int, n_steps: int, settings: OptimSettings) -> float:
@@ -22,21 +23,30 @@ def learning_rate_factor(step: int, n_steps: int, settings: OptimSettings) -> fl
     return remaining if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * remaining))
 
 
-def make_optimizer(encoder: nn.Module, head: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
+def make_optimizer(encoder: Encoder, head: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
     """AdamW over all trained parameters of encoder and head; biases and normalisations are not decayed.
 
-    Each group carries its peak rate as `peak_lr`. Fused: three times faster than the plain loop, on CPUs too.
+    The encoder's rate falls by `layer_decay` a layer, from the topmost down to the stem (ELECTRA's layer-wise decay,
+    arXiv:2003.10555, appendix A). Each group carries its peak rate as `peak_lr`. Fused: three times faster than the
+    plain loop, on CPUs too.
     """
-    groups = []
-    for module, peak in ((encoder, settings.lr), (head, settings.head_lr)):
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for decay, members in (
-            (settings.weight_decay, [p for p in trained if p.ndim >= 2]),
-            (0.0, [p for p in trained if p.ndim < 2]),
-        ):
-            if members:
-                groups.append({"params": members, "peak_lr": peak, "lr": peak, "weight_decay": decay})
-    return torch.optim.AdamW(groups, fused=True)
+    depth = encoder.parameter_depths()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in (encoder, head):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                peak = settings.head_lr
+                if module is encoder:
+                    peak = settings.lr * settings.layer_decay ** (len(encoder.layers) - depth[id(parameter)])
+                decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+                groups.setdefault((peak, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "peak_lr": peak, "lr": peak, "weight_decay": decay}
+            for (peak, decay), members in groups.items()
+        ],
+        fused=True,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from spoofkit.config import Config
@@ -26,7 +25,9 @@ from spoofkit.evaluation.scoring import batch_budget
 from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
 from spoofkit.models.device import plain_fp32
-from spoofkit.models.encoder import load_encoder
+from spoofkit.models.losses import Output
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.training import experiment
 from spoofkit.training.loop import Task, train
 
@@ -46,6 +47,7 @@ def posttrain(
     device: torch.device,
     workers: int = 0,
     overwrite: bool = False,
+    compile_layers: bool = False,
 ) -> dict[str, Any] | None:
     """Post-train the encoder that the settings name; see the module's docstring for what is written.
 
@@ -59,6 +61,7 @@ def posttrain(
         device: Where to train.
         workers: Loader processes.
         overwrite: Begin anew.
+        compile_layers: Have torch compile the encoder's layers.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -78,6 +81,11 @@ def posttrain(
         if not overwrite and experiment.is_finished(folder, PRODUCTS, settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
+        if isinstance(encoder, SincEncoder) or config.encoder.freeze == "all":
+            raise SpoofkitError(
+                f"encoder: nothing of {config.encoder.name} would be trained with freeze: {config.encoder.freeze}, "
+                "expected an encoder to post-train; use `spoofkit finetune` directly"
+            )
         datasets = []
         for list_path, manifest_path in ((mix, train_manifest), (dev_mix, dev_manifest)):
             manifest = read_manifest(manifest_path)
@@ -89,8 +97,11 @@ def posttrain(
                 )
             datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target))
         torch.manual_seed(config.seed)
-        classifier = FrameClassifier(encoder, config.posttrain.head)
+        stage = config.posttrain
+        classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
         position_eer = _position_only_eer(*datasets)
+        if compile_layers:
+            encoder.to(device).compile_layers()
         # Everything was checked: only now may an older run be thrown away.
         if overwrite:
             experiment.clear(folder)
@@ -98,8 +109,14 @@ def posttrain(
         experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
 
         def loss(batch: Batch) -> torch.Tensor:
-            logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
-            return frame_loss(logit_BT, batch.targets_BT, is_frame_BT)
+            embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
+            return frame_loss(
+                classifier.head.output,
+                embedding_BTE,
+                batch.targets_BT,
+                is_frame_BT,
+                (stage.injected_weight, stage.untouched_weight),
+            )
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
             figures = evaluate_frames(classifier, datasets[1], device, workers, should_stop)
@@ -113,15 +130,22 @@ def posttrain(
         return result
 
 
-def frame_loss(logit_BT: torch.Tensor, targets_BT: torch.Tensor, is_frame_BT: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross-entropy over the valid frames of a batch.
+def frame_loss(
+    output: Output,
+    embedding_BTE: torch.Tensor,
+    targets_BT: torch.Tensor,
+    is_frame_BT: torch.Tensor,
+    weights: tuple[float, float] = (1.0, 1.0),
+) -> torch.Tensor:
+    """The output layer's loss over the valid frames of a batch; `weights` of frames with target 1 and 0.
 
     Raises:
-        ValueError: targets and logits disagree in their number of frames: a defect, never cropped to fit.
+        ValueError: targets and frames disagree in number: a defect, never cropped to fit.
     """
-    if logit_BT.shape != targets_BT.shape:
-        raise ValueError(f"{tuple(targets_BT.shape)} frame targets for {tuple(logit_BT.shape)} logits")
-    return F.binary_cross_entropy_with_logits(logit_BT.float()[is_frame_BT], targets_BT[is_frame_BT])
+    if embedding_BTE.shape[:2] != targets_BT.shape:
+        raise ValueError(f"{tuple(targets_BT.shape)} frame targets for {tuple(embedding_BTE.shape[:2])} frames")
+    target_N = targets_BT[is_frame_BT]
+    return output.loss(embedding_BTE[is_frame_BT], target_N, torch.where(target_N == 1, *weights))
 
 
 @torch.inference_mode()
