@@ -18,6 +18,22 @@ from spoofkit.data.audio import SAMPLE_RATE
 # Facts and real lists that are not part of the project; tests that use them skip where they are absent.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+# Largest differences between frames that should be equal, by family and kind of comparison; printed at the end of a run
+# without workers: pytest tests/test_encoder.py
+PARITY: dict[str, dict[str, float]] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not PARITY:
+        return
+    kinds = list(dict.fromkeys(kind for row in PARITY.values() for kind in row))
+    terminalreporter.section("largest difference from transformers' own modules, and of a padded batch from each alone")
+    terminalreporter.write_line(f"{'':24s}" + "".join(f"{kind:>18s}" for kind in kinds))
+    for name, row in PARITY.items():
+        cells = "".join(f"{row[kind]:18.1e}" if kind in row else f"{'-':>18s}" for kind in kinds)
+        terminalreporter.write_line(f"{name:24s}{cells}")
+
+
 SETS = {
     "train": ("ASVspoof5.train.tsv", "flac_T", "T", ("A01", "A02"), 16, ("-",)),
     "dev": ("ASVspoof5.dev.track_1.tsv", "flac_D", "D", ("A09", "A10"), 10, ("-",)),

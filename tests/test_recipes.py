@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SHARED
+
 from spoofkit.config import load_config
 
+WHISPER = SHARED / "models/whisper-base-encoder"
 EGS = Path(__file__).parents[1] / "egs"
 SETTINGS = (
     "crop_samples=16000 encoder.name=tiny encoder.freeze=none mix.n_train=24 mix.n_dev=12 "
@@ -67,6 +70,31 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     assert after[exp / "scores/eval.tsv"] > before[exp / "scores/eval.tsv"]
     assert after[exp / "results/eval/report.html"] > before[exp / "results/eval/report.html"]
     assert after[exp / "finetune/model/model.json"] == before[exp / "finetune/model/model.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHISPER.is_dir(), reason="the real Whisper-base encoder is not on this machine")
+def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_recipe(
+    corpus: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    short = "crop_samples=16000 encoder.n_layers=1 mix.n_train=12 mix.n_dev=6 posttrain.n_steps=2 finetune.n_steps=2"
+    options = ["--settings", f"encoder.name={WHISPER} {short}", "--conf", EGS / "mini/conf/whisper_base.yaml"]
+    options += ["--data", tmp_path / "data", "--exp", exp, "--partial", "true", "--device", "cpu", "--workers", 0]
+    run("asvspoof5", "--corpus", corpus, *options)
+    assert "97 of 97 tensors" in (exp / "posttrain/train.log").read_text()
+    assert json.loads((exp / "finetune/model/encoder/config.json").read_text())["encoder_layers"] == 1
+    assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
+
+
+@pytest.mark.slow
+def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    options = ["--settings", "crop_samples=8000 finetune.n_steps=1 finetune.batch_size=3", "--posttrain", "false"]
+    options += ["--data", tmp_path / "data", "--exp", exp, "--partial", "true", "--device", "cpu", "--workers", 0]
+    run("asvspoof5", "--conf", EGS / "asvspoof5/conf/rawnet2.yaml", "--corpus", corpus, *options)
+    assert json.loads((exp / "finetune/model/model.json").read_text())["head"] == "rawnet2"
+    assert (exp / "results/eval/report.html").is_file()
 
 
 @pytest.mark.slow

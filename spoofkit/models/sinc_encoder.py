@@ -62,10 +62,7 @@ class SincEncoder(Encoder):
 def is_sinc_folder(folder: Path) -> bool:
     """Whether `SincEncoder.save` wrote it."""
     config = folder / "config.json"
-    if not config.is_file():
-        return False
-    values = read_json(config)
-    return isinstance(values, dict) and values.get("model_type") == MODEL_TYPE
+    return config.is_file() and f'"{MODEL_TYPE}"' in config.read_text(errors="replace")
 
 
 def load_sinc(folder: Path) -> SincEncoder:

@@ -1,0 +1,351 @@
+"""Whole detectors: every head, merge and loss trains, is kept in a folder and scores the same again; what is no model is
+refused in one sentence; `info` says what there is; where weights come from follows them to the report."""
+
+import json
+import os
+import pickle
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SHARED, refusal, run_cli
+from safetensors.torch import load_file, save_file
+
+from spoofkit.config import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings, load_config
+from spoofkit.errors import SpoofkitError
+from spoofkit.models import device as devices
+from spoofkit.models.detector import Detector, FrameClassifier, load_detector, save_detector
+from spoofkit.models.heads import UTTERANCE_HEADS
+from spoofkit.models.info import training_memory
+from spoofkit.models.losses import make_output
+from spoofkit.models.merge import MERGES
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.provenance import Provenance, read_provenance
+
+TINY = EncoderSettings(name="tiny", freeze="none")
+LOSSES = ("ce", "focal", "am_softmax", "oc_softmax", "p2sgrad")
+SHORT = ["--set", "finetune.n_steps=1", "--set", "finetune.batch_size=3", "--set", "crop_samples=8000"]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """`tiny` as a folder, so that parts of it may be frozen."""
+    load_encoder(TINY).save(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def detector_of(head: str, layers: str | int | None = None, loss: str = "ce") -> Detector:
+    kind = UTTERANCE_HEADS[head]
+    torch.manual_seed(3)
+    encoder = load_encoder(EncoderSettings(name=kind.front_end) if kind.front_end else TINY)
+    return Detector(encoder, head, layers or ("all" if kind.reads_all_layers else "last"), LossSettings(kind=loss))
+
+
+def batch_for(detector: Detector) -> tuple[torch.Tensor, torch.Tensor]:
+    n_samples = torch.tensor([max(9_000, detector.shortest + 400), max(6_000, detector.shortest)])
+    wave = 0.1 * torch.randn(2, int(n_samples.max()), generator=torch.Generator().manual_seed(0))
+    wave[1, n_samples[1] :] = 0
+    return wave, n_samples
+
+
+COMBINATIONS = (
+    [(head, None, "ce") for head in UTTERANCE_HEADS]
+    + [("mean", layers, "ce") for layers in (*MERGES, 0, 2)]
+    + [("attentive", None, loss) for loss in LOSSES[1:]]
+    + [("rawnet2", None, "oc_softmax"), ("sls", None, "p2sgrad")]
+)
+
+
+@pytest.mark.parametrize(("head", "layers", "loss"), COMBINATIONS)
+def test_a_step_of_training_reaches_every_part_and_the_folder_scores_the_same(
+    head: str, layers: str | int | None, loss: str, tmp_path: Path
+) -> None:
+    detector = detector_of(head, layers, loss).train()
+    wave, n_samples = batch_for(detector)
+    embedding = detector.embed(wave, n_samples)
+    detector.head.output.loss(embedding, torch.tensor([1.0, 0.0]), torch.ones(2)).backward()
+    trained = [name for name, p in detector.named_parameters() if p.requires_grad]
+    assert [name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert any(name.startswith("head.output.") for name in trained)
+    torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-3).step()
+    detector.eval()
+    save_detector(tmp_path / "model", detector, {})
+    again, record = load_detector(tmp_path / "model")
+    assert (record["head"], record["layers"], record["loss"]["kind"]) == (head, detector.layers, loss)
+    with torch.inference_mode():
+        assert torch.equal(again(wave, n_samples), detector(wave, n_samples))
+        alone = again(wave[1:, : n_samples[1]], n_samples[1:])
+        assert torch.allclose(detector(wave, n_samples)[1:], alone, atol=2e-5)
+
+
+def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
+    """config.py imports no torch, so its names stand there a second time."""
+    assert set(FinetuneSettings.model_fields["head"].annotation.__args__) == set(UTTERANCE_HEADS)
+    assert set(LossSettings.model_fields["kind"].annotation.__args__) == set(LOSSES)
+    for kind in LOSSES:
+        make_output(LossSettings(kind=kind), 4, 1)
+    for stage, extra in ((FinetuneSettings, {"all"}), (PosttrainSettings, set())):
+        names = stage.model_fields["layers"].annotation.__args__[0].__args__
+        assert set(names) == {"last", *MERGES} | extra
+    for head, kind in UTTERANCE_HEADS.items():
+        layers = "all" if kind.reads_all_layers else "last"
+        assert FinetuneSettings(head=head, layers=layers).head == head
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("finetune: {head: mhfa}", "finetune: layers: last does not go with head mhfa; sls and mhfa read all layers"),
+        ("finetune: {layers: all}", "finetune: layers: all does not go with head mean"),
+        ("finetune: {layers: 0}", "finetune.layers"),
+        ("posttrain: {loss: {kind: oc_softmax}}", "posttrain: loss.kind: oc_softmax gathers bona fide utterances"),
+        ("finetune: {loss: {kind: hinge}}", "finetune.loss.kind: Input should be 'ce', 'focal'"),
+        ("encoder: {name: x/y, freeze: 2, lora: {}}", "encoder: freeze: lora trains nothing of the encoder but"),
+        ("encoder: {freeze: some}", "encoder.freeze"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text(settings)
+    with pytest.raises(SpoofkitError) as caught:
+        load_config(tmp_path / "conf.yaml")
+    assert sentence in str(caught.value)
+
+
+def test_a_head_on_the_wrong_front_end_is_refused() -> None:
+    with pytest.raises(SpoofkitError, match="head rawnet2: works on the front-end sinc-rawnet2 only"):
+        Detector(load_encoder(TINY), "rawnet2")
+    with pytest.raises(SpoofkitError, match="head mean: does not work on the front-end sinc-aasist"):
+        Detector(load_encoder(EncoderSettings(name="sinc-aasist")), "mean")
+    with pytest.raises(SpoofkitError, match="head raw_aasist_l: works on the front-end sinc-aasist only"):
+        Detector(load_encoder(EncoderSettings(name="sinc-rawnet2")), "raw_aasist_l")
+
+
+@pytest.mark.parametrize("loss", ["ce", "focal", "am_softmax", "p2sgrad"])
+@pytest.mark.parametrize("layers", ["weighted", 2])
+def test_frames_are_classified_from_any_layer_with_any_loss(layers: str | int, loss: str) -> None:
+    classifier = FrameClassifier(load_encoder(TINY), "mlp", layers, LossSettings(kind=loss))
+    wave, n_samples = torch.randn(2, 9_000), torch.tensor([9_000, 6_000])
+    logit, is_frame = classifier(wave, n_samples)
+    assert logit.shape == is_frame.shape == (2, 27)
+    embedding, _ = classifier.embed(wave, n_samples)
+    classifier.head.output.loss(
+        embedding[is_frame], (logit[is_frame] > 0).float(), torch.ones(int(is_frame.sum()))
+    ).backward()
+    assert all(p.grad is not None for p in classifier.parameters() if p.requires_grad)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raw_aasist_l", "rawnet2"])
+def test_a_raw_waveform_baseline_goes_from_its_settings_to_an_evaluation(
+    name: str, manifests: Path, tmp_path: Path
+) -> None:
+    front_end = UTTERANCE_HEADS[name].front_end
+    settings = ["--set", f"encoder.name={front_end}", "--set", f"finetune.head={name}", *SHORT]
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    run_cli("finetune", tmp_path / "exp", *sources, *settings)
+    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", tmp_path / "eval.tsv")
+    run_cli("evaluate", tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results")
+    assert json.loads((tmp_path / "results/eval.json").read_text())["n_trials"] == 12
+    mixes = ["--mix", tmp_path / "no.tsv", "--dev-mix", tmp_path / "no.tsv"]
+    for path in mixes[1::2]:
+        path.write_text("")
+    sentence = refusal("posttrain", tmp_path / "post", *sources, *settings, *mixes)
+    assert "expected an encoder to post-train; use `spoofkit finetune` directly" in sentence
+
+
+def test_where_weights_come_from_follows_them_to_the_report(plain: Path, manifests: Path, tmp_path: Path) -> None:
+    seen = Provenance("lab/seen-it-all", "CC BY-NC 4.0", ("ASVspoof 5",), (), ("ASVspoof 5",))
+    encoder = load_encoder(EncoderSettings(name=str(plain)))
+    encoder.provenance = seen
+    encoder.save(tmp_path / "seen")
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", *SHORT]
+    run_cli("finetune", tmp_path / "exp", *sources, "--encoder", tmp_path / "seen")
+    assert read_provenance(tmp_path / "exp/model/encoder") == seen
+    scores, results = tmp_path / "eval.tsv", tmp_path / "results"
+    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", scores)
+    assert json.loads(scores.with_suffix(".json").read_text())["provenance"]["licence"] == "CC BY-NC 4.0"
+    done = run_cli("evaluate", scores, manifests / "eval.tsv", results)
+    sentence = "lab/seen-it-all was trained on ASVspoof 5: results there do not show how it does on unseen data"
+    assert f"warning: {sentence}" in done.stderr
+    assert sentence in json.loads((results / "eval.json").read_text())["warnings"]
+    assert sentence in (results / "report.html").read_text()
+
+
+def test_info_says_what_is_trained_under_the_settings(plain: Path) -> None:
+    def facts(*settings: str) -> dict[str, object]:
+        overrides = [part for setting in settings for part in ("--set", setting)]
+        return json.loads(run_cli("info", plain, "--json", *overrides).stdout)
+
+    whole = facts("encoder.freeze=none")
+    assert (whole["family"], whole["layers"], whole["width"]) == ("wav2vec2", 3, 128)
+    assert whole["encoder_parameters"] == whole["encoder_parameters_trained"] == 706_960
+    assert whole["weights"].split()[0] == whole["weights"].split()[2]
+    assert whole["geometry"]["receptive_field"] == 400
+    stem = sum(p.numel() for module in load_encoder(TINY).stem for p in module.parameters())
+    assert facts()["encoder_parameters_trained"] == 706_960 - stem
+    assert facts("encoder.freeze=all")["encoder_parameters_trained"] == 0
+    assert facts("finetune.head=attentive")["head_parameters"] == 128 * 128 + 257 + 257
+    lora = facts("encoder.lora={rank: 4}")
+    assert lora["encoder_parameters_trained"] == 3 * 2 * 2 * 4 * 128
+    assert (
+        facts("finetune.layers=1")["encoder_parameters_trained"]
+        < facts("encoder.n_layers=2")["encoder_parameters_trained"]
+    )
+
+
+def test_info_of_a_model_reads_its_own_head_and_of_an_encoder_prints_a_table(tmp_path: Path) -> None:
+    save_detector(tmp_path / "model", detector_of("mhfa"), {})
+    lines = run_cli("info", tmp_path / "model").stdout
+    for words in ("mhfa on all layers", "every 320 samples (20 ms)", "log-odds of bona fide", "not known"):
+        assert words in " ".join(lines.split())
+    lines = run_cli("info", "sinc-aasist").stdout
+    assert "raw_aasist on the last layer: 297,866 parameters" in lines
+
+
+def test_memory_grows_with_the_batch_and_shrinks_with_what_is_kept(plain: Path) -> None:
+    def memory(batch_size: int, seconds: float = 2.0, **settings: object) -> dict[str, int]:
+        encoder = load_encoder(EncoderSettings(name=str(plain), **settings))
+        return training_memory(Detector(encoder, "mean"), batch_size, seconds)
+
+    one, four = memory(1), memory(4)
+    assert four["activations"] == 4 * one["activations"]
+    assert four["weights"] == 4 * (706_960 + 129)
+    assert one["optimizer"] == 2 * one["gradients"]
+    assert 1.8 < memory(1, 4.0)["activations"] / one["activations"] < 4.1
+    assert memory(1, gradient_checkpointing=True)["activations"] < 0.7 * one["activations"]
+    assert memory(1, freeze=2)["activations"] < 0.6 * one["activations"]
+
+
+def spoil(folder: Path, how: str, marker: Path) -> None:
+    weights = folder / "model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:20_000])
+    elif how == "NaN":
+        tensors = load_file(weights)
+        next(iter(tensors.values())).view(-1)[0] = float("nan")
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif how == "wrong family":
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"model_type": "wavlm", "architectures": ["WavLMModel"]}
+        (folder / "config.json").write_text(json.dumps(config))
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "adapter":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"add_adapter": True}))
+    elif how == "no JSON":
+        (folder / "config.json").write_text("{")
+    else:
+        weights.unlink()
+
+        class Bomb:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return os.system, (f"touch {marker}",)
+
+        if how == "pickle bomb":
+            torch.save({"encoder.layer_norm.weight": Bomb()}, folder / "pytorch_model.bin")
+        else:
+            (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("truncated", "cannot be loaded as an encoder"),
+        ("NaN", "holds NaN or infinite values"),
+        ("wrong family", "tensors are missing"),
+        ("no weights", "cannot be loaded as an encoder"),
+        ("adapter", "has add_adapter"),
+        ("no JSON", "cannot be loaded as an encoder"),
+        ("pickle bomb", "cannot be loaded as an encoder"),
+        ("bare pickle bomb", "cannot be loaded as an encoder"),
+    ],
+)
+def test_a_damaged_or_malicious_folder_is_refused_in_one_sentence(
+    how: str, sentence: str, plain: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "spoilt"))
+    spoil(folder, how, tmp_path / "marker")
+    said = refusal("info", folder)
+    assert said.startswith(f"{folder}: ")
+    assert sentence in said
+    assert not (tmp_path / "marker").exists()
+
+
+def test_training_in_bf16_needs_hardware_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert devices.training_precision(cpu, "fp32")[0] is torch.float32
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (False, "the CPU has no unit for it"))
+    assert devices.training_precision(cpu, "auto") == (torch.float32, "fp32: the CPU has no unit for it")
+    with pytest.raises(SpoofkitError, match="bf16 was asked for, but the CPU has no unit"):
+        devices.training_precision(cpu, "bf16")
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (True, "it has"))
+    assert devices.training_precision(cpu, "auto")[0] is torch.bfloat16
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(
+    plain: Path, manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (False, "not here"))
+    run_cli("finetune", tmp_path / "exp", *sources)
+    shutil.rmtree(tmp_path / "exp/model")  # as if killed before it was written
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (True, "here"))
+    assert "was begun in float32, here it would go on in bfloat16" in refusal("finetune", tmp_path / "exp", *sources)
+
+
+def test_training_in_bf16_leaves_finite_fp32_weights(
+    plain: Path, manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (True, "for this test"))
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
+    run_cli("finetune", tmp_path / "exp", *sources, "--set", "finetune.precision=bf16")
+    assert "bf16: for this test" in (tmp_path / "exp/train.log").read_text()
+    tensors = load_file(tmp_path / "exp/model/encoder/model.safetensors")
+    assert all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values())
+
+
+def test_lora_goes_through_both_stages_and_is_merged(plain: Path, manifests: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
+    options = [
+        "--set",
+        "encoder.lora={rank: 2}",
+        "--set",
+        "finetune.optim.lr=0.05",
+        "--set",
+        "finetune.optim.warmup_share=0",
+    ]
+    run_cli("finetune", tmp_path / "exp", *sources, *options)
+    before = load_file(plain / "model.safetensors")
+    after = load_file(tmp_path / "exp/model/encoder/model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    # One step moves B alone, which starts at zero, so A x B is not zero any more.
+    assert changed == {f"encoder.layers.{i}.attention.{p}_proj.weight" for i in range(3) for p in "qv"}
+    assert load_detector(tmp_path / "exp/model")[0].encoder.network.state_dict().keys() == before.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its older compiler
+def test_compiled_layers_give_the_same_frames(plain: Path) -> None:
+    if not shutil.which("g++") or not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        pytest.skip("torch.compile needs g++ and Python's headers")
+    encoder = load_encoder(EncoderSettings(name=str(plain))).eval()
+    wave, n_samples = torch.randn(2, 9_000), torch.tensor([9_000, 6_000])
+    with torch.no_grad():
+        (expected,), is_frame = encoder(wave, n_samples)
+        encoder.compile_layers()
+        (compiled,), _ = encoder(wave, n_samples)
+    assert torch.allclose(compiled[is_frame], expected[is_frame], atol=1e-5)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published AASIST weights are not on this machine")
+def test_a_published_detector_scores_after_one_command(tmp_path: Path, corpus: Path) -> None:
+    run_cli("convert", SHARED / "models/aasist/AASIST-L.pth", tmp_path / "aasist")
+    audio = sorted(corpus.rglob("*.flac"))[:2]
+    lines = run_cli("score", tmp_path / "aasist", *audio).stdout.splitlines()
+    assert lines[0] == "filename\tcm-score"
+    assert len(lines) == 3
