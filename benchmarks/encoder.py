@@ -210,10 +210,10 @@ def pad(waves: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, 
 
 
 def gemm_peak(device: torch.device) -> float:
-    """FLOP/s of the best of ten fp32 products of the size of a feed-forward layer's."""
+    """FLOP/s of the best of fifty fp32 products of the size of a feed-forward layer's."""
     a, b = torch.randn(1024, 1024, device=device), torch.randn(1024, 4096, device=device)
     times = []
-    for _ in range(10):
+    for _ in range(50):
         synchronise(device)
         start = time.perf_counter()
         a @ b

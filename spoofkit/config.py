@@ -19,6 +19,7 @@ from spoofkit.files import read_text
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+LayerNumber = Annotated[int, Field(ge=0)]
 HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
 
 
@@ -120,6 +121,57 @@ class MixSettings(Settings):
         return self
 
 
+class AugmentSettings(Settings):
+    """Augmentation of training utterances (spoofkit.data.augment); all off by default, as in the paper's recipe.
+
+    In the order in which it happens: speed, reverberation, noise, codec, RawBoost. Shares are of utterances, each drawn
+    for itself.
+    """
+
+    speed: Share = 0.0
+    """Share that is played faster or slower, pitch and all; not for mixes, whose regions would move."""
+    speed_factors: Annotated[list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=1)] = [0.9, 1.1]
+    """By one of these."""
+    reverb: Share = 0.0
+    """Share that is put into a room."""
+    reverb_folder: str | None = None
+    """Folder with room impulse responses, at any depth."""
+    noise: Share = 0.0
+    """Share that gets noise."""
+    noise_folder: str | None = None
+    """Folder with noise, music or babble, such as MUSAN's, at any depth; every file is equally likely."""
+    noise_snr_db: tuple[float, float] = (5.0, 20.0)
+    """Lowest and highest signal-to-noise ratio."""
+    codec: Share = 0.0
+    """Share that goes through a codec."""
+    codecs: Annotated[
+        list[Literal["mulaw", "alaw", "gsm", "amr_nb", "g722", "opus", "mp3", "aac"]], Field(min_length=1)
+    ] = ["mulaw", "alaw", "gsm", "opus", "mp3", "aac"]
+    """Through one of these; telephone codecs at 8 kHz, bit rates at random."""
+    rawboost: Share = 0.0
+    """Share that gets RawBoost (arXiv:2111.04433)."""
+    rawboost_kinds: Annotated[list[Literal["convolutive", "impulsive", "stationary"]], Field(min_length=1)] = [
+        "convolutive",
+        "impulsive",
+    ]
+    """What of it, one after the other; the default is the authors' choice for logical access."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is augmented."""
+        return any((self.speed, self.reverb, self.noise, self.codec, self.rawboost))
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> "AugmentSettings":
+        for name in ("reverb", "noise"):
+            if getattr(self, name) and getattr(self, f"{name}_folder") is None:
+                raise ValueError(f"{name}_folder: is not set, and {name}: {getattr(self, name)} needs sounds from it")
+        low, high = self.noise_snr_db
+        if low > high:
+            raise ValueError(f"noise_snr_db: the first number must not be above the second, found {low:g} and {high:g}")
+        return self
+
+
 class OptimSettings(Settings):
     """AdamW and its learning-rate schedule."""
 
@@ -133,8 +185,10 @@ class OptimSettings(Settings):
     """Factor of the learning rate for each layer further down, the stem lowest of all; 1: the same for all."""
     warmup_share: Share = 0.1
     """Share of the steps in which the learning rate rises linearly."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Way down to zero after the warm-up."""
+    schedule: Literal["linear", "cosine", "exponential", "constant"] = "linear"
+    """Way down after the warm-up: to zero, or by `exponential` to a hundredth of the peak."""
+    head_first_steps: Annotated[int, Field(ge=0)] = 0
+    """In the first so many steps only the head learns; the warm-up is counted from the start all the same."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient."""
 
@@ -155,6 +209,19 @@ class LossSettings(Settings):
     margin_spoof: Annotated[float, Field(ge=-1, le=1)] = 0.2
     """oc_softmax: spoofed cosines are pushed below it."""
 
+    @model_validator(mode="after")
+    def _constants_belong_to_kind(self) -> "LossSettings":
+        used = {
+            "focal": {"gamma"},
+            "am_softmax": {"scale", "margin"},
+            "oc_softmax": {"scale", "margin_bonafide", "margin_spoof"},
+        }
+        for name, field in type(self).model_fields.items():
+            foreign = name != "kind" and name not in used.get(self.kind, set())
+            if foreign and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: has no meaning for kind {self.kind}; leave it out")
+        return self
+
 
 class TrainSettings(Settings):
     """What both trainings have in common."""
@@ -162,7 +229,9 @@ class TrainSettings(Settings):
     n_steps: Count = 1000
     """Optimiser steps."""
     batch_size: Count = 32
-    """Utterances in one optimiser step."""
+    """Utterances in one optimiser step, of all processes together."""
+    accumulate: Count = 1
+    """Parts of such a batch that go through the model one after the other: less memory, the same gradient."""
     eval_every: Count = 500
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
@@ -170,8 +239,24 @@ class TrainSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products while training: `auto` takes bf16 where the hardware has it. Scores are always fp32."""
     keep: Literal["best", "last"] = "best"
-    """Which weights are handed on: those of the best development EER, or the last step's."""
+    """Which weights are handed on: those of the best evaluation, or the last step's."""
+    average_best: Count = 1
+    """With keep: best, the mean of the weights of so many best evaluations."""
+    patience: Count | None = None
+    """Stop after so many evaluations without a better one; none: go through all steps."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Evaluate and hand on an exponential moving average of the weights, such as 0.999; none: not."""
     optim: OptimSettings = OptimSettings()
+
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> "TrainSettings":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate: batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts"
+            )
+        if self.average_best > 1 and self.keep == "last":
+            raise ValueError("average_best: has no meaning with keep: last; say keep: best")
+        return self
 
 
 class PosttrainSettings(TrainSettings):
@@ -179,14 +264,25 @@ class PosttrainSettings(TrainSettings):
 
     head: Literal["linear", "mlp"] = "linear"
     """The frame classifier: linear, or with one hidden layer."""
-    layers: Literal["last", "weighted", "gated"] | Count = "last"
-    """Which layers it reads: see FinetuneSettings."""
+    layers: Literal["last", "weighted", "gated"] | LayerNumber = "last"
+    """Which layers it reads: see FinetuneSettings. Layers above the one that is read stay as they were."""
     loss: LossSettings = LossSettings()
     """Frame loss."""
     injected_weight: Positive = 1.0
     """Weight of frames with target 1 in the loss."""
     untouched_weight: Positive = 1.0
     """Weight of frames with target 0."""
+    augment: AugmentSettings = AugmentSettings()
+    """Augmentation of training mixes; frame targets hold."""
+
+    @model_validator(mode="after")
+    def _regions_stay(self) -> "PosttrainSettings":
+        if self.augment.speed:
+            raise ValueError(
+                f"augment.speed: {self.augment.speed} would move the injected regions of mixes; say 0, "
+                "and set finetune.augment.speed"
+            )
+        return self
 
     @model_validator(mode="after")
     def _loss_fits_frames(self) -> "PosttrainSettings":
@@ -204,15 +300,19 @@ class FinetuneSettings(TrainSettings):
         "mean", "attentive", "lstm", "sls", "mhfa", "aasist", "nes2net", "raw_aasist", "raw_aasist_l", "rawnet2"
     ] = "mean"
     """The utterance classifier; see docs/models.md."""
-    layers: Literal["last", "weighted", "gated", "all"] | Count = "last"
-    """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th, those
-    above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
+    layers: Literal["last", "weighted", "gated", "all"] | LayerNumber = "last"
+    """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th (0: what
+    the first one reads), those above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
     loss: LossSettings = LossSettings()
     """Utterance loss."""
     bonafide_weight: Positive = 0.9
     """Weight of bona fide utterances in the loss (ASVspoof habit: 0.9)."""
     spoof_weight: Positive = 0.1
     """Weight of spoofed utterances (ASVspoof habit: 0.1)."""
+    augment: AugmentSettings = AugmentSettings()
+    """Augmentation of training utterances."""
+    choose_by: Literal["eer", "min_dcf"] = "eer"
+    """Development figure by which the best evaluation is chosen."""
 
     @model_validator(mode="after")
     def _layers_fit_head(self) -> "FinetuneSettings":

@@ -10,4 +10,11 @@ class SpoofkitError(Exception):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop (SIGINT, SIGTERM); what it has done is saved, and the same command goes on from there."""
+    """A run was asked to stop by a signal; what it has done is saved, and the same command goes on from there.
+
+    `exit_code` says by whom: 130 for Ctrl-C, 75 (EX_TEMPFAIL) for a scheduler's SIGTERM or SIGUSR1.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

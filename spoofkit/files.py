@@ -1,9 +1,10 @@
 """Writing files so that a file that exists is complete, and reading small structured ones.
 
-Every output goes to a temporary name in the folder of its final name, is fsynced and then renamed, so an interrupt,
-a kill or a full disk leaves either the old file or the new one, never half of one.
+Every output goes to a temporary name in the folder of its final name, is fsynced and then renamed, and the folder is
+fsynced: an interrupt, a kill, a full disk or a power cut leaves either the old file or the new one, never half of one.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from spoofkit.errors import SpoofkitError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Some network and FUSE file systems cannot sync a folder, and say one of these.
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -42,8 +47,9 @@ def atomic_path(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     refuse_existing(path, overwrite)
     with _temporary_beside(path) as temporary:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
 
 
 @contextmanager
@@ -60,13 +66,35 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for inside in temporary.rglob("*"):
-            _sync(inside)
-        _sync(temporary)
+            sync(inside)
+        sync(temporary)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
         if path.exists():
             os.rename(path, aside)
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if aside.exists():
+                os.rename(aside, path)
+            raise
+        # Only a name that survives a power cut may cost the old folder its bytes.
+        sync(path.parent)
         _remove(aside)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that others might take for whole: a kill halfway leaves nothing under its name.
+
+    Raises:
+        SpoofkitError: the disk refuses.
+    """
+    try:
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        os.rename(path, aside)
+        sync(path.parent)
+    except OSError as error:
+        raise not_written(path, error, "removed") from error
+    _remove(aside)
 
 
 def mend_interrupted(folder: Path, names: str) -> None:
@@ -88,17 +116,36 @@ def mend_interrupted(folder: Path, names: str) -> None:
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # The suffix stays last because matplotlib chooses its format by it.
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
         try:
             yield temporary
-            _sync(path.parent)
         finally:
             _remove(temporary)
     except OSError as error:
-        reason = error.strerror or error
-        raise SpoofkitError(f"{path}: cannot be written ({reason}); nothing was left half-written") from error
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError, done: str = "written") -> SpoofkitError:
+    """The sentence for a disk that refuses: full, read-only, no permission."""
+    mend = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
+    return SpoofkitError(
+        f"{path}: cannot be {done} ({error.strerror or error}), what stood there before is whole; "
+        f"{mend} and give the same command again"
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that a power cut does not take its name away again.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
 
 
 def write_text(path: Path | str, text: str, overwrite: bool = False) -> None:
@@ -177,10 +224,18 @@ def is_up_to_date(
     return True
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, written to the disk itself.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in CANNOT_SYNC):
+            raise
     finally:
         os.close(descriptor)
 

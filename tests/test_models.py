@@ -1,6 +1,7 @@
-"""Whole detectors: every head, merge and loss trains, is kept in a folder and scores the same again; what is no model is
+"""Whole detectors: every head, merge and loss trains, is kept in a folder and scores the same; what is no model is
 refused in one sentence; `info` says what there is; where weights come from follows them to the report."""
 
+import io
 import json
 import os
 import pickle
@@ -8,13 +9,17 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import SHARED, refusal, run_cli
 from safetensors.torch import load_file, save_file
 
 from spoofkit.config import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings, load_config
+from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.scores import read_scores
 from spoofkit.models import device as devices
 from spoofkit.models.detector import Detector, FrameClassifier, load_detector, save_detector
 from spoofkit.models.heads import UTTERANCE_HEADS
@@ -99,7 +104,10 @@ def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
     [
         ("finetune: {head: mhfa}", "finetune: layers: last does not go with head mhfa; sls and mhfa read all layers"),
         ("finetune: {layers: all}", "finetune: layers: all does not go with head mean"),
-        ("finetune: {layers: 0}", "finetune.layers"),
+        ("finetune: {layers: -1}", "finetune.layers"),
+        ("finetune: {loss: {kind: focal, margin: 0.5}}", "finetune.loss: margin: has no meaning for kind focal"),
+        ("finetune: {batch_size: 6, accumulate: 4}", "finetune: accumulate: batch_size 6 cannot be cut into 4 equal"),
+        ("finetune: {average_best: 3, keep: last}", "finetune: average_best: has no meaning with keep: last"),
         ("posttrain: {loss: {kind: oc_softmax}}", "posttrain: loss.kind: oc_softmax gathers bona fide utterances"),
         ("finetune: {loss: {kind: hinge}}", "finetune.loss.kind: Input should be 'ce', 'focal'"),
         ("encoder: {name: x/y, freeze: 2, lora: {}}", "encoder: freeze: lora trains nothing of the encoder but"),
@@ -152,7 +160,7 @@ def test_a_raw_waveform_baseline_goes_from_its_settings_to_an_evaluation(
     for path in mixes[1::2]:
         path.write_text("")
     sentence = refusal("posttrain", tmp_path / "post", *sources, *settings, *mixes)
-    assert "expected an encoder to post-train; use `spoofkit finetune` directly" in sentence
+    assert "expected something to post-train; use `spoofkit finetune` directly" in sentence
 
 
 def test_where_weights_come_from_follows_them_to_the_report(plain: Path, manifests: Path, tmp_path: Path) -> None:
@@ -202,6 +210,111 @@ def test_info_of_a_model_reads_its_own_head_and_of_an_encoder_prints_a_table(tmp
         assert words in " ".join(lines.split())
     lines = run_cli("info", "sinc-aasist").stdout
     assert "raw_aasist on the last layer: 297,866 parameters" in lines
+
+
+def test_what_is_trained_alone_with_seed_and_settings_is_the_same_again(plain: Path) -> None:
+    pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    torch.manual_seed(1)
+    first = load_encoder(EncoderSettings(name=str(plain), lora={"rank": 2}), seed=5)
+    torch.manual_seed(2)
+    second = load_encoder(EncoderSettings(name=str(plain), lora={"rank": 2}), seed=5)
+    other = load_encoder(EncoderSettings(name=str(plain), lora={"rank": 2}), seed=6)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_class_weights_weigh_their_own_class(manifests: Path, tmp_path: Path) -> None:
+    """The first step's loss, before anything was learnt, is the weighted mean of the utterances' losses."""
+    options = ["--set", "encoder={name: tiny, freeze: none}", "--set", "finetune.bonafide_weight=5"]
+    options += [
+        "--set",
+        "finetune.spoof_weight=0.25",
+        "--set",
+        "finetune.optim.lr=1e-12",
+        "--set",
+        "finetune.optim.head_lr=1e-12",
+    ]
+    options += ["--set", "finetune.n_steps=1", "--set", "finetune.batch_size=16", "--set", "crop_samples=64600"]
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    run_cli("finetune", tmp_path / "exp", *sources, *options, "--set", "finetune.precision=fp32")
+    line = json.loads((tmp_path / "exp/metrics.jsonl").read_text().splitlines()[0])
+    run_cli("score", tmp_path / "exp/model", manifests / "train.tsv", tmp_path / "train.tsv")
+    score = read_scores(tmp_path / "train.tsv")["score"].to_numpy()
+    is_bonafide = (read_manifest(manifests / "train.tsv").table["key"] == "bonafide").to_numpy()
+    losses = np.logaddexp(0, np.where(is_bonafide, -score, score))
+    weights = np.where(is_bonafide, 5.0, 0.25)
+    assert line["loss"] == pytest.approx((weights * losses).sum() / weights.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("where", ["config.json", "preprocessor_config.json"])
+def test_code_that_comes_with_a_folder_is_not_run(
+    where: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, marker = Path(shutil.copytree(plain, tmp_path / "remote")), tmp_path / "marker"
+    values = json.loads((folder / where).read_text())
+    if where == "config.json":
+        values |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}
+    else:
+        values |= {"feature_extractor_type": "Evil", "auto_map": {"AutoFeatureExtractor": "evil.Evil"}}
+    (folder / where).write_text(json.dumps(values))
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\ny\n"))
+    assert "cannot be loaded as an encoder" in refusal("info", folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ("config.json", "null"),
+        ("config.json", {"hidden_size": "abc"}),
+        ("config.json", {"conv_stride": [0] * 2}),
+        ("config.json", {"dtype": "nope"}),
+        ("preprocessor_config.json", "[]"),
+        ("preprocessor_config.json", {"feature_extractor_type": "WhisperFeatureExtractor"}),
+        ("preprocessor_config.json", {"sampling_rate": 8000}),
+    ],
+)
+def test_damaged_settings_of_a_folder_are_refused(where: str, change: object, plain: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "spoilt"))
+    text = change if isinstance(change, str) else json.dumps(json.loads((folder / where).read_text()) | change)
+    (folder / where).write_text(text)
+    assert refusal("info", folder).startswith(f"{folder}")
+
+
+def test_a_refused_call_leaves_the_run_before_it_alone(
+    plain: Path, manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
+    run_cli("finetune", tmp_path / "exp", *sources)
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: (False, "not here"))
+    refusal("finetune", tmp_path / "exp", *sources, "--overwrite", "--set", "finetune.precision=bf16")
+    assert (tmp_path / "exp/model/model.json").is_file()
+
+
+@pytest.mark.parametrize("freeze", ["encoder.freeze=all", "encoder.freeze=2"])
+def test_post_training_of_nothing_is_refused(freeze: str, plain: Path, manifests: Path, tmp_path: Path) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--set", f"encoder.name={plain}"]
+    mixes = ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix.tsv"]
+    (tmp_path / "mix.tsv").write_text("")
+    options = ["--set", freeze, "--set", "posttrain.layers=2"]
+    assert "would be trained" in refusal("posttrain", tmp_path / "exp", *sources, *mixes, *options)
+
+
+def test_an_encoder_named_on_the_command_line_is_cut_as_the_settings_say(
+    plain: Path, manifests: Path, tmp_path: Path
+) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
+    run_cli("finetune", tmp_path / "exp", *sources, "--set", "encoder.n_layers=1")
+    assert len(load_detector(tmp_path / "exp/model")[0].encoder.layers) == 1
+
+
+@pytest.mark.parametrize("change", [{"layers": -1}, {"layers": "all"}, {"score": "bonafide_logit"}, {"head": "nope"}])
+def test_an_edited_model_record_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    save_detector(tmp_path / "model", detector_of("mean"), {})
+    record = json.loads((tmp_path / "model/model.json").read_text())
+    (tmp_path / "model/model.json").write_text(json.dumps(record | change))
+    assert "does not describe a model of this version" in refusal("info", tmp_path / "model")
 
 
 def test_memory_grows_with_the_batch_and_shrinks_with_what_is_kept(plain: Path) -> None:
@@ -307,7 +420,7 @@ def test_training_in_bf16_leaves_finite_fp32_weights(
     assert all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values())
 
 
-def test_lora_goes_through_both_stages_and_is_merged(plain: Path, manifests: Path, tmp_path: Path) -> None:
+def test_lora_is_trained_and_merged(plain: Path, manifests: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="the extra `lora` is not installed")
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
     options = [
@@ -346,6 +459,19 @@ def test_compiled_layers_give_the_same_frames(plain: Path) -> None:
 def test_a_published_detector_scores_after_one_command(tmp_path: Path, corpus: Path) -> None:
     run_cli("convert", SHARED / "models/aasist/AASIST-L.pth", tmp_path / "aasist")
     audio = sorted(corpus.rglob("*.flac"))[:2]
-    lines = run_cli("score", tmp_path / "aasist", *audio).stdout.splitlines()
-    assert lines[0] == "filename\tcm-score"
-    assert len(lines) == 3
+
+    def scores(*options: object) -> list[float]:
+        lines = run_cli("score", tmp_path / "aasist", *audio, *options).stdout.splitlines()
+        assert lines[0] == "filename\tcm-score"
+        return [float(line.split("\t")[1]) for line in lines[1:]]
+
+    # As the authors do it: repeated to 64,600 samples, in one batch or one by one.
+    detector, _ = load_detector(tmp_path / "aasist")
+    expected = []
+    for path in sorted(audio):
+        wave = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        tiled = wave.repeat(64_600 // len(wave) + 1)[:64_600]
+        with torch.inference_mode():
+            expected.append(float(detector(tiled[None], torch.tensor([64_600]))))
+    assert scores() == pytest.approx(expected, abs=1e-4)
+    assert scores("--crop", "whole") != pytest.approx(expected, abs=1e-2)

@@ -1,4 +1,4 @@
-"""Verbs about data: prepare, validate, mixlist."""
+"""Verbs about data: prepare, validate, pack, mixlist."""
 
 import io
 import json
@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command()(prepare)
     app.command()(validate)
+    app.command()(pack)
     app.add_typer(mixlist, name="mixlist")
 
 
@@ -97,6 +98,35 @@ def validate(
         n_errors += result.n_errors
     if n_errors:
         raise typer.Exit(1)
+
+
+def pack(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to pack.", metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards and their manifest.", metavar="OUT")],
+    shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 1000,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Decode a set once into large files that are read without decoding, for storage that is slow with small ones.
+
+    OUT gets a manifest of the same name, which can be used wherever the original can, with the same results.
+    Interrupted, the same command goes on after the last complete shard.
+
+    Example: `spoofkit pack data/train.tsv /local/packed`
+    """
+    from spoofkit.data.pack import pack as pack_manifest
+
+    found = pack_manifest(
+        manifest, out, shard_bytes=shard_mb * 1_000_000, workers=workers, overwrite=overwrite, reuse=reuse
+    )
+    if found.n_rounded:
+        say(
+            f"{found.n_rounded:,} utterances are not 16-bit, 16 kHz and mono: rounded to 16 bits, "
+            f"{found.n_clipped:,} samples beyond full scale clipped"
+        )
+    kept = ", kept as it was" if found.kept else ""
+    typer.echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
 
 
 @mixlist.command()

@@ -27,26 +27,48 @@ def score(
         ),
     ],
     crop: Annotated[
-        str, typer.Option(help="`whole`, or `first:N` to score only the first N samples (16 kHz).")
-    ] = "whole",
+        str | None,
+        typer.Option(
+            help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, those, and what is shorter repeated to "
+            "N. None: as the model says, mostly whole."
+        ),
+    ] = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Score nothing: join the parts that --shard left beside OUT.tsv.")
+    ] = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
     """Score utterances: log-odds of bona fide, higher = more likely genuine.
 
     A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
-    made. Loose audio files are scored to stdout unless a score file is named last.
+    made. Loose audio files are scored to stdout unless a score file is named last. Scores are kept as they come: after
+    a kill or a stop, the same command goes on where it was, and ends with the same file.
 
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`
 
     Example: `spoofkit score exp/x/finetune/model call.wav other_calls/`
+
+    Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
     """
     from spoofkit.evaluation.score_files import score_inputs
 
     for line in score_inputs(
-        model, inputs, crop=crop, device=device, workers=workers, overwrite=overwrite, reuse=reuse
+        model,
+        inputs,
+        crop=crop,
+        device=device,
+        workers=workers,
+        overwrite=overwrite,
+        reuse=reuse,
+        shard=shard,
+        merge=merge,
     ):
         typer.echo(line)
 

@@ -66,7 +66,7 @@ def main() -> None:
         _fail(str(error))
     except Interrupted as stop:
         typer.echo(f"spoofkit: {stop}", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         typer.echo("spoofkit: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)

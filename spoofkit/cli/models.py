@@ -1,4 +1,4 @@
-"""Verbs about models: info, convert."""
+"""Verbs about models: info, convert, average."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command()(info)
     app.command()(convert)
+    app.command()(average)
 
 
 def info(
@@ -76,3 +77,20 @@ def convert(
 
     for line in run(source, out, overwrite=overwrite, same_as=same_as).lines():
         typer.echo(line)
+
+
+def average(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Model folders (or encoder folders), then the folder to write.", metavar="MODEL... OUT"),
+    ],
+) -> None:
+    """Write the mean of several models' weights: of several seeds, or of several settings of one network.
+
+    Example: `spoofkit average exp/seed0/finetune/model exp/seed1/finetune/model exp/mean`
+    """
+    from spoofkit.models.average import average as run
+
+    *models, out = folders
+    run(models, out)
+    typer.echo(f"{out}: mean of {len(models)} models")

@@ -20,6 +20,17 @@ Compile = Annotated[
     typer.Option("--compile", help="Let torch compile the layers: slow to start, a few percent faster on a CPU."),
 ]
 
+ShardLayers = Annotated[
+    bool,
+    typer.Option("--shard-layers", help="Under torchrun: each process keeps a share of every layer (FSDP2)."),
+]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the first step sees, takes and costs; write nothing.")
+]
+
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write the figures for TensorBoard too.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
@@ -38,7 +49,10 @@ def posttrain(
     device: options.Device = "auto",
     workers: options.Workers = 0,
     compile_: Compile = False,
+    shard_layers: ShardLayers = False,
     overwrite: options.Overwrite = False,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train an encoder to find injected frames (stage 1); writes EXP/encoder.
 
@@ -62,6 +76,9 @@ def posttrain(
         workers=workers,
         overwrite=overwrite,
         compile_layers=compile_,
+        shard_layers=shard_layers,
+        tensorboard=tensorboard,
+        dry_run=dry_run,
     )
     _tell(exp / "encoder", result)
 
@@ -76,7 +93,10 @@ def finetune(
     device: options.Device = "auto",
     workers: options.Workers = 0,
     compile_: Compile = False,
+    shard_layers: ShardLayers = False,
     overwrite: options.Overwrite = False,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a detector on whole utterances (stage 2); writes EXP/model.
 
@@ -90,8 +110,8 @@ def finetune(
     from spoofkit.training.finetune import finetune as run
 
     if encoder:
-        # The post-trained folder holds the layers that were kept, so it is taken whole.
-        replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null", "encoder.n_layers=null"]
+        # The revision of the settings is that of the encoder in their place.
+        replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null"]
         set_ = [*(set_ or []), *replaced]
     settings = load_config(config, set_)
     result = run(
@@ -103,6 +123,9 @@ def finetune(
         workers=workers,
         overwrite=overwrite,
         compile_layers=compile_,
+        shard_layers=shard_layers,
+        tensorboard=tensorboard,
+        dry_run=dry_run,
     )
     _tell(exp / "model", result)
 
@@ -110,6 +133,9 @@ def finetune(
 def _tell(out: Path, result: dict[str, Any] | None) -> None:
     if result is None:
         say(f"{out}: finished already, kept as it was")
+        return
+    if "lines" in result:
+        typer.echo("\n".join(result["lines"]))
         return
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["figures"].items())
     typer.echo(f"{out}: weights of step {result['step']} ({figures})")

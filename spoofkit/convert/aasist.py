@@ -12,6 +12,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.heads.aasist import RawAasistHead, RawAasistLightHead
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 
+# How the authors cut what they score: data_utils.py, `pad` in Dataset_ASVspoof2019_devNeval.
+INPUT_POLICY = "repeat:64600"
 HEADS: dict[str, type[RawAasistHead]] = {"raw_aasist": RawAasistHead, "raw_aasist_l": RawAasistLightHead}
 
 # What the parts are called: ours, theirs. `{}` is a number, in theirs of the same part.

@@ -15,6 +15,8 @@ from spoofkit.convert.fairseq import Converted, convert_tensors
 from spoofkit.errors import SpoofkitError
 
 ENCODER, OUTPUT = "m_ssl.model.", "proj_fc."
+# What they score: dataio.py, dataio_prepare_test, which neither cuts nor pads.
+INPUT_POLICY = "whole"
 CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
 # Layers and width: attention heads, and whether layer norms come first.
 SIZES = {
@@ -44,7 +46,7 @@ def from_antideepfake(
     inside = {name.removeprefix(ENCODER): t for name, t in tensors.items() if name.startswith(ENCODER)}
     others = [name for name in tensors if not name.startswith((ENCODER, OUTPUT))]
     n_layers = len({name.split(".")[2] for name in inside if name.startswith("encoder.layers.")})
-    width = len(inside.get("encoder.layer_norm.weight", ()))
+    width = inside.get("encoder.layer_norm.weight", torch.empty(0)).numel()
     if others or (n_layers, width) not in SIZES:
         found = f"tensors such as {others[0]}" if others else f"{n_layers} layers of width {width}"
         sizes = ", ".join(f"{layers} x {d}" for layers, d in SIZES)

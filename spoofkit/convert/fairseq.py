@@ -11,7 +11,7 @@ Names on both sides: fairseq/models/wav2vec/wav2vec2.py, unilm/wavlm/modules.py 
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from spoofkit.models.assemble import assemble
 
 FINE_TUNED = "w2v_encoder.w2v_model."
 MARK = "feature_extractor.conv_layers.0.0.weight"  # the first convolution: every such network has it
-CONV, LAYER, END = r"feature_extractor\.conv_layers\.", r"encoder\.layers\.(\d+)\.", r"\.(weight|bias)"
+CONV, LAYERS, NUMBER = r"feature_extractor\.conv_layers\.", r"encoder\.layers\.", r"(\d{1,4})\."
+LAYER, END = LAYERS + r"(\d+)\.", r"\.(weight|bias)"
 # fairseq's name, as a pattern, and transformers' name.
 RENAMES = (
     (r"mask_emb", r"masked_spec_embed"),
@@ -68,6 +69,8 @@ class Converted:
     """Tensors that the file holds for it."""
     left_out: tuple[str, ...]
     """Those that belong to its pre-training task or CTC output."""
+    is_fine_tuned: bool = False
+    """Whether it was trained to transcribe after its pre-training."""
 
 
 def is_fairseq(top: dict[str, Any]) -> bool:
@@ -88,14 +91,21 @@ def from_fairseq(top: dict[str, Any], where: Path | str) -> Converted:
     """
     tensors = top.get("model", top.get("model_weight"))
     assert isinstance(tensors, dict)
+    for name, tensor in tensors.items():
+        if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
+            raise SpoofkitError(
+                f"{where}: its model's entry {name!r:.80} is a {type(tensor).__name__}, expected names and tensors "
+                "alone; take the checkpoint as its authors released it"
+            )
     settings, do_normalize = _settings(top, where)
     left_out = []
-    if FINE_TUNED + MARK in tensors:
+    is_fine_tuned = FINE_TUNED + MARK in tensors
+    if is_fine_tuned:
         left_out = [name for name in tensors if CTC_OUTPUT.fullmatch(name)]
         tensors = {name.removeprefix(FINE_TUNED): t for name, t in tensors.items() if name not in left_out}
     converted = convert_tensors(tensors, settings, do_normalize, where)
     n_tensors, left_out = converted.n_tensors + len(left_out), [*converted.left_out, *left_out]
-    return Converted(converted.family, converted.network, converted.feature_extractor, n_tensors, tuple(left_out))
+    return replace(converted, n_tensors=n_tensors, left_out=tuple(left_out), is_fine_tuned=is_fine_tuned)
 
 
 def convert_tensors(
@@ -139,8 +149,13 @@ def _rename(name: str) -> str | None:
 
 def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], bool]:
     """The model's settings as fairseq calls them, and whether waveforms are normalised."""
-    records = [plain(top.get(key)) for key in ("cfg", "args")]
-    records.append({"model": plain(top.get("model_cfg")), "task": plain(top.get("task_cfg"))})
+    try:
+        records = [plain(top.get(key)) for key in ("cfg", "args")]
+        records.append({"model": plain(top.get("model_cfg")), "task": plain(top.get("task_cfg"))})
+    except RecursionError as error:
+        raise SpoofkitError(
+            f"{where}: its settings are nested too deeply, expected a checkpoint as its authors released it"
+        ) from error
     found: list[dict[str, Any]] = []  # the encoder's own settings come before those of what was put on it
     for record in records:
         flat = [inside for inside in (_part(record, "model"), _part(record, "task"), _part(record)) if inside]
@@ -154,9 +169,10 @@ def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], b
             f"{where}: says nothing of its network's settings (encoder_attention_heads under cfg, args or model_cfg), "
             "expected a checkpoint as its authors released it, not the tensors alone"
         )
-    # Absent, it is false: the default of fairseq's tasks and of WavLM's loader.
-    normalize = next((part["normalize"] for part in found if "normalize" in part), False)
-    return model, bool(normalize)
+    # Absent, it is false: the default of fairseq's tasks and of WavLM's loader. A text only points to the true place.
+    said = [part for part in found if "normalize" in part] or [{"normalize": False}]
+    task = next((part for part in said if isinstance(part["normalize"], bool)), said[0])
+    return model, _require(task, "normalize", bool, where)
 
 
 def _part(record: Any, key: str | None = None) -> dict[str, Any]:
@@ -168,27 +184,22 @@ def _config(
     tensors: dict[str, torch.Tensor], settings: dict[str, Any], is_wavlm: bool, where: Path | str
 ) -> dict[str, Any]:
     """transformers' settings, from the tensors' shapes and fairseq's settings, which must agree."""
-    try:
-        conv = [tensors[f"feature_extractor.conv_layers.{i}.0.weight"].shape for i in range(_count(tensors, "conv"))]
-        width, width_of_group, kernel = tensors["encoder.pos_conv.0.weight_v"].shape
-        inner = tensors["encoder.layers.0.fc1.weight"].shape[0]
-        seen = {
-            "encoder_layers": _count(tensors, "layers"),
-            "encoder_embed_dim": width,
-            "encoder_ffn_embed_dim": inner,
-            "extractor_mode": "layer_norm" if "feature_extractor.conv_layers.0.2.1.weight" in tensors else "default",
-            "conv_bias": "feature_extractor.conv_layers.0.0.bias" in tensors,
-            "conv_pos": kernel,
-            "conv_pos_groups": width // width_of_group,
-        }
-        if is_wavlm:
-            seen["num_buckets"], seen["encoder_attention_heads"] = tensors[
-                "encoder.layers.0.self_attn.relative_attention_bias.weight"
-            ].shape
-    except (KeyError, ValueError) as error:
-        raise SpoofkitError(
-            f"{where}: tensor {error} is missing or of another shape, expected a whole model"
-        ) from error
+    n_conv, n_layers = _count(tensors, CONV, where), _count(tensors, LAYERS, where)
+    conv = [_shape(tensors, f"feature_extractor.conv_layers.{i}.0.weight", 3, where) for i in range(n_conv)]
+    width, width_of_group, kernel = _shape(tensors, "encoder.pos_conv.0.weight_v", 3, where)
+    inner, _ = _shape(tensors, "encoder.layers.0.fc1.weight", 2, where)
+    seen = {
+        "encoder_layers": n_layers,
+        "encoder_embed_dim": width,
+        "encoder_ffn_embed_dim": inner,
+        "extractor_mode": "layer_norm" if "feature_extractor.conv_layers.0.2.1.weight" in tensors else "default",
+        "conv_bias": "feature_extractor.conv_layers.0.0.bias" in tensors,
+        "conv_pos": kernel,
+        "conv_pos_groups": width // width_of_group,
+    }
+    if is_wavlm:
+        table = "encoder.layers.0.self_attn.relative_attention_bias.weight"
+        seen["num_buckets"], seen["encoder_attention_heads"] = _shape(tensors, table, 2, where)
     heads = _require(settings, "encoder_attention_heads", int, where)
     pre_norm = _require(settings, "layer_norm_first", bool, where)
     layers = _conv_layers(_require(settings, "conv_feature_layers", str, where), where)
@@ -198,10 +209,13 @@ def _config(
         ("activation_fn", settings.get("activation_fn", "gelu"), "gelu"),
     ):
         if said != found:
-            raise SpoofkitError(f"{where}: its settings say {what} {said}, its tensors {found}; expected both to agree")
+            raise SpoofkitError(
+                f"{where}: its settings say {what} {said!r:.200}, its tensors {found!r}, expected both to agree; take "
+                "the checkpoint as its authors released it"
+            )
     config = {
         "hidden_size": width,
-        "num_hidden_layers": seen["encoder_layers"],
+        "num_hidden_layers": n_layers,
         "num_attention_heads": heads,
         "intermediate_size": inner,
         "conv_dim": [layer[0] for layer in layers],
@@ -220,18 +234,33 @@ def _config(
     return config
 
 
-def _count(tensors: dict[str, torch.Tensor], what: str) -> int:
-    """Convolutions or transformer layers: one more than the highest number in the names."""
-    pattern = re.compile(r"feature_extractor\.conv_layers\.(\d+)\." if what == "conv" else r"encoder\.layers\.(\d+)\.")
-    return max(int(match[1]) for match in map(pattern.match, tensors) if match) + 1
+def _count(tensors: dict[str, torch.Tensor], part: str, where: Path | str) -> int:
+    """Convolutions or transformer layers, which must be numbered without a gap."""
+    numbers = {int(match[1]) for match in (re.match(part + NUMBER, name) for name in tensors) if match}
+    if numbers != set(range(len(numbers))) or not numbers:
+        missing = min(set(range(len(numbers) + 1)) - numbers)
+        raise SpoofkitError(
+            f"{where}: has no tensors of {part.replace(chr(92), '')}{missing}, expected a whole model; fetch it again"
+        )
+    return len(numbers)
+
+
+def _shape(tensors: dict[str, torch.Tensor], name: str, n_dims: int, where: Path | str) -> torch.Size:
+    if name not in tensors or tensors[name].dim() != n_dims or not tensors[name].numel():
+        found = f"of shape {tuple(tensors[name].shape)}" if name in tensors else "missing"
+        raise SpoofkitError(
+            f"{where}: tensor {name} is {found}, expected it with {n_dims} dimensions; fetch the file again"
+        )
+    return tensors[name].shape
 
 
 def _require(settings: dict[str, Any], key: str, kind: type, where: Path | str) -> Any:
+    """One setting; numbers are counts."""
     value = settings.get(key)
-    if not isinstance(value, kind):
+    if type(value) is not kind or (kind is int and isinstance(value, int) and value <= 0):
         raise SpoofkitError(
-            f"{where}: its settings say {key} {value!r}, expected a value of type {kind.__name__}; it cannot be seen "
-            "in the tensors, so take the checkpoint as its authors released it"
+            f"{where}: its settings say {key} {value!r:.80}, expected a {'positive ' if kind is int else ''}value of "
+            f"type {kind.__name__}; it cannot be seen in the tensors, so take the checkpoint as its authors released it"
         )
     return value
 

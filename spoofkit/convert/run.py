@@ -9,12 +9,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from spoofkit.convert import aasist
+from spoofkit.convert import aasist, antideepfake
 from spoofkit.convert.antideepfake import from_antideepfake, is_antideepfake
 from spoofkit.convert.fairseq import Converted, from_fairseq, is_fairseq
 from spoofkit.convert.unpickle import check_tensor, load_tensors
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, file_sha256
+from spoofkit.files import atomic_folder, file_sha256, read_json
 from spoofkit.models.detector import Detector, write_detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.provenance import ANTI_DEEPFAKE, Provenance, contamination_warning, known_provenance
@@ -23,6 +23,11 @@ from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
 
 # A safetensors file begins with the length of its JSON header.
 SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
+# What `convert` writes, by its path inside the folder; transformers cuts large weights into numbered files.
+ENCODER_FILES = (
+    r"(pre)?processor_config\.json|config\.json|provenance\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+)
+WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
 AASIST = Provenance(
     "AASIST (github.com/clovaai/aasist)",
     "MIT",
@@ -45,6 +50,8 @@ class Summary:
     """Such as "422 of 422 tensors"."""
     n_parameters: int
     provenance: Provenance
+    input_policy: str | None = None
+    """What of an utterance `score` will hand to a model: `whole`, or `repeat:N` as its authors do."""
 
     def lines(self) -> list[str]:
         """For people: one fact a line."""
@@ -52,6 +59,7 @@ class Summary:
         return [
             f"{self.folder}: {self.kind}, {self.family}, {self.n_layers} layers of width {self.width}",
             f"{self.tensors}, {self.n_parameters:,} parameters",
+            *([f"scores: {_in_words(self.input_policy)}"] if self.input_policy else []),
             f"licence: {provenance.licence}",
             f"trained on: {', '.join(provenance.trained_on) or 'unknown'}",
             *(f"note: {note}" for note in provenance.notes),
@@ -65,22 +73,21 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
     Args:
         source: The file; what it is shows by what it holds, never by its name.
         out: Folder to write.
-        overwrite: Replace a folder that stands there.
+        overwrite: Replace a folder that an earlier conversion wrote; one that holds anything else is never replaced.
         same_as: Hub id of the same model, whose licence and training data are recorded; fairseq files tell neither.
 
     Raises:
-        SpoofkitError: `out` exists, nothing is known of `same_as`, or the file is damaged, unsafe, or none of the
-            kinds that can be converted.
+        SpoofkitError: `out` exists and may not be replaced, or holds `source`; nothing is known of `same_as`; the file
+            is damaged, unsafe, or none of the kinds that can be converted.
     """
-    if out.exists() and not overwrite:
-        raise SpoofkitError(f"{out}: exists already; pass --overwrite to replace it, or name another folder")
+    _require_free(out, source, overwrite)
     known = known_provenance(same_as) if same_as else None
     if same_as and known is None:
         raise SpoofkitError(
             f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
         )
     top = _read(source)
-    tensors = {name: tensor for name, tensor in top.items() if isinstance(tensor, torch.Tensor)}
+    tensors = {str(name): tensor for name, tensor in top.items() if isinstance(tensor, torch.Tensor)}
     if is_fairseq(top):
         converted = from_fairseq(top, source)
         return _write_encoder(out, converted, _provenance(source, converted, known))
@@ -92,11 +99,60 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
         return _write_antideepfake(out, source, tensors)
     if aasist.is_aasist(tensors):
         return _write_aasist(out, source, tensors)
-    first = ", ".join(sorted(str(key) for key in top)[:5])
+    first = ", ".join(" ".join(key.split())[:40] for key in sorted(map(str, top))[:5])
     raise SpoofkitError(
         f"{source}: holds {len(top)} entries ({first}), expected a checkpoint of wav2vec 2.0, XLS-R or HuBERT "
         "(fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
     )
+
+
+def _require_free(out: Path, source: Path, overwrite: bool) -> None:
+    """Refuse a folder whose replacement would cost more than an earlier conversion."""
+    place = out.resolve()
+    for file in (source.resolve(), source.parent.resolve() / source.name):  # both ends of a link
+        if place == file or place in file.parents or file in place.parents:
+            how = "is" if place == file else "holds" if place in file.parents else "lies in"
+            raise SpoofkitError(
+                f"{out}: {how} {source}, the checkpoint to convert, expected a folder of its own; name another folder"
+            )
+    if not out.exists():
+        return
+    if not overwrite:
+        raise SpoofkitError(f"{out}: exists already; pass --overwrite to replace it, or name another folder")
+    if not out.is_dir():
+        raise SpoofkitError(f"{out}: is not a folder, expected one or nothing there; name another, or move it away")
+    reason = _not_converted(out)
+    if reason:
+        raise SpoofkitError(
+            f"{out}: {reason}, expected an earlier conversion to replace; name another folder, or remove this one "
+            "yourself"
+        )
+
+
+def _not_converted(folder: Path) -> str | None:
+    """What shows that a folder is no earlier conversion; none if nothing does, or it is empty."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not WRITTEN.fullmatch(name):
+            return f"holds {name}, which convert does not write"
+    if not any(folder.iterdir()):
+        return None
+    if not any((folder / name).exists() for name in ("provenance.json", "encoder/provenance.json")):
+        return "holds no provenance.json, which convert writes"
+    record = read_json(folder / "model.json") if (folder / "model.json").exists() else {"converted_from": ""}
+    return None if "converted_from" in record else "holds a model that was trained here"
+
+
+def _in_words(input_policy: str) -> str:
+    """An input policy for people.
+
+    >>> _in_words("repeat:64600")
+    'the first 64,600 samples of an utterance, a shorter one repeated up to them, as its authors score'
+    """
+    if input_policy == "whole":
+        return "whole utterances, as its authors score"
+    n_samples = int(input_policy.partition(":")[2])
+    return f"the first {n_samples:,} samples of an utterance, a shorter one repeated up to them, as its authors score"
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -119,8 +175,10 @@ def _provenance(source: Path, converted: Converted, known: Provenance | None) ->
     """What is known of the model, and of which file it is."""
     untold = "licence and training data are not told by the file; --same-as HUB_ID records those of a common model"
     provenance = _from_file(known or Provenance(source.name, "unknown", (), (untold,)), source)
-    left_out = (f"left out: {len(converted.left_out)} tensors of its former task",) if converted.left_out else ()
-    return replace(provenance, notes=(*provenance.notes, *left_out))
+    fine_tuned = ("the file holds a model trained to transcribe (CTC) after its pre-training",)
+    left_out = (f"left out: {len(converted.left_out)} tensors of its former task",)
+    notes = (*(fine_tuned if converted.is_fine_tuned else ()), *(left_out if converted.left_out else ()))
+    return replace(provenance, notes=(*provenance.notes, *notes))
 
 
 def _encoder(converted: Converted) -> Encoder:
@@ -143,7 +201,7 @@ def _write_antideepfake(out: Path, source: Path, tensors: dict[str, torch.Tensor
     encoder.provenance = _from_file(ANTI_DEEPFAKE, source)
     detector = Detector(encoder, "mean")
     detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
-    return _write_detector(out, converted.family, detector, len(tensors), encoder.provenance)
+    return _write_detector(out, converted.family, detector, len(tensors), encoder.provenance, antideepfake.INPUT_POLICY)
 
 
 def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> Summary:
@@ -155,7 +213,7 @@ def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> 
     state |= {f"output.linear.{name}": tensor for name, tensor in output.items()}
     detector.head.load_state_dict(state)
     detector.score = "bonafide_logit"  # as their evaluation scores
-    return _write_detector(out, kind, detector, len(tensors), encoder.provenance)
+    return _write_detector(out, kind, detector, len(tensors), encoder.provenance, aasist.INPUT_POLICY)
 
 
 def _from_file(provenance: Provenance, source: Path) -> Provenance:
@@ -163,11 +221,18 @@ def _from_file(provenance: Provenance, source: Path) -> Provenance:
     return replace(provenance, notes=(*provenance.notes, note))
 
 
-def _write_detector(out: Path, family: str, detector: Detector, n_tensors: int, provenance: Provenance) -> Summary:
-    record = {"converted_from": provenance.source, "trained_on": list(provenance.trained_on)}
+def _write_detector(
+    out: Path, family: str, detector: Detector, n_tensors: int, provenance: Provenance, input_policy: str
+) -> Summary:
+    record = {
+        "converted_from": provenance.source,
+        "trained_on": list(provenance.trained_on),
+        "input_policy": input_policy,
+    }
     with atomic_folder(out) as temporary:
         write_detector(temporary, detector.eval(), record)
-    return _summary(out, "model", family, detector.encoder, n_tensors, detector, provenance)
+    summary = _summary(out, "model", family, detector.encoder, n_tensors, detector, provenance)
+    return replace(summary, input_policy=input_policy)
 
 
 def _summary(

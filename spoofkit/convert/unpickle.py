@@ -12,6 +12,7 @@ import pickletools
 import struct
 import warnings
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +36,16 @@ HARMLESS = (
 )  # fmt: skip
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 LEGACY_PICKLES = 5  # before 1.6 torch wrote: magic number, version, system, the object, the storages' keys
-# What reading a damaged or hostile file can raise inside torch's interpreter.
+# What reading a damaged or hostile file can raise in torch's interpreter, pickletools and zipfile; RuntimeError is also
+# what is too deeply nested, encrypted or not implemented.
 BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    AssertionError, NotImplementedError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile, OSError,
+    AssertionError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error, OSError,
+)  # fmt: skip
+# Numbers that can be a network's; float8 and what is packed mean nothing without scales that are not kept beside them.
+DTYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 )  # fmt: skip
 
 
@@ -95,6 +102,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Settings as plain dictionaries, lists and values: what stand-ins of omegaconf, argparse and enums hold.
 
+    Tensors are no settings: none stands in their place.
+
     >>> namespace = StandIn()
     >>> namespace.state = {"encoder_layers": 12}
     >>> plain({"args": namespace})
@@ -119,9 +128,24 @@ def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def check_tensor(name: str, tensor: torch.Tensor, where: Path) -> None:
-    """Refuse a tensor that holds NaN or infinity, or is no ordinary array."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise SpoofkitError(f"{where}: tensor {name} is sparse, quantised or empty of values, expected an ordinary one")
+    """Refuse a tensor that holds NaN or infinity, is no ordinary array, or is larger than the values stored for it."""
+    if not name.isprintable() or len(name) > 300:
+        raise SpoofkitError(f"{where}: has a tensor called {name[:40]!r}, expected the name of a part; fetch it again")
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type != "cpu":
+        raise SpoofkitError(
+            f"{where}: tensor {name} is sparse, nested, quantised or empty of values, expected an ordinary one; ask "
+            "the file's author for the model's state_dict"
+        )
+    if tensor.dtype not in DTYPES:
+        raise SpoofkitError(
+            f"{where}: tensor {name} is of type {str(tensor.dtype).removeprefix('torch.')}, expected float16, "
+            "bfloat16, float32 or float64; take the weights as they were before they were packed"
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise SpoofkitError(
+            f"{where}: tensor {name} has {tensor.numel():,} values, but not as many are stored, expected one stored "
+            "for each; ask the file's author for the model's state_dict"
+        )
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise SpoofkitError(f"{where}: tensor {name} holds NaN or infinite values; fetch the file again")
 
@@ -129,7 +153,8 @@ def check_tensor(name: str, tensor: torch.Tensor, where: Path) -> None:
 def _scan(path: Path) -> set[str]:
     """The names of all functions and classes that a checkpoint asks for, found without executing it."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in a damaged text
             start = file.read(512)
             if start.startswith(ZIP):
                 return _names_in_zip(path)
@@ -140,7 +165,7 @@ def _scan(path: Path) -> set[str]:
                     for _ in range(LEGACY_PICKLES):
                         _names_in_pickle(file, names)
                 return names
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except BROKEN as error:
         raise SpoofkitError(_not_readable(path, error)) from error
     raise SpoofkitError(f"{path}: {_what_it_is(start)}, expected a checkpoint that torch.save wrote")
 
@@ -148,14 +173,19 @@ def _scan(path: Path) -> set[str]:
 def _names_in_zip(path: Path) -> set[str]:
     names: set[str] = set()
     with zipfile.ZipFile(path) as archive:
-        inside = [name for name in archive.namelist() if name.count("/") == 1]
-        if any(name.endswith("/constants.pkl") for name in inside):
+        inside = [part for part in archive.infolist() if part.filename.count("/") == 1]
+        if any(part.filename.endswith("/constants.pkl") for part in inside):
             raise SpoofkitError(f"{path}: is a TorchScript program, expected tensors; ask its author for a state_dict")
-        pickles = [name for name in inside if name.endswith("/data.pkl")]
+        pickles = [part for part in inside if part.filename.endswith("/data.pkl")]
         if not pickles:
             raise SpoofkitError(f"{path}: is a zip archive without data.pkl, expected what torch.save wrote")
-        for name in pickles:
-            with archive.open(name) as file:
+        # torch maps the numbers from the file as they lie there: of packed ones it would make nonsense, not an error.
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise SpoofkitError(
+                f"{path}: is a compressed zip archive, expected what torch.save wrote, which is not; fetch it again"
+            )
+        for part in pickles:
+            with archive.open(part) as file:
                 _names_in_pickle(file, names)
     return names
 
@@ -175,7 +205,7 @@ def _names_in_pickle(file: IO[bytes], names: set[str]) -> None:
 def _full_name(module: str, name: str) -> str:
     """Protocol 2 writes Python 2's names, such as `__builtin__.long`; torch's interpreter reads them so, too."""
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    return f"{module}.{name}"
+    return " ".join(f"{module}.{name}".split())  # in a damaged file they hold anything
 
 
 def _is_known(name: str) -> bool:
@@ -196,7 +226,7 @@ def _empty_dict(*_: Any) -> dict[Any, Any]:
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
     if not isinstance(value, (StandIn, dict, list, tuple)):
-        return value
+        return None if isinstance(value, torch.Tensor) else value
     if id(value) in done:
         return done[id(value)]
     done[id(value)] = None  # what holds itself ends here

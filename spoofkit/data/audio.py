@@ -1,7 +1,8 @@
 """Reading audio: any file libsndfile or FFmpeg can decode becomes 16 kHz mono float32, or is refused by name.
 
 soundfile first; av for what libsndfile refuses (libsndfile 1.2.2 rejects a good part of the ASVspoof 2021 FLACs, and
-knows no AAC). A file that cannot be decoded, is empty or holds NaN raises; nothing is replaced by silence.
+knows no AAC). A file that cannot be decoded, is empty or holds NaN raises; nothing is replaced by silence. The address
+of a packed utterance (`shards`) may stand wherever a path may, and is read without decoding.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from spoofkit.data.shards import parse_address, read_packed
 from spoofkit.errors import SpoofkitError
 
 SAMPLE_RATE = 16_000  # Hz; what every supported encoder was trained on
@@ -38,6 +40,9 @@ def probe(path: Path | str) -> AudioInfo:
     Raises:
         SpoofkitError: missing, unreadable or empty.
     """
+    if (address := parse_address(path)) is not None:
+        read_packed(address, n_samples=0)  # for its checks
+        return AudioInfo(address.n_samples, SAMPLE_RATE, 1)
     _require_file(path)
     try:
         info = soundfile.info(str(path))
@@ -54,7 +59,7 @@ def read_audio(path: Path | str, start: int = 0, n_samples: int | None = None) -
     """Decode a file, or part of it, to 16 kHz mono.
 
     Args:
-        path: Any audio file.
+        path: Any audio file, or an address.
         start: First sample, counted at 16 kHz.
         n_samples: How many samples at 16 kHz; none reads to the end.
 
@@ -64,23 +69,8 @@ def read_audio(path: Path | str, start: int = 0, n_samples: int | None = None) -
     Raises:
         SpoofkitError: missing, undecodable, empty, shorter than asked for, or not finite.
     """
-    _require_file(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate = file.samplerate
-            if rate == SAMPLE_RATE:
-                # A partial read skips the decoding of what is not wanted.
-                file.seek(min(start, file.frames))
-                channels_SC = file.read(-1 if n_samples is None else n_samples, dtype="float32", always_2d=True)
-                start = 0
-            else:
-                channels_SC = file.read(dtype="float32", always_2d=True)
-    except UNKNOWN_TO_SOUNDFILE:
-        channels_SC, rate = _decode_with_av(path)
-    wave_S = channels_SC.mean(axis=1, dtype=np.float32)
-    if rate != SAMPLE_RATE:
-        wave_S = soxr.resample(wave_S, rate, SAMPLE_RATE)
-    wave_S = wave_S[start : None if n_samples is None else start + n_samples]
+    address = parse_address(path)
+    wave_S = _decode(path, start, n_samples) if address is None else read_packed(address, start, n_samples)
     if wave_S.size == 0:
         raise SpoofkitError(
             f"{path}: holds no samples{f' from {start} on' if start else ''}, "
@@ -94,6 +84,27 @@ def read_audio(path: Path | str, start: int = 0, n_samples: int | None = None) -
     if not np.isfinite(wave_S).all():
         raise SpoofkitError(f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again")
     return np.ascontiguousarray(wave_S)
+
+
+def _decode(path: Path | str, start: int, n_samples: int | None) -> np.ndarray:
+    """The part that was asked for, or as much of it as there is."""
+    _require_file(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            if rate == SAMPLE_RATE:
+                # A partial read skips the decoding of what is not wanted.
+                file.seek(min(start, file.frames))
+                channels_SC = file.read(-1 if n_samples is None else n_samples, dtype="float32", always_2d=True)
+                start = 0
+            else:
+                channels_SC = file.read(dtype="float32", always_2d=True)
+    except UNKNOWN_TO_SOUNDFILE:
+        channels_SC, rate = _decode_with_av(path)
+    wave_S: np.ndarray = channels_SC.mean(axis=1, dtype=np.float32)
+    if rate != SAMPLE_RATE:
+        wave_S = soxr.resample(wave_S, rate, SAMPLE_RATE)
+    return wave_S[start : None if n_samples is None else start + n_samples]
 
 
 def _require_file(path: Path | str) -> None:

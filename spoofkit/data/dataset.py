@@ -4,15 +4,16 @@ Every random draw is a function of (seed, epoch, index), and the order of an epo
 sees what an uninterrupted one sees, whatever the number of loader processes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from spoofkit.config import Config
+from spoofkit.config import AugmentSettings, Config
 from spoofkit.data.audio import probe, read_audio
+from spoofkit.data.augment import Augmenter, Drawn, DrawnBatch, Plan, augment_batch, augment_item, stack
 from spoofkit.data.frames import FrameGeometry, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import MixList, frame_targets, splice
@@ -33,6 +34,8 @@ class Item:
     """Frame targets of a mix."""
     is_far_T: np.ndarray | None = None
     """True where a frame lies more than BOUNDARY_FRAMES frames away from every splice."""
+    drawn: Drawn | None = None
+    """What is left of its augmentation; none: it is not augmented."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,32 @@ class Batch:
     is_bonafide_B: torch.Tensor
     targets_BT: torch.Tensor
     is_far_BT: torch.Tensor
+    drawn: DrawnBatch | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory; torch's loader asks for it by this name."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def augmented(self, settings: AugmentSettings) -> "Batch":
+        """The batch with what was drawn for it done to it, where it lies; itself if nothing was drawn."""
+        if self.drawn is None:
+            return self
+        wave_BS = augment_batch(self.wave_BS, self.n_samples_B, self.drawn, settings)
+        return replace(self, wave_BS=wave_BS, drawn=None)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return Batch(
             self.utt_ids,
-            self.wave_BS.to(device, non_blocking=True),
-            self.n_samples_B.to(device, non_blocking=True),
-            self.is_bonafide_B.to(device, non_blocking=True),
-            self.targets_BT.to(device, non_blocking=True),
-            self.is_far_BT.to(device, non_blocking=True),
+            change(self.wave_BS),
+            change(self.n_samples_B),
+            change(self.is_bonafide_B),
+            change(self.targets_BT),
+            change(self.is_far_BT),
+            None if self.drawn is None else self.drawn.each(change),
         )
 
 
@@ -67,6 +86,7 @@ def collate(items: list[Item]) -> Batch:
         torch.tensor([float(item.is_bonafide) for item in items]),
         _pad([torch.from_numpy(_or_empty(item.targets_T, np.float32)) for item in items]),
         _pad([torch.from_numpy(_or_empty(item.is_far_T, np.bool_)) for item in items]),
+        stack([item.drawn or Drawn() for item in items]) if any(item.drawn for item in items) else None,
     )
 
 
@@ -81,7 +101,15 @@ def _pad(rows: list[torch.Tensor]) -> torch.Tensor:
 class MixDataset(Dataset[Item]):
     """Mixed utterances, spliced when asked for; only the samples that are needed are decoded."""
 
-    def __init__(self, mix_list: MixList, manifest: Manifest, geometry: FrameGeometry, frame_target: str) -> None:
+    def __init__(
+        self,
+        mix_list: MixList,
+        manifest: Manifest,
+        geometry: FrameGeometry,
+        frame_target: str,
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.augmenter = augmenter
         self.mixes, self.settings = mix_list.mixes, mix_list.splice_settings
         self.geometry, self.frame_target = geometry, frame_target
         self.manifest = manifest
@@ -95,12 +123,10 @@ class MixDataset(Dataset[Item]):
         mix = self.mixes[epoch_and_index[1]]
         n_samples = mix.crop_samples
         near_T = frames_near(mix.boundaries(), self.geometry, n_samples, BOUNDARY_FRAMES)
-        return Item(
-            mix.mix_id,
-            splice(mix, self._read, self.settings),
-            targets_T=self.targets(epoch_and_index[1]),
-            is_far_T=~near_T,
-        )
+        wave_S, drawn = splice(mix, self._read, self.settings), None
+        if self.augmenter is not None:
+            wave_S, drawn = augment_item(wave_S, self.augmenter.plan(*epoch_and_index))
+        return Item(mix.mix_id, wave_S, targets_T=self.targets(epoch_and_index[1]), is_far_T=~near_T, drawn=drawn)
 
     def targets(self, index: int) -> np.ndarray:
         """Frame targets of one mix, without touching audio; shape (frames,)."""
@@ -113,8 +139,15 @@ class MixDataset(Dataset[Item]):
 class UtteranceDataset(Dataset[Item]):
     """Utterances of a manifest: whole, their first samples, or a random crop."""
 
-    def __init__(self, manifest: Manifest, crop_with: Config | None = None, first_samples: int | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        crop_with: Config | None = None,
+        first_samples: int | None = None,
+        augmenter: Augmenter | None = None,
+    ) -> None:
         """`crop_with` gives seed and length of random crops; `first_samples` keeps the beginning; neither: whole."""
+        self.augmenter = augmenter
         self.manifest, self.crop_with, self.first_samples = manifest, crop_with, first_samples
         self.rows = list(manifest.table.select("utt_id", "path", "key", "n_samples").iter_rows())
 
@@ -127,8 +160,11 @@ class UtteranceDataset(Dataset[Item]):
         path = self.manifest.audio_path(relative)
         if n_samples == UNKNOWN_LENGTH:
             n_samples = probe(path).n_samples
+        plan = Plan() if self.augmenter is None else self.augmenter.plan(epoch, index)
+        drawn = None
         if self.crop_with is not None:
-            length = min(n_samples, self.crop_with.crop_samples)
+            # Played faster, more of the utterance fits into a crop.
+            length = min(n_samples, int(self.crop_with.crop_samples * plan.speed))
             start = int(generator(self.crop_with.seed, CROP_STREAM, epoch, index).integers(n_samples - length + 1))
             wave_S = read_audio(path, start, length)
         elif self.first_samples is not None:
@@ -140,18 +176,34 @@ class UtteranceDataset(Dataset[Item]):
                     f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
                     "the file is cut short or the manifest is older than it"
                 )
-        return Item(utt_id, wave_S, is_bonafide=key == "bonafide")
+        if self.augmenter is not None:
+            wave_S, drawn = augment_item(wave_S, plan)
+        return Item(utt_id, wave_S, is_bonafide=key == "bonafide", drawn=drawn)
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of each step's batch, from a given step on.
+    """The (epoch, index) pairs of each step's batch, from a given step on, in parts.
 
-    Batches run across the ends of epochs, so every step has the full batch size.
+    Batches run across the ends of epochs, so every step has the full batch size. A batch is cut into `world_size` times
+    `n_parts` equal parts; those of process `rank` come one after the other.
     """
 
-    def __init__(self, n_items: int, batch_size: int, seed: int, first_step: int, n_steps: int) -> None:
+    def __init__(
+        self,
+        n_items: int,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        n_steps: int,
+        *,
+        n_parts: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.n_items, self.batch_size, self.seed = n_items, batch_size, seed
         self.first_step, self.n_steps = first_step, n_steps
+        self.n_parts, self.rank = n_parts, rank
+        self.part_size = batch_size // (n_parts * world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = -1
@@ -163,10 +215,11 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
                     epoch = position // self.n_items
                     order = generator(self.seed, ORDER_STREAM, epoch, 0).permutation(self.n_items)
                 batch.append((epoch, int(order[position % self.n_items])))
-            yield batch
+            for part in range(self.rank * self.n_parts, (self.rank + 1) * self.n_parts):
+                yield batch[part * self.part_size : (part + 1) * self.part_size]
 
     def __len__(self) -> int:
-        return self.n_steps - self.first_step
+        return (self.n_steps - self.first_step) * self.n_parts
 
 
 def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[tuple[int, int]]]:

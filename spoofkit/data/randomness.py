@@ -3,7 +3,7 @@
 import numpy as np
 
 # One number a purpose, all keys of one length, so that no two purposes ever share their numbers.
-MIX_STREAM, HELD_OUT_MIX_STREAM, CROP_STREAM, ORDER_STREAM, DROPOUT_STREAM = range(1, 6)
+MIX_STREAM, HELD_OUT_MIX_STREAM, CROP_STREAM, ORDER_STREAM, DROPOUT_STREAM, AUGMENT_STREAM = range(1, 7)
 
 
 def generator(seed: int, stream: int, epoch: int, index: int) -> np.random.Generator:
@@ -11,6 +11,9 @@ def generator(seed: int, stream: int, epoch: int, index: int) -> np.random.Gener
     return np.random.default_rng((seed, stream, epoch, index))
 
 
-def torch_seed(seed: int, step: int) -> int:
-    """Seed of torch's own generator (dropout) at an optimiser step: 32 bits, as its CPU generator takes them."""
-    return int(np.random.SeedSequence((seed, DROPOUT_STREAM, 0, step)).generate_state(1)[0])
+def torch_seed(seed: int, step: int, part: int = 0) -> int:
+    """Seed of torch's own generator (dropout) at an optimiser step: 32 bits, as its CPU generator takes them.
+
+    `part` numbers the parts of a batch that is accumulated or shared between processes.
+    """
+    return int(np.random.SeedSequence((seed, DROPOUT_STREAM, part, step)).generate_state(1)[0])

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from spoofkit.data.audio import SAMPLE_RATE, AudioInfo, probe, read_audio
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.shards import parse_address, require_whole
 from spoofkit.errors import SpoofkitError
 
 SHORTEST_SAMPLES = 3_200  # 0.2 s: below this the encoders have fewer than ten frames
@@ -40,6 +41,8 @@ class Validation:
 def validate(path: Path, read_all_audio: bool = False, workers: int = 16) -> Validation:
     """Check every row of a manifest: the file exists, its header is sane and agrees with `n_samples`.
 
+    Of packed audio, each shard's length is compared with its record, and with `read_all_audio` its checksum.
+
     Args:
         path: The manifest; its own rules (ids, keys, paths) raise at once.
         read_all_audio: Decode every file too, and look for NaN and digital silence.
@@ -54,9 +57,14 @@ def validate(path: Path, read_all_audio: bool = False, workers: int = 16) -> Val
     manifest = read_manifest(path)
     rows = list(manifest.table.select("utt_id", "path", "n_samples").iter_rows())
 
+    damaged = _damaged_shards(manifest) if read_all_audio else {}
+
     def check(row: tuple[str, str, int]) -> list[Finding]:
         utt_id, relative, n_samples = row
         file = manifest.audio_path(relative)
+        address = parse_address(file)
+        if address is not None and address.shard in damaged:
+            return [Finding(utt_id, "error", damaged[address.shard])]
         try:
             return [Finding(utt_id, *found) for found in _check_file(file, n_samples, read_all_audio)]
         except SpoofkitError as error:
@@ -66,6 +74,18 @@ def validate(path: Path, read_all_audio: bool = False, workers: int = 16) -> Val
         progress = tqdm(pool.map(check, rows), total=len(rows), desc=f"validate {path.name}", unit="file")
         findings = [finding for found in progress for finding in found]
     return Validation(manifest, findings)
+
+
+def _damaged_shards(manifest: Manifest) -> dict[str, str]:
+    """What is wrong with each damaged shard of a pack."""
+    addresses = [parse_address(manifest.audio_path(relative)) for relative in manifest.table["path"]]
+    damaged = {}
+    for shard in sorted({address.shard for address in addresses if address is not None}):
+        try:
+            require_whole(Path(shard), read_all=True)
+        except SpoofkitError as error:
+            damaged[shard] = str(error)
+    return damaged
 
 
 def _check_file(file: Path, n_samples: int, read_all_audio: bool) -> list[tuple[str, str]]:

@@ -1,81 +1,274 @@
-"""The verb `score`: from a model folder and a manifest or loose audio to a score file and the record beside it."""
+"""The verb `score`: from a model folder and a manifest or loose audio to a score file and the record beside it.
 
+Scores are kept in parts as they come (`score_parts`); when all are there, they become the score file and its record.
+"""
+
+import json
+import os
+import re
+import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
+from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.audio import EXTENSIONS, probe
 from spoofkit.data.manifest import Manifest, read_manifest
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.evaluation import score_parts
+from spoofkit.evaluation.score_parts import Scores, Shard
 from spoofkit.evaluation.scores import HEADER, write_scores
-from spoofkit.evaluation.scoring import score_manifest
-from spoofkit.files import file_sha256, is_up_to_date, read_json, refuse_existing, text_sha256, write_json
+from spoofkit.evaluation.scoring import (
+    Plan,
+    batch_budget,
+    in_manifest_order,
+    plan_batches,
+    score_batches,
+    score_manifest,
+)
+from spoofkit.files import (
+    file_sha256,
+    is_up_to_date,
+    mend_interrupted,
+    read_json,
+    refuse_existing,
+    text_sha256,
+    write_json,
+)
 from spoofkit.models.detector import Detector, folder_sha256, load_detector
 from spoofkit.models.device import choose_device
 from spoofkit.models.provenance import contamination_warning
 
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGUSR1: os.EX_TEMPFAIL}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A score file that is to be made, or one part of it."""
+
+    manifest: Manifest
+    out: Path
+    first_samples: int | None
+    made_from: dict[str, Any]
+    """Hashes of model and manifest, and the input policy."""
+
+    def plan(self, budget_samples: int) -> tuple[Plan, list[list[str]], dict[str, Any]]:
+        """The batches, the utterance ids of each, and what tells this plan from others."""
+        plan = plan_batches(self.manifest, budget_samples, self.first_samples)
+        utt_ids = self.manifest.table["utt_id"].to_list()
+        batch_ids = [[utt_ids[row] for _, row in batch] for batch in plan]
+        return plan, batch_ids, {"batch_samples": budget_samples, "plan_sha256": text_sha256(json.dumps(batch_ids))}
+
 
 def score_inputs(
-    model: Path, inputs: list[Path], *, crop: str, device: str, workers: int, overwrite: bool, reuse: bool
+    model: Path,
+    inputs: list[Path],
+    *,
+    crop: str | None,
+    device: str,
+    workers: int,
+    overwrite: bool,
+    reuse: bool,
+    shard: str | None = None,
+    merge: bool = False,
 ) -> Iterator[str]:
     """Score what the command line names, and yield the lines for stdout.
 
     Args:
         model: Model folder.
         inputs: A manifest and the score file; or audio files and folders, and possibly a score file last.
-        crop: `whole` or `first:N`.
+        crop: `whole`, `first:N` or `repeat:N`; none: as the model says.
         device: Name of the device.
         workers: Loader processes.
-        overwrite: Replace an existing score file.
+        overwrite: Replace an existing score file; begin anew what an interrupted call left.
         reuse: Keep a score file made by the same model from the same manifest.
+        shard: `K/N`: score only part K of N, and leave it beside the score file.
+        merge: Score nothing, but make the score file from the parts beside it.
 
     Raises:
         SpoofkitError: an input is missing or not what was expected, or the output exists.
+        Interrupted: a signal asked to stop; what was scored is kept.
     """
-    first_samples = _parse_crop(crop)
-    chosen = choose_device(device)
-    detector, record = load_detector(model)
+    policy = crop or _policy_of(model)
+    first_samples, repeat_to = _parse_crop(policy)
+    part = Shard() if shard is None else score_parts.parse_shard(shard)
+    if merge and shard is not None:
+        raise SpoofkitError(
+            "--shard and --merge: expected one of them; score every part, then --merge alone joins them"
+        )
+    if not merge:
+        chosen = choose_device(device)
+        detector, record = load_detector(model)
+        if repeat_to is not None:
+            detector.repeat_to, detector.shortest = repeat_to, 1
     manifest, out = _resolve(inputs)
-    made_from = (
-        {}
-        if out is None
-        else {
-            "model_sha256": folder_sha256(model),
-            "manifest_sha256": _identity(manifest),
-            "input_policy": crop,
-        }
+    if out is None:
+        if merge or shard is not None:
+            raise SpoofkitError(
+                f"{'--merge' if merge else '--shard'}: parts stand beside the score file, found none named; "
+                "name it last, such as scores/eval.tsv"
+            )
+        scores = score_manifest(detector.to(chosen), manifest, chosen, first_samples=first_samples, workers=workers)
+        yield HEADER
+        yield from (f"{utt_id}\t{value:.9g}" for utt_id, value in zip(manifest.table["utt_id"], scores, strict=True))
+        return
+    made_from = {
+        "model_sha256": folder_sha256(model),
+        "manifest_sha256": _identity(manifest),
+        "input_policy": policy,
+    }
+    job = Job(manifest, out, first_samples, made_from)
+    _refuse_foreign(out.with_suffix(".json"))
+    if merge:
+        yield from _merge(job, overwrite=overwrite, reuse=reuse)
+        return
+    how = _record(model, manifest, chosen, detector, record)
+    yield from _score_part(
+        job,
+        detector,
+        chosen,
+        how,
+        part,
+        is_whole=shard is None,
+        workers=workers,
+        overwrite=overwrite,
+        reuse=reuse,
     )
-    if out is not None:
-        if is_up_to_date(out, made_from, _made_from, reuse):
+
+
+def _score_part(
+    job: Job,
+    detector: Detector,
+    device: torch.device,
+    how: dict[str, Any],
+    part: Shard,
+    *,
+    is_whole: bool,
+    workers: int,
+    overwrite: bool,
+    reuse: bool,
+) -> Iterator[str]:
+    """Score what a part lacks; one that is all there is becomes the score file."""
+    out, path = job.out, score_parts.part_path(job.out, part)
+    plan, batch_ids, planned = job.plan(batch_budget(device))
+    identity = job.made_from | planned | {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)}
+    own = part.batches(batch_ids)
+    score_parts.refuse_other_divisions(out, part.n_parts)
+    # A part that was begun had leave to replace the score file.
+    if overwrite or not score_parts.is_begun(score_parts.read_part(path), own):
+        if is_up_to_date(out, job.made_from, _made_from, reuse):
+            _mend(out)
             yield f"{out}: kept as it was"
             return
         refuse_existing(out, overwrite)
-        _refuse_foreign(out.with_suffix(".json"))
-    scores = score_manifest(detector.to(chosen), manifest, chosen, first_samples=first_samples, workers=workers)
-    ids = manifest.table["utt_id"].to_list()
-    if out is None:
-        yield HEADER
-        yield from (f"{utt_id}\t{value:.9g}" for utt_id, value in zip(ids, scores, strict=True))
-        return
-    write_scores(out, ids, scores, overwrite=True)
-    made_by = _record(model, manifest, chosen, detector, record)
-    write_json(out.with_suffix(".json"), made_from | {"scores_sha256": file_sha256(out)} | made_by, overwrite=True)
-    yield f"{out}: {len(ids):,} scores, higher = more bona fide"
+    with score_parts.open_part(path, part, identity, own, how, anew=overwrite) as (done, keep):
+        todo = {number: plan[number] for number in own if number not in done}
+        n_total, n_before = sum(map(len, own.values())), sum(map(len, done.values()))
+        if n_before:
+            tqdm.write(f"{path}: goes on after {n_before:,} of {n_total:,} utterances", file=sys.stderr)
+
+        def how_far() -> str:
+            n_done = sum(map(len, done.values()))
+            again = "the same command" + (" without --overwrite" if overwrite and n_done else "")
+            far = f"{n_done:,} of {n_total:,} utterances"
+            return f"{path}: stopped after {far}, which are kept; {again} goes on from there"
+
+        with _stopped_by_signals(how_far) as should_stop:
+            score_batches(
+                detector.to(device),
+                job.manifest,
+                todo,
+                device,
+                keep,
+                first_samples=job.first_samples,
+                workers=workers,
+                n_done=n_before,
+                should_stop=should_stop,
+            )
+        if not is_whole:
+            yield f"{path}: {n_total:,} scores, part {part}; when all parts are there, --merge joins them"
+            return
+        _finish(job, {utt_id: score for batch in done.values() for utt_id, score in batch.items()}, how)
+    yield f"{out}: {n_total:,} scores, higher = more bona fide"
 
 
-def _parse_crop(crop: str) -> int | None:
+def _merge(job: Job, *, overwrite: bool, reuse: bool) -> Iterator[str]:
+    """Make the score file of its parts, and a record that says so."""
+    out = job.out
+    if not score_parts.find_parts(out):
+        if is_up_to_date(out, job.made_from, _made_from, reuse):
+            _mend(out)
+            yield f"{out}: kept as it was"
+            return
+        refuse_existing(out, overwrite)
+    parts = score_parts.read_all_parts(out)
+    headers = [part.header for part in parts.values()]
+    # The parts say how large batches were: they may have been scored on a GPU, and this machine may have none.
+    first = headers[0]["identity"]
+    _, batch_ids, planned = job.plan(first["batch_samples"])
+    scores = score_parts.join_parts(out, parts, first | job.made_from | planned, batch_ids)
+    how = headers[0]["record"] | {
+        "device": ", ".join(sorted({header["record"]["device"] for header in headers})),
+        "command": ["spoofkit", *sys.argv[1:]],
+        "merged_from": len(parts),
+        "parts": [
+            {"part": h["part"], "device": h["record"]["device"], "command": h["record"]["command"]} for h in headers
+        ],
+    }
+    _finish(job, scores, how)
+    yield f"{out}: {len(scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
+
+
+def _finish(job: Job, scores: Scores, how: dict[str, Any]) -> None:
+    """Write the score file and its record; only when both stand are the parts removed."""
+    out = job.out
+    _mend(out)
+    write_scores(out, job.manifest.table["utt_id"].to_list(), in_manifest_order(scores, job.manifest), overwrite=True)
+    write_json(out.with_suffix(".json"), job.made_from | {"scores_sha256": file_sha256(out)} | how, overwrite=True)
+    score_parts.discard_parts(out)
+
+
+def _mend(out: Path) -> None:
+    """Remove what a kill left of writing `out` and its record, or of removing its parts."""
+    names = (out.stem, score_parts.parts_folder(out).name)
+    mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+
+
+@contextmanager
+def _stopped_by_signals(message: Callable[[], str]) -> Iterator[Callable[[], bool]]:
+    """Whether a signal asked to stop, so that the batch at work is finished and kept; `message` is said then."""
+    caught: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in EXIT_CODES}
+    try:
+        yield lambda: bool(caught)
+    except Interrupted:
+        raise Interrupted(message(), EXIT_CODES[signal.Signals(caught[0])]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _policy_of(model: Path) -> str:
+    """What a model says of the samples it is to be given; whole utterances if it says nothing."""
+    record = read_json(model / "model.json") if (model / "model.json").is_file() else {}
+    return str(record.get("input_policy", "whole")) if isinstance(record, dict) else "whole"
+
+
+def _parse_crop(crop: str) -> tuple[int | None, int | None]:
+    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not."""
     if crop == "whole":
-        return None
+        return None, None
     name, _, number = crop.partition(":")
-    if name == "first" and number.isdigit() and int(number) > 0:
-        return int(number)
-    raise SpoofkitError(f"--crop {crop}: expected whole or first:N, such as first:64600")
+    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
+        return int(number), int(number) if name == "repeat" else None
+    raise SpoofkitError(f"--crop {crop}: expected whole, first:N or repeat:N, such as first:64600")
 
 
 def _resolve(inputs: list[Path]) -> tuple[Manifest, Path | None]:

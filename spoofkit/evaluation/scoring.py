@@ -7,8 +7,8 @@ import torch
 from tqdm import tqdm
 
 from spoofkit.data.dataset import UtteranceDataset, batches_by_length
-from spoofkit.data.loading import load_batches
-from spoofkit.data.manifest import Manifest
+from spoofkit.data.loading import load_batches, require_usable_length
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.models.device import memory_advice, plain_fp32
@@ -16,10 +16,24 @@ from spoofkit.models.device import memory_advice, plain_fp32
 CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
 GPU_BUDGET_SAMPLES = 64 * 64_600
 
+Plan = list[list[tuple[int, int]]]
+"""Batches in their order, each as pairs of 0 (there are no epochs) and an utterance's row in the manifest."""
+
 
 def batch_budget(device: torch.device) -> int:
     """Most samples in a padded batch when nothing has to be kept for gradients."""
     return GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
+
+
+def plan_batches(manifest: Manifest, budget_samples: int, first_samples: int | None = None) -> Plan:
+    """Which utterances are scored together: a function of the manifest, longest utterances first.
+
+    Args:
+        manifest: What to score.
+        budget_samples: Most samples in a padded batch.
+        first_samples: So many samples from the start of each are scored; none: whole utterances.
+    """
+    return batches_by_length(_lengths(manifest, first_samples), budget_samples)
 
 
 def score_manifest(
@@ -50,34 +64,99 @@ def score_manifest(
         SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
         Interrupted: `should_stop` said so.
     """
+    scores: dict[str, float] = {}
+    score_batches(
+        detector,
+        manifest,
+        dict(enumerate(plan_batches(manifest, batch_budget(device), first_samples))),
+        device,
+        lambda _, batch: scores.update(batch),
+        first_samples=first_samples,
+        workers=workers,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    return in_manifest_order(scores, manifest)
+
+
+def score_batches(
+    detector: Detector,
+    manifest: Manifest,
+    batches: dict[int, list[tuple[int, int]]],
+    device: torch.device,
+    keep: Callable[[int, dict[str, float]], None],
+    *,
+    first_samples: int | None = None,
+    workers: int = 0,
+    progress: str = "score",
+    n_done: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Score some batches of a plan in fp32, and hand on each as soon as it is there.
+
+    Args:
+        detector: On `device`.
+        manifest: What the plan is of.
+        batches: Batches by their number in the plan, in the order in which they are scored.
+        device: Where to compute.
+        keep: Gets the number of a batch and its scores by utterance id.
+        first_samples: As the plan was made with.
+        workers: Loader processes; 0 decodes in this one.
+        progress: Words before the progress bar.
+        n_done: Utterances that were scored before; they count in the progress bar.
+        should_stop: Asked before each batch.
+
+    Raises:
+        SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
+        Interrupted: `should_stop` said so.
+    """
     was_training = detector.training
     detector.eval()
-    lengths = manifest.table["n_samples"].to_list()
-    if first_samples is not None:
-        lengths = [min(length, first_samples) for length in lengths]
+    _require_usable_lengths(detector, manifest, batches, first_samples)
     loading = load_batches(
         UtteranceDataset(manifest, first_samples=first_samples),
-        batches_by_length(lengths, batch_budget(device)),
+        list(batches.values()),
         workers=workers,
         shortest=detector.shortest,
         longest=detector.encoder.longest,
     )
-    scores: dict[str, float] = {}
     out_of_memory = memory_advice(
         "score only the beginning of long recordings with --crop first:N, or use --device cpu"
     )
-    bar = tqdm(total=len(lengths), desc=progress, unit="utt")
-    with torch.inference_mode(), plain_fp32(), out_of_memory, bar, loading as batches:
-        for batch in batches:
+    n_utterances = n_done + sum(map(len, batches.values()))
+    bar = tqdm(total=n_utterances, initial=n_done, desc=progress, unit="utt")
+    with torch.inference_mode(), plain_fp32(), out_of_memory, bar, loading as loaded:
+        for number, batch in zip(batches, loaded, strict=True):
             if should_stop():
                 raise Interrupted("stopped while scoring")
             batch = batch.to(device)
-            for utt_id, score in zip(batch.utt_ids, detector(batch.wave_BS, batch.n_samples_B).tolist(), strict=True):
+            score_B = detector(batch.wave_BS, batch.n_samples_B).tolist()
+            for utt_id, score in zip(batch.utt_ids, score_B, strict=True):
                 if not np.isfinite(score):
                     raise SpoofkitError(
                         f"{utt_id}: its score is {score}, expected a finite number; check the audio and the model"
                     )
-                scores[utt_id] = score
+            keep(number, dict(zip(batch.utt_ids, score_B, strict=True)))
             bar.update(len(batch.utt_ids))
     detector.train(was_training)
+
+
+def in_manifest_order(scores: dict[str, float], manifest: Manifest) -> np.ndarray:
+    """float32 scores in the manifest's order, shape (utterances,)."""
     return np.array([scores[utt_id] for utt_id in manifest.table["utt_id"]], dtype=np.float32)
+
+
+def _lengths(manifest: Manifest, first_samples: int | None) -> list[int]:
+    lengths = manifest.table["n_samples"].to_list()
+    return lengths if first_samples is None else [min(length, first_samples) for length in lengths]
+
+
+def _require_usable_lengths(
+    detector: Detector, manifest: Manifest, batches: dict[int, list[tuple[int, int]]], first_samples: int | None
+) -> None:
+    """Refuse at the start what would be met at the end: the shortest utterances are scored last."""
+    utt_ids, lengths = manifest.table["utt_id"].to_list(), _lengths(manifest, first_samples)
+    for batch in batches.values():
+        for _, row in batch:
+            if lengths[row] != UNKNOWN_LENGTH:
+                require_usable_length(utt_ids[row], lengths[row], detector.shortest, detector.encoder.longest)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from spoofkit.config import EncoderSettings, LossSettings
+from spoofkit.config import EncoderSettings, FinetuneSettings, LossSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, write_json
 from spoofkit.models.encoder import Encoder, LayersWanted
@@ -96,6 +96,7 @@ class Detector(nn.Module):
         head = head_class(encoder.width, len(encoder.layers) + 1)
         self.head = Classifier(encoder, layers, head, head_class.n_logits, self.loss_settings)
         self.score = "log_odds"
+        self.repeat_to: int | None = None  # samples that every utterance is cut or repeated to before it is scored
         self.shortest = max(
             encoder.shortest, encoder.geometry.shortest + (head_class.shortest_frames - 1) * encoder.geometry.hop
         )
@@ -113,6 +114,8 @@ class Detector(nn.Module):
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
         """What the output layer reads, (B, E)."""
+        if self.repeat_to is not None:
+            wave_BS, n_samples_B = repeated(wave_BS, n_samples_B, self.repeat_to)
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
         embedding_BE: torch.Tensor = self.head.head(self.head.read(layers, is_frame_BT), is_frame_BT)
         return embedding_BE
@@ -126,6 +129,13 @@ class Detector(nn.Module):
             return logit_B2[:, 1]
         score_B: torch.Tensor = self.head.output(embedding_BE)
         return score_B
+
+
+def repeated(wave_BS: torch.Tensor, n_samples_B: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each utterance's first `length` samples; a shorter one is repeated from its start until it has them."""
+    position_S = torch.arange(length, device=wave_BS.device)
+    index_BS = position_S % n_samples_B[:, None]
+    return wave_BS.gather(1, index_BS), torch.full_like(n_samples_B, length)
 
 
 def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
@@ -177,7 +187,10 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             raise ValueError
         loss = LossSettings.model_validate(record["loss"], strict=True)
         layers = record["layers"]
-        if not (isinstance(layers, int) or layers in ("last", "all", *MERGES)):
+        FinetuneSettings.model_validate({"head": record["head"], "layers": layers}, strict=True)
+        if record["score"] == "bonafide_logit" and (
+            UTTERANCE_HEADS[record["head"]].n_logits != 2 or loss.kind not in ("ce", "focal")
+        ):
             raise ValueError
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise SpoofkitError(

@@ -1,6 +1,7 @@
 """Which device and which precision: chosen for a stated reason."""
 
 import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,13 @@ def training_precision(device: torch.device, wanted: str) -> tuple[torch.dtype, 
             f"precision: bf16 was asked for, but {words}, so it would be far slower than fp32; say auto"
         )
     return (torch.bfloat16, f"bf16: {words}") if has_bf16 else (torch.float32, f"fp32: {words}")
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """Most memory that this process has held so far, in 10^9 bytes: the GPU's, or all of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _has_bf16(device: torch.device) -> tuple[bool, str]:

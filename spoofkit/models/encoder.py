@@ -8,7 +8,6 @@ Shapes: B batch, S samples, M mel frames, T frames, C channels, D features.
 """
 
 import errno
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,11 +113,19 @@ class Encoder(nn.Module):
         """Have torch compile the transformer layers: one program for all of them, for inputs of any length.
 
         Raises:
-            SpoofkitError: on a CPU without a C++ compiler.
+            SpoofkitError: there are no layers, or torch cannot compile here.
         """
-        on_cpu = next(self.parameters()).device.type == "cpu"
-        if on_cpu and not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
-            raise SpoofkitError("--compile: needs a C++ compiler on a CPU, found none; install g++ or leave it out")
+        if not len(self.layers):
+            raise SpoofkitError("--compile: this encoder has no layers to compile; leave it out")
+        device = next(self.parameters()).device
+        try:
+            torch.compile(lambda numbers: numbers.sin() + 1)(torch.zeros(8, device=device))
+        except Exception as error:  # whatever a missing compiler or header makes of it
+            reason = " ".join(str(error).split())[:160]
+            raise SpoofkitError(
+                f"--compile: torch cannot compile here ({reason}); on a CPU it needs g++ and Python's headers; leave "
+                "it out otherwise"
+            ) from error
         self.run_layer = torch.compile(self.run_layer, dynamic=True)  # type: ignore[method-assign]
 
     def n_frames(self, n_samples_B: torch.Tensor) -> torch.Tensor:
@@ -133,29 +140,37 @@ class Encoder(nn.Module):
             what: `none`; `stem`: the convolutions; a number k: the stem, all else below the first layer, and the first
                 k layers; `all`.
         """
-        frozen: list[nn.Module] = []
-        if what == "stem":
-            frozen = self.stem
-        elif what == "all":
-            frozen = [self.network]
+        if what == "all":
+            self.network.requires_grad_(False)
         elif isinstance(what, int):
             in_layers = {id(parameter) for parameter in self.layers.parameters()}
             above = {id(parameter) for parameter in self.parameters_above_layers()}
             for parameter in self.network.parameters():
                 if id(parameter) not in in_layers | above:
                     parameter.requires_grad_(False)
-            frozen = [*self.stem, *self.layers[:what]]
-        for module in frozen:
-            module.requires_grad_(False)
-        self._frozen = frozen
+            self.layers[:what].requires_grad_(False)
+        if what != "none":
+            for module in self.stem:
+                module.requires_grad_(False)
+        self.is_frozen_below_layers = what == "all" or isinstance(what, int)
 
-    _frozen: list[nn.Module]
+    is_frozen_below_layers: bool = False
+
+    @property
+    def below_layers(self) -> list[nn.Module]:
+        """What has no parameters, such as dropout, between stem and layers."""
+        return []
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Frozen parts stay in evaluation mode: no dropout where nothing is learnt."""
+        """What is frozen stays in evaluation mode: no dropout and no running statistics where nothing is learnt."""
         super().train(mode)
-        for module in getattr(self, "_frozen", []):
-            module.eval()
+        for module in self.network.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        if self.is_frozen_below_layers:
+            for module in self.below_layers:
+                module.eval()
         return self
 
     def parameters_above_layers(self) -> list[nn.Parameter]:
@@ -175,7 +190,7 @@ class Encoder(nn.Module):
 
         messages.disable_progress_bar()
         try:
-            self.network.save_pretrained(folder, state_dict=merged_state_dict(self.network))
+            self.network.save_pretrained(folder, state_dict=self.state_to_save())
         except SafetensorError as error:  # its way of saying that the disk refuses
             raise OSError(errno.EIO, str(error)) from error
         self.feature_extractor.save_pretrained(folder)
@@ -184,6 +199,10 @@ class Encoder(nn.Module):
             weights.chmod((folder / "config.json").stat().st_mode)
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
+
+    def state_to_save(self) -> dict[str, torch.Tensor]:
+        """The weights under the names that `AutoModel` looks for."""
+        return merged_state_dict(self.network)
 
 
 def is_valid(n_valid_B: torch.Tensor, length: int) -> torch.Tensor:

@@ -125,7 +125,8 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("weights", facts["weights"]),
         (
             "parameters",
-            f"{facts['encoder_parameters']:,}, of which {facts['encoder_parameters_trained']:,} are trained",
+            f"{facts['encoder_parameters']:,}"
+            + (f", of which {facts['encoder_parameters_trained']:,} are trained" if memory else ""),
         ),
         ("head", f"{facts['head']} on {_reads(facts['head_reads'])}: {facts['head_parameters']:,} parameters"),
         ("score", facts["score"]),
@@ -139,17 +140,18 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"from {facts['shortest_samples']:,} samples"
             + (f" to {longest:,} ({longest / SAMPLE_RATE:g} s)" if longest else ", no limit"),
         ),
-        (
-            "training",
-            f"at least {_gigabytes(memory['total'])}, plan for 1.3 times that, for {memory['batch_size']} x "
-            f"{memory['seconds']:g} s in fp32: weights "
-            f"{_gigabytes(memory['weights'])}, gradients {_gigabytes(memory['gradients'])}, AdamW "
-            f"{_gigabytes(memory['optimizer'])}, activations {_gigabytes(memory['activations'])}",
-        ),
     ]
+    if memory:
+        words = (
+            f"at least {_gigabytes(memory['total'])}, plan for 1.3 times that, for {memory['batch_size']} x "
+            f"{memory['seconds']:g} s in fp32: weights {_gigabytes(memory['weights'])}, gradients "
+            f"{_gigabytes(memory['gradients'])}, AdamW {_gigabytes(memory['optimizer'])}, activations "
+            f"{_gigabytes(memory['activations'])}"
+        )
+        lines.append(("training", words))
     provenance = facts["provenance"]
     if provenance is None:
-        is_ours = facts["kind"] == "encoder" and " of " not in facts["weights"]
+        is_ours = " of " not in facts["weights"]
         lines.append(
             ("licence", "yours: nothing was pre-trained" if is_ours else "not known: see where the weights came from")
         )

@@ -23,7 +23,13 @@ class Output(nn.Module):
         """Scores, shape (x): higher means more of class 1."""
         raise NotImplementedError
 
-    def loss(self, embedding_NE: torch.Tensor, is_positive_N: torch.Tensor, weight_N: torch.Tensor) -> torch.Tensor:
+    def loss(
+        self,
+        embedding_NE: torch.Tensor,
+        is_positive_N: torch.Tensor,
+        weight_N: torch.Tensor,
+        total_weight: float | None = None,
+    ) -> torch.Tensor:
         """Weighted mean of the items' losses, a scalar.
 
         Args:
@@ -31,9 +37,10 @@ class Output(nn.Module):
             is_positive_N: 1.0 for class 1, 0.0 for class 0.
             weight_N: Weights of the items; their sum must not be zero. For `ce` this is torch's CrossEntropyLoss
                 with class weights.
+            total_weight: Divide by this instead: the weight of a batch of which these items are a part.
         """
         loss_N = self._losses(embedding_NE, is_positive_N)
-        return (weight_N * loss_N).sum() / weight_N.sum()
+        return (weight_N * loss_N).sum() / (weight_N.sum() if total_weight is None else total_weight)
 
     def _losses(self, embedding_NE: torch.Tensor, is_positive_N: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

@@ -7,6 +7,7 @@ embeddings sliced, instead of on 30 s of padding.
 Shapes: B batch, S samples, M mel frames, W samples of a window, F frequencies, C mel channels, T frames, D features.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spoofkit.data.frames import FrameGeometry
+from spoofkit.files import read_json, write_json
 from spoofkit.models.encoder import Encoder, is_valid, key_mask
 
 MEL_FAMILIES = ("whisper", "wav2vec2-bert")
@@ -58,7 +60,8 @@ class WhisperFrontEnd(Encoder):
         hidden_BTD = F.gelu(self.network.conv2(hidden_BCM)).transpose(1, 2)
         n_frames = hidden_BTD.shape[1]
         hidden_BTD = hidden_BTD + self.network.embed_positions.weight[:n_frames]
-        hidden_BTD = F.dropout(hidden_BTD, p=self.network.dropout, training=self.training)
+        is_dropping = self.network.training and not self.is_frozen_below_layers
+        hidden_BTD = F.dropout(hidden_BTD, p=self.network.dropout, training=is_dropping)
         return hidden_BTD, is_valid(self.n_frames(n_samples_B), n_frames)
 
     def context(self, hidden_BTD: torch.Tensor, is_frame_BT: torch.Tensor) -> dict[str, Any]:
@@ -73,6 +76,17 @@ class WhisperFrontEnd(Encoder):
     def parameters_above_layers(self) -> list[nn.Parameter]:
         """See Encoder."""
         return list(self.network.layer_norm.parameters())
+
+    def state_to_save(self) -> dict[str, torch.Tensor]:
+        """See Encoder: `AutoModel` opens a whole Whisper, of which this is the encoder."""
+        return {f"encoder.{name}": tensor for name, tensor in super().state_to_save().items()}
+
+    def save(self, folder: Path) -> None:
+        """See Encoder; the decoder, of which nothing is kept, has no layers."""
+        super().save(folder)
+        config = folder / "config.json"
+        values = read_json(config) | {"architectures": ["WhisperModel"], "decoder_layers": 0}
+        write_json(config, values, overwrite=True)
 
     def features(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
         """Log-mel spectrograms as transformers' WhisperFeatureExtractor makes them, (B, C, M), zero-padded."""
@@ -127,6 +141,11 @@ class W2vBertFrontEnd(Encoder):
         hidden_BTD = self.network.feature_projection(self.features(wave_BS, n_samples_B).transpose(1, 2))[0]
         is_frame_BT = is_valid(self.n_frames(n_samples_B), hidden_BTD.shape[1])
         return self.network.encoder.dropout(hidden_BTD), is_frame_BT
+
+    @property
+    def below_layers(self) -> list[nn.Module]:
+        """See Encoder."""
+        return [self.network.encoder.dropout]
 
     def context(self, hidden_BTD: torch.Tensor, is_frame_BT: torch.Tensor) -> dict[str, Any]:
         """See Encoder."""

@@ -23,6 +23,8 @@ from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
 
 FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
+FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
+"""Of a family; Wav2Vec2FeatureExtractor for the others."""
 TORCHAUDIO = "torchaudio:"
 # Parts of published checkpoints that belong to their pre-training task or decoder, not to the encoder.
 UNUSED_PREFIXES = (
@@ -48,20 +50,22 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
 
     Args:
         settings: Which, how much of it, what of it is trained.
-        seed: Initial weights of `tiny`.
+        seed: Initial weights of `tiny` and of adapters.
 
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
-    encoder = _load(settings, seed)
-    _truncate(encoder, settings.n_layers, settings.name)
-    if settings.lora is not None:
-        add_lora(encoder.network, encoder.layers, settings.lora)
-    elif isinstance(settings.freeze, int) and settings.freeze > len(encoder.layers):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of adapters
+        encoder = _load(settings, seed)
+        _truncate(encoder, settings.n_layers, settings.name)
+        if settings.lora is not None:
+            add_lora(encoder.network, encoder.layers, settings.lora)
+    if isinstance(settings.freeze, int) and settings.freeze > len(encoder.layers):
         raise SpoofkitError(
             f"encoder.freeze: {settings.name} has {len(encoder.layers)} layers, {settings.freeze} were to be frozen"
         )
-    else:
+    if settings.lora is None:
         encoder.freeze(settings.freeze)
     encoder.gradient_checkpointing = settings.gradient_checkpointing
     return encoder
@@ -84,8 +88,7 @@ def _load(settings: EncoderSettings, seed: int) -> Encoder:
         provenance = bundle_provenance(bundle)
         loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
     else:
-        network, feature_extractor = _from_pretrained(name, settings.revision)
-        loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
+        network, feature_extractor, loaded = _from_pretrained(name, settings.revision)
         provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)
     kinds: dict[str, type[Encoder]] = {
         "whisper": WhisperFrontEnd,
@@ -101,13 +104,15 @@ def _n_tensors(network: nn.Module) -> int:
     return len(network.state_dict())
 
 
-def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
+def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any, str]:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
     from transformers import logging as messages
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     # A folder that is not there must not be looked up on the hub as if it were an id.
     is_folder = Path(name).is_dir()
+    if is_folder and revision is not None:
+        raise SpoofkitError(f"encoder.revision: {revision} says which version of a hub id, but {name} is a folder")
     if not is_folder and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise SpoofkitError(
             f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
@@ -115,9 +120,9 @@ def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
         )
     messages.disable_progress_bar()  # of reading what is read in a second
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged or malicious file makes of a parser
         raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
     _check_config(name, config, feature_extractor)
     config.layerdrop = 0.0  # a layer left out at random would leave its gradient out too
@@ -136,15 +141,18 @@ def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            trust_remote_code=False,
             **options,
         )
     except Exception as error:  # whatever a damaged or malicious file makes of a parser
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
+    # It stands for masked frames, which we never make; where a file has none, transformers draws one.
+    if "masked_spec_embed" in loaded["missing_keys"]:
+        torch.nn.init.zeros_(network.masked_spec_embed)
     network = network.encoder if kind is WhisperModel else network
-    _check_loading(name, network, loaded)
-    return network, feature_extractor
+    return network, feature_extractor, _check_loading(name, network, loaded)
 
 
 def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
@@ -154,6 +162,12 @@ def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
         raise SpoofkitError(
             f"{name}: its config.json has add_adapter, convolutions that merge frames above the encoder, expected a "
             "model without; take the model it was made from"
+        )
+    wanted = FEATURE_EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
+    if type(feature_extractor).__name__ != wanted:
+        raise SpoofkitError(
+            f"{name}: its preprocessor_config.json names {type(feature_extractor).__name__}, expected {wanted} for "
+            f"{config.model_type}; take the file that was published with the weights"
         )
     if getattr(feature_extractor, "sampling_rate", 16_000) != 16_000:
         raise SpoofkitError(f"{name}: was made for {feature_extractor.sampling_rate} Hz, expected 16000 Hz")
@@ -183,7 +197,8 @@ def _with_home(folder: str) -> str:
     return folder.replace(home, "~", 1) if folder.startswith(home + os.sep) else folder
 
 
-def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> None:
+def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> str:
+    """How many tensors fit, in words."""
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(UNUSED_PREFIXES))
     extra = sorted(key for key in loaded["unexpected_keys"] if not key.startswith(UNUSED_PREFIXES))
     mismatched = sorted(str(item[0]) for item in loaded["mismatched_keys"])
@@ -198,6 +213,8 @@ def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> Non
     for key, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise SpoofkitError(f"{name}: tensor {key} holds NaN or infinite values; fetch the weights again")
+    n_fit = n_tensors - ("masked_spec_embed" in loaded["missing_keys"])
+    return f"{n_fit} of {n_fit} tensors"
 
 
 def _truncate(encoder: Encoder, n_layers: int | None, name: str) -> None:

@@ -30,12 +30,13 @@ class Provenance:
     """Evaluation sets that lie wholly or partly in the training data, labels included."""
 
 
+APACHE, NC, NC_SA = "Apache-2.0", "CC BY-NC 4.0", "CC BY-NC-SA 4.0"
 LIBRISPEECH, LIBRI_LIGHT, MLS = "LibriSpeech", "Libri-Light", "Multilingual LibriSpeech"
 XLS_R_DATA = (MLS, "CommonVoice", "VoxLingua107", "BABEL", "VoxPopuli")
 WAVLM_DATA = (LIBRI_LIGHT, "GigaSpeech", "VoxPopuli")
 LIBRIVOX_NOTE = (
-    "learned, without labels, from LibriVox recordings, which ASVspoof 5's bona fide speech was also taken from "
-    "(arXiv:2502.08857): voices may overlap"
+    "heard LibriVox recordings, which ASVspoof 5's bona fide speech was also taken from (arXiv:2502.08857): voices may "
+    "overlap"
 )
 UNISPEECH_LICENCE = "microsoft/UniSpeech's LICENSE, says the hub's card; MIT, say unilm's code and torchaudio's copy"
 # Partitions and all: the authors' protocol scripts (github.com/nii-yamagishilab/AntiDeepfake, protocols/) and the
@@ -50,7 +51,7 @@ ANTI_DEEPFAKE_SPEECH = (
 )  # fmt: skip
 ANTI_DEEPFAKE = Provenance(
     "nii-yamagishilab AntiDeepfake",
-    "CC BY-NC-SA 4.0",
+    NC_SA,
     (*(name for name in ANTI_DEEPFAKE_SETS if name != "PartialSpoof"), *ANTI_DEEPFAKE_SPEECH),
     (
         "post-trained with labels on 74,000 hours of genuine and spoofed speech (arXiv:2506.21090)",
@@ -61,37 +62,81 @@ ANTI_DEEPFAKE = Provenance(
 
 
 def _self_supervised(paper: str, licence: str, *corpora: str) -> Provenance:
-    """A model that learned without labels from `corpora`."""
+    """A model that learned without labels from `corpora`, and from nothing else."""
     overlap = (LIBRIVOX_NOTE,) if {LIBRISPEECH, LIBRI_LIGHT, MLS} & set(corpora) else ()
     return Provenance("", licence, corpora, (f"pre-trained without labels (arXiv:{paper})", *overlap))
 
 
+def _fine_tuned(pre_trained: Provenance, task: str, *corpora: str) -> Provenance:
+    """One that went on from such a model with labels: its layers serve `task` now."""
+    how, *others = pre_trained.notes
+    return replace(
+        pre_trained,
+        trained_on=tuple(dict.fromkeys((*pre_trained.trained_on, *corpora))),
+        notes=(f"{how}, then fine-tuned with labels {task}", *others),
+    )
+
+
+ROBUST_DATA = (LIBRI_LIGHT, "CommonVoice", "Switchboard", "Fisher")
+W2V_BERT_DATA = "4.5 million hours in 143 languages, not named"
+MHUBERT_DATA = (
+    "AISHELL", "AISHELL-3", "BibleTTS", "ClovaCall", "CommonVoice", "Google TTS", "IISc-MILE", "JVS", "Kokoro",
+    "kosp2e", "MediaSpeech", MLS, "Samrómur", "THCHS-30", "THUYG-20", "VoxLingua107", "VoxPopuli",
+)  # fmt: skip
+WAV2VEC2 = _self_supervised("2006.11477", APACHE, LIBRISPEECH)
+WAV2VEC2_LV60 = _self_supervised("2006.11477", APACHE, LIBRI_LIGHT)
+VOXPOPULI = _self_supervised("2101.00390", NC, "VoxPopuli")
+ROBUST = _self_supervised("2104.01027", APACHE, *ROBUST_DATA)
+XLSR_53 = _self_supervised("2006.13979", APACHE, MLS, "CommonVoice", "BABEL")
+XLS_R = _self_supervised("2111.09296", APACHE, *XLS_R_DATA)
+MMS = _self_supervised("2305.13516", NC, "MMS-lab-U", *XLS_R_DATA)
+HUBERT_BASE = _self_supervised("2106.07447", APACHE, LIBRISPEECH)
+HUBERT_LARGE = _self_supervised("2106.07447", APACHE, LIBRI_LIGHT)
+DATA2VEC_BASE = _self_supervised("2202.03555", APACHE, LIBRISPEECH)
+DATA2VEC_LARGE = _self_supervised("2202.03555", APACHE, LIBRI_LIGHT)
 WHISPER = Provenance(
     "",
     "Apache-2.0 on the hub, MIT at github.com/openai/whisper",
     ("web audio with transcripts, not named",),
     ("trained to transcribe (arXiv:2212.04356); whether an evaluation set was among its data cannot be told",),
 )
-ROBUST_DATA = (LIBRI_LIGHT, "CommonVoice", "Switchboard", "Fisher")
-W2V_BERT_DATA = "4.5 million hours in 143 languages, not named"
-# Patterns of hub ids; the first that fits the whole id counts. Licences are those of the hub's cards.
+TRANSCRIBE, PHONEMES, TRANSLATE = "to transcribe", "to write phonemes", "to translate"
+# Whole hub ids, as patterns of which at most one fits: an id that nobody looked up has no record. Licences are those of
+# the hub's cards. First the models that learned without labels, then those that went on from them with labels.
 KNOWN = (
-    (r"facebook/wav2vec2-.*voxpopuli.*", _self_supervised("2101.00390", "CC BY-NC 4.0", "VoxPopuli")),
-    (r"facebook/wav2vec2-xls-r-.*", _self_supervised("2111.09296", "Apache-2.0", *XLS_R_DATA)),
-    (r"facebook/wav2vec2-large-xlsr-53", _self_supervised("2006.13979", "Apache-2.0", MLS, "CommonVoice", "BABEL")),
-    (r"facebook/wav2vec2-large-robust.*", _self_supervised("2104.01027", "Apache-2.0", *ROBUST_DATA)),
-    (r"facebook/wav2vec2-large.*lv60.*", _self_supervised("2006.11477", "Apache-2.0", LIBRI_LIGHT)),
-    (r"facebook/wav2vec2-(base|large)(-960h|-100h)?", _self_supervised("2006.11477", "Apache-2.0", LIBRISPEECH)),
-    (r"facebook/mms-(300m|1b)(-.*)?", _self_supervised("2305.13516", "CC BY-NC 4.0", "MMS-lab-U", *XLS_R_DATA)),
-    (r"facebook/hubert-base-.*", _self_supervised("2106.07447", "Apache-2.0", LIBRISPEECH)),
-    (r"facebook/hubert-x?large-.*", _self_supervised("2106.07447", "Apache-2.0", LIBRI_LIGHT)),
-    (r"facebook/data2vec-audio-base(-.*)?", _self_supervised("2202.03555", "Apache-2.0", LIBRISPEECH)),
-    (r"facebook/data2vec-audio-large(-.*)?", _self_supervised("2202.03555", "Apache-2.0", LIBRI_LIGHT)),
+    (r"facebook/wav2vec2-(base|large)", WAV2VEC2),
+    (r"facebook/wav2vec2-large-lv60", WAV2VEC2_LV60),
+    (r"facebook/wav2vec2-(base|large)-[a-z0-9_]+-voxpopuli(-v2)?", VOXPOPULI),
+    (r"facebook/wav2vec2-large-robust", ROBUST),
+    (r"facebook/wav2vec2-large-xlsr-53", XLSR_53),
+    (r"facebook/wav2vec2-xls-r-(300m|1b|2b)", XLS_R),
+    (r"facebook/mms-(300m|1b)", MMS),
+    (r"facebook/hubert-base-ls960", HUBERT_BASE),
+    (r"facebook/hubert-x?large-ll60k", HUBERT_LARGE),
+    (r"facebook/data2vec-audio-base", DATA2VEC_BASE),
+    (r"facebook/data2vec-audio-large", DATA2VEC_LARGE),
     (r"facebook/w2v-bert-2\.0", _self_supervised("2312.05187", "MIT", W2V_BERT_DATA)),
+    (r"utter-project/mHuBERT-147", _self_supervised("2406.06371", NC_SA, *MHUBERT_DATA)),
     (r"microsoft/wavlm-base", _self_supervised("2110.13900", UNISPEECH_LICENCE, LIBRISPEECH)),
     (r"microsoft/wavlm-(base-plus|large)", _self_supervised("2110.13900", UNISPEECH_LICENCE, *WAVLM_DATA)),
     (r"microsoft/unispeech-sat-base", _self_supervised("2110.05752", UNISPEECH_LICENCE, LIBRISPEECH)),
     (r"microsoft/unispeech-sat-(base-plus|large)", _self_supervised("2110.05752", UNISPEECH_LICENCE, *WAVLM_DATA)),
+    (r"facebook/wav2vec2-(base-100h|(base|large)-960h)", _fine_tuned(WAV2VEC2, TRANSCRIBE)),
+    (r"facebook/wav2vec2-large-960h-lv60(-self)?", _fine_tuned(WAV2VEC2_LV60, TRANSCRIBE, LIBRISPEECH)),
+    (r"facebook/wav2vec2-lv-60-espeak-cv-ft", _fine_tuned(WAV2VEC2_LV60, PHONEMES, "CommonVoice")),
+    (r"facebook/wav2vec2-base-10k-voxpopuli-ft-[a-z]{2}", _fine_tuned(VOXPOPULI, TRANSCRIBE)),
+    (r"facebook/wav2vec2-large-robust-ft-libri-960h", _fine_tuned(ROBUST, TRANSCRIBE, LIBRISPEECH)),
+    (r"facebook/wav2vec2-large-robust-ft-swbd-300h", _fine_tuned(ROBUST, TRANSCRIBE, "Switchboard")),
+    (r"facebook/wav2vec2-large-xlsr-53-[a-z]+", _fine_tuned(XLSR_53, TRANSCRIBE)),
+    (r"facebook/wav2vec2-xlsr-53-(espeak|phon)-cv(-[a-z]+)?-ft", _fine_tuned(XLSR_53, PHONEMES)),
+    (r"facebook/wav2vec2-xls-r-(300m|1b|2b)-(21-to-en|en-to-15|22-to-16)", _fine_tuned(XLS_R, TRANSLATE, "CoVoST 2")),
+    (r"facebook/mms-1b-fl102", _fine_tuned(MMS, TRANSCRIBE, "FLEURS")),
+    (r"facebook/mms-1b-l1107", _fine_tuned(MMS, TRANSCRIBE, "MMS-lab")),
+    (r"facebook/mms-1b-all", _fine_tuned(MMS, TRANSCRIBE, "MMS-lab", "FLEURS")),
+    (r"facebook/mms-lid-\d+", _fine_tuned(MMS, "to name the language spoken", "FLEURS")),
+    (r"facebook/hubert-x?large-ls960-ft", _fine_tuned(HUBERT_LARGE, TRANSCRIBE, LIBRISPEECH)),
+    (r"facebook/data2vec-audio-base-(10m|100h|960h)", _fine_tuned(DATA2VEC_BASE, TRANSCRIBE)),
+    (r"facebook/data2vec-audio-large-(10m|100h|960h)", _fine_tuned(DATA2VEC_LARGE, TRANSCRIBE, LIBRISPEECH)),
     (r"openai/whisper-.*", WHISPER),
     (r"nii-yamagishilab/.*-anti-deepfake(-nda)?", ANTI_DEEPFAKE),
     (r"SpeechAntiSpoofingBenchmarks/.*-AntiDeepfake(-NDA)?", ANTI_DEEPFAKE),

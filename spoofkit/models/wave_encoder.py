@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.encoder import Encoder, is_valid, key_mask
+from spoofkit.models.heads.masking import mask_or_none, masked_batch_norm
 
 WAVE_FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech-sat")
 
@@ -64,6 +65,11 @@ class WaveEncoder(Encoder):
             hidden_BTD = encoder.layer_norm(hidden_BTD)
         return encoder.dropout(hidden_BTD), is_frame_BT
 
+    @property
+    def below_layers(self) -> list[nn.Module]:
+        """See Encoder."""
+        return [self.network.encoder.dropout]
+
     def context(self, hidden_BTD: torch.Tensor, is_frame_BT: torch.Tensor) -> dict[str, Any]:
         """See Encoder."""
         return {"attention_mask": key_mask(is_frame_BT)}
@@ -104,8 +110,9 @@ class WaveEncoder(Encoder):
             positions_BTD: torch.Tensor = positional(hidden_BTD * is_frame_BT1)
             return positions_BTD
         # Some HuBERTs normalise first, and a normalised zero is none.
-        hidden_BTD = positional.batch_norm(hidden_BTD.transpose(1, 2)).transpose(1, 2) * is_frame_BT1
-        hidden_BDT = positional.padding(positional.conv(hidden_BTD.transpose(1, 2)))
+        is_frame_BT = is_frame_BT1[..., 0]
+        hidden_BDT = masked_batch_norm(positional.batch_norm, hidden_BTD.transpose(1, 2), mask_or_none(is_frame_BT))
+        hidden_BDT = positional.padding(positional.conv(hidden_BDT * is_frame_BT[:, None]))
         activated_BDT: torch.Tensor = positional.activation(hidden_BDT)
         return activated_BDT.transpose(1, 2)
 
@@ -158,6 +165,8 @@ def check_wave_config(name: str, config: Any) -> None:
     norm = getattr(config, "feat_extract_norm", "layer")
     if norm not in ("group", "layer"):
         raise SpoofkitError(f"{name}: feat_extract_norm of its config.json is {norm!r}, expected group or layer")
+    if min(*config.conv_kernel, *config.conv_stride) < 1:
+        raise SpoofkitError(f"{name}: kernels and strides of its config.json must be at least 1, found smaller ones")
 
 
 def geometry_of_convolutions(kernels: tuple[int, ...], strides: tuple[int, ...]) -> FrameGeometry:
@@ -183,14 +192,14 @@ def normalise(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
 
 
 def group_norm(norm: nn.GroupNorm, hidden_BCT: torch.Tensor, n_valid_B: torch.Tensor) -> torch.Tensor:
-    """GroupNorm with one channel a group, over the valid positions only."""
-    if bool((n_valid_B == hidden_BCT.shape[2]).all()):
+    """GroupNorm of each row's own positions; zeros elsewhere.
+
+    Row by row torch's own kernel reads the large output of the first convolution once; masks would read it six times.
+    """
+    length = hidden_BCT.shape[2]
+    n_valid = n_valid_B.tolist()
+    if min(n_valid) == length:
         whole_BCT: torch.Tensor = norm(hidden_BCT)
         return whole_BCT
-    is_valid_B1T = is_valid(n_valid_B, hidden_BCT.shape[2])[:, None]
-    n_valid_B11 = n_valid_B[:, None, None]
-    mean_BC1 = (hidden_BCT * is_valid_B1T).sum(2, keepdim=True) / n_valid_B11
-    centred_BCT = hidden_BCT - mean_BC1
-    variance_BC1 = (centred_BCT.square() * is_valid_B1T).sum(2, keepdim=True) / n_valid_B11
-    normal_BCT: torch.Tensor = centred_BCT * torch.rsqrt(variance_BC1 + norm.eps)
-    return normal_BCT * norm.weight[:, None] + norm.bias[:, None]
+    rows = [F.pad(norm(row_CT[None, :, :n]), (0, length - n)) for row_CT, n in zip(hidden_BCT, n_valid, strict=True)]
+    return torch.cat(rows)

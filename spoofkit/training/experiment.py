@@ -4,59 +4,56 @@ config.yaml       the resolved settings of this stage
 inputs.json       hashes of what it was trained on
 metrics.jsonl     one line a step; evaluations with the development error
 train.log         what was decided and when
-checkpoints/      step_0000500/ … (newest two) and best/
+checkpoints/      see spoofkit.training.checkpoints
 curve.png         loss and development error over steps
 """
 
-import fcntl
-import io
 import json
-import os
-import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, atomic_path, mend_interrupted, read_json, read_text, write_json, write_text
-
-N_CHECKPOINTS_KEPT = 2
+from spoofkit.files import (
+    make_folder,
+    mend_interrupted,
+    not_written,
+    read_json,
+    read_text,
+    remove_folder,
+    write_json,
+    write_text,
+)
+from spoofkit.training import checkpoints
+from spoofkit.training.lock import held
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold an experiment folder for this process; a second run on it is refused, a dead one's lock is void."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a+")  # noqa: SIM115
-    except OSError as error:
-        raise SpoofkitError(
-            f"{folder}: cannot be written ({error.strerror}); choose another folder for the experiment"
-        ) from error
-    with handle:
+    """Hold an experiment folder for this process; a second run on it is refused, a dead one's lock is void.
+
+    Raises:
+        SpoofkitError: another run is at work on the folder, or it cannot be written to.
+    """
+    with ExitStack() as stack:
         try:
-            # The kernel lets go of it when this process dies, however it dies; loader processes do not inherit it.
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            handle.seek(0)
+            make_folder(folder)
+            note = stack.enter_context(held(folder / ".lock"))
+            mend_interrupted(folder, "config|inputs|metrics|curve|encoder|frame_head|model|checkpoints")
+            mend_interrupted(folder / "checkpoints", r"step_\d+|damaged_step_\d+")
+            mend_interrupted(folder / "checkpoints" / "best", r"step_\d+")
+        except OSError as error:
             raise SpoofkitError(
-                f"{folder}: another run is at work here ({handle.read().strip()}); wait for it, or use another folder"
+                f"{folder}: cannot be written ({error.strerror or error}); choose another folder for the experiment"
             ) from error
-        mend_interrupted(folder, "config|inputs|metrics|curve|encoder|frame_head|model")
-        mend_interrupted(folder / "checkpoints", r"best|step_\d+")
-        handle.truncate(0)
-        handle.write(f"{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        handle.flush()
+        if note:
+            log(folder, note)
         yield
 
 
@@ -72,8 +69,8 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     Raises:
         SpoofkitError: the folder holds an experiment with other settings or inputs, or a damaged record of one.
     """
-    has_checkpoints, has_products = bool(_checkpoint_folders(folder)), any((folder / p).exists() for p in products)
-    if not (has_checkpoints or has_products):
+    has_products = any((folder / product).exists() for product in products)
+    if not (has_products or checkpoints.exist(folder / "checkpoints")):
         return False  # a run that was refused before its first checkpoint claims nothing
     try:
         before = yaml.safe_load(read_text(folder / "config.yaml")) | {"inputs": read_json(folder / "inputs.json")}
@@ -95,7 +92,7 @@ def clear(folder: Path) -> None:
     """Throw away what an earlier run left: first what a later run could take for its own, its settings last."""
     for name in ("checkpoints", "encoder", "frame_head", "model"):
         if (folder / name).exists():
-            shutil.rmtree(folder / name)
+            remove_folder(folder / name)
     for name in ("metrics.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
         (folder / name).unlink(missing_ok=True)
 
@@ -117,96 +114,36 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 def log(folder: Path, message: str) -> None:
     """Add a line with the time to train.log, and show it."""
     tqdm.write(message, file=sys.stderr)
-    with open(folder / "train.log", "a", encoding="utf-8") as handle:
-        handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+    _append(folder / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
 
 def append_metrics(folder: Path, line: dict[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
-    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(line) + "\n")
+    _append(folder / "metrics.jsonl", json.dumps(line) + "\n")
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl; a last line that a kill cut short is left out."""
+    """All whole lines of metrics.jsonl, up to the first that a kill, a full disk or a power cut broke."""
     path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = read_text(path).split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for line in read_text(path).split("\n")[:-1]:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines
 
 
 def rewind_metrics(folder: Path, n_steps_written: int) -> None:
     """Drop what was written after the checkpoint at which a run is taken up again."""
     kept = [line for line in read_metrics(folder) if line["step"] <= n_steps_written]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept), overwrite=True)
-
-
-def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> None:
-    """Write checkpoints/step_NNNNNNN whole, then remove all but the newest few."""
-    checkpoints = folder / "checkpoints"
-    with atomic_folder(checkpoints / f"step_{state['n_steps_done']:07d}") as temporary:
-        _save_tensors(model, temporary / "model.safetensors")
-        # Bytes written by Python, not by torch or safetensors: a full disk is then an OSError like every other.
-        buffer = io.BytesIO()
-        torch.save(optimizer.state_dict(), buffer)
-        (temporary / "optimizer.pt").write_bytes(buffer.getbuffer())
-        write_json(temporary / "state.json", state)
-    for old in _checkpoint_folders(folder)[:-N_CHECKPOINTS_KEPT]:
-        shutil.rmtree(old)
-
-
-def load_newest_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> dict[str, Any] | None:
-    """Restore the newest checkpoint into model and optimiser; none if there is none yet.
-
-    Raises:
-        SpoofkitError: the newest checkpoint is damaged.
-    """
-    folders = _checkpoint_folders(folder)
-    if not folders:
-        return None
-    newest = folders[-1]
-    try:
-        model.load_state_dict(load_file(newest / "model.safetensors"), strict=True)
-        optimizer.load_state_dict(torch.load(newest / "optimizer.pt", map_location=device, weights_only=True))
-        state: dict[str, Any] = read_json(newest / "state.json")
-    except SpoofkitError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise SpoofkitError(
-            f"{newest}: damaged checkpoint ({reason}); remove this folder to go on from the one before it"
-        ) from error
-    return state
-
-
-def save_best(folder: Path, model: torch.nn.Module) -> None:
-    """Keep the weights of the best evaluation so far."""
-    with atomic_path(folder / "checkpoints" / "best.safetensors", overwrite=True) as temporary:
-        _save_tensors(model, temporary)
-
-
-def load_best(folder: Path, model: torch.nn.Module) -> None:
-    """Put the weights of the best evaluation back into the model.
-
-    Raises:
-        SpoofkitError: they are missing or damaged.
-    """
-    path = folder / "checkpoints" / "best.safetensors"
-    try:
-        model.load_state_dict(load_file(path), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise SpoofkitError(f"{path}: damaged or missing ({reason}); pass --overwrite to train anew") from error
-
-
-def _save_tensors(model: torch.nn.Module, path: Path) -> None:
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
-
-
-def _checkpoint_folders(folder: Path) -> list[Path]:
-    return sorted((folder / "checkpoints").glob("step_*"))

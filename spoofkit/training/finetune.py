@@ -5,6 +5,7 @@ Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,24 @@ import torch
 
 import spoofkit
 from spoofkit.config import Config
+from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.loading import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer, min_dcf
-from spoofkit.evaluation.scoring import score_manifest
+from spoofkit.evaluation.scoring import batch_budget, in_manifest_order, plan_batches, score_batches
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.device import training_precision
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.training import experiment
+from spoofkit.training import distributed, experiment
+from spoofkit.training.distributed import World
+from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
 
-CRITERION = "dev_eer_percent"
+CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 
 
 def finetune(
@@ -38,6 +43,9 @@ def finetune(
     workers: int = 0,
     overwrite: bool = False,
     compile_layers: bool = False,
+    shard_layers: bool = False,
+    tensorboard: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any] | None:
     """Fine-tune the encoder that the settings name and write `folder`/model.
 
@@ -50,6 +58,9 @@ def finetune(
         workers: Loader processes.
         overwrite: Begin anew.
         compile_layers: Have torch compile the encoder's layers.
+        shard_layers: Each of several processes keeps a share of every layer.
+        tensorboard: Write the figures for TensorBoard too.
+        dry_run: Only say what the first step does; `lines` of the result. Nothing is written.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -58,45 +69,81 @@ def finetune(
         SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
     """
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "finetune"})
-    with experiment.locked(folder):
+    with (
+        distributed.joined(device) as (world, device),
+        distributed.main_first(world, nullcontext() if dry_run else experiment.locked(folder)),
+    ):
+        augmenter = load_augmenter(config.finetune.augment, config.seed)
         inputs = {
             "train_manifest": file_sha256(train_manifest),
             "dev_manifest": file_sha256(dev_manifest),
             "encoder": encoder_hash(config.encoder.name),
-        }
-        if not overwrite and experiment.is_finished(folder, ("model",), settings, inputs):
+        } | augment_inputs(augmenter)
+        if not (overwrite or dry_run) and experiment.is_finished(folder, ("model",), settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
         manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
         torch.manual_seed(config.seed)
         stage = config.finetune
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
+        training_precision(device, stage.precision)  # refuses now what it would refuse below
         _check_utterances(manifests[0], detector, config.crop_samples)
         _check_utterances(manifests[1], detector, None)
         if compile_layers:
             encoder.to(device).compile_layers()
         # Everything was checked: only now may an older run be thrown away.
-        if overwrite:
-            experiment.clear(folder)
-        experiment.record(folder, settings, inputs)
+        if world.is_main and not dry_run:
+            if overwrite:
+                experiment.clear(folder)
+            experiment.record(folder, settings, inputs)
+        distributed.wait(world)
         is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
 
-        def loss(batch: Batch) -> torch.Tensor:
+        def weights(batch: Batch) -> torch.Tensor:
+            return torch.where(batch.is_bonafide_B == 1, stage.bonafide_weight, stage.spoof_weight)
+
+        def loss(batch: Batch, total_weight: float) -> torch.Tensor:
+            batch = batch.augmented(stage.augment)
             embedding_BE = detector.embed(batch.wave_BS, batch.n_samples_B)
-            weight_B = torch.where(batch.is_bonafide_B == 1, stage.bonafide_weight, stage.spoof_weight)
-            return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weight_B)
+            return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-            scores = score_manifest(
-                detector, manifests[1], device, workers=workers, progress="dev", should_stop=should_stop
+            # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
+            plan = dict(enumerate(plan_batches(manifests[1], batch_budget(device))))
+            # Sharded layers are gathered by all processes together: then each evaluates everything.
+            share = World() if shard_layers else world
+            own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
+            scores: dict[str, float] = {}
+            score_batches(
+                detector,
+                manifests[1],
+                own,
+                device,
+                lambda _, batch: scores.update(batch),
+                workers=workers,
+                progress="dev",
+                should_stop=should_stop,
             )
-            score_N = scores.astype("float64")
+            score_N = in_manifest_order(distributed.merged(scores, share), manifests[1]).astype("float64")
             bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
-            return {CRITERION: 100 * eer(bonafide, spoof).eer, "dev_min_dcf": min_dcf(bonafide, spoof)}
+            return {CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer, CRITERIA["min_dcf"]: min_dcf(bonafide, spoof)}
 
-        items = UtteranceDataset(manifests[0], config)
-        task = Task(detector, items, len(items), loss, evaluate, CRITERION)
-        result = train(folder, task, config.finetune, seed=config.seed, device=device, workers=workers)
+        criterion = CRITERIA[stage.choose_by]
+        items = UtteranceDataset(manifests[0], config, augmenter=augmenter)
+        task = Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criterion)
+        if dry_run:
+            return {"lines": first_step(task, stage, seed=config.seed, device=device, workers=workers)}
+        result = train(
+            folder,
+            task,
+            stage,
+            seed=config.seed,
+            device=device,
+            workers=workers,
+            world=world,
+            shard_layers=shard_layers,
+            tensorboard=tensorboard,
+        )
         record = {
             "kept": result,
             "settings": settings,
@@ -107,7 +154,9 @@ def finetune(
                 "python": sys.version.split()[0],
             },
         }
-        save_detector(folder / "model", detector, record)
+        if world.is_main:
+            save_detector(folder / "model", detector, record)
+        distributed.wait(world)
         return result
 
 

@@ -1,14 +1,13 @@
-"""THE training loop, used by post-training and fine-tuning alike.
+"""THE training loop, used by post-training and fine-tuning alike, in one process or many.
 
 In this order: learning rate, batch, loss, clip, step, log, checkpoint, evaluate. A run that is interrupted at any
 moment and started again ends with the same weights and metrics as one that was not.
 """
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,20 @@ from spoofkit.data.dataset import Batch, Item, TrainingOrder
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.models.device import memory_advice, training_precision
-from spoofkit.training import experiment
+from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
+from spoofkit.training import checkpoints, distributed, experiment, sharding
+from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
 from spoofkit.training.curve import draw_curve
+from spoofkit.training.distributed import World
 from spoofkit.training.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from spoofkit.training.signals import stop_signals
+from spoofkit.training.tensorboard import open_board
+
+OUT_OF_MEMORY = (
+    "raise accumulate, lower batch_size or crop_samples, set encoder.gradient_checkpointing, keep fewer layers "
+    "(encoder.n_layers), or use a larger GPU"
+)
+N_STEPS_TO_JUDGE = 10  # after so many, memory and time are foretold
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,38 @@ class Task:
     """Has `encoder`, `head` and `shortest`."""
     items: Dataset[Item]
     n_items: int
-    loss: Callable[[Batch], torch.Tensor]
+    weight: Callable[[Batch], float]
+    """Sum of the weights of a batch' items."""
+    loss: Callable[[Batch, float], torch.Tensor]
+    """Sum of their weighted losses, divided by the number given: the weight of the whole batch."""
     evaluate: Callable[[Callable[[], bool]], dict[str, float]]
     """Figures on the development set; asks now and then whether to stop. Lower `criterion` is better."""
     criterion: str
 
 
+class Step(nn.Module):
+    """The loss as a module: what several processes average gradients of."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = task.model, task
+
+    def forward(self, batch: Batch, weight: float) -> torch.Tensor:
+        """Loss of a part of a batch."""
+        return self.task.loss(batch, weight)
+
+
 def train(
-    folder: Path, task: Task, settings: TrainSettings, *, seed: int, device: torch.device, workers: int
+    folder: Path,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    world: World,
+    shard_layers: bool = False,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train, from the newest checkpoint on if there is one, and leave the chosen weights in `task.model`.
 
@@ -55,21 +88,42 @@ def train(
         seed: Of the order of utterances and of dropout.
         device: Where to train.
         workers: Loader processes; the data do not depend on it.
+        world: The processes that train together; the data do not depend on their number.
+        shard_layers: Each process keeps a share of every layer.
+        tensorboard: Write the figures for TensorBoard too.
 
     Returns:
-        `step` and `figures` of the evaluation whose weights were chosen.
+        `step` and `figures` of the evaluation whose weights were chosen (of an average: of the best one).
 
     Raises:
         SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, disk or memory is full.
-        Interrupted: after SIGINT or SIGTERM; the step at work is saved.
+        Interrupted: after SIGINT, SIGTERM or SIGUSR1; the step at work is saved.
     """
+    n_parts = settings.accumulate * world.size
+    if settings.batch_size % n_parts:
+        raise SpoofkitError(
+            f"batch_size: {settings.batch_size} cannot be shared equally by {world.size} processes x accumulate "
+            f"{settings.accumulate}; choose a multiple of {n_parts}"
+        )
+    encoder: Any = task.model.get_submodule("encoder")
+    if shard_layers:  # before the rest moves: what does not fit must not be there whole
+        sharding.shard_layers(encoder, world, device)
     model = task.model.to(device).train()
-    encoder: Any = model.get_submodule("encoder")
     optimizer = make_optimizer(encoder, model.get_submodule("head"), settings.optim)
-    state = experiment.load_newest_checkpoint(folder, model, optimizer, device)
-    state = state or {"n_steps_done": 0, "pending": None, "best_step": 0, "best": {}, "last": {}}
-    # A checkpoint with a pending line was saved before its step was evaluated.
-    experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
+    average = MovingAverage(model, settings.ema_decay) if settings.ema_decay is not None else None
+    extra = average.averages if average else {}
+    log = _logger(folder, world)
+    state: dict[str, Any] = {"n_steps_done": 0, "pending": None, "kept": [], "n_without_better": 0, "last": {}}
+    newest = distributed.from_main(world, lambda: checkpoints.newest(folder / "checkpoints", log))
+    if newest is not None:
+        checkpoint = checkpoints.read(newest, torch.device("cpu") if shard_layers else device)
+        if shard_layers:
+            checkpoint = sharding.shared_out(checkpoint, model, optimizer)
+        how = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+        checkpoints.restore(newest, checkpoint, model, optimizer, extra)
+        for group, own in zip(optimizer.param_groups, how, strict=True):
+            group.update(own)  # which kernel computes is this run's to say, not the checkpoint's
+        state = checkpoint.state
     dtype, reason = training_precision(device, settings.precision)
     precision = str(dtype).removeprefix("torch.")
     if state.setdefault("precision", precision) != precision:
@@ -77,34 +131,56 @@ def train(
             f"{folder}: was begun in {state['precision']}, here it would go on in {precision} ({reason}); set "
             "precision to fp32 or bf16 and begin anew with --overwrite, or go on where it was begun"
         )
+    if world.is_main:
+        # A checkpoint with a pending line was saved before its step was evaluated.
+        experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
+    write_board = open_board(folder, state["n_steps_done"]) if tensorboard and world.is_main else None
+
+    def write_metrics(line: dict[str, Any]) -> None:
+        if world.is_main:
+            experiment.append_metrics(folder, line)
+            if write_board:
+                write_board(line)
+
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
-    experiment.log(
-        folder,
-        f"from step {state['n_steps_done']} of {settings.n_steps} on {device}, {reason}; encoder: {encoder.loaded}; "
-        f"{trained:,} of {total:,} "
-        f"parameters trained; {task.n_items:,} items, batches of {settings.batch_size}",
+    log(
+        f"from step {state['n_steps_done']} of {settings.n_steps} on {device}"
+        f"{f' and {world.size - 1} more processes' if world.size > 1 else ''}, {reason}; encoder: {encoder.loaded}; "
+        f"{trained:,} of {total:,} parameters trained; {task.n_items:,} items, batches of {settings.batch_size}"
     )
 
     def evaluate(line: dict[str, Any], should_stop: Callable[[], bool]) -> None:
         try:
-            figures = task.evaluate(should_stop)
-        except Interrupted:
+            with average.in_place() if average else nullcontext():
+                figures = task.evaluate(should_stop)
+                is_better = keep_best(folder, model, figures, line["step"], task.criterion, settings, state, world)
+        except Interrupted as stop:
             raise Interrupted(
                 f"{folder}: stopped while evaluating step {line['step']}, which is saved; "
-                "the same command goes on from there"
+                "the same command goes on from there",
+                stop.exit_code,
             ) from None
         model.train()
-        state["last"] = figures
-        if not state["best"] or figures[task.criterion] < state["best"][task.criterion]:
-            state.update(best=figures, best_step=line["step"])
-            experiment.save_best(folder, model)
-        state["pending"] = None
-        experiment.log(folder, f"step {line['step']}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-        experiment.append_metrics(folder, line | figures)
-        draw_curve(folder, task.criterion)
+        state.update(last=figures, pending=None, n_without_better=0 if is_better else state["n_without_better"] + 1)
+        log(f"step {line['step']}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+        write_metrics(line | figures)
+        if world.is_main:
+            draw_curve(folder, task.criterion)
 
-    order = TrainingOrder(task.n_items, settings.batch_size, seed, state["n_steps_done"], settings.n_steps)
+    def is_patient() -> bool:
+        return settings.patience is None or state["n_without_better"] < settings.patience
+
+    order = TrainingOrder(
+        task.n_items,
+        settings.batch_size,
+        seed,
+        state["n_steps_done"],
+        settings.n_steps,
+        n_parts=settings.accumulate,
+        rank=world.rank,
+        world_size=world.size,
+    )
     loading = load_batches(
         task.items,
         order,
@@ -113,66 +189,134 @@ def train(
         longest=encoder.longest,
         pin=device.type == "cuda",
     )
-    out_of_memory = memory_advice(
-        "lower batch_size or crop_samples, set encoder.gradient_checkpointing, keep fewer layers (encoder.n_layers), "
-        "or use a larger GPU"
+    progress = tqdm(
+        total=settings.n_steps,
+        initial=state["n_steps_done"],
+        desc=folder.name,
+        unit="step",
+        disable=None if world.is_main else True,
     )
-    progress = tqdm(total=settings.n_steps, initial=state["n_steps_done"], desc=folder.name, unit="step")
-    with _stop_signals() as stop, progress as bar, out_of_memory, loading as batches:
+    step_of = Step(task)
+    parallel: nn.Module | None = None
+    with stop_signals(world, device) as stop, progress as bar, memory_advice(OUT_OF_MEMORY), loading as batches:
         if state["pending"]:
-            evaluate(state["pending"], stop.is_set)
-        for step, batch in enumerate(batches, start=state["n_steps_done"]):
+            evaluate(state["pending"], stop.while_evaluating)
+        seconds_waited, started, n_steps_here = 0.0, time.perf_counter(), 0
+        while (step := state["n_steps_done"]) < settings.n_steps and is_patient():
+            if parallel is None or step == settings.optim.head_first_steps:
+                _freeze_for_head_first(optimizer, model, step < settings.optim.head_first_steps)
+                parallel = step_of if shard_layers else distributed.wrap(step_of, world, device)
             factor = learning_rate_factor(step, settings.n_steps, settings.optim)
             set_learning_rate(optimizer, factor)
-            torch.manual_seed(torch_seed(seed, step))  # dropout is a function of (seed, step)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                loss = task.loss(batch.to(device))
+            asked = time.perf_counter()
+            parts = [next(batches) for _ in range(settings.accumulate)]
+            seconds_waited += time.perf_counter() - asked
+            (weight,) = distributed.total([sum(task.weight(part) for part in parts)], world, device)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.optim.clip_norm)
-            _require_finite(folder, step, batch, loss.item(), norm.item())
+            loss = 0.0
+            for number, part in enumerate(parts):
+                # Dropout is a function of (seed, step, part of the batch).
+                torch.manual_seed(torch_seed(seed, step, world.rank * settings.accumulate + number))
+                is_last = number == len(parts) - 1
+                with (
+                    distributed.without_averaging(parallel, not is_last),
+                    torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+                ):
+                    part_loss = parallel(part.to(device), weight)
+                    # Processes average their gradients, and this is a sum.
+                    (part_loss if world.size == 1 else part_loss * world.size).backward()
+                loss += part_loss.item()
+            if shard_layers:
+                sharding.average_whole_gradients(model, world)
+                norm = sharding.clip_gradients(model, settings.optim.clip_norm)
+            else:
+                norm = nn.utils.clip_grad_norm_(model.parameters(), settings.optim.clip_norm).item()
+            (loss,) = distributed.total([loss], world, device)
+            _require_finite(folder, step, parts, loss, norm)
             optimizer.step()
+            if average:
+                average.update()
             done = step + 1
-            line = {"step": done, "loss": loss.item(), "grad_norm": norm.item(), "lr_factor": factor}
+            line = {"step": done, "loss": loss, "grad_norm": norm, "lr_factor": factor}
             is_evaluated = done == settings.n_steps or done % settings.eval_every == 0
             state.update(n_steps_done=done, pending=line if is_evaluated else None)
             if not is_evaluated:
-                experiment.append_metrics(folder, line)
-            if is_evaluated or stop.is_set() or done % settings.checkpoint_every == 0:
+                write_metrics(line)
+            should_stop = stop.by_any()
+            if is_evaluated or should_stop or done % settings.checkpoint_every == 0:
                 # Before the evaluation, which may take long: a run that is killed in it has lost nothing.
-                experiment.save_checkpoint(folder, model, optimizer, state)
-            if stop.is_set():
+                tensors = (model.state_dict(), optimizer.state_dict(), state, extra)
+                now = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if shard_layers else tensors))
+                if world.is_main:
+                    checkpoints.save(folder / "checkpoints", now)
+                distributed.wait(world)
+            if should_stop:
                 raise Interrupted(
-                    f"{folder}: stopped after step {done}, which is saved; the same command goes on from there"
+                    f"{folder}: stopped after step {done}, which is saved; the same command goes on from there",
+                    stop.exit_code,
                 )
             if is_evaluated:
-                evaluate(line, stop.is_set)
+                evaluate(line, stop.while_evaluating)
+            n_steps_here += 1
+            if n_steps_here == N_STEPS_TO_JUDGE:
+                log(_outlook(device, (time.perf_counter() - started) / n_steps_here, settings.n_steps - done))
             bar.update()
             dev = f", dev {state['last'][task.criterion]:.2f}" if state["last"] else ""
-            bar.set_postfix_str(f"loss {loss.item():.3f}{dev}")
+            waited = seconds_waited / (time.perf_counter() - started)
+            bar.set_postfix_str(f"loss {loss:.3f}{dev}, lr {factor:.2f}, {waited:.0%} waiting for data")
+    if not is_patient():
+        log(f"stopped after step {state['n_steps_done']}: {settings.patience} evaluations without a better one")
     if settings.keep == "best":
-        experiment.load_best(folder, model)
-        return {"step": state["best_step"], "figures": state["best"]}
+        load_kept(folder, model, [entry["step"] for entry in state["kept"]])
+    elif average:
+        average.put_in_place()
+    if shard_layers:
+        sharding.put_together(model)
+    if settings.keep == "best":
+        return {"step": state["kept"][0]["step"], "figures": state["kept"][0]["figures"]}
     return {"step": state["n_steps_done"], "figures": state["last"]}
 
 
-def _require_finite(folder: Path, step: int, batch: Batch, loss: float, norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    raise SpoofkitError(
-        f"{folder}: at step {step + 1} the loss is {loss} and the gradient's norm {norm} (batch "
-        f"{', '.join(batch.utt_ids[:4])} …); "
-        "nothing after the last checkpoint was kept: lower the learning rate or check these utterances"
+def words_of(seconds: float) -> str:
+    """A duration as people say it.
+
+    >>> words_of(40), words_of(5000)
+    ('40 s', '1.4 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _outlook(device: torch.device, seconds_a_step: float, n_steps: int) -> str:
+    peak = peak_gigabytes(device)
+    return (
+        f"{seconds_a_step:.2f} s a step, {peak:.2f} GB at most so far; about {words_of(seconds_a_step * n_steps)} to go"
     )
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the step at work is finished and saved first."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _logger(folder: Path, world: World) -> Callable[[str], None]:
+    def log(message: str) -> None:
+        if world.is_main:
+            experiment.log(folder, message)
+
+    return log
+
+
+def _freeze_for_head_first(optimizer: torch.optim.Optimizer, model: nn.Module, active: bool) -> None:
+    """While the head learns alone, the encoder's parameters have no gradient, so the optimiser leaves them out."""
+    in_encoder = {id(parameter) for parameter in model.get_submodule("encoder").parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(not (active and id(parameter) in in_encoder))
+
+
+def _require_finite(folder: Path, step: int, parts: list[Batch], loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    utt_ids = [utt_id for part in parts for utt_id in part.utt_ids]
+    raise SpoofkitError(
+        f"{folder}: at step {step + 1} the loss is {loss} and the gradient's norm {norm} (batch "
+        f"{', '.join(utt_ids[:4])} …); "
+        "nothing after the last checkpoint was kept: lower the learning rate or check these utterances"
+    )

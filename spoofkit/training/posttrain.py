@@ -5,6 +5,7 @@ Leaves in the experiment's folder, beside what every training leaves: `encoder/`
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from spoofkit.config import Config
+from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset, batches_by_length
 from spoofkit.data.loading import load_batches, require_usable_length
 from spoofkit.data.manifest import read_manifest
@@ -24,11 +26,13 @@ from spoofkit.evaluation.metrics import eer
 from spoofkit.evaluation.scoring import batch_budget
 from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
-from spoofkit.models.device import plain_fp32
+from spoofkit.models.device import plain_fp32, training_precision
+from spoofkit.models.encoder import is_valid
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.models.sinc_encoder import SincEncoder
-from spoofkit.training import experiment
+from spoofkit.training import distributed, experiment
+from spoofkit.training.distributed import World
+from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
 
 CRITERION = "dev_frame_eer_percent"
@@ -48,6 +52,9 @@ def posttrain(
     workers: int = 0,
     overwrite: bool = False,
     compile_layers: bool = False,
+    shard_layers: bool = False,
+    tensorboard: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any] | None:
     """Post-train the encoder that the settings name; see the module's docstring for what is written.
 
@@ -62,6 +69,9 @@ def posttrain(
         workers: Loader processes.
         overwrite: Begin anew.
         compile_layers: Have torch compile the encoder's layers.
+        shard_layers: Each of several processes keeps a share of every layer.
+        tensorboard: Write the figures for TensorBoard too.
+        dry_run: Only say what the first step does; `lines` of the result. Nothing is written.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -70,22 +80,30 @@ def posttrain(
         SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; or the lists were drawn with other settings.
     """
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
-    with experiment.locked(folder):
+    with (
+        distributed.joined(device) as (world, device),
+        distributed.main_first(world, nullcontext() if dry_run else experiment.locked(folder)),
+    ):
+        augmenter = load_augmenter(config.posttrain.augment, config.seed)
         inputs = {
             "train_manifest": file_sha256(train_manifest),
             "dev_manifest": file_sha256(dev_manifest),
             "mix": file_sha256(mix),
             "dev_mix": file_sha256(dev_mix),
             "encoder": encoder_hash(config.encoder.name),
-        }
-        if not overwrite and experiment.is_finished(folder, PRODUCTS, settings, inputs):
+        } | augment_inputs(augmenter)
+        if not (overwrite or dry_run) and experiment.is_finished(folder, PRODUCTS, settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
-        if isinstance(encoder, SincEncoder) or config.encoder.freeze == "all":
+        torch.manual_seed(config.seed)
+        stage = config.posttrain
+        classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
+        if not any(parameter.requires_grad for parameter in encoder.parameters()):
             raise SpoofkitError(
-                f"encoder: nothing of {config.encoder.name} would be trained with freeze: {config.encoder.freeze}, "
-                "expected an encoder to post-train; use `spoofkit finetune` directly"
+                f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
+                f"{stage.layers}), expected something to post-train; use `spoofkit finetune` directly"
             )
+        training_precision(device, stage.precision)  # refuses now what it would refuse below
         datasets = []
         for list_path, manifest_path in ((mix, train_manifest), (dev_mix, dev_manifest)):
             manifest = read_manifest(manifest_path)
@@ -95,38 +113,57 @@ def posttrain(
                 require_usable_length(
                     f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest
                 )
-            datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target))
-        torch.manual_seed(config.seed)
-        stage = config.posttrain
-        classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
+            # Only what is learnt from is augmented.
+            own = augmenter if list_path == mix else None
+            datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target, own))
         position_eer = _position_only_eer(*datasets)
         if compile_layers:
             encoder.to(device).compile_layers()
         # Everything was checked: only now may an older run be thrown away.
-        if overwrite:
-            experiment.clear(folder)
-        experiment.record(folder, settings, inputs)
-        experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
+        if world.is_main and not dry_run:
+            if overwrite:
+                experiment.clear(folder)
+            experiment.record(folder, settings, inputs)
+            experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
+        distributed.wait(world)
+        class_weights = (stage.injected_weight, stage.untouched_weight)
 
-        def loss(batch: Batch) -> torch.Tensor:
+        def weight(batch: Batch) -> float:
+            is_frame_BT = is_valid(encoder.n_frames(batch.n_samples_B), batch.targets_BT.shape[1])
+            return float(frame_weights(batch.targets_BT[is_frame_BT], class_weights).sum())
+
+        def loss(batch: Batch, total_weight: float) -> torch.Tensor:
+            batch = batch.augmented(stage.augment)
             embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
             return frame_loss(
-                classifier.head.output,
-                embedding_BTE,
-                batch.targets_BT,
-                is_frame_BT,
-                (stage.injected_weight, stage.untouched_weight),
+                classifier.head.output, embedding_BTE, batch.targets_BT, is_frame_BT, class_weights, total_weight
             )
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-            figures = evaluate_frames(classifier, datasets[1], device, workers, should_stop)
+            # Sharded layers are gathered by all processes together: then each evaluates everything.
+            share = World() if shard_layers else world
+            figures = evaluate_frames(classifier, datasets[1], device, workers, should_stop, share)
             return figures | {"dev_position_only_eer_percent": 100 * position_eer}
 
-        task = Task(classifier, datasets[0], len(datasets[0]), loss, evaluate, CRITERION)
-        result = train(folder, task, config.posttrain, seed=config.seed, device=device, workers=workers)
-        save_frame_head(folder / "frame_head", classifier)
-        with atomic_folder(folder / "encoder") as temporary:
-            classifier.encoder.save(temporary)
+        task = Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, CRITERION)
+        if dry_run:
+            return {"lines": first_step(task, stage, seed=config.seed, device=device, workers=workers)}
+        result = train(
+            folder,
+            task,
+            stage,
+            seed=config.seed,
+            device=device,
+            workers=workers,
+            world=world,
+            shard_layers=shard_layers,
+            tensorboard=tensorboard,
+        )
+        if world.is_main:
+            save_frame_head(folder / "frame_head", classifier)
+            with atomic_folder(folder / "encoder") as temporary:
+                classifier.encoder.save(temporary)
+        distributed.wait(world)
         return result
 
 
@@ -135,9 +172,10 @@ def frame_loss(
     embedding_BTE: torch.Tensor,
     targets_BT: torch.Tensor,
     is_frame_BT: torch.Tensor,
-    weights: tuple[float, float] = (1.0, 1.0),
+    weights: tuple[float, float],
+    total_weight: float,
 ) -> torch.Tensor:
-    """The output layer's loss over the valid frames of a batch; `weights` of frames with target 1 and 0.
+    """The output layer's weighted losses of the valid frames, summed and divided by `total_weight`.
 
     Raises:
         ValueError: targets and frames disagree in number: a defect, never cropped to fit.
@@ -145,7 +183,12 @@ def frame_loss(
     if embedding_BTE.shape[:2] != targets_BT.shape:
         raise ValueError(f"{tuple(targets_BT.shape)} frame targets for {tuple(embedding_BTE.shape[:2])} frames")
     target_N = targets_BT[is_frame_BT]
-    return output.loss(embedding_BTE[is_frame_BT], target_N, torch.where(target_N == 1, *weights))
+    return output.loss(embedding_BTE[is_frame_BT], target_N, frame_weights(target_N, weights), total_weight)
+
+
+def frame_weights(target_N: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
+    """Weights of frames with target 1 and 0, frame by frame."""
+    return torch.where(target_N == 1, *weights)
 
 
 @torch.inference_mode()
@@ -155,35 +198,48 @@ def evaluate_frames(
     device: torch.device,
     workers: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    world: World | None = None,
 ) -> dict[str, float]:
-    """Frame EER (official rule, every frame a trial) on all frames and away from the splices, and the mean loss.
+    """Frame EER (official rule, every frame a trial) on all frames and away from the splices; mean training loss.
+
+    In that mean frames are not weighted.
 
     Away means more than BOUNDARY_FRAMES frames from every splice; the figure is left out where no such frame of one
     target exists.
     """
     classifier.eval()
+    world = world or World()
+    plan = batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(device))
     loading = load_batches(
         dataset,
-        batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(device)),
+        plan[world.rank :: world.size],
         workers=workers,
         shortest=classifier.encoder.shortest,
         longest=classifier.encoder.longest,
     )
-    logits, targets, is_far = [], [], []
+    found: dict[str, tuple[float, np.ndarray, np.ndarray, np.ndarray]] = {}
     with plain_fp32(), loading as batches:
         for batch in tqdm(batches, desc="held-out mixes", unit="batch", leave=False):
             if should_stop():
                 raise Interrupted("stopped while evaluating")
             batch = batch.to(device)
-            logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
-            logits.append(logit_BT[is_frame_BT].float().cpu().numpy())
-            targets.append(batch.targets_BT[is_frame_BT].cpu().numpy() == 1)
-            is_far.append(batch.is_far_BT[is_frame_BT].cpu().numpy())
-    logit_N, target_N, far_N = np.concatenate(logits), np.concatenate(targets), np.concatenate(is_far)
-    loss = np.logaddexp(0, np.where(target_N, -logit_N, logit_N)).mean()
-    figures = {CRITERION: 100 * frame_eer(logit_N, target_N), "dev_frame_loss": float(loss)}
-    if len(np.unique(target_N[far_N])) == 2:
-        figures["dev_frame_eer_away_from_splices_percent"] = 100 * frame_eer(logit_N[far_N], target_N[far_N])
+            embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
+            embedding_NE, target_N = embedding_BTE[is_frame_BT], batch.targets_BT[is_frame_BT]
+            loss = classifier.head.output.loss(embedding_NE, target_N, torch.ones_like(target_N), 1.0)
+            found[batch.utt_ids[0]] = (
+                loss.item(),
+                classifier.head.output(embedding_NE).float().cpu().numpy(),
+                batch.targets_BT[is_frame_BT].cpu().numpy() == 1,
+                batch.is_far_BT[is_frame_BT].cpu().numpy(),
+            )
+    # In the order of the plan, however many processes shared it.
+    found = distributed.merged(found, world)
+    in_order = [found[dataset.mixes[batch[0][1]].mix_id] for batch in plan]
+    losses, *columns = zip(*in_order, strict=True)
+    score_N, is_injected_N, far_N = (np.concatenate(column) for column in columns)
+    figures = {CRITERION: 100 * frame_eer(score_N, is_injected_N), "dev_frame_loss": sum(losses) / len(score_N)}
+    if len(np.unique(is_injected_N[far_N])) == 2:
+        figures["dev_frame_eer_away_from_splices_percent"] = 100 * frame_eer(score_N[far_N], is_injected_N[far_N])
     return figures
 
 

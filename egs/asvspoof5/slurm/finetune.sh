@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Stage 4 of run.sh, fine-tuning, on all GPUs of one machine or several; goes on by itself where Slurm ended it.
+#
+#   cd egs/asvspoof5; sbatch slurm/finetune.sh --exp exp/try1 --conf conf/wavlm_large.yaml   # the options of run.sh
+#
+# Change the lines with EDIT; what they say now is for the 300M encoder on one machine with four GPUs.
+#SBATCH --job-name=finetune
+#SBATCH --output=slurm/%x-%j.log     # beside this file; the folder must exist, or the job fails without a word
+#SBATCH --open-mode=append           # what a requeued job says stands below what it said before
+##SBATCH --account=PROJECT           # EDIT: remove one # and name the project, if the cluster charges one
+##SBATCH --partition=gpu             # EDIT: remove one # and name the queue with the GPUs, if it is not the default
+#SBATCH --nodes=1                    # EDIT: machines
+#SBATCH --gpus-per-node=4            # EDIT: GPUs of each; finetune.batch_size is shared equally by all GPUs
+#SBATCH --cpus-per-task=32           # EDIT: cores of each machine, about 8 a GPU: they read and decode the audio
+#SBATCH --mem=128G                   # EDIT: memory of each machine
+#SBATCH --time=8:00:00               # EDIT: at least twice one evaluation of dev, which an end interrupts and repeats
+#SBATCH --ntasks-per-node=1          # one torchrun on each machine, which starts a process for each GPU
+#SBATCH --requeue                    # after a preemption or the failure of a machine
+#SBATCH --signal=B:USR1@300          # five minutes before the time is over: see train.sh
+set -euo pipefail
+
+# export NCCL_SOCKET_IFNAME=ib0      # EDIT: the network between the machines, if NCCL does not find it by itself
+
+. slurm/train.sh
+train_stage 4 "$@"

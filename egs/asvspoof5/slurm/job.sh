@@ -1,0 +1,7 @@
+# Sourced by the jobs before anything else. There is nothing to edit here.
+# shellcheck shell=bash
+. ./cmd.sh
+if [[ -n $gpu_cmd ]]; then
+  echo "cmd.sh: gpu_cmd is '$gpu_cmd', but the work of this job must run where Slurm put it; make gpu_cmd empty" >&2
+  exit 1
+fi

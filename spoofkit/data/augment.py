@@ -1,0 +1,245 @@
+"""Augmentation of training utterances: what is drawn for an item, what loader processes do, what the device does.
+
+A recording is made in this order: speed, room, background noise, codec, and RawBoost (a channel of its own). Speed and
+codecs are work for a CPU, and so is reading a room or a noise; convolving, adding and RawBoost are done for a whole
+batch where the model is. An utterance that gets a codec gets its room and noise before it, in the loader.
+
+All that happens to item `index` in `epoch` is a function of (seed, epoch, index). Apart from speed nothing moves: every
+sample, and so every frame target, stays where it was.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from spoofkit.config import AugmentSettings
+from spoofkit.data.acoustics import add_noise, reverberate
+from spoofkit.data.audio import EXTENSIONS, SAMPLE_RATE, probe, read_audio
+from spoofkit.data.codecs import code, require_codec
+from spoofkit.data.randomness import AUGMENT_STREAM, generator
+from spoofkit.data.rawboost import rawboost
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import text_sha256
+
+LONGEST_RIR = SAMPLE_RATE  # samples after the direct path: what rings longer is far below what is heard
+NO_SEED = -1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to happen to one item."""
+
+    speed: float = 1.0
+    rir: Path | None = None
+    noise: Path | None = None
+    noise_start: float = 0.0
+    """Where in the noise file to begin, as a share of what is possible."""
+    snr_db: float = 0.0
+    codec: str | None = None
+    bit_rate_choice: float = 0.0
+    rawboost_seed: int = NO_SEED
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is left for the device to do to one item: K taps, S samples; none where there is nothing to do."""
+
+    rir_K: np.ndarray | None = None
+    noise_S: np.ndarray | None = None
+    snr_db: float = 0.0
+    rawboost_seed: int = NO_SEED
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """The same for a batch: which rows have what, R of them, padded with zeros."""
+
+    rir_rows: list[int]
+    rir_RK: torch.Tensor
+    noise_rows: list[int]
+    noise_RS: torch.Tensor
+    snr_db_R: torch.Tensor
+    rawboost_rows: list[int]
+    rawboost_seeds: list[int]
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "DrawnBatch":
+        """The same with every tensor changed: moved to a device, or pinned."""
+        return replace(self, rir_RK=change(self.rir_RK), noise_RS=change(self.noise_RS), snr_db_R=change(self.snr_db_R))
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """Settings, seed, and the files to draw from."""
+
+    settings: AugmentSettings
+    seed: int
+    rirs: tuple[Path, ...]
+    noises: tuple[Path, ...]
+
+    def plan(self, epoch: int, index: int) -> Plan:
+        """Draw what happens to an item."""
+        s, rng = self.settings, generator(self.seed, AUGMENT_STREAM, epoch, index)
+        # All is drawn, wanted or not: so switching one kind on or off changes nothing in the others.
+        chance_of = dict(zip(("speed", "reverb", "noise", "codec", "rawboost"), rng.random(5), strict=True))
+        which = dict(zip(("speed", "reverb", "noise", "codec"), rng.random(4), strict=True))
+        noise_start, snr_db, bit_rate_choice = rng.random(), rng.uniform(*s.noise_snr_db), rng.random()
+        rawboost_seed = int(rng.integers(2**62))
+        is_on = {name: bool(chance < getattr(s, name)) for name, chance in chance_of.items()}
+        return Plan(
+            s.speed_factors[int(which["speed"] * len(s.speed_factors))] if is_on["speed"] else 1.0,
+            self.rirs[int(which["reverb"] * len(self.rirs))] if is_on["reverb"] else None,
+            self.noises[int(which["noise"] * len(self.noises))] if is_on["noise"] else None,
+            noise_start,
+            snr_db,
+            s.codecs[int(which["codec"] * len(s.codecs))] if is_on["codec"] else None,
+            bit_rate_choice,
+            rawboost_seed if is_on["rawboost"] else NO_SEED,
+        )
+
+
+def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
+    """List the files that the settings name; none if all augmentation is off.
+
+    Raises:
+        SpoofkitError: a folder is missing or holds no audio, or FFmpeg lacks a codec.
+    """
+    if not settings.is_on:
+        return None
+    if settings.codec:
+        for name in settings.codecs:
+            require_codec(name)
+    return Augmenter(
+        settings,
+        seed,
+        _sounds(settings.reverb_folder, "augment.reverb_folder") if settings.reverb else (),
+        _sounds(settings.noise_folder, "augment.noise_folder") if settings.noise else (),
+    )
+
+
+def augment_inputs(augmenter: Augmenter | None) -> dict[str, str]:
+    """Hashes, by name, of the sounds that are drawn from: their names and sizes, not their bytes."""
+    lists = {} if augmenter is None else {"reverb": augmenter.rirs, "noise": augmenter.noises}
+    return {
+        name: text_sha256("\n".join(f"{path} {path.stat().st_size}" for path in paths))
+        for name, paths in lists.items()
+        if paths
+    }
+
+
+def _sounds(folder: str | None, setting: str) -> tuple[Path, ...]:
+    found = sorted(p for p in Path(folder or "").rglob("*") if p.suffix.lower() in EXTENSIONS) if folder else []
+    if not found:
+        raise SpoofkitError(
+            f"{setting}: no audio in {folder}, expected a folder with some of {', '.join(EXTENSIONS)}; mend the path"
+        )
+    return tuple(found)
+
+
+def augment_item(wave_S: np.ndarray, plan: Plan) -> tuple[np.ndarray, Drawn]:
+    """Do what is done in the loader, and read what the device needs for the rest.
+
+    Args:
+        wave_S: float32 waveform.
+        plan: What to do.
+
+    Returns:
+        The waveform, of the same length unless its speed changed, and what is left to do.
+
+    Raises:
+        SpoofkitError: a room or noise cannot be read.
+    """
+    if plan.speed != 1.0:
+        wave_S = change_speed(wave_S, plan.speed)
+    left = Drawn(
+        None if plan.rir is None else read_rir(plan.rir),
+        None if plan.noise is None else read_noise(plan.noise, plan.noise_start, wave_S.size),
+        plan.snr_db,
+        plan.rawboost_seed,
+    )
+    if plan.codec is None:
+        return wave_S, left
+    wave_1S = torch.from_numpy(wave_S)[None].clone()
+    _surround(wave_1S, torch.tensor([wave_S.size]), stack([left]))
+    return code(wave_1S[0].numpy(), plan.codec, plan.bit_rate_choice), Drawn(rawboost_seed=plan.rawboost_seed)
+
+
+def change_speed(wave_S: np.ndarray, factor: float) -> np.ndarray:
+    """Play `factor` times as fast, pitch and all: about size / factor samples."""
+    changed_S: np.ndarray = soxr.resample(wave_S, factor * SAMPLE_RATE, SAMPLE_RATE)
+    return changed_S
+
+
+def read_rir(path: Path) -> np.ndarray:
+    """Read a room impulse response from its direct path on, which is scaled to 1; shape (taps,)."""
+    rir_K = read_audio(path)
+    direct = int(np.abs(rir_K).argmax())
+    if rir_K[direct] == 0:
+        raise SpoofkitError(f"{path}: is digital silence, expected a room impulse response; remove it from the folder")
+    from_direct_K: np.ndarray = rir_K[direct : direct + LONGEST_RIR] / rir_K[direct]
+    return from_direct_K
+
+
+def read_noise(path: Path, start: float, n_samples: int) -> np.ndarray:
+    """Read `n_samples` of a noise, from a share `start` of the possible places on; a short one is repeated."""
+    n_there = probe(path).n_samples
+    if n_there >= n_samples:
+        return read_audio(path, int(start * (n_there - n_samples + 1)), n_samples)
+    return np.resize(np.roll(read_audio(path), -int(start * n_there)), n_samples)
+
+
+def stack(drawn: list[Drawn]) -> DrawnBatch:
+    """Gather what was drawn for the items of a batch."""
+
+    def padded(rows: list[np.ndarray]) -> torch.Tensor:
+        if not rows:
+            return torch.zeros(0, 0)
+        return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
+
+    rooms = {row: item.rir_K for row, item in enumerate(drawn) if item.rir_K is not None}
+    noises = {row: item.noise_S for row, item in enumerate(drawn) if item.noise_S is not None}
+    seeds = {row: item.rawboost_seed for row, item in enumerate(drawn) if item.rawboost_seed != NO_SEED}
+    return DrawnBatch(
+        list(rooms),
+        padded(list(rooms.values())),
+        list(noises),
+        padded(list(noises.values())),
+        torch.tensor([drawn[row].snr_db for row in noises]),
+        list(seeds),
+        list(seeds.values()),
+    )
+
+
+@torch.no_grad()
+def augment_batch(
+    wave_BS: torch.Tensor, n_samples_B: torch.Tensor, drawn: DrawnBatch, settings: AugmentSettings
+) -> torch.Tensor:
+    """Do to a batch, where it lies, what the loader left: room, noise, RawBoost.
+
+    Args:
+        wave_BS: Waveforms, zero from `n_samples_B` on; not changed.
+        n_samples_B: Their lengths.
+        drawn: What to do, on the same device.
+        settings: Which kinds of RawBoost.
+
+    Returns:
+        Tensor of shape (B, S). A row does not depend on the others, and padding stays zero.
+    """
+    wave_BS = wave_BS.clone()
+    _surround(wave_BS, n_samples_B, drawn)
+    if rows := drawn.rawboost_rows:
+        wave_BS[rows] = rawboost(wave_BS[rows], n_samples_B[rows], drawn.rawboost_seeds, settings.rawboost_kinds)
+    return wave_BS
+
+
+def _surround(wave_BS: torch.Tensor, n_samples_B: torch.Tensor, drawn: DrawnBatch) -> None:
+    """Room, then noise, of the rows that have them, in place."""
+    if rows := drawn.rir_rows:
+        wave_BS[rows] = reverberate(wave_BS[rows], n_samples_B[rows], drawn.rir_RK)
+    if rows := drawn.noise_rows:
+        # A noise is as long as its utterance, and the longest of these may be shorter than the batch.
+        noise_RS = torch.nn.functional.pad(drawn.noise_RS, (0, wave_BS.shape[1] - drawn.noise_RS.shape[1]))
+        wave_BS[rows] = add_noise(wave_BS[rows], n_samples_B[rows], noise_RS, drawn.snr_db_R)

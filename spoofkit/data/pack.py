@@ -1,0 +1,260 @@
+"""Packing: every utterance of a manifest, decoded once, in a few large files that are read without decoding.
+
+    OUT/train.tsv          a manifest like any other, whose paths are addresses in shards; written last
+        train_00000.i16    a shard: raw little-endian int16, 16 kHz mono, about 1 GB
+        train_00000.json   its record: ids, lengths, SHA-256; written when the shard is complete
+
+Utterances that are 16-bit, 16 kHz and mono give the same values as their files. All others are rounded to the nearest
+of 65,536 steps (an error of at most 2^-16 of full scale; what is louder than full scale is clipped) and counted.
+How packed audio is read stands in `shards`.
+"""
+
+import fcntl
+import hashlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from spoofkit.data.audio import read_audio
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_made_from, read_manifest, write_manifest
+from spoofkit.data.shards import FULL_SCALE, SUFFIX, record_path, require_whole
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import (
+    atomic_path,
+    file_sha256,
+    is_up_to_date,
+    mend_interrupted,
+    refuse_existing,
+    text_sha256,
+    write_json,
+)
+
+SHARD_BYTES = 1_000_000_000
+AHEAD = 8  # utterances that each thread may be ahead of the writing: a bound on memory
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What packing left."""
+
+    manifest: Path
+    n_utterances: int
+    n_shards: int
+    n_rounded: int
+    """Utterances whose samples are not multiples of 2^-15 and were rounded to them."""
+    n_clipped: int
+    """Samples beyond full scale."""
+    kept: bool = False
+    """Whether it stood there already (`reuse`)."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    utt_id: str
+    source: str
+    pcm_S: np.ndarray
+    is_rounded: bool
+    n_clipped: int
+
+
+def pack(
+    manifest_path: Path,
+    out: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    workers: int = 1,
+    overwrite: bool = False,
+    reuse: bool = False,
+) -> Pack:
+    """Decode every utterance of a manifest into shards; an interrupted call goes on after its last complete shard.
+
+    Args:
+        manifest_path: What to pack.
+        out: Folder for the shards and their manifest, which gets the name of `manifest_path`.
+        shard_bytes: A shard ends with the utterance that reaches this size.
+        workers: Threads that decode; libsndfile and FFmpeg let go of Python's lock while they do.
+        overwrite: Throw away an older pack of that name first; there may be no room for both.
+        reuse: Keep a pack made from the same manifest.
+
+    Raises:
+        SpoofkitError: an utterance cannot be decoded or is not as long as the manifest says, the pack exists, another
+            call is at work on it, or the disk refuses.
+    """
+    target = out / manifest_path.name
+    if target.resolve() == manifest_path.resolve():
+        raise SpoofkitError(f"{target}: would be packed over itself, expected another folder for the pack")
+    made_from = {"manifest": file_sha256(manifest_path)}
+    shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
+    if is_up_to_date(target, made_from, read_made_from, reuse):
+        records = [require_whole(shard) for shard in _shards(out, shard_names)]
+        return _summary(target, records, kept=True)
+    refuse_existing(target, overwrite)
+    manifest = read_manifest(manifest_path)
+    with _locked(out, manifest_path.stem):
+        mend_interrupted(out, f"{shard_names}|{re.escape(manifest_path.stem)}")
+        if overwrite:
+            target.unlink(missing_ok=True)  # first, because without its shards it is a lie
+            _remove(_shards(out, shard_names))
+        shards = _pack_all(manifest, out, shard_bytes, workers)
+        _remove(shard for shard in _shards(out, shard_names) if shard not in shards)
+        records = list(shards.values())
+        write_manifest(
+            target, out.resolve(), _addressed(manifest.table, shards), made_from=made_from, partial=manifest.partial
+        )
+    return _summary(target, records)
+
+
+def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> dict[Path, dict[str, Any]]:
+    """Every shard with its record, in order; those that are complete already are not decoded again."""
+    rows = [
+        (utt_id, str(manifest.audio_path(path)), n_samples)
+        for utt_id, path, n_samples in manifest.table.select("utt_id", "path", "n_samples").iter_rows()
+    ]
+    shards: dict[Path, dict[str, Any]] = {}
+    n_done, decoded = 0, None
+    bar = tqdm(total=len(rows), desc=f"pack {manifest.path.name}", unit="utt")
+    with bar, ThreadPoolExecutor(workers) as pool:
+        while n_done < len(rows):
+            shard = out / f"{manifest.path.stem}_{len(shards):05d}{SUFFIX}"
+            record = _complete_record(shard, rows[n_done:])
+            if record is not None:
+                decoded = None
+                bar.update(len(record["utt_ids"]))
+            else:
+                if decoded is None:
+                    decoded = _decode_in_order(pool, rows[n_done:], AHEAD * workers)
+                record = _write_shard(shard, decoded, shard_bytes, bar)
+            shards[shard] = record
+            n_done += len(record["utt_ids"])
+    return shards
+
+
+def _complete_record(shard: Path, rows: list[tuple[str, str, int]]) -> dict[str, Any] | None:
+    """The record of a shard that holds the first of these rows and is undamaged, or none."""
+    try:
+        record = require_whole(shard, read_all=True)
+    except SpoofkitError:
+        return None
+    rows = rows[: len(record["utt_ids"])]
+    same_ids = record["utt_ids"] == [utt_id for utt_id, _, _ in rows]
+    return record if same_ids and record["sources"] == _identity([source for _, source, _ in rows]) else None
+
+
+def _identity(sources: list[str]) -> str:
+    return text_sha256("\n".join(sources))
+
+
+def _decode_in_order(pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], ahead: int) -> Iterator[_Decoded]:
+    futures: deque[Future[_Decoded]] = deque()
+    for row in rows:
+        futures.append(pool.submit(_decode, *row))
+        if len(futures) > ahead:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+def _decode(utt_id: str, source: str, n_samples: int) -> _Decoded:
+    wave_S = read_audio(source)
+    if n_samples not in (UNKNOWN_LENGTH, wave_S.size):
+        raise SpoofkitError(
+            f"{source}: found {wave_S.size} samples where {n_samples} were expected; "
+            "the file is cut short or the manifest is older than it"
+        )
+    scaled_S = wave_S * np.float32(FULL_SCALE)
+    rounded_S = np.rint(scaled_S)
+    pcm_S = np.clip(rounded_S, -FULL_SCALE, FULL_SCALE - 1)
+    is_rounded = not np.array_equal(scaled_S, rounded_S)
+    return _Decoded(utt_id, source, pcm_S.astype("<i2"), is_rounded, int(np.sum(pcm_S != rounded_S)))
+
+
+def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar: Any) -> dict[str, Any]:
+    """Fill one shard, then write its record."""
+    record_path(shard).unlink(missing_ok=True)  # it speaks of other bytes than those that come now
+    utterances: list[tuple[str, str, int]] = []
+    n_rounded = n_clipped = n_bytes = 0
+    digest = hashlib.sha256()
+    with atomic_path(shard, overwrite=True) as temporary, open(temporary, "wb") as file:
+        for found in decoded:
+            data = found.pcm_S.tobytes()
+            file.write(data)
+            digest.update(data)
+            utterances.append((found.utt_id, found.source, found.pcm_S.size))
+            n_rounded, n_clipped = n_rounded + found.is_rounded, n_clipped + found.n_clipped
+            n_bytes += len(data)
+            bar.update()
+            if n_bytes >= shard_bytes:
+                break
+        file.flush()
+    record = {
+        "utt_ids": [utt_id for utt_id, _, _ in utterances],
+        "n_samples": [n_samples for _, _, n_samples in utterances],
+        "sources": _identity([source for _, source, _ in utterances]),
+        "sha256": digest.hexdigest(),
+        "n_rounded": n_rounded,
+        "n_clipped": n_clipped,
+    }
+    write_json(record_path(shard), record, overwrite=True)
+    return record
+
+
+def _addressed(table: pl.DataFrame, shards: dict[Path, dict[str, Any]]) -> pl.DataFrame:
+    """The manifest's table with addresses for paths, and the lengths that were found."""
+    addresses, lengths = [], []
+    for shard, record in shards.items():
+        ends = accumulate(record["n_samples"])
+        addresses += [f"{shard.name}:{end - n}+{n}" for end, n in zip(ends, record["n_samples"], strict=True)]
+        lengths += record["n_samples"]
+    return table.with_columns(pl.Series("path", addresses), pl.Series("n_samples", lengths))
+
+
+def _shards(out: Path, names: str) -> list[Path]:
+    return sorted(path for path in out.glob(f"*{SUFFIX}") if re.fullmatch(names, path.stem))
+
+
+def _remove(shards: Any) -> None:
+    for shard in shards:
+        record_path(shard).unlink(missing_ok=True)
+        shard.unlink()
+
+
+def _summary(target: Path, records: list[dict[str, Any]], kept: bool = False) -> Pack:
+    return Pack(
+        target,
+        sum(len(record["utt_ids"]) for record in records),
+        len(records),
+        sum(record["n_rounded"] for record in records),
+        sum(record["n_clipped"] for record in records),
+        kept,
+    )
+
+
+@contextmanager
+def _locked(out: Path, name: str) -> Iterator[None]:
+    """Hold the pack of that name for this process; the kernel lets go of it when the process dies."""
+    lock = out / f".{name}.lock"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(lock, "a")  # noqa: SIM115
+    except OSError as error:
+        raise SpoofkitError(
+            f"{lock}: cannot be written ({error.strerror}); choose another folder for the pack"
+        ) from error
+    with handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise SpoofkitError(
+                f"{out}: another process is packing {name} here; wait for it, or choose another folder"
+            ) from error
+        yield

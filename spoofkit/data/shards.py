@@ -1,0 +1,106 @@
+"""Reading packed audio: utterances as slices of memory-mapped int16 files, which `spoofkit pack` writes.
+
+A packed utterance has an address, which stands wherever a path does: `train_00002.i16:480000+64000` is the 64,000
+samples from sample 480,000 of that shard on. A shard is raw little-endian int16, 16 kHz, mono, one utterance after the
+other; its record, `train_00002.json`, is written last, so a shard that has one is complete.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import file_sha256, read_json
+
+SUFFIX = ".i16"
+FULL_SCALE = 32_768  # of int16; a power of two, so that int16 -> float32 -> int16 loses nothing
+SAMPLE_BYTES = 2
+ADDRESS = re.compile(r"(.+\.i16):(\d+)\+(\d+)")
+
+
+class Address(NamedTuple):
+    """Where a packed utterance lies."""
+
+    shard: str
+    start: int
+    """First sample."""
+    n_samples: int
+
+
+def parse_address(path: Path | str) -> Address | None:
+    """Take an address apart; none if `path` is the name of an ordinary file.
+
+    >>> parse_address("packs/train_00002.i16:480000+64000")
+    Address(shard='packs/train_00002.i16', start=480000, n_samples=64000)
+    """
+    match = ADDRESS.fullmatch(str(path))
+    return Address(match[1], int(match[2]), int(match[3])) if match else None
+
+
+def read_packed(address: Address, start: int = 0, n_samples: int | None = None) -> np.ndarray:
+    """Read a packed utterance, or part of it: fewer samples, down to none, where it ends earlier.
+
+    Returns:
+        float32 array of shape (samples,).
+
+    Raises:
+        SpoofkitError: the shard is missing or not whole, or ends before the utterance does.
+    """
+    shard_N = _open(address.shard)
+    if address.start + address.n_samples > shard_N.size:
+        raise SpoofkitError(
+            f"{address.shard}: holds {shard_N.size} samples, the manifest places an utterance at {address.start} to "
+            f"{address.start + address.n_samples}; they are of different packs, so make them anew with `spoofkit pack`"
+        )
+    first = address.start + min(start, address.n_samples)
+    last = address.start + address.n_samples
+    part_S = shard_N[first : last if n_samples is None else min(first + n_samples, last)]
+    wave_S: np.ndarray = np.multiply(part_S, np.float32(1 / FULL_SCALE), dtype=np.float32)
+    return wave_S
+
+
+@cache
+def _open(shard: str) -> np.ndarray:
+    """The samples of a shard, mapped into memory; its length was compared with its record."""
+    require_whole(Path(shard))
+    # A plain array: slices of np.memmap itself are three times as slow to make.
+    return np.asarray(np.memmap(shard, dtype="<i2", mode="r"))
+
+
+def record_path(shard: Path) -> Path:
+    """Where a shard's record lies."""
+    return shard.with_suffix(".json")
+
+
+def require_whole(shard: Path, read_all: bool = False) -> dict[str, Any]:
+    """Compare a shard with its record, and return the record.
+
+    Args:
+        shard: The shard.
+        read_all: Compare its SHA-256 too, not only its length.
+
+    Raises:
+        SpoofkitError: shard or record is missing or damaged.
+    """
+    if not shard.is_file() or not record_path(shard).is_file():
+        missing = record_path(shard) if shard.is_file() else shard
+        raise SpoofkitError(
+            f"{missing}: no such file, expected a shard and its record; finish the pack with `spoofkit pack`, or, "
+            "if it was moved, mend the line '# root=' of its manifest"
+        )
+    record: dict[str, Any] = read_json(record_path(shard))
+    found, expected = shard.stat().st_size, SAMPLE_BYTES * sum(record["n_samples"])
+    if found != expected:
+        raise SpoofkitError(
+            f"{shard}: has {found} bytes, its record says {expected}; it is damaged, so delete it and its manifest and "
+            "run `spoofkit pack` again"
+        )
+    if read_all and file_sha256(shard) != record["sha256"]:
+        raise SpoofkitError(
+            f"{shard}: its bytes are not those that were packed (SHA-256 differs); it is damaged, so delete it and its "
+            "manifest and run `spoofkit pack` again"
+        )
+    return record

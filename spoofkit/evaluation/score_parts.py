@@ -1,0 +1,297 @@
+"""Parts: scores as they come, so that a killed scoring goes on and the tasks of a job array share one.
+
+    eval.tsv.parts/3of8.jsonl       beside eval.tsv, until that stands
+    b1946ac9 {"part": "3/8", "identity": {…}, "record": {…}}
+    591785b7 {"batch": 2, "scores": {"E_0000000042": -1.25, …}}
+
+A line is the CRC-32 of what follows it, a blank, and JSON: first what the part belongs to, then one line for a batch.
+Lines are only ever added; what a kill or a power cut tore is cut off when the part is taken up again, and its batches
+are scored again. Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every
+score is bit for bit the one that a single process writes. Nothing is scored here.
+"""
+
+import fcntl
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import make_folder, remove_folder, sync
+
+FSYNC_SECONDS = 5.0  # a killed process loses nothing, a power cut no more than this
+
+Scores = dict[str, float]
+"""Scores by utterance id."""
+BatchIds = dict[int, list[str]]
+"""Ids of the utterances of batches, by the batch's number in the plan."""
+BatchScores = dict[int, Scores]
+"""Scores of batches, by the batch's number."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `n_parts`, counted from 1; a single process scores part 1 of 1."""
+
+    number: int = 1
+    n_parts: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.n_parts}"
+
+    def batches(self, batch_ids: list[list[str]]) -> BatchIds:
+        """Its share of a plan's batches; none where there are fewer batches than parts."""
+        return dict(list(enumerate(batch_ids))[self.number - 1 :: self.n_parts])
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part file holds, up to the first line that is not whole."""
+
+    header: dict[str, Any]
+    """`part`, `identity`: what it belongs to; `record`: how it was made. Empty: no header, so nothing."""
+    lines: list[dict[str, Any]]
+    n_bytes: int
+    is_whole: bool
+    """Nothing stands after the last whole line."""
+
+
+def parse_shard(text: str) -> Shard:
+    """Read `K/N`.
+
+    Raises:
+        SpoofkitError: not two whole numbers, or K is not between 1 and N.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
+    if not match or int(match[1]) > int(match[2]):
+        raise SpoofkitError(f"--shard {text}: expected K/N, part K of N counted from 1, such as 3/8")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the parts of the score file `out` stand until it does."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def part_path(out: Path, shard: Shard) -> Path:
+    """Where a part of the score file `out` stands."""
+    return parts_folder(out) / f"{shard.number}of{shard.n_parts}.jsonl"
+
+
+def find_parts(out: Path) -> dict[Shard, Path]:
+    """The part files of `out`, by part."""
+    found = {}
+    for path in parts_folder(out).glob("*.jsonl"):
+        if match := re.fullmatch(r"(\d+)of(\d+)\.jsonl", path.name):
+            found[Shard(int(match[1]), int(match[2]))] = path
+    return dict(sorted(found.items(), key=lambda item: (item[0].n_parts, item[0].number)))
+
+
+def refuse_other_divisions(out: Path, n_parts: int) -> None:
+    """Refuse parts of another number of parts beside ours: they hold the same utterances a second time."""
+    others = [path.name for shard, path in find_parts(out).items() if shard.n_parts != n_parts]
+    if others:
+        raise SpoofkitError(
+            f"{parts_folder(out)}: holds {', '.join(others[:3])}{' …' if others[3:] else ''} of another division, "
+            f"expected parts of {n_parts} alone; go on with those (--shard, --merge) or remove the folder"
+        )
+
+
+def read_part(path: Path) -> Part:
+    """Read a part file, or as much of it as is whole; a missing one is empty.
+
+    Raises:
+        SpoofkitError: it cannot be read.
+    """
+    try:
+        return _parse(path.read_bytes() if path.exists() else b"")
+    except OSError as error:
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def is_begun(part: Part, own: BatchIds) -> bool:
+    """Whether there is anything to go on with: a part that holds no batch yet claims nothing."""
+    return bool(part.header) and (bool(part.lines) or not own)
+
+
+def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], own: BatchIds) -> BatchScores:
+    """The scores of a part that belongs to `identity`, by batch.
+
+    Raises:
+        SpoofkitError: it was made from something else, is another part than its name says, or holds a batch twice or
+            other utterances than the plan.
+    """
+    found, expected = part.header["identity"], identity
+    changed = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if changed:
+        raise SpoofkitError(
+            f"{path}: was made from something else ({', '.join(changed)} changed); score this part "
+            "anew with --overwrite, or name another score file"
+        )
+    if part.header["part"] != str(shard):
+        raise SpoofkitError(
+            f"{path}: is part {part.header['part']}, expected part {shard}; put back its name, or score this part "
+            "anew with --overwrite"
+        )
+    scores: BatchScores = {}
+    for line in part.lines:
+        number = line["batch"]
+        if number in scores or list(line["scores"]) != own.get(number):
+            fault = "stands twice" if number in scores else "is not this part's, or holds other utterances"
+            raise SpoofkitError(f"{path}: batch {number} {fault}; score this part anew with --overwrite")
+        scores[number] = line["scores"]
+    return scores
+
+
+@contextmanager
+def open_part(
+    path: Path, shard: Shard, identity: dict[str, Any], own: BatchIds, record: dict[str, Any], *, anew: bool
+) -> Iterator[tuple[BatchScores, Callable[[int, Scores], None]]]:
+    """Hold a part for this process: what it has, and a function that adds a batch.
+
+    Args:
+        path: The part file; made with its folder if it is not there.
+        shard: Which part it is.
+        identity: What its scores are made from.
+        own: The batches that belong to it.
+        record: How it is made, for the record of the score file.
+        anew: Throw away what it holds.
+
+    Raises:
+        SpoofkitError: another process holds it, it was made from something else, or the disk refuses.
+    """
+    try:
+        make_folder(path.parent)
+        handle = open(path, "a+b", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise SpoofkitError(f"{path}: cannot be written ({error.strerror}); name another score file") from error
+    with handle:
+        try:
+            # The kernel lets go of it when this process dies, however it dies; loader processes do not inherit it.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise SpoofkitError(
+                f"{path}: another process is scoring this part; wait for it, or name another score file"
+            ) from error
+        handle.seek(0)
+        part = _parse(handle.read())
+        scores: BatchScores = {}
+        last_sync = time.monotonic()
+
+        def add(line: dict[str, Any]) -> None:
+            nonlocal last_sync
+            try:
+                rest = memoryview(_line(line))
+                while rest:
+                    rest = rest[handle.write(rest) :]
+                if time.monotonic() - last_sync >= FSYNC_SECONDS:
+                    os.fsync(handle)
+                    last_sync = time.monotonic()
+            except OSError as error:
+                raise SpoofkitError(
+                    f"{path}: cannot be written ({error.strerror}); make room, then the same command goes on"
+                ) from error
+
+        if is_begun(part, own) and not anew:
+            scores = check_part(path, part, shard, identity, own)
+            handle.truncate(part.n_bytes)
+        else:
+            handle.truncate(0)
+            add({"part": str(shard), "identity": identity, "record": record})
+            sync(path.parent)
+        has_batches = bool(scores) or not own
+
+        def add_batch(number: int, batch: Scores) -> None:
+            nonlocal has_batches
+            add({"batch": number, "scores": batch})
+            scores[number] = batch
+            has_batches = True
+
+        try:
+            yield scores, add_batch
+        finally:
+            if has_batches:
+                os.fsync(handle)
+            else:  # refused before its first batch, such as by an utterance that cannot be read
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # other parts stand in it
+                    path.parent.rmdir()
+
+
+def read_all_parts(out: Path) -> dict[Shard, Part]:
+    """All parts of the score file `out`, in order.
+
+    Raises:
+        SpoofkitError: there are none, one is missing or damaged, or one is of another division.
+    """
+    found = find_parts(out)
+    if not found:
+        raise SpoofkitError(
+            f"{parts_folder(out)}: holds no parts, expected those that `spoofkit score … --shard K/N` writes"
+        )
+    n_parts = max(shard.n_parts for shard in found)
+    refuse_other_divisions(out, n_parts)
+    shards = [Shard(number, n_parts) for number in range(1, n_parts + 1)]
+    missing = [str(shard) for shard in shards if shard not in found]
+    if missing:
+        raise SpoofkitError(
+            f"{parts_folder(out)}: {len(missing)} of {n_parts} parts are missing ({', '.join(missing[:5])}"
+            f"{' …' if missing[5:] else ''}); score them with --shard, then merge again"
+        )
+    parts = {shard: read_part(found[shard]) for shard in shards}
+    for shard, part in parts.items():
+        if not part.header or not part.is_whole:
+            raise SpoofkitError(
+                f"{found[shard]}: is damaged after {len(part.lines)} whole batches; give the command of "
+                f"--shard {shard} again, which scores the rest"
+            )
+    return parts
+
+
+def join_parts(out: Path, parts: dict[Shard, Part], identity: dict[str, Any], batch_ids: list[list[str]]) -> Scores:
+    """Scores by id from all parts, each utterance of the plan exactly once.
+
+    Raises:
+        SpoofkitError: a part belongs to another `identity`, or is not complete.
+    """
+    scores: Scores = {}
+    for shard, part in parts.items():
+        path, own = part_path(out, shard), shard.batches(batch_ids)
+        batches = check_part(path, part, shard, identity, own)
+        if len(batches) < len(own):
+            raise SpoofkitError(
+                f"{path}: holds {len(batches)} of its {len(own)} batches; give the command of --shard {shard} again, "
+                "which goes on from there"
+            )
+        for batch in batches.values():
+            scores |= batch
+    return scores
+
+
+def discard_parts(out: Path) -> None:
+    """Remove the parts of a score file that stands: all in one step, so that a kill leaves no hole among them."""
+    if parts_folder(out).exists():
+        remove_folder(parts_folder(out))
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parse(data: bytes) -> Part:
+    values: list[Any] = []
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        checksum, _, text = data[start:end].partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            break
+        values.append(json.loads(text))
+        start = end + 1
+    return Part(values[0] if values else {}, values[1:], start, start == len(data))

@@ -1,0 +1,76 @@
+"""One model from several of the same kind: the mean of their weights; for `spoofkit average`."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_folder, read_json, write_json
+
+
+def average(folders: list[Path], out: Path) -> None:
+    """Write the mean of model folders, or of encoder folders, into `out`.
+
+    Everything but the weights is taken from the first.
+
+    Raises:
+        SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds, or `out` exists.
+    """
+    if len(folders) < 2:
+        raise SpoofkitError("average: found one model, expected at least two and the folder to write")
+    if out.exists():
+        raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
+    names = [_weights(folder) for folder in folders]
+    for folder, found in zip(folders, names, strict=True):
+        if found != names[0]:
+            raise SpoofkitError(
+                f"{folder}: has other files of weights than {folders[0]} ({', '.join(sorted(found ^ names[0]))}), so "
+                "there is no mean of the two"
+            )
+    with atomic_folder(out) as temporary:
+        shutil.copytree(folders[0], temporary, dirs_exist_ok=True)
+        for name in sorted(names[0]):
+            mean = mean_of([folder / name for folder in folders])
+            (temporary / name).write_bytes(save(mean, metadata={"format": "pt"}))
+        record = temporary / "model.json"
+        if record.is_file():
+            values = read_json(record) | {"averaged": [str(folder) for folder in folders], "kept": None}
+            write_json(record, values, overwrite=True)
+
+
+def _weights(folder: Path) -> set[str]:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}
+    if not names:
+        raise SpoofkitError(f"{folder}: holds no weights (*.safetensors), expected a model or an encoder folder")
+    return names
+
+
+def mean_of(paths: list[Path]) -> dict[str, torch.Tensor]:
+    """Mean of the tensors of several files, summed in double precision; counts (integers) are those of the first.
+
+    Raises:
+        SpoofkitError: a file is missing or damaged, or has other tensors than the first.
+    """
+    first = _read(paths[0])
+    if len(paths) == 1:
+        return first
+    shapes = {name: tensor.shape for name, tensor in first.items()}
+    sums = {name: tensor.double() for name, tensor in first.items() if tensor.is_floating_point()}
+    for path in paths[1:]:
+        tensors = _read(path)
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+            raise SpoofkitError(f"{path}: has other tensors than {paths[0]}, so there is no mean of the two")
+        for name, tensor in sums.items():
+            tensor += tensors[name]
+    return first | {name: (tensor / len(paths)).to(first[name].dtype) for name, tensor in sums.items()}
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise SpoofkitError(f"{path}: damaged or missing ({reason}); put back a copy of it, or train anew") from error

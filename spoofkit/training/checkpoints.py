@@ -1,0 +1,230 @@
+"""Checkpoints: each is whole or not there, is checked before it is read, and at every moment one can be loaded.
+
+step_0000500/           after so many steps: model.safetensors, optimizer.pt, state.json, extra.safetensors if there are
+                        further tensors, and SHA256SUMS, which `sha256sum -c` reads; the newest two are kept
+best/                   see spoofkit.training.averaging
+damaged_step_0000500/   not what was written, so set aside
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_folder, file_sha256, not_written, read_json, read_text, remove_folder, sync
+
+N_CHECKPOINTS_KEPT = 2
+CHECKSUMS = "SHA256SUMS"
+FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run is taken up from."""
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    """JSON values. `n_steps_done` names the checkpoint; `kept` lists the evaluations whose weights go with it."""
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Further tensors, such as a moving average of the weights."""
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write step_NNNNNNN whole, then remove all but the newest few, and weights in best/ that none of these counts on.
+
+    Args:
+        folder: The folder of all checkpoints, in that of the experiment.
+        checkpoint: What to write.
+
+    Raises:
+        SpoofkitError: the disk refuses; the older checkpoints stand as they did.
+    """
+    metrics = folder.parent / "metrics.jsonl"
+    try:
+        if metrics.exists():
+            sync(metrics)  # a run that goes on from this checkpoint wants all lines before it
+    except OSError as error:
+        raise not_written(metrics, error) from error
+    _write(folder / f"step_{checkpoint.state['n_steps_done']:07d}", _files(checkpoint))
+    folders = _step_folders(folder)
+    for old in folders[:-N_CHECKPOINTS_KEPT]:
+        remove_folder(old)
+    try:
+        states = [read_json(path / "state.json") for path in folders[-N_CHECKPOINTS_KEPT:]]
+        needed = {best_path(folder, entry["step"]) for state in states for entry in state["kept"]}
+    except (SpoofkitError, KeyError, TypeError):
+        return  # an older one is damaged: what it counts on cannot be told, so everything stays
+    for path in set((folder / "best").glob("step_*")) - needed:
+        path.unlink(missing_ok=True)
+
+
+def best_path(folder: Path, step: int) -> Path:
+    """Where the weights of an evaluation are kept."""
+    return folder / "best" / f"step_{step:07d}.safetensors"
+
+
+def exist(folder: Path) -> bool:
+    """Whether there are checkpoints, damaged or not."""
+    return bool(_step_folders(folder))
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose files are what was written; none if there is none yet.
+
+    Damaged ones that are newer are set aside, and `say` is told so. One process of a run asks for all.
+
+    Raises:
+        SpoofkitError: there are checkpoints and all of them are damaged; then they stay where they are.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(_step_folders(folder)):
+        reason = _damage(path)
+        if reason is None:
+            for other, why in damaged:
+                aside = _set_aside(other).name
+                say(f"{other}: damaged checkpoint ({why}), set aside as {aside}; the run goes on from {path.name}")
+            return path
+        damaged.append((path, reason))
+    if damaged:
+        found = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
+        raise SpoofkitError(
+            f"{folder}: no checkpoint can be read ({found}); put back a copy of one, or pass --overwrite to train anew"
+        )
+    return None
+
+
+def read(path: Path, device: torch.device) -> Checkpoint:
+    """Read a checkpoint that `newest` has found whole; the optimiser's tensors on `device`.
+
+    Raises:
+        SpoofkitError: it cannot be read after all.
+    """
+    try:
+        extra = path / "extra.safetensors"
+        return Checkpoint(
+            load_file(path / "model.safetensors"),
+            torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
+            read_json(path / "state.json"),
+            load_file(extra) if extra.exists() else {},
+        )
+    except SpoofkitError:
+        raise
+    except Exception as error:  # whatever torch, pickle, zip and safetensors raise
+        raise SpoofkitError(
+            f"{path}: cannot be read ({_one_line(error)}); remove this folder to go on from the one before it"
+        ) from error
+
+
+def restore(
+    path: Path,
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Put a checkpoint's tensors into model, optimiser and the tensors of `extra`.
+
+    Raises:
+        SpoofkitError: names or shapes are others.
+    """
+    extra = extra or {}
+    try:
+        model.load_state_dict(checkpoint.model, strict=True)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        if checkpoint.extra.keys() != extra.keys():
+            raise ValueError(f"further tensors {sorted(checkpoint.extra)[:3]} there, {sorted(extra)[:3]} here")
+        with torch.no_grad():
+            for name, tensor in extra.items():
+                if tensor.shape != checkpoint.extra[name].shape:
+                    raise ValueError(f"shape of {name}")
+                tensor.copy_(checkpoint.extra[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise SpoofkitError(
+            f"{path}: does not fit this model ({_one_line(error)}), probably another version of spoofkit wrote it; "
+            "go on with that version, or pass --overwrite to train anew"
+        ) from error
+
+
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes | memoryview]]:
+    """Name and content of each file, one after the other, so that only one content is in memory."""
+    # Bytes written by Python, not by torch or safetensors: a full disk is then an OSError like every other.
+    yield "model.safetensors", _tensor_bytes(checkpoint.model)
+    buffer = io.BytesIO()
+    torch.save(checkpoint.optimizer, buffer)
+    yield "optimizer.pt", buffer.getbuffer()
+    if checkpoint.extra:
+        yield "extra.safetensors", _tensor_bytes(checkpoint.extra)
+    yield "state.json", (json.dumps(checkpoint.state, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _tensor_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
+    return as_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _write(path: Path, files: Iterator[tuple[str, bytes | memoryview]]) -> None:
+    with atomic_folder(path) as temporary:
+        sums = {}
+        for name, content in files:
+            (temporary / name).write_bytes(content)
+            sums[name] = hashlib.sha256(content).hexdigest()
+        (temporary / CHECKSUMS).write_text(_checksum_lines(sums), encoding="utf-8")
+
+
+def _checksum_lines(sums: dict[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+
+
+def _damage(path: Path) -> str | None:
+    """In what the files of a folder differ from those that `_write` wrote; none if in nothing."""
+    name = CHECKSUMS
+    try:
+        text = read_text(path / CHECKSUMS)
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
+        # A line may be damaged so that it still looks like one, or be gone altogether. Notes that a user put beside
+        # our files are no damage.
+        there = {name for name in FILES if (path / name).exists()}
+        if not sums or not there <= sums.keys() <= set(FILES) or _checksum_lines(sums) != text:
+            return f"{CHECKSUMS} is not what was written"
+        for name, digest in sums.items():
+            if file_sha256(path / name) != digest:
+                return f"{name} is not what was written"
+    except SpoofkitError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise  # somebody else's, not damaged
+        return f"{name} {'is missing' if isinstance(error.__cause__, FileNotFoundError) else 'cannot be read'}"
+    except ValueError:
+        return f"{CHECKSUMS} is not what was written"
+    return None
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"damaged_{path.name}")
+    if aside.exists():
+        remove_folder(aside)
+    try:
+        os.rename(path, aside)
+        sync(path.parent)
+    except OSError as error:
+        raise not_written(aside, error) from error
+    return aside
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    """The checkpoints, oldest first; what others put beside them is left alone."""
+    found = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{7,}", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,132 @@
+"""Several processes as one: started by torchrun, they train on shares of the same batches and decide together.
+
+What stands here is all that the rest needs to know of it. In a process of its own every function is the identity.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spoofkit.errors import SpoofkitError
+
+# Rank 0 may write a checkpoint of many gigabytes to slow storage while the others wait for it.
+PATIENCE = timedelta(minutes=60)
+
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes; the others read what it wrote."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
+    """Join the processes that torchrun started, if it did, for the length of the `with` block.
+
+    Args:
+        device: What was asked for; `cuda` becomes this process's own GPU.
+
+    Raises:
+        SpoofkitError: fewer GPUs on this machine than processes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(), device
+        return
+    if device.type == "cuda":
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if local_rank >= torch.cuda.device_count():
+            raise SpoofkitError(
+                f"torchrun: process {local_rank + 1} on this machine, but it has {torch.cuda.device_count()} GPUs; "
+                "start one process a GPU (--nproc-per-node)"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield World(dist.get_rank(), size), device
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def main_first(world: World, context: Any) -> Iterator[None]:
+    """Enter a context in rank 0 alone; the others come in after it has."""
+    with context if world.is_main else nullcontext():
+        wait(world)
+        yield
+
+
+def wrap(module: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """The module whose backward pass averages gradients over all processes."""
+    if world.size == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+@contextmanager
+def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
+    """Keep gradients to this process: for all but the last part of an accumulated batch."""
+    if active and isinstance(module, DistributedDataParallel):
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+def total(numbers: list[float], world: World, device: torch.device) -> list[float]:
+    """Each number summed over all processes."""
+    if world.size == 1:
+        return numbers
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return [float(value) for value in sums]
+
+
+def from_main(world: World, compute: Callable[[], Answer]) -> Answer:
+    """What rank 0 computed, in every process; the others wait for it."""
+    if world.size == 1:
+        return compute()
+    answer = [compute() if world.is_main else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]  # type: ignore[return-value]
+
+
+def merged(values: dict[str, Any], world: World) -> dict[str, Any]:
+    """The dictionaries of all processes in one; every process gets it.
+
+    Raises:
+        ValueError: two processes have the same key: a defect.
+    """
+    if world.size == 1:
+        return values
+    parts: list[dict[str, Any]] = [{} for _ in range(world.size)]
+    dist.all_gather_object(parts, values)
+    together = {key: value for part in parts for key, value in part.items()}
+    if len(together) != sum(map(len, parts)):
+        raise ValueError("two processes computed the same item")
+    return together
+
+
+def wait(world: World) -> None:
+    """Go on when all processes are here."""
+    if world.size > 1:
+        dist.barrier()

@@ -1,0 +1,118 @@
+"""One run a folder: a lock that the kernel drops with its process, or where there are none a file with its name."""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from spoofkit.errors import SpoofkitError
+
+# What file systems without locks answer: NFS without lockd, Lustre mounted without `flock`, some FUSE ones.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[str | None]:
+    """Hold the lock file `path` while the `with` block lasts.
+
+    The kernel lets go of its lock when the process dies, however it dies, so what a dead run left is void and taken
+    over. Where the file system has no locks, `path` with `_owner` added is made instead; it names host and process, and
+    only a dead process of this host can be told from a live one.
+
+    Args:
+        path: The lock file, in a folder that exists; it stays.
+
+    Yields:
+        A sentence that the user should read (a dead run's lock was taken over, there are no locks here), or none.
+
+    Raises:
+        SpoofkitError: another run holds it.
+        OSError: the folder cannot be written to.
+    """
+    with open(path, "a+", encoding="utf-8") as handle:
+        try:
+            # Not flock: loader processes would inherit that, and hold it when this process is dead.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise _refusal(path, _read(handle)) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            with _owned(path.with_name(f"{path.name}_owner"), error.strerror or str(error)) as note:
+                yield note
+            return
+        left = _read(handle)
+        _write(handle, _own_name())
+        try:
+            yield f"{path.parent}: took over the lock of a run that died ({left})" if left else None
+        finally:
+            with suppress(OSError):  # the run is over, and its own error, if any, says more
+                _write(handle, "")
+
+
+@contextmanager
+def _owned(path: Path, reason: str) -> Iterator[str]:
+    """Own `path`, which only one process can make, for want of a lock."""
+    note = (
+        f"{path.parent}: this file system has no locks ({reason}), so {path.name} names the run at work; should its "
+        "machine die, remove that file"
+    )
+    if path.exists():
+        left = path.read_text(encoding="utf-8").strip()
+        if not _is_dead_here(left):
+            raise _refusal(path, left, f"if it is dead, remove {path}; else ")
+        path.unlink(missing_ok=True)
+        note += f"; took over that of a run that died ({left})"
+    try:
+        with open(path, "x", encoding="utf-8") as handle:
+            handle.write(_own_name())
+    except FileExistsError as error:
+        raise _refusal(path, "it started just now") from error
+    try:
+        yield note
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _own_name() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
+def _is_dead_here(name: str) -> bool:
+    """Whether a name like `_own_name` is that of a process of this host which is no more."""
+    host, _, rest = name.partition(", process ")
+    pid = rest.partition(",")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    if int(pid) == os.getpid():
+        return True  # a container that was started again gives the same numbers
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _refusal(path: Path, name: str, mend: str = "") -> SpoofkitError:
+    return SpoofkitError(
+        f"{path.parent}: another run is at work here ({name}); {mend}wait for it, or use another folder"
+    )
+
+
+def _read(handle: TextIO) -> str:
+    handle.seek(0)
+    return handle.read().strip()
+
+
+def _write(handle: TextIO, text: str) -> None:
+    handle.seek(0)
+    handle.truncate()
+    handle.write(text)
+    handle.flush()

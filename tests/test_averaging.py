@@ -1,0 +1,151 @@
+"""Averages of weights, early stopping, head first: closed forms, and the verbs that use them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import refusal, run_cli
+from safetensors.torch import load_file, save_file
+
+from spoofkit.config import EncoderSettings, OptimSettings
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.detector import Detector, load_detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.training.averaging import MovingAverage, mean_of
+from spoofkit.training.optim import learning_rate_factor
+
+TINY = EncoderSettings(name="tiny", freeze="none")
+
+
+@pytest.fixture
+def options(manifests: Path) -> list[object]:
+    sets = [
+        "encoder={name: tiny, freeze: none}",
+        "crop_samples=8000",
+        "finetune.precision=fp32",
+        "finetune.batch_size=4",
+    ]
+    sets += ["finetune.optim.lr=1e-3", "finetune.n_steps=6", "finetune.eval_every=1"]
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    return [*sources, *(part for setting in sets for part in ("--set", setting))]
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_moving_average_is_the_sum_it_says() -> None:
+    layer = torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    average = MovingAverage(layer, 0.9)
+    for value in (2.0, 3.0):
+        with torch.no_grad():
+            layer.weight.fill_(value)
+        average.update()
+    expected = 0.81 * 1 + 0.09 * 2 + 0.1 * 3
+    assert torch.allclose(average.averages["weight"], torch.tensor(expected))
+    with average.in_place():
+        assert torch.allclose(layer.weight, torch.tensor(expected))
+    assert torch.equal(layer.weight, torch.full((1, 2), 3.0))
+    assert torch.allclose(average.averages["weight"], torch.tensor(expected))
+
+
+def test_the_mean_of_files_is_that_of_numpy_and_other_tensors_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for number, path in enumerate(paths):
+        save_file({"w": torch.tensor([1.0, 4.0]) * (number + 1), "n": torch.tensor(7 + number)}, path)
+    mean = mean_of(paths)
+    assert torch.equal(mean["w"], torch.tensor([2.0, 8.0]))
+    assert int(mean["n"]) == 7
+    save_file({"v": torch.zeros(2)}, paths[1])
+    with pytest.raises(SpoofkitError, match=r"1\.safetensors: has other tensors than .*0\.safetensors"):
+        mean_of(paths)
+
+
+def test_the_mean_of_the_best_evaluations_is_handed_on(options: list[object], tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    run_cli("finetune", exp, *options, "--set", "finetune.average_best=3", "--set", "finetune.choose_by=min_dcf")
+    lines = sorted(metrics(exp), key=lambda line: (line["dev_min_dcf"], line["step"]))
+    best = [exp / f"checkpoints/best/step_{line['step']:07d}.safetensors" for line in lines[:3]]
+    expected = torch.stack([load_file(path)["head.output.linear.weight"] for path in best]).mean(0)
+    kept = load_file(exp / "model/head.safetensors")["output.linear.weight"]
+    assert torch.allclose(kept, expected, atol=1e-7)
+    assert json.loads((exp / "model/model.json").read_text())["kept"]["step"] == lines[0]["step"]
+
+
+def test_a_moving_average_is_evaluated_and_handed_on(options: list[object], tmp_path: Path) -> None:
+    run_cli("finetune", tmp_path / "exp", *options, "--set", "finetune.ema_decay=0.5", "--set", "finetune.keep=last")
+    last = tmp_path / "exp/checkpoints/step_0000006"
+    averages = load_file(last / "extra.safetensors")
+    name = "head.output.linear.weight"
+    assert not torch.equal(averages[name], load_file(last / "model.safetensors")[name])
+    kept = load_file(tmp_path / "exp/model/head.safetensors")["output.linear.weight"]
+    assert torch.equal(kept, averages[name])
+
+
+def test_a_run_stops_when_nothing_gets_better(options: list[object], tmp_path: Path) -> None:
+    changes = ["finetune.patience=2", "finetune.n_steps=40", "finetune.optim={lr: 1e-12, head_lr: 1e-12}"]
+    sets = [part for change in changes for part in ("--set", change)]
+    run_cli("finetune", tmp_path / "exp", *options, *sets)
+    assert len(metrics(tmp_path / "exp")) == 3  # the first is the best, two are not better
+    assert "stopped after step 3: 2 evaluations without a better one" in (tmp_path / "exp/train.log").read_text()
+    assert (tmp_path / "exp/model/model.json").is_file()
+
+
+def test_in_the_first_steps_the_head_learns_alone(options: list[object], tmp_path: Path) -> None:
+    run_cli(
+        "finetune",
+        tmp_path / "two",
+        *options,
+        "--set",
+        "finetune.optim.head_first_steps=2",
+        "--set",
+        "finetune.keep=last",
+    )
+    start = load_encoder(TINY).network.state_dict()
+    for step, is_same in ((1, True), (2, True), (3, False)):
+        sets = ["--set", f"finetune.n_steps={step}", "--set", "finetune.optim.schedule=constant"]
+        folder = tmp_path / f"steps_{step}"
+        run_cli(
+            "finetune",
+            folder,
+            *options,
+            *sets,
+            "--set",
+            "finetune.optim.head_first_steps=2",
+            "--set",
+            "finetune.keep=last",
+        )
+        encoder = load_file(folder / "model/encoder/model.safetensors")
+        assert all(torch.equal(encoder[name], start[name]) for name in encoder) == is_same
+
+
+def test_the_exponential_schedule_ends_at_a_hundredth() -> None:
+    settings = OptimSettings(schedule="exponential", warmup_share=0.1)
+    factors = [learning_rate_factor(step, 100, settings) for step in range(100)]
+    assert factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.1)
+    assert factors[99] == pytest.approx(0.01, rel=0.06)
+
+
+def test_average_takes_the_mean_of_models_and_refuses_others(tmp_path: Path) -> None:
+    detectors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        detectors.append(Detector(load_encoder(TINY, seed), "attentive"))
+        save_detector(tmp_path / f"m{seed}", detectors[-1], {"kept": None})
+    folders = [tmp_path / f"m{seed}" for seed in range(3)]
+    run_cli("average", *folders, tmp_path / "mean")
+    mean, record = load_detector(tmp_path / "mean")
+    states = [detector.state_dict() for detector in detectors]
+    for name, tensor in mean.state_dict().items():
+        assert torch.allclose(tensor, torch.stack([state[name] for state in states]).mean(0), atol=1e-6)
+    assert record["averaged"] == [str(folder) for folder in folders]
+    save_detector(tmp_path / "other", Detector(load_encoder(TINY), "mean"), {})
+    assert "has other tensors" in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
+    assert "exists already" in refusal("average", *folders, tmp_path / "mean")
+    assert not (tmp_path / "x").exists()
+    run_cli("average", *(folder / "encoder" for folder in folders), tmp_path / "encoder")
+    assert len(load_encoder(EncoderSettings(name=str(tmp_path / "encoder"))).layers) == 3

@@ -1,0 +1,166 @@
+"""Several processes train as one: the same batches, the same losses, the same decisions; none is left waiting."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import run_cli
+from safetensors.torch import load_file
+
+from spoofkit.data.dataset import TrainingOrder
+
+SETTINGS = """
+crop_samples: 16000
+encoder: {name: tiny, freeze: none}
+mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
+posttrain: &short
+  {precision: fp32, n_steps: 4, batch_size: 8, eval_every: 2, checkpoint_every: 3, keep: last, optim: {lr: 1e-3}}
+finetune: {<<: *short, head: attentive, bonafide_weight: 0.9, spoof_weight: 0.1}
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    (tmp_path / "conf.yaml").write_text(SETTINGS)
+    return tmp_path / "conf.yaml"
+
+
+def torchrun(
+    n_processes: int, *arguments: object, ok: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb as torchrun starts it, on one machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
+    done = subprocess.run(
+        [*command, "-m", "spoofkit", *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
+    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_course(one: Path, many: Path, weights: str) -> None:
+    for a, b in zip(metrics(one), metrics(many), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert b[name] == pytest.approx(a[name], rel=1e-4, abs=1e-6), (a["step"], name)
+    first, second = load_file(one / weights), load_file(many / weights)
+    assert first.keys() == second.keys()
+    # AdamW divides a gradient that is nothing but rounding by its own size, so a few weights may differ by a step.
+    far = sum(int((first[name] - second[name]).abs().gt(2e-5).sum()) for name in first)
+    assert far < 0.01 * sum(tensor.numel() for tensor in first.values())
+
+
+@pytest.mark.slow
+def test_two_processes_and_accumulation_follow_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    run_cli("finetune", tmp_path / "one", *sources)
+    run_cli("finetune", tmp_path / "parts", *sources, "--set", "finetune.accumulate=4")
+    torchrun(2, "finetune", tmp_path / "two", *sources, "--set", "finetune.accumulate=2")
+    for name in ("parts", "two"):
+        assert_same_course(tmp_path / "one", tmp_path / name, "model/head.safetensors")
+        assert_same_course(tmp_path / "one", tmp_path / name, "model/encoder/model.safetensors")
+    log = (tmp_path / "two/train.log").read_text()
+    assert "on cpu and 1 more processes" in log
+    assert log.count("step 4:") == 1  # rank 0 alone writes
+
+
+@pytest.mark.slow
+def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
+    run_cli("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    sources += [
+        "--mix",
+        tmp_path / "mix.tsv",
+        "--dev-mix",
+        tmp_path / "mix_dev.tsv",
+        "--set",
+        "posttrain.injected_weight=3",
+    ]
+    run_cli("posttrain", tmp_path / "one", *sources)
+    torchrun(2, "posttrain", tmp_path / "two", *sources)
+    assert_same_course(tmp_path / "one", tmp_path / "two", "encoder/model.safetensors")
+
+
+@pytest.mark.slow
+def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_are_whole(
+    conf: Path, manifests: Path, tmp_path: Path
+) -> None:
+    sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    sources += ["--set", "finetune.ema_decay=0.5", "--set", "finetune.keep=best"]
+    run_cli("finetune", tmp_path / "one", *sources)
+    torchrun(2, "finetune", tmp_path / "two", *sources, "--shard-layers")
+    assert_same_course(tmp_path / "one", tmp_path / "two", "model/encoder/model.safetensors")
+    assert_same_course(tmp_path / "one", tmp_path / "two", "checkpoints/step_0000004/model.safetensors")
+    # What sharded processes left at step 3, one whole process takes up; and the reverse.
+    for name, begin, go_on in (("a", torchrun, None), ("b", None, torchrun)):
+        folder = tmp_path / name
+        for run in (begin, go_on):
+            options = [*sources, "--shard-layers"] if run else sources
+            (lambda *a, run=run: run(2, *a) if run else run_cli(*a))("finetune", folder, *options)
+            if run is begin:
+                shutil.rmtree(folder / "checkpoints/step_0000004")
+                shutil.rmtree(folder / "model")
+        assert_same_course(tmp_path / "one", folder, "model/encoder/model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_as_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    options += ["--set", "finetune.n_steps=300", "--set", "finetune.eval_every=300"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spoofkit"]
+    exp = tmp_path / "exp"
+    process = subprocess.Popen(
+        [*command, "finetune", str(exp), *map(str, options)],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (exp / "metrics.jsonl").exists() or len(metrics(exp)) < 5:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # torchrun hands it to both
+    _, said = process.communicate(timeout=120)
+    assert "which is saved; the same command goes on from there" in said
+    n_done = metrics(exp)[-1]["step"]
+    assert 5 <= n_done < 300
+    assert (exp / f"checkpoints/step_{n_done:07d}").is_dir()
+    run_cli("finetune", exp, *options)
+    assert (exp / "model/model.json").is_file()
+    assert [line["step"] for line in metrics(exp)] == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run(conf: Path, manifests: Path, tmp_path: Path) -> None:
+    """One that raises takes the others with it, within seconds, and says why."""
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    done = torchrun(2, "finetune", tmp_path / "exp", *options, "--set", "finetune.batch_size=9", ok=False)
+    assert "batch_size: 9 cannot be shared equally by 2 processes x accumulate 1" in done.stderr
+    done = torchrun(2, "finetune", tmp_path / "exp2", *options, "--set", "finetune.optim.lr=1e30", ok=False)
+    assert "gradient's norm" in done.stderr
+    assert not (tmp_path / "exp2/model").exists()
+
+
+@pytest.mark.parametrize(("world_size", "n_parts"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
+def test_parts_of_all_processes_are_the_batch(world_size: int, n_parts: int) -> None:
+    whole = list(TrainingOrder(10, 8, 3, 2, 7))
+    shares = [
+        list(TrainingOrder(10, 8, 3, 2, 7, n_parts=n_parts, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert all(len(share) == 5 * n_parts for share in shares)
+    for step, batch in enumerate(whole):
+        parts = [part for share in shares for part in share[step * n_parts : (step + 1) * n_parts]]
+        assert [pair for part in parts for pair in part] == batch
+        assert {len(part) for part in parts} == {8 // (world_size * n_parts)}

@@ -1,0 +1,647 @@
+"""`score` is unbreakable and can be shared: killed and continued, or cut in parts and merged, it writes the same bytes.
+
+What a scoring was killed at is made by cutting the part file: that is all a kill leaves. One test does kill processes.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+import torch
+from conftest import make_voice, refusal, run_cli
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import spoofkit
+from spoofkit.config import EncoderSettings, LossSettings
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.manifest import write_manifest
+from spoofkit.evaluation import score_files, score_parts, scoring
+from spoofkit.evaluation.score_parts import Shard, part_path
+from spoofkit.evaluation.scores import read_scores
+from spoofkit.models.detector import Detector, load_detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+
+N_UTTERANCES = 36
+BUDGET = 10_000  # samples of a batch: a dozen batches
+
+
+def make_model(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
+    save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+def list_utterances(path: Path, root: Path, rows: list[tuple[str, str, int]]) -> Path:
+    columns = {"utt_id": pl.Utf8, "path": pl.Utf8, "n_samples": pl.Int64}
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
+    write_manifest(path, root, table.with_columns(pl.lit("spoof").alias("key"), *blank), overwrite=True)
+    return path
+
+
+def make_set(folder: Path) -> Path:
+    """Short utterances of many lengths, some of the same, and their manifest."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for index in range(N_UTTERANCES):
+        seconds = int(rng.integers(5, 30)) / 100
+        wave = make_voice(index, index % 2 == 0, seconds)
+        soundfile.write(folder / f"{index:02d}.wav", wave, SAMPLE_RATE)
+        rows.append((f"utt_{index:02d}", f"{index:02d}.wav", wave.size))
+    return list_utterances(folder / "set.tsv", folder, rows)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The score file that a process writes which nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "out.tsv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        run_cli("score", model, manifest, out)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.json", "out.tsv"]
+    return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The part file of a process that was killed when all was scored."""
+    out = tmp_path_factory.mktemp("part") / "out.tsv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        run_cli("score", model, manifest, out, "--shard", "1/1")
+    return part_path(out, Shard()).read_bytes()
+
+
+def killed(out: Path, part: bytes) -> Path:
+    """Leave what a process leaves that is killed when it has written `part`."""
+    path = part_path(out, Shard())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(part)
+    return path
+
+
+def lines_of(part: bytes, n_batches: int) -> bytes:
+    """The header and the first so many batches."""
+    return b"".join(part.splitlines(keepends=True)[: 1 + n_batches])
+
+
+def ids_of(part: bytes) -> list[list[str]]:
+    """The utterances of each batch of a part."""
+    return [list(json.loads(line.split(b" ", 1)[1])["scores"]) for line in part.splitlines()[1:]]
+
+
+def forged(part: bytes, change: Callable[[dict[str, object]], object], line: int) -> bytes:
+    """A part with one line changed, its checksum too."""
+    lines = part.splitlines(keepends=True)
+    value = json.loads(lines[line].split(b" ", 1)[1])
+    change(value)
+    lines[line] = score_parts._line(value)
+    return b"".join(lines)
+
+
+# ---- What is written
+
+
+def test_scores_are_those_of_each_utterance_alone(model: Path, manifest: Path, whole: bytes, tmp_path: Path) -> None:
+    (tmp_path / "out.tsv").write_bytes(whole)
+    scores = read_scores(tmp_path / "out.tsv")
+    detector, _ = load_detector(model)
+    alone = []
+    for index in range(N_UTTERANCES):
+        wave_BS = torch.from_numpy(read_audio(manifest.parent / f"{index:02d}.wav"))[None]
+        with torch.inference_mode():
+            alone.append(detector(wave_BS, torch.tensor([wave_BS.shape[1]])).item())
+    assert scores["utt_id"].to_list() == [f"utt_{index:02d}" for index in range(N_UTTERANCES)]
+    assert np.allclose(scores["score"], alone, atol=1e-5)
+    assert np.std(alone) > 1e-3  # or the order could be anything
+
+
+def test_loader_processes_change_no_byte(model: Path, manifest: Path, whole: bytes, tmp_path: Path) -> None:
+    run_cli("score", model, manifest, tmp_path / "out.tsv", "--workers", 2)
+    assert (tmp_path / "out.tsv").read_bytes() == whole
+
+
+# ---- Killed and continued
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
+    data: st.DataObject, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    out.unlink(missing_ok=True)
+    cut = data.draw(st.integers(0, len(complete_part)), label="cut")
+    # A power cut may leave blocks that were never written, and later lines behind them.
+    tail = data.draw(st.sampled_from([b"", bytes(100), b"\n", bytes(50) + complete_part[cut + 50 :]]), label="tail")
+    path = killed(out, complete_part[:cut] + tail)
+    run_cli("score", model, manifest, out, "--shard", "1/1")
+    assert path.read_bytes().splitlines()[1:] == complete_part.splitlines()[1:]
+    run_cli("score", model, manifest, out)
+    assert out.read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
+
+
+@pytest.mark.parametrize("n_batches", [1, 4, 11])
+def test_what_was_scored_is_not_scored_again(
+    n_batches: int, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    corpus = shutil.copytree(manifest.parent, tmp_path / "corpus")
+    part = lines_of(complete_part, n_batches)
+    done = [utt_id for batch in ids_of(part) for utt_id in batch]
+    assert 0 < len(done) < N_UTTERANCES
+    moved = manifest.read_text().replace(str(manifest.parent), str(corpus))
+    (corpus / "set.tsv").write_text(moved)
+    # The audio of what was scored is gone: only who does not read it can end.
+    for utt_id in done:
+        (corpus / f"{utt_id[-2:]}.wav").unlink()
+    out = tmp_path / "out.tsv"
+    sha256 = score_files.file_sha256(corpus / "set.tsv")
+    killed(out, forged(part, lambda header: header["identity"].update(manifest_sha256=sha256), line=0))  # type: ignore[attr-defined]
+    stderr = run_cli("score", model, corpus / "set.tsv", out).stderr
+    assert f"goes on after {len(done)} of {N_UTTERANCES} utterances" in stderr
+    assert out.read_bytes() == whole
+
+
+def test_a_kill_between_the_score_file_and_its_record_is_made_good(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    killed(out, complete_part)
+    out.write_bytes(whole)
+    (tmp_path / ".out.0123abcd.tmp.json").write_text("{")  # the record, half written
+    (tmp_path / ".out.tsv.parts.0123abcd.tmp").mkdir()  # parts of an earlier one, half removed
+    run_cli("score", model, manifest, out, "--reuse")
+    assert out.read_bytes() == whole
+    assert json.loads((tmp_path / "out.json").read_text())["n_trials"] == N_UTTERANCES
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
+
+
+def test_a_part_made_from_something_else_is_refused_and_begun_anew_with_overwrite(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.tsv"
+    part = lines_of(complete_part, 5)
+    path = killed(out, part)
+    other = make_model(tmp_path / "other", seed=1)
+    fewer = tmp_path / "fewer.tsv"
+    fewer.write_text(
+        "".join(manifest.read_text().splitlines(keepends=True)[:-1]).replace(f"# rows={N_UTTERANCES}\n", "")
+    )
+    changed = {
+        "model_sha256": (other, manifest, out),
+        "manifest_sha256, plan_sha256": (model, fewer, out),
+        "input_policy": (model, manifest, out, "--crop", "first:100000"),
+    }
+    for names, arguments in changed.items():
+        sentence = refusal("score", *arguments)
+        assert f"{path}: was made from something else ({names} changed); score this part anew with" in sentence
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET // 2)
+        assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(spoofkit, "__version__", "99")
+        assert "(spoofkit changed)" in refusal("score", model, manifest, out)
+    assert path.read_bytes() == part
+    assert not out.exists()
+    run_cli("score", other, manifest, out, "--overwrite")
+    assert out.read_bytes() != whole
+    assert json.loads((tmp_path / "out.json").read_text())["model"] == str(other)
+
+
+def test_overwrite_forgets_what_was_kept_and_the_plain_command_does_not(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    first = ids_of(complete_part)[0][0]
+    wrong = forged(complete_part, lambda line: line["scores"].update({first: 77.0}), line=1)  # type: ignore[attr-defined]
+    killed(out, wrong)
+    run_cli("score", model, manifest, out)
+    assert f"{first}\t77\n".encode() in out.read_bytes()
+    killed(out, wrong)
+    run_cli("score", model, manifest, out, "--overwrite")
+    assert out.read_bytes() == whole
+
+
+def test_what_a_part_holds_must_be_the_plans(model: Path, manifest: Path, complete_part: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "out.tsv"
+    lines = complete_part.splitlines(keepends=True)
+    faults = {
+        "batch 0 stands twice": b"".join([*lines[:3], lines[1]]),
+        "batch 99 is not this part's": forged(complete_part, lambda line: line.update(batch=99), line=2),
+        "batch 1 is not this part's, or holds other": forged(
+            complete_part,
+            lambda line: line["scores"].update(stranger=0.5),  # type: ignore[attr-defined]
+            line=2,
+        ),
+    }
+    for words, part in faults.items():
+        path = killed(out, part)
+        sentence = refusal("score", model, manifest, out)
+        assert sentence.startswith(f"{path}: {words}")
+        assert not out.exists()
+
+
+def test_existing_scores_are_replaced_only_by_what_was_begun_with_leave(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    out.write_text("someone's scores")
+    for option in ((), ("--shard", "1/2"), ("--shard", "1/1")):
+        assert "exists already; pass --overwrite" in refusal("score", model, manifest, out, *option)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tsv"}
+    # Begun with --overwrite and killed: the plain command goes on.
+    killed(out, lines_of(complete_part, 3))
+    run_cli("score", model, manifest, out)
+    assert out.read_bytes() == whole
+
+
+def test_a_part_without_a_batch_claims_nothing(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    killed(out, lines_of(complete_part, 0))
+    out.write_text("someone's scores")
+    assert "exists already" in refusal("score", model, manifest, out)
+    out.unlink()
+    run_cli("score", model, manifest, out, "--crop", "first:100000")
+    assert out.read_bytes() == whole  # all are shorter
+    assert json.loads((tmp_path / "out.json").read_text())["input_policy"] == "first:100000"
+
+
+def test_an_utterance_that_cannot_be_read_costs_only_itself(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    audio = manifest.parent / f"{ids_of(complete_part)[5][0][-2:]}.wav"
+    out, good = tmp_path / "out.tsv", audio.read_bytes()
+    try:
+        audio.write_bytes(b"not audio")
+        assert str(audio) in refusal("score", model, manifest, out)
+    finally:
+        audio.write_bytes(good)
+    assert part_path(out, Shard()).read_bytes().count(b"\n") == 1 + 5
+    assert "goes on after" in run_cli("score", model, manifest, out).stderr
+    assert out.read_bytes() == whole
+
+
+def test_a_length_that_the_encoder_cannot_use_is_refused_before_anything_is_scored(
+    model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "click.wav", np.full(100, 0.1), SAMPLE_RATE)
+    shutil.copy(manifest.parent / "00.wav", tmp_path)
+    rows = [("click", "click.wav", 100), ("utt_00", "00.wav", soundfile.info(tmp_path / "00.wav").frames)]
+    sentence = refusal("score", model, list_utterances(tmp_path / "set.tsv", tmp_path, rows), tmp_path / "out.tsv")
+    assert sentence.startswith("click: has 100 samples, the encoder needs at least 400")
+    assert not (tmp_path / "out.tsv.parts").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(
+    model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(lines_of(complete_part, 4)) + 20, hard))
+    try:
+        sentence = refusal("score", model, manifest, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sentence.startswith(f"{part_path(out, Shard())}: cannot be written (File too large)")
+    assert "goes on after" in run_cli("score", model, manifest, out).stderr
+    assert out.read_bytes() == whole
+
+
+# ---- Shards
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 7])
+def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
+    n_parts: int, model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
+    one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
+    run_cli("score", model, manifest, one)
+    n_scored = 0
+    for number in random.Random(n_parts).sample(range(1, n_parts + 1), n_parts):
+        n_scored += int(run_cli("score", model, manifest, out, "--shard", f"{number}/{n_parts}").stdout.split()[1])
+    assert n_scored == N_UTTERANCES
+    assert not out.exists()
+    n_batches = [path.read_bytes().count(b"\n") - 1 for path in score_parts.find_parts(out).values()]
+    assert sum(n_batches) == 4
+    assert max(n_batches) - min(n_batches) <= 1
+    # The merging machine may have another device; the plan is that of the parts.
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 1)
+    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
+    assert out.read_bytes() == one.read_bytes()
+    record, alone = (json.loads(path.with_suffix(".json").read_text()) for path in (out, one))
+    assert record["merged_from"] == n_parts
+    assert [part["part"] for part in record["parts"]] == [f"{k + 1}/{n_parts}" for k in range(n_parts)]
+    same = record.keys() & alone.keys() - {"command"}
+    assert {name: record[name] for name in same} == {name: alone[name] for name in alone if name != "command"}
+    assert not (tmp_path / "out.tsv.parts").exists()
+    assert "kept as it was" in run_cli("score", model, manifest, out, "--merge", "--reuse").stdout
+    assert "kept as it was" in run_cli("score", model, manifest, out, "--shard", f"1/{n_parts}", "--reuse").stdout
+    assert "exists already" in refusal("score", model, manifest, out, "--merge")
+
+
+@pytest.fixture(scope="module")
+def three_parts(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the three parts of a set; copied, not changed."""
+    out = tmp_path_factory.mktemp("three") / "out.tsv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        for number in (1, 2, 3):
+            run_cli("score", model, manifest, out, "--shard", f"{number}/3")
+    return out.parent
+
+
+@pytest.fixture
+def parts(three_parts: Path, tmp_path: Path) -> Path:
+    """The score file that stands beside three complete parts of its own, once they are merged."""
+    return Path(shutil.copytree(three_parts, tmp_path / "scores")) / "out.tsv"
+
+
+def test_merge_names_the_parts_that_are_missing(model: Path, manifest: Path, parts: Path) -> None:
+    merge = ("score", model, manifest, parts, "--merge")
+    part_path(parts, Shard(2, 3)).unlink()
+    assert "1 of 3 parts are missing (2/3); score them with --shard" in refusal(*merge)
+    part_path(parts, Shard(1, 3)).unlink()
+    assert "2 of 3 parts are missing (1/3, 2/3)" in refusal(*merge)
+    part_path(parts, Shard(3, 3)).unlink()
+    assert "holds no parts, expected those that `spoofkit score … --shard K/N` writes" in refusal(*merge)
+    assert not parts.exists()
+
+
+def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_again(
+    model: Path, manifest: Path, parts: Path, whole: bytes
+) -> None:
+    path = part_path(parts, Shard(2, 3))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    sentence = refusal("score", model, manifest, parts, "--merge")
+    assert sentence.startswith(f"{path}: holds 3 of its 4 batches; give the command of --shard 2/3 again")
+    run_cli("score", model, manifest, parts, "--shard", "2/3")
+    run_cli("score", model, manifest, parts, "--merge")
+    assert parts.read_bytes() == whole
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_merge_refuses_a_part_with_any_bit_flipped_by_its_name(
+    share: float, bit: int, model: Path, manifest: Path, parts: Path
+) -> None:
+    path = part_path(parts, Shard(3, 3))
+    good = path.read_bytes()
+    bad = bytearray(good)
+    bad[int(share * len(bad))] ^= 1 << bit
+    path.write_bytes(bad)
+    assert refusal("score", model, manifest, parts, "--merge").startswith(f"{path}: is damaged after")
+    assert not parts.exists()
+    path.write_bytes(good)
+
+
+def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> None:
+    merge = ("score", model, manifest, parts, "--merge")
+    first, second = part_path(parts, Shard(1, 3)), part_path(parts, Shard(2, 3))
+    good = second.read_bytes()
+    shutil.copy(first, second)
+    assert f"{second}: is part 1/3, expected part 2/3; put back its name" in refusal(*merge)
+    second.write_bytes(good)
+    shutil.copy(first, part_path(parts, Shard(1, 2)))
+    for command in (merge, ("score", model, manifest, parts, "--shard", "3/3")):
+        assert "holds 1of2.jsonl of another division, expected parts of 3 alone" in refusal(*command)
+    assert "expected parts of 1 alone; go on with those" in refusal("score", model, manifest, parts)
+    assert not parts.exists()
+
+
+def test_merge_refuses_parts_of_others(model: Path, manifest: Path, parts: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", seed=1)
+    second = part_path(parts, Shard(2, 3))
+    sentence = refusal("score", other, manifest, parts, "--merge")
+    assert sentence.startswith(f"{part_path(parts, Shard(1, 3))}: was made from something else (model_sha256 changed)")
+    assert "(input_policy, plan_sha256 changed)" in refusal(
+        "score", model, manifest, parts, "--merge", "--crop", "first:1000"
+    )
+    run_cli("score", other, manifest, parts, "--shard", "2/3", "--overwrite")
+    sentence = refusal("score", model, manifest, parts, "--merge")
+    assert sentence.startswith(f"{second}: was made from something else (model_sha256 changed); score this part anew")
+    run_cli("score", model, manifest, parts, "--shard", "2/3", "--overwrite")
+    run_cli("score", model, manifest, parts, "--merge")
+
+
+def test_shard_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Path, tmp_path: Path) -> None:
+    arguments = ("score", model, manifest, tmp_path / "out.tsv")
+    for text in ("0/3", "4/3", "3", "x/3", "1/0", "-1/3", "1/3/5", "1.0/3", "1 /3", ""):
+        assert "expected K/N, part K of N counted from 1, such as 3/8" in refusal(*arguments, f"--shard={text}")
+    assert "expected one of them" in refusal(*arguments, "--shard", "1/2", "--merge")
+    for option in (("--shard", "1/2"), ("--merge",)):
+        sentence = refusal("score", model, manifest.parent / "00.wav", *option)
+        assert sentence.startswith(f"{option[0]}: parts stand beside the score file, found none named")
+
+
+def test_loose_files_can_be_shared_too(model: Path, manifest: Path, tmp_path: Path) -> None:
+    files = [manifest.parent / f"{index:02d}.wav" for index in range(12)]
+    one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
+    run_cli("score", model, *files, one)
+    for number in (1, 2):
+        run_cli("score", model, *files, out, "--shard", f"{number}/2")
+    run_cli("score", model, *files, out, "--merge")
+    assert out.read_bytes() == one.read_bytes()
+
+
+# ---- Real processes
+
+CHILDREN = """
+import json, os, signal, sys, time
+import transformers.models.wav2vec2.modeling_wav2vec2
+from spoofkit.cli.main import main
+from spoofkit.evaluation import score_files, scoring
+
+scoring.CPU_BUDGET_SAMPLES = int(sys.argv[1])
+for line in sys.stdin:
+    arguments, log, kill_after = json.loads(line)
+    if not (pid := os.fork()):
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.argv, code = ["spoofkit", *arguments], 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        sys.stdout.flush()
+        os._exit(code)
+    print(pid, flush=True)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Processes:
+    """Starts `spoofkit` in processes of its own, which have nothing left to import."""
+
+    def __init__(self, budget: int, log: Path) -> None:
+        self.log = log
+        command = [sys.executable, "-W", "ignore", "-c", CHILDREN, str(budget)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.parent = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment)
+
+    def start(self, *arguments: object, kill_after: float | None = None) -> int:
+        """Process id; the process is killed after so many seconds."""
+        assert self.parent.stdin
+        assert self.parent.stdout
+        self.parent.stdin.write(json.dumps([list(map(str, arguments)), str(self.log), kill_after]) + "\n")
+        self.parent.stdin.flush()
+        return int(self.parent.stdout.readline())
+
+    def wait(self) -> int:
+        """Exit code, negative for a signal."""
+        assert self.parent.stdout
+        return int(self.parent.stdout.readline())
+
+    def close(self) -> None:
+        assert self.parent.stdin
+        assert self.parent.stdout
+        self.parent.stdin.close()
+        self.parent.wait()
+        self.parent.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    started = Processes(BUDGET, tmp_path_factory.mktemp("log") / "log.txt")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def long_set(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some seconds of work: the same files under many names."""
+    lengths = [soundfile.info(manifest.parent / f"{index:02d}.wav").frames for index in range(N_UTTERANCES)]
+    rows = [(f"u{i:05d}", f"{i % N_UTTERANCES:02d}.wav", lengths[i % N_UTTERANCES]) for i in range(9_000)]
+    return list_utterances(tmp_path_factory.mktemp("long") / "set.tsv", manifest.parent, rows)
+
+
+def wait_for_batches(path: Path, n: int) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists() or path.read_bytes().count(b"\n") < 1 + n:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
+    processes: Processes, model: Path, long_set: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    path = part_path(out, Shard())
+    n_before = 0
+    for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
+        pid = processes.start("score", model, long_set, out, "--workers", 1)
+        wait_for_batches(path, n_before + 3)
+        os.kill(pid, number)
+        assert processes.wait() == exit_code
+        part = score_parts.read_part(path)
+        assert part.is_whole
+        assert len(part.lines) >= n_before + 3
+        n_scored, n_before = sum(len(line["scores"]) for line in part.lines), len(part.lines)
+        last = processes.log.read_text().splitlines()[-1]
+        assert last == (
+            f"spoofkit: {path}: stopped after {n_scored:,} of 9,000 utterances, which are kept; "
+            "the same command goes on from there"
+        )
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_score_the_same_part(
+    processes: Processes, model: Path, long_set: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    pid = processes.start("score", model, long_set, out)
+    wait_for_batches(part_path(out, Shard()), 1)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for option in ((), ("--overwrite",)):
+            assert "another process is scoring this part" in refusal("score", model, long_set, out, *option)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        processes.wait()
+    assert score_parts.read_part(part_path(out, Shard())).lines
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twice(
+    processes: Processes, model: Path, manifest: Path, whole: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    path = part_path(out, Shard())
+    command = ("score", model, manifest, out, "--reuse")
+
+    def kept() -> bytes:
+        if not path.exists():
+            return b""
+        data = path.read_bytes()
+        return data[: score_parts.read_part(path).n_bytes]
+
+    began = time.monotonic()
+    processes.start(*command)
+    assert processes.wait() == 0
+    longest = time.monotonic() - began
+    rng = random.Random(0)
+    n_kills = n_partial = n_finished = 0
+    before = b""
+    while n_kills < 50:
+        if out.with_suffix(".json").exists() and not path.exists():
+            assert out.read_bytes() == whole
+            left = {entry.name for entry in tmp_path.iterdir()} - {"out.tsv", "out.json"}
+            assert all(name.startswith(".out.tsv.parts.") for name in left)  # killed while it removed them
+            n_finished += 1
+            for entry in tmp_path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            before = b""
+        processes.start(*command, kill_after=rng.uniform(0, longest))
+        code = processes.wait()
+        assert code in (0, -signal.SIGKILL), processes.log.read_text()
+        n_kills += code != 0
+        if not path.parent.exists():
+            continue
+        after = kept()
+        if before.count(b"\n") > 1:  # a header alone claims nothing
+            assert after.startswith(before)
+        n_partial += 1 < after.count(b"\n") < whole.count(b"\n")
+        before = after
+    processes.start(*command)
+    assert processes.wait() == 0
+    assert out.read_bytes() == whole
+    print(f"{n_kills} kills, {n_partial} in the midst of scoring, {n_finished} files finished")
+    assert n_partial >= 10

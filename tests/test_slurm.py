@@ -1,0 +1,456 @@
+"""Job scripts of egs/asvspoof5/slurm: run as Slurm runs them, with stand-ins for its commands, and shown to a real one.
+
+What a job would start is recorded, and then read by what would have read it: torchrun's own parser, spoofkit's own.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SLURM = ROOT / "egs/asvspoof5/slurm"
+JOBS = ("posttrain", "finetune", "score", "report")
+TRAININGS = {"posttrain": 3, "finetune": 4}
+
+# Long options of sbatch(1), Slurm 22.05, that a job script of ours could reasonably hold.
+SBATCH_OPTIONS = {
+    "account",
+    "array",
+    "begin",
+    "chdir",
+    "comment",
+    "constraint",
+    "cpus-per-gpu",
+    "cpus-per-task",
+    "dependency",
+    "error",
+    "exclude",
+    "exclusive",
+    "export",
+    "gpu-bind",
+    "gpus",
+    "gpus-per-node",
+    "gpus-per-task",
+    "gres",
+    "hint",
+    "hold",
+    "input",
+    "job-name",
+    "kill-on-invalid-dep",
+    "licenses",
+    "mail-type",
+    "mail-user",
+    "mem",
+    "mem-per-cpu",
+    "mem-per-gpu",
+    "no-requeue",
+    "nodelist",
+    "nodes",
+    "ntasks",
+    "ntasks-per-gpu",
+    "ntasks-per-node",
+    "open-mode",
+    "output",
+    "partition",
+    "qos",
+    "requeue",
+    "reservation",
+    "signal",
+    "switches",
+    "time",
+    "time-min",
+    "tmp",
+    "wrap",
+}
+SRUN_OPTIONS = {"nodes", "ntasks", "cpus-per-task", "kill-on-bad-exit"}  # of srun(1), Slurm 22.05
+# What no script can know of a cluster, so that the user must be told to look at it.
+CLUSTERS_OWN = {"account", "partition", "array", "nodes", "gpus-per-node", "cpus-per-task", "mem", "time"}
+
+RECORD = '{ printf "%q " "${0##*/}" "$@"; echo; } >>"$CALLS"\n'
+STAND_INS = {
+    "spoofkit": "",
+    # A training: it ends with exit code 0 after a while, and with 1 when it was told to stop, as torchrun does.
+    "srun": 'trap \'exit "${SRUN_TOLD:-1}"\' USR1; echo $$ >"$CALLS.pid"\n'
+    'for _ in $(seq "${SRUN_TICKS:-1}"); do sleep 0.02; done; exit "${SRUN_ENDS:-0}"\n',
+    "scancel": 'kill -USR1 "$(cat "$CALLS.pid")"\n',
+    "scontrol": "",
+    # Numbers from 100 on; the cluster's name follows, as with several clusters.
+    "sbatch": 'if [[ "$*" == *"${SBATCH_REFUSES:-nothing}"* ]]; then echo "sbatch: error: refused" >&2; exit 1; fi\n'
+    'echo "$((99 + $(wc -l <"$CALLS")));cluster"\n',
+}
+OF_A_JOB = {"SLURM_JOB_ID": "4242", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A copy of the recipe on a machine whose Slurm only writes down what it is asked."""
+
+    root: Path
+    environ: dict[str, str]
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "egs/asvspoof5"
+
+    def start(self, job: str, *options: object, **environ: object) -> subprocess.Popen[str]:
+        """Start a job as Slurm does: a copy of the script, elsewhere, in the folder it was submitted from."""
+        spooled = self.root / "slurm_script"
+        shutil.copy(self.recipe / f"slurm/{job}.sh", spooled)
+        return subprocess.Popen(
+            ["bash", spooled, *map(str, options)],
+            cwd=self.recipe,
+            env=self.environ | OF_A_JOB | {name: str(value) for name, value in environ.items()},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, job: str, *options: object, ok: bool = True, **environ: object) -> str:
+        """Run a job to its end; its messages."""
+        process = self.start(job, *options, **environ)
+        _, messages = process.communicate(timeout=60)
+        assert (process.returncode == 0) == ok, messages
+        return messages
+
+    def calls(self, name: str) -> list[list[str]]:
+        """Arguments of every call of a command, in order."""
+        log = Path(self.environ["CALLS"])
+        lines = [shlex.split(line) for line in log.read_text().splitlines()]
+        return [arguments for called, *arguments in lines if called == name]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    recipe = ROOT / "egs/asvspoof5"
+    (tmp_path / "egs").mkdir()
+    generated = [path.name for path in recipe.iterdir() if path.is_dir() and path.name not in ("conf", "slurm")]
+    shutil.copytree(recipe, tmp_path / "egs/asvspoof5", ignore=shutil.ignore_patterns(*generated, "*.log"))
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "calls").touch()
+    commands = tmp_path / "environment/bin"  # an environment that is active, with a spoofkit that does nothing
+    commands.mkdir(parents=True)
+    for name, body in STAND_INS.items():
+        (commands / name).write_text(f"#!/usr/bin/env bash\n{RECORD}{body}")
+    (commands / "python").write_text(f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@"\n')
+    for path in commands.iterdir():
+        path.chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "CONDA_"))}
+    return Cluster(
+        tmp_path,
+        kept
+        | {
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(commands.parent),
+            "CALLS": str(tmp_path / "calls"),
+        },
+    )
+
+
+def launch(call: list[str]) -> tuple[dict[str, str], Any, dict[str, Any]]:
+    """What one srun was asked: its own options, torchrun's and spoofkit's, each read by its own parser."""
+    from torch.distributed.run import get_args_parser
+
+    at = call.index("torchrun")
+    of_srun = dict(option.removeprefix("--").split("=", 1) for option in call[:at])
+    assert of_srun.keys() <= SRUN_OPTIONS
+    of_torchrun = get_args_parser().parse_args(call[at + 1 :])
+    assert (of_torchrun.module, of_torchrun.training_script) == (True, "spoofkit")
+    return of_srun, of_torchrun, read_by_spoofkit(of_torchrun.training_script_args)
+
+
+def read_by_spoofkit(arguments: list[str]) -> dict[str, Any]:
+    """The parameters that spoofkit takes from a command line; an unknown option is an error."""
+    from typer.main import get_command
+
+    from spoofkit.cli.main import app
+
+    verb, *options = arguments
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    params: dict[str, Any] = commands[verb].make_context(verb, options).params
+    return params | {"verb": verb}
+
+
+# ---- Training
+
+
+@pytest.mark.parametrize(("job", "stage"), TRAININGS.items())
+def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
+    cluster: Cluster, job: str, stage: int
+) -> None:
+    messages = cluster.run(job, "--exp", "exp/try", "--settings", "seed=7")
+    assert re.findall(r"Stage (\d)", messages) == [str(stage)]
+    (call,) = cluster.calls("srun")
+    of_srun, of_torchrun, params = launch(call)
+    assert of_srun == {"nodes": "2", "ntasks": "2", "cpus-per-task": "32", "kill-on-bad-exit": "1"}
+    assert (of_torchrun.nnodes, of_torchrun.nproc_per_node) == ("2", "4")
+    assert (of_torchrun.rdzv_backend, of_torchrun.rdzv_id) == ("c10d", "4242")
+    assert of_torchrun.rdzv_endpoint == f"{os.uname().nodename}:24242"
+    assert {"SIGUSR1", "SIGTERM"} <= set(of_torchrun.signals_to_handle.split(","))
+    assert (params["verb"], params["set_"]) == (job, ["seed=7"])
+    assert params["exp"] == cluster.recipe / "exp/try" / job
+    assert (params["device"], params["workers"], params["overwrite"]) == ("cuda", 8, False)  # 32 cores, 4 GPUs
+    assert cluster.calls("scontrol") == []
+
+
+def test_options_given_at_submission_win_over_those_of_the_job(cluster: Cluster) -> None:
+    cluster.run("finetune", "--device", "cpu", "--workers", 0, "--posttrain", "false", "--stage", 1)
+    _, _, params = launch(cluster.calls("srun")[0])
+    assert (params["device"], params["workers"], params["encoder"]) == ("cpu", 0, "")
+    assert params["verb"] == "finetune"  # but the stage is the job's
+
+
+def test_a_misspelt_option_ends_a_job_before_it_starts_anything(cluster: Cluster) -> None:
+    assert "did you mean --conf?" in cluster.run("posttrain", "--cnof", "x.yaml", ok=False)
+    assert cluster.calls("srun") == []
+
+
+def warn(process: subprocess.Popen[str], cluster: Cluster) -> tuple[int, str]:
+    """Send the job Slurm's warning while its training runs; how it ended."""
+    for _ in range(500):
+        if Path(f"{cluster.environ['CALLS']}.pid").exists():
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    _, messages = process.communicate(timeout=60)
+    return process.returncode, messages
+
+
+@pytest.mark.parametrize("restarts", ["", 1, 99])
+def test_a_job_whose_time_is_over_tells_the_training_and_requeues_itself(cluster: Cluster, restarts: object) -> None:
+    counted = {"SLURM_RESTART_COUNT": restarts} if restarts else {}
+    code, messages = warn(cluster.start("posttrain", SRUN_TICKS=1000, **counted), cluster)
+    assert cluster.calls("scancel") == [["--signal=USR1", "4242"]]
+    assert cluster.calls("scontrol") == [["requeue", "4242"]]
+    assert code == 1
+    assert "requeued" in messages
+
+
+def test_a_job_that_was_restarted_a_hundred_times_gives_up(cluster: Cluster) -> None:
+    code, _ = warn(cluster.start("posttrain", SRUN_TICKS=1000, SLURM_RESTART_COUNT=100), cluster)
+    assert cluster.calls("scontrol") == []
+    assert code == 1
+
+
+def test_a_training_that_ends_well_after_the_warning_is_not_requeued(cluster: Cluster) -> None:
+    code, _ = warn(cluster.start("finetune", SRUN_TICKS=1000, SRUN_TOLD=0), cluster)
+    assert cluster.calls("scancel") == [["--signal=USR1", "4242"]]
+    assert cluster.calls("scontrol") == []
+    assert code == 0
+
+
+def test_a_training_that_fails_is_not_requeued_and_fails_the_job(cluster: Cluster) -> None:
+    cluster.run("posttrain", SRUN_ENDS=1, ok=False)
+    assert len(cluster.calls("srun")) == 1
+    assert cluster.calls("scontrol") == []
+
+
+@pytest.mark.parametrize("job", ["posttrain", "finetune", "score"])
+def test_a_requeued_job_goes_on_also_where_it_was_submitted_to_begin_anew(cluster: Cluster, job: str) -> None:
+    name, extra = ("spoofkit", {"SLURM_ARRAY_TASK_ID": 1}) if job == "score" else ("srun", {})
+    cluster.run(job, "--overwrite", "true", **extra)
+    cluster.run(job, "--overwrite", "true", SLURM_RESTART_COUNT=1, **extra)
+    begun, *_, again = cluster.calls(name)
+    assert "--overwrite" in begun
+    assert "--overwrite" not in again
+
+
+def test_torchrun_passes_the_warning_on_waits_for_its_processes_and_exits_with_one(tmp_path: Path) -> None:
+    # What train.sh builds on: exit code 75 of the processes does not reach the job.
+    program = tmp_path / "training.py"
+    program.write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        "    time.sleep(0.5); pathlib.Path(sys.argv[1], 'saved').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGUSR1, stop)\n"
+        "pathlib.Path(sys.argv[1], 'started').touch()\n"
+        "time.sleep(60)\n"
+    )
+    flags = re.search(r"--signals-to-handle=\S+", (SLURM / "train.sh").read_text())
+    assert flags
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", flags.group(), str(program), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(1000):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=60) == 1
+    assert (tmp_path / "saved").exists()
+
+
+# ---- Scores and report
+
+
+def test_each_task_of_the_array_scores_its_share_of_both_sets(cluster: Cluster) -> None:
+    cluster.run("score", "--exp", "exp/try", SLURM_ARRAY_TASK_ID=3)
+    calls = [read_by_spoofkit(call) for call in cluster.calls("spoofkit")]
+    assert [(call["verb"], call["shard"], call["merge"]) for call in calls] == [("score", "3/8", False)] * 2
+    outputs = [[path.name for path in call["inputs"]] for call in calls]
+    assert outputs == [["dev.tsv", "dev.tsv"], ["eval.tsv", "eval.tsv"]]
+    assert {call["inputs"][1].parent for call in calls} == {cluster.recipe / "exp/try/scores"}
+    assert {(call["device"], call["workers"], call["reuse"]) for call in calls} == {("cuda", 32, True)}
+
+
+def test_the_array_has_as_many_tasks_as_parts() -> None:
+    text = (SLURM / "score.sh").read_text()
+    assert re.findall(r"^#SBATCH --array=1-(\d+)", text, re.M) == re.findall(r"^parts=(\d+)", text, re.M) == ["8"]
+
+
+def test_the_report_joins_the_shares_and_evaluates_without_scoring(cluster: Cluster) -> None:
+    cluster.run("report", "--exp", "exp/try")
+    calls = [read_by_spoofkit(call) for call in cluster.calls("spoofkit")]
+    assert [call["verb"] for call in calls] == ["score", "score", "evaluate", "evaluate"]
+    assert [(call["merge"], call["shard"], call["device"]) for call in calls[:2]] == [(True, None, "cpu")] * 2
+    assert [call["out"].name for call in calls[2:]] == ["dev", "eval"]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_refuses_a_recipe_that_sends_its_work_elsewhere(cluster: Cluster, job: str) -> None:
+    with open(cluster.recipe / "cmd.sh", "a", encoding="utf-8") as handle:
+        handle.write('gpu_cmd="srun --gres=gpu:1"\n')
+    assert "make gpu_cmd empty" in cluster.run(job, SLURM_ARRAY_TASK_ID=1, ok=False)
+    assert Path(cluster.environ["CALLS"]).read_text() == ""
+
+
+# ---- Submitting
+
+
+def submit(cluster: Cluster, *options: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(cluster.recipe / "slurm/submit.sh"), *map(str, options)]
+    return subprocess.run(command, cwd="/", env=cluster.environ | environ, capture_output=True, text=True, timeout=60)
+
+
+def test_jobs_are_submitted_in_a_chain_each_with_the_same_options(cluster: Cluster) -> None:
+    done = submit(cluster, "--settings", "seed=1 finetune.n_steps=3", "--exp", "exp/try")
+    assert done.returncode == 0, done.stderr
+    calls = cluster.calls("sbatch")
+    assert [Path(next(a for a in call if a.endswith(".sh"))).stem for call in calls] == list(JOBS)
+    needed = [[a.removeprefix("--dependency=") for a in call if a.startswith("--dependency=")] for call in calls]
+    assert needed == [[], ["afterok:100"], ["afterok:101"], ["afterok:102"]]
+    assert {tuple(call[-4:]) for call in calls} == {("--settings", "seed=1 finetune.n_steps=3", "--exp", "exp/try")}
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        f"{job}: job {number}" for number, job in enumerate(JOBS, start=100)
+    ]
+
+
+@pytest.mark.parametrize("given", [["--posttrain", "false"], ["--posttrain=false"]])
+def test_without_post_training_no_job_waits_for_it(cluster: Cluster, given: list[str]) -> None:
+    assert submit(cluster, *given).returncode == 0
+    assert [call[-len(given) - 1] for call in cluster.calls("sbatch")] == [f"slurm/{job}.sh" for job in JOBS[1:]]
+
+
+def test_a_misspelt_option_submits_nothing(cluster: Cluster) -> None:
+    done = submit(cluster, "--exp", "exp/try", "--device-", "cpu")
+    assert done.returncode == 1
+    assert "did you mean --device?" in done.stderr
+    assert cluster.calls("sbatch") == []
+
+
+def test_a_job_that_is_refused_ends_the_chain(cluster: Cluster) -> None:
+    assert submit(cluster, SBATCH_REFUSES="finetune").returncode == 1
+    assert len(cluster.calls("sbatch")) == 2
+
+
+# ---- The scripts as text, and as a real Slurm reads them
+
+
+def directives(job: str) -> list[tuple[str, str, str]]:
+    """Each option of a job's #SBATCH lines, those to be uncommented too: name, value, comment behind it."""
+    found = []
+    for line in (SLURM / f"{job}.sh").read_text().splitlines():
+        if match := re.match(r"##?SBATCH (.*?)(?:\s+#\s*(.*))?$", line):
+            for option in match[1].split():
+                name, _, value = option.removeprefix("--").partition("=")
+                assert option.startswith("--"), line
+                found.append((name, value, match[2] or ""))
+        elif line and not line.startswith("#"):
+            break  # Slurm reads no further
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_option_of_a_job_is_one_of_sbatch_and_stands_where_slurm_reads_it(job: str) -> None:
+    names = [name for name, _, _ in directives(job)]
+    assert set(names) <= SBATCH_OPTIONS
+    assert {"job-name", "output", "time", "mem"} <= set(names)
+    assert len(names) == len(set(names))
+    _, _, commands = (SLURM / f"{job}.sh").read_text().partition("set -euo pipefail\n")
+    assert commands
+    assert "#SBATCH" not in commands
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_line_that_the_cluster_decides_says_so(job: str) -> None:
+    for name, value, comment in directives(job):
+        is_one = name in ("nodes", "gpus-per-node") and value == "1" and job in ("score", "report")
+        assert comment.startswith("EDIT: ") == (name in CLUSTERS_OWN and not is_one), (job, name)
+
+
+@pytest.mark.parametrize("job", TRAININGS)
+def test_a_training_is_requeued_and_warned_before_torchrun_loses_patience(job: str) -> None:
+    options = {name: value for name, value, _ in directives(job)}
+    assert "requeue" in options
+    assert options["open-mode"] == "append"
+    assert options["ntasks-per-node"] == "1"
+    name, _, seconds = options["signal"].partition("@")
+    patience = re.search(r"^TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", (SLURM / "train.sh").read_text(), re.M)
+    assert patience
+    assert name == "B:USR1"
+    assert int(patience[1]) + 60 <= int(seconds)
+
+
+@pytest.mark.parametrize("path", sorted(SLURM.glob("*.sh")), ids=lambda path: path.stem)
+def test_each_script_is_a_page(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_readme_names_every_script() -> None:
+    text = (SLURM / "README.md").read_text()
+    assert all(f"`{path.name}" in text for path in SLURM.glob("*.sh"))
+
+
+def why_no_slurm() -> str:
+    """Why nothing can be shown to a real Slurm; empty if it can."""
+    if not shutil.which("sbatch"):
+        return "Slurm is not installed here"
+    try:
+        done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return "Slurm's controller does not answer"
+    return "" if " is UP" in done.stdout else "Slurm is installed, but its controller is not up"
+
+
+NO_SLURM = why_no_slurm()
+
+
+@pytest.mark.skipif(bool(NO_SLURM), reason=NO_SLURM or "Slurm is up")
+@pytest.mark.parametrize("job", JOBS)
+def test_a_real_slurm_accepts_the_job(job: str) -> None:
+    def ask(*options: str) -> subprocess.CompletedProcess[str]:
+        command = ["sbatch", "--test-only", *options, str(SLURM / f"{job}.sh")]
+        return subprocess.run(command, cwd=SLURM.parent, capture_output=True, text=True, timeout=60)
+
+    done = ask()
+    if "Requested node configuration is not available" in done.stderr:
+        # Every option was understood, and only this cluster is smaller than what the script asks for.
+        smaller = ["--nodes=1", "--cpus-per-task=1", "--mem=1M", "--time=1"]
+        done = ask(*smaller, *(["--gpus-per-node=0"] if job != "report" else []))
+    assert done.returncode == 0, done.stderr
+    assert "to start at" in done.stderr
