@@ -301,8 +301,8 @@ class FinetuneSettings(TrainSettings):
     ] = "mean"
     """The utterance classifier; see docs/models.md."""
     layers: Literal["last", "weighted", "gated", "all"] | LayerNumber = "last"
-    """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th (0: what
-    the first one reads), those above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
+    """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th (0: the
+    input of the first), those above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
     loss: LossSettings = LossSettings()
     """Utterance loss."""
     bonafide_weight: Positive = 0.9

@@ -402,6 +402,16 @@ def test_padding_frames_do_not_count_in_the_frame_loss() -> None:
         frame_loss(output, logit, targets[:, :2], mask, (1.0, 1.0), 2.0)
 
 
+@pytest.mark.parametrize("stage", ["posttrain", "finetune"])
+def test_augmentation_reaches_what_is_learnt_from(stage: str, mixes: list[object], tmp_path: Path) -> None:
+    options = mixes if stage == "posttrain" else mixes[:6]
+    lines = {}
+    for name, extra in (("plain", []), ("rawboost", ["--set", f"{stage}.augment.rawboost=1.0"])):
+        run_cli(stage, tmp_path / name, *options, "--set", f"{stage}.n_steps=1", *extra)
+        lines[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+    assert lines["plain"]["loss"] != lines["rawboost"]["loss"]
+
+
 def test_frame_eer_takes_higher_logits_for_injected_frames() -> None:
     logits = np.array([3.0, 2.0, -1.0, -2.0])
     assert frame_eer(logits, np.array([True, True, False, False])) == 0
