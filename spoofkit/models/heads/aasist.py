@@ -5,6 +5,7 @@ and one of its columns (spoofkit.models.heads.graph).
 Shapes: B batch, T frames, D features of a frame, C channels, F bands, N temporal nodes, E features of an embedding.
 """
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -110,7 +111,7 @@ class AasistHead(UtteranceHead):
 
 
 def _residual_blocks(channels: tuple[int, ...]) -> nn.ModuleList:
-    pairs = zip((1, *channels), channels, strict=False)
+    pairs = pairwise((1, *channels))
     return nn.ModuleList(
         ResidualBlock(2, n_in, n_out, nn.SELU(), is_first=index == 0) for index, (n_in, n_out) in enumerate(pairs)
     )

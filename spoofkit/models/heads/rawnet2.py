@@ -4,6 +4,7 @@ Jung et al., arXiv:2004.00526, adapted to spoofing by Tak et al., arXiv:2011.011
 baseline of ASVspoof 2021. Shapes: B batch, C channels, T frames, E features of an embedding.
 """
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -43,7 +44,7 @@ class RawNet2Head(UtteranceHead):
     def __init__(self, width: int, n_hidden: int) -> None:
         super().__init__()
         self.first_norm = nn.BatchNorm1d(width)
-        pairs = list(zip((width, *self.channels), self.channels, strict=False))
+        pairs = pairwise((width, *self.channels))
         self.blocks = nn.ModuleList(
             ResidualBlock(1, n_in, n_out, nn.LeakyReLU(0.3), is_first=index == 0)
             for index, (n_in, n_out) in enumerate(pairs)
