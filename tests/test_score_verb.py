@@ -314,8 +314,9 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
 
 
 def test_a_length_that_the_encoder_cannot_use_is_refused_before_anything_is_scored(
-    model: Path, manifest: Path, tmp_path: Path
+    model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 1)  # a batch each; the shortest would come last
     soundfile.write(tmp_path / "click.wav", np.full(100, 0.1), SAMPLE_RATE)
     shutil.copy(manifest.parent / "00.wav", tmp_path)
     rows = [("click", "click.wav", 100), ("utt_00", "00.wav", soundfile.info(tmp_path / "00.wav").frames)]
