@@ -106,7 +106,6 @@ def check_that_all_parameters_learn(head: UtteranceHead, utterances: list[torch.
         else:
             assert parameter.grad is not None, name
             assert bool(parameter.grad.ne(0).any()), name
-    assert hidden.grad is not None
     assert not hidden.grad[~is_frame].any()
     assert hidden.grad[is_frame].any()
 
@@ -406,7 +405,6 @@ def test_batch_norm_knows_valid_frames_only(with_bands: bool) -> None:
 def test_pooled_frames_are_a_third_rounded_down(n: int) -> None:
     is_valid = torch.arange(40)[None] < n
     pooled, is_pooled = pool_time(torch.arange(40.0)[None, None], is_valid)
-    assert is_pooled is not None
     assert is_pooled.shape == pooled.shape[::2]
     assert pooled[0, 0, is_pooled[0]].tolist() == list(range(2, n - n % 3, 3))
 
@@ -420,7 +418,6 @@ def test_graph_pool_keeps_an_utterances_own_share_highest_first(n_nodes: list[in
     is_node = torch.arange(30) < torch.tensor(n_nodes)[:, None]
     nodes[~is_node] = 1e3 * pool.score.weight.data[0]  # the highest scores of all, were they asked
     kept, is_kept = pool(nodes, is_node)
-    assert is_kept is not None
     for row, n in enumerate(n_nodes):
         scores = [1 / (1 + math.exp(-float(pool.score(node)))) for node in nodes[row, :n]]
         order = sorted(range(n), key=lambda index: -scores[index])[: max(int(n * share), 1)]

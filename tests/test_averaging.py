@@ -8,10 +8,10 @@ import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file, save_file
 
-from spoofkit.config import EncoderSettings, OptimSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings, OptimSettings
 from spoofkit.training.averaging import MovingAverage, mean_of
 from spoofkit.training.optim import learning_rate_factor
 

@@ -33,7 +33,6 @@ from torch.utils import collect_env
 from typer.testing import CliRunner
 
 from spoofkit.cli import models
-from spoofkit.config import EncoderSettings
 from spoofkit.convert import antideepfake
 from spoofkit.convert.run import convert
 from spoofkit.convert.unpickle import StandIn, load_tensors, plain
@@ -50,6 +49,7 @@ from spoofkit.models.torchaudio_bundle import (
     transformers_config,
     transformers_names,
 )
+from spoofkit.settings import EncoderSettings
 
 CONV = [(16, 10, 5), (16, 3, 2), (16, 3, 2), (16, 3, 2), (16, 3, 2), (16, 2, 2), (16, 2, 2)]
 CONV_TEXT = "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16,2,2)] + [(16,2,2)]"
@@ -541,7 +541,6 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     assert f"{n_parameters:,} parameters" in done.output
     assert "licence: unknown" in done.output
     found = read_provenance(tmp_path / "encoder")
-    assert found is not None
     assert found.source == "model.pt"
 
 

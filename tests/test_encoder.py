@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from spoofkit.config import EncoderSettings
 from spoofkit.data.dataset import Batch, Item
 from spoofkit.data.loading import load_batches
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,

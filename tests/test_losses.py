@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from spoofkit.config import LossSettings
 from spoofkit.models.losses import CosineOutput, LinearOutput, Output, focal_losses, make_output
+from spoofkit.settings import LossSettings
 
 KINDS = ("ce", "focal", "am_softmax", "oc_softmax", "p2sgrad")
 N, WIDTH = 12, 6

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoofkit.config import Config, MixSettings, load_config
+from spoofkit.config import load_config
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry, frames_inside, frames_near
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
 from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.mixframe import Mix, Region, frame_targets, splice
 from spoofkit.data.mixlist import read_mix_list, write_mix_list
 from spoofkit.errors import SpoofkitError
+from spoofkit.settings import Config, MixSettings
 
 WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
 

@@ -16,7 +16,7 @@ import torch
 from conftest import SHARED, refusal, run_cli
 from safetensors.torch import load_file, save_file
 
-from spoofkit.config import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings, load_config
+from spoofkit.config import load_config
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import read_scores
@@ -28,6 +28,7 @@ from spoofkit.models.losses import make_output
 from spoofkit.models.merge import MERGES
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, read_provenance
+from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings
 
 TINY = EncoderSettings(name="tiny", freeze="none")
 LOSSES = ("ce", "focal", "am_softmax", "oc_softmax", "p2sgrad")
@@ -86,7 +87,7 @@ def test_a_step_of_training_reaches_every_part_and_the_folder_scores_the_same(
 
 
 def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
-    """config.py imports no torch, so its names stand there a second time."""
+    """settings.py imports no torch, so its names stand there a second time."""
     assert set(FinetuneSettings.model_fields["head"].annotation.__args__) == set(UTTERANCE_HEADS)
     assert set(LossSettings.model_fields["kind"].annotation.__args__) == set(LOSSES)
     for kind in LOSSES:
@@ -288,7 +289,15 @@ def test_a_refused_call_leaves_the_run_before_it_alone(
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "--encoder", plain, *SHORT]
     run_cli("finetune", tmp_path / "exp", *sources)
     monkeypatch.setattr(devices, "_has_bf16", lambda _: (False, "not here"))
-    refusal("finetune", tmp_path / "exp", *sources, "--overwrite", "--set", "finetune.precision=bf16")
+    for option in (
+        ["--set", "finetune.precision=bf16"],
+        ["--shard-layers"],
+        ["--set", "finetune.head=raw_aasist"],
+    ):
+        refusal("finetune", tmp_path / "exp", *sources, "--overwrite", *option)
+        assert (tmp_path / "exp/model/model.json").is_file(), option
+    monkeypatch.setattr("spoofkit.training.tensorboard.importlib.util.find_spec", lambda _: None)
+    assert "tensorboard" in refusal("finetune", tmp_path / "exp", *sources, "--overwrite", "--tensorboard")
     assert (tmp_path / "exp/model/model.json").is_file()
 
 

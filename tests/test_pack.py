@@ -16,7 +16,7 @@ from conftest import make_voice, refusal, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoofkit.config import EncoderSettings, load_config
+from spoofkit.config import load_config
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
 from spoofkit.data.dataset import MixDataset, UtteranceDataset
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
@@ -29,6 +29,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.models.detector import Detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
 
 SMALL_SHARD = 150_000  # bytes: five seconds, so that the miniature fills several
 
@@ -375,7 +376,7 @@ def test_two_calls_at_once_do_not_meet(manifests: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(SpoofkitError, match="another process is packing dev here"):
+        with pytest.raises(SpoofkitError, match="another run is at work here"):
             pack(manifests / "dev.tsv", tmp_path)
         other.communicate("\n")
     assert pack(manifests / "dev.tsv", tmp_path).n_utterances == 10

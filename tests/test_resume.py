@@ -29,8 +29,8 @@ from torch import nn
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, atomic_path
+from spoofkit.lock import held
 from spoofkit.training import checkpoints, experiment
-from spoofkit.training.lock import held
 
 WIDTH = 24
 

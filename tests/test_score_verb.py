@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import spoofkit
-from spoofkit.config import EncoderSettings, LossSettings
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation import score_files, score_parts, scoring
@@ -33,6 +32,7 @@ from spoofkit.evaluation.score_parts import Shard, part_path
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings, LossSettings
 
 N_UTTERANCES = 36
 BUDGET = 10_000  # samples of a batch: a dozen batches

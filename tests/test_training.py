@@ -18,13 +18,15 @@ import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file
 
-from spoofkit.config import LossSettings, OptimSettings, load_config
+from spoofkit.config import load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
+from spoofkit.evaluation.scoring import score_batches
 from spoofkit.models.detector import Detector, load_detector
 from spoofkit.models.losses import make_output
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import LossSettings, OptimSettings
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
 from spoofkit.training.posttrain import frame_eer, frame_loss
 
@@ -155,6 +157,24 @@ def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
     process.wait()
     # Its loader processes may live a moment longer; they must not hold the lock.
     run_cli("finetune", exp, *options, "--overwrite", "--set", "finetune.n_steps=1")
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_during_an_evaluation_says_by_its_exit_code_who_asked(
+    number: int, exit_code: int, manifests: Path, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_when_told_to_stop(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), number)
+        score_batches(*arguments, **options)
+
+    options = finetune_options(manifests, conf)
+    with monkeypatch.context() as patch:
+        patch.setattr("spoofkit.training.finetune.score_batches", score_when_told_to_stop)
+        done = run_cli("finetune", tmp_path / "exp", *options, ok=False)
+    assert done.returncode == exit_code
+    assert "stopped while evaluating step 4, which is saved" in done.stderr
+    run_cli("finetune", tmp_path / "exp", *options)
+    assert steps_of(tmp_path / "exp") == list(range(1, 9))
 
 
 @pytest.mark.slow

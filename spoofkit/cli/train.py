@@ -1,6 +1,7 @@
 """Verbs that train: posttrain, finetune."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,23 +63,18 @@ def posttrain(
     """
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
-    from spoofkit.training.posttrain import posttrain as run
+    from spoofkit.training.posttrain import posttrain as train_encoder
+    from spoofkit.training.run import Run
 
     settings = load_config(config, set_)
-    result = run(
+    result = train_encoder(
         exp,
         settings,
         train_manifest=train,
         dev_manifest=dev,
         mix=mix or exp / "mix.tsv",
         dev_mix=dev_mix or exp / "mix_dev.tsv",
-        device=choose_device(device),
-        workers=workers,
-        overwrite=overwrite,
-        compile_layers=compile_,
-        shard_layers=shard_layers,
-        tensorboard=tensorboard,
-        dry_run=dry_run,
+        run=Run(choose_device(device), workers, overwrite, compile_, shard_layers, tensorboard, dry_run),
     )
     _tell(exp / "encoder", result)
 
@@ -107,30 +103,27 @@ def finetune(
     """
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
-    from spoofkit.training.finetune import finetune as run
+    from spoofkit.training.finetune import finetune as train_detector
+    from spoofkit.training.run import Run
 
     if encoder:
         # The revision of the settings is that of the encoder in their place.
         replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null"]
         set_ = [*(set_ or []), *replaced]
     settings = load_config(config, set_)
-    result = run(
+    result = train_detector(
         exp,
         settings,
         train_manifest=train,
         dev_manifest=dev,
-        device=choose_device(device),
-        workers=workers,
-        overwrite=overwrite,
-        compile_layers=compile_,
-        shard_layers=shard_layers,
-        tensorboard=tensorboard,
-        dry_run=dry_run,
+        run=Run(choose_device(device), workers, overwrite, compile_, shard_layers, tensorboard, dry_run),
     )
     _tell(exp / "model", result)
 
 
 def _tell(out: Path, result: dict[str, Any] | None) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process of a run speaks for all
     if result is None:
         say(f"{out}: finished already, kept as it was")
         return

@@ -16,7 +16,6 @@ import numpy as np
 import soxr
 import torch
 
-from spoofkit.config import AugmentSettings
 from spoofkit.data.acoustics import add_noise, reverberate
 from spoofkit.data.audio import EXTENSIONS, SAMPLE_RATE, probe, read_audio
 from spoofkit.data.codecs import code, require_codec
@@ -24,6 +23,7 @@ from spoofkit.data.randomness import AUGMENT_STREAM, generator
 from spoofkit.data.rawboost import rawboost
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import text_sha256
+from spoofkit.settings import AugmentSettings
 
 LONGEST_RIR = SAMPLE_RATE  # samples after the direct path: what rings longer is far below what is heard
 NO_SEED = -1

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from spoofkit.config import AugmentSettings, Config
 from spoofkit.data.audio import probe, read_audio
 from spoofkit.data.augment import Augmenter, Drawn, DrawnBatch, Plan, augment_batch, augment_item, stack
 from spoofkit.data.frames import FrameGeometry, frames_near
@@ -19,6 +18,7 @@ from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import MixList, frame_targets, splice
 from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
 from spoofkit.errors import SpoofkitError
+from spoofkit.settings import AugmentSettings, Config
 
 BOUNDARY_FRAMES = 5  # frames nearer than this to a splice are left out of the "away from boundaries" error
 

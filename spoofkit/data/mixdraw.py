@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from spoofkit.config import Config, MixSettings
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, generator
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
+from spoofkit.settings import Config, MixSettings
 
 MAX_DRAWS = 200  # tries for one mix before the settings are called impossible for this corpus
 # What decides how a list is drawn and spliced; how frames are labelled does not.

@@ -9,13 +9,13 @@ of 65,536 steps (an error of at most 2^-16 of full scale; what is louder than fu
 How packed audio is read stands in `shards`.
 """
 
-import fcntl
 import hashlib
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -33,11 +33,13 @@ from spoofkit.files import (
     atomic_path,
     file_sha256,
     is_up_to_date,
+    make_folder,
     mend_interrupted,
     refuse_existing,
     text_sha256,
     write_json,
 )
+from spoofkit.lock import held
 
 SHARD_BYTES = 1_000_000_000
 AHEAD = 8  # utterances that each thread may be ahead of the writing: a bound on memory
@@ -241,20 +243,15 @@ def _summary(target: Path, records: list[dict[str, Any]], kept: bool = False) ->
 
 @contextmanager
 def _locked(out: Path, name: str) -> Iterator[None]:
-    """Hold the pack of that name for this process; the kernel lets go of it when the process dies."""
-    lock = out / f".{name}.lock"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = open(lock, "a")  # noqa: SIM115
-    except OSError as error:
-        raise SpoofkitError(
-            f"{lock}: cannot be written ({error.strerror}); choose another folder for the pack"
-        ) from error
-    with handle:
+    """Hold the pack of that name for this process."""
+    with ExitStack() as stack:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+            make_folder(out)
+            note = stack.enter_context(held(out / f".{name}.lock"))
+        except OSError as error:
             raise SpoofkitError(
-                f"{out}: another process is packing {name} here; wait for it, or choose another folder"
+                f"{out}: cannot be written ({error.strerror}); choose another folder for the pack"
             ) from error
+        if note:
+            tqdm.write(note, file=sys.stderr)
         yield

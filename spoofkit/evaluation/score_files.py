@@ -4,12 +4,9 @@ Scores are kept in parts as they come (`score_parts`); when all are there, they 
 """
 
 import json
-import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +42,7 @@ from spoofkit.files import (
 from spoofkit.models.detector import Detector, folder_sha256, load_detector
 from spoofkit.models.device import choose_device
 from spoofkit.models.provenance import contamination_warning
-
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGUSR1: os.EX_TEMPFAIL}
+from spoofkit.signals import caught_signals
 
 
 @dataclass(frozen=True)
@@ -180,18 +176,21 @@ def _score_part(
             far = f"{n_done:,} of {n_total:,} utterances"
             return f"{path}: stopped after {far}, which are kept; {again} goes on from there"
 
-        with _stopped_by_signals(how_far) as should_stop:
-            score_batches(
-                detector.to(device),
-                job.manifest,
-                todo,
-                device,
-                keep,
-                first_samples=job.first_samples,
-                workers=workers,
-                n_done=n_before,
-                should_stop=should_stop,
-            )
+        with caught_signals() as caught:
+            try:
+                score_batches(
+                    detector.to(device),
+                    job.manifest,
+                    todo,
+                    device,
+                    keep,
+                    first_samples=job.first_samples,
+                    workers=workers,
+                    n_done=n_before,
+                    should_stop=lambda: bool(caught),
+                )
+            except Interrupted:
+                raise Interrupted(how_far(), caught.exit_code) from None
         if not is_whole:
             yield f"{path}: {n_total:,} scores, part {part}; when all parts are there, --merge joins them"
             return
@@ -239,20 +238,6 @@ def _mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its parts."""
     names = (out.stem, score_parts.parts_folder(out).name)
     mend_interrupted(out.parent, "|".join(map(re.escape, names)))
-
-
-@contextmanager
-def _stopped_by_signals(message: Callable[[], str]) -> Iterator[Callable[[], bool]]:
-    """Whether a signal asked to stop, so that the batch at work is finished and kept; `message` is said then."""
-    caught: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in EXIT_CODES}
-    try:
-        yield lambda: bool(caught)
-    except Interrupted:
-        raise Interrupted(message(), EXIT_CODES[signal.Signals(caught[0])]) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _policy_of(model: Path) -> str:

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from spoofkit.config import EncoderSettings, FinetuneSettings, LossSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, write_json
 from spoofkit.models.encoder import Encoder, LayersWanted
@@ -25,6 +24,7 @@ from spoofkit.models.losses import make_output
 from spoofkit.models.merge import MERGES, make_merge
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
+from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
 
 FORMAT = 2
 SCORES = ("log_odds", "bonafide_logit")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from spoofkit.config import Config
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.models.detector import Detector, load_detector
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.settings import Config
 
 PROBE_SECONDS = (0.6, 1.0, 1.4)
 BYTES = 4  # of an fp32 number

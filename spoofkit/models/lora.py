@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spoofkit.config import LoraSettings
 from spoofkit.errors import SpoofkitError
+from spoofkit.settings import LoraSettings
 
 BASE = "base_layer."  # peft's name for the layer that it wraps
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spoofkit.config import LossSettings
+from spoofkit.settings import LossSettings
 
 # Embeddings shorter than this count as having no direction; their cosines are zero, and gradients stay finite.
 SHORTEST_EMBEDDING = 1e-6

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from spoofkit.config import EncoderSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.lora import add_lora
@@ -21,6 +20,7 @@ from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
+from spoofkit.settings import EncoderSettings
 
 FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
 FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}

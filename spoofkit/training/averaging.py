@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from spoofkit.config import TrainSettings
 from spoofkit.files import atomic_path
 from spoofkit.models.average import mean_of
+from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
 from spoofkit.training.distributed import World, wait
 from spoofkit.training.sharding import as_sharded, whole_everywhere

@@ -101,6 +101,12 @@ def total(numbers: list[float], world: World, device: torch.device) -> list[floa
     return [float(value) for value in sums]
 
 
+def any_of(is_so: bool, world: World, device: torch.device) -> bool:
+    """True in all processes if it is so in one of them; every process must ask at the same place."""
+    (n_so,) = total([float(is_so)], world, device)
+    return n_so > 0
+
+
 def from_main(world: World, compute: Callable[[], Answer]) -> Answer:
     """What rank 0 computed, in every process; the others wait for it."""
     if world.size == 1:

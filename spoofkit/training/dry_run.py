@@ -5,21 +5,23 @@ import time
 import torch
 from torch import nn
 
-from spoofkit.config import TrainSettings
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.dataset import Batch, TrainingOrder
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
+from spoofkit.settings import TrainSettings
 from spoofkit.training.loop import OUT_OF_MEMORY, Task, words_of
+from spoofkit.training.run import Run
 
 
-def first_step(task: Task, settings: TrainSettings, *, seed: int, device: torch.device, workers: int) -> list[str]:
+def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list[str]:
     """Compute the gradient of the first batch, twice, and say what was seen; nothing is written, nothing is learnt.
 
     Returns:
         Lines for stdout.
     """
+    device = run.device
     model = task.model.to(device).train()
     encoder = model.get_submodule("encoder")
     dtype, reason = training_precision(device, settings.precision)
@@ -27,7 +29,7 @@ def first_step(task: Task, settings: TrainSettings, *, seed: int, device: torch.
     loading = load_batches(
         task.items,
         order,
-        workers=workers,
+        workers=run.workers,
         shortest=int(model.shortest),  # type: ignore[arg-type]
         longest=getattr(encoder, "longest", None),
     )

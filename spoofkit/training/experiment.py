@@ -30,8 +30,8 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
+from spoofkit.lock import held
 from spoofkit.training import checkpoints
-from spoofkit.training.lock import held
 
 
 @contextmanager

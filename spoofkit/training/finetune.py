@@ -5,14 +5,12 @@ Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import spoofkit
-from spoofkit.config import Config
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.loading import require_usable_length
@@ -22,13 +20,14 @@ from spoofkit.evaluation.metrics import eer, min_dcf
 from spoofkit.evaluation.scoring import batch_budget, in_manifest_order, plan_batches, score_batches
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
-from spoofkit.models.device import training_precision
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import Config
 from spoofkit.training import distributed, experiment
 from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
+from spoofkit.training.run import Run, begin, opened, require_runnable
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 
@@ -39,13 +38,7 @@ def finetune(
     *,
     train_manifest: Path,
     dev_manifest: Path,
-    device: torch.device,
-    workers: int = 0,
-    overwrite: bool = False,
-    compile_layers: bool = False,
-    shard_layers: bool = False,
-    tensorboard: bool = False,
-    dry_run: bool = False,
+    run: Run,
 ) -> dict[str, Any] | None:
     """Fine-tune the encoder that the settings name and write `folder`/model.
 
@@ -54,13 +47,7 @@ def finetune(
         config: Settings; `encoder.name` is the post-trained encoder's folder, or any encoder for direct fine-tuning.
         train_manifest: Utterances to train on.
         dev_manifest: Utterances by whose EER the weights are chosen; all of them, whole.
-        device: Where to train.
-        workers: Loader processes.
-        overwrite: Begin anew.
-        compile_layers: Have torch compile the encoder's layers.
-        shard_layers: Each of several processes keeps a share of every layer.
-        tensorboard: Write the figures for TensorBoard too.
-        dry_run: Only say what the first step does; `lines` of the result. Nothing is written.
+        run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -69,34 +56,24 @@ def finetune(
         SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
     """
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "finetune"})
-    with (
-        distributed.joined(device) as (world, device),
-        distributed.main_first(world, nullcontext() if dry_run else experiment.locked(folder)),
-    ):
+    with opened(folder, run) as run:
         augmenter = load_augmenter(config.finetune.augment, config.seed)
         inputs = {
             "train_manifest": file_sha256(train_manifest),
             "dev_manifest": file_sha256(dev_manifest),
             "encoder": encoder_hash(config.encoder.name),
         } | augment_inputs(augmenter)
-        if not (overwrite or dry_run) and experiment.is_finished(folder, ("model",), settings, inputs):
+        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, ("model",), settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
         manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
         torch.manual_seed(config.seed)
         stage = config.finetune
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
-        training_precision(device, stage.precision)  # refuses now what it would refuse below
         _check_utterances(manifests[0], detector, config.crop_samples)
         _check_utterances(manifests[1], detector, None)
-        if compile_layers:
-            encoder.to(device).compile_layers()
-        # Everything was checked: only now may an older run be thrown away.
-        if world.is_main and not dry_run:
-            if overwrite:
-                experiment.clear(folder)
-            experiment.record(folder, settings, inputs)
-        distributed.wait(world)
+        require_runnable(run, encoder, stage)
+        begin(folder, run, settings, inputs)
         is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
 
         def weights(batch: Batch) -> torch.Tensor:
@@ -109,18 +86,18 @@ def finetune(
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
             # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
-            plan = dict(enumerate(plan_batches(manifests[1], batch_budget(device))))
+            plan = dict(enumerate(plan_batches(manifests[1], batch_budget(run.device))))
             # Sharded layers are gathered by all processes together: then each evaluates everything.
-            share = World() if shard_layers else world
+            share = World() if run.shard_layers else run.world
             own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
             scores: dict[str, float] = {}
             score_batches(
                 detector,
                 manifests[1],
                 own,
-                device,
+                run.device,
                 lambda _, batch: scores.update(batch),
-                workers=workers,
+                workers=run.workers,
                 progress="dev",
                 should_stop=should_stop,
             )
@@ -131,19 +108,9 @@ def finetune(
         criterion = CRITERIA[stage.choose_by]
         items = UtteranceDataset(manifests[0], config, augmenter=augmenter)
         task = Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criterion)
-        if dry_run:
-            return {"lines": first_step(task, stage, seed=config.seed, device=device, workers=workers)}
-        result = train(
-            folder,
-            task,
-            stage,
-            seed=config.seed,
-            device=device,
-            workers=workers,
-            world=world,
-            shard_layers=shard_layers,
-            tensorboard=tensorboard,
-        )
+        if run.dry_run:
+            return {"lines": first_step(task, stage, config.seed, run)}
+        result = train(folder, task, stage, config.seed, run)
         record = {
             "kept": result,
             "settings": settings,
@@ -154,9 +121,9 @@ def finetune(
                 "python": sys.version.split()[0],
             },
         }
-        if world.is_main:
+        if run.world.is_main:
             save_detector(folder / "model", detector, record)
-        distributed.wait(world)
+        distributed.wait(run.world)
         return result
 
 

@@ -17,18 +17,19 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from spoofkit.config import TrainSettings
 from spoofkit.data.dataset import Batch, Item, TrainingOrder
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
+from spoofkit.settings import TrainSettings
+from spoofkit.signals import Caught, caught_signals
 from spoofkit.training import checkpoints, distributed, experiment, sharding
 from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
 from spoofkit.training.curve import draw_curve
 from spoofkit.training.distributed import World
 from spoofkit.training.optim import learning_rate_factor, make_optimizer, set_learning_rate
-from spoofkit.training.signals import stop_signals
+from spoofkit.training.run import Run
 from spoofkit.training.tensorboard import open_board
 
 OUT_OF_MEMORY = (
@@ -67,30 +68,15 @@ class Step(nn.Module):
         return self.task.loss(batch, weight)
 
 
-def train(
-    folder: Path,
-    task: Task,
-    settings: TrainSettings,
-    *,
-    seed: int,
-    device: torch.device,
-    workers: int,
-    world: World,
-    shard_layers: bool = False,
-    tensorboard: bool = False,
-) -> dict[str, Any]:
+def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run) -> dict[str, Any]:
     """Train, from the newest checkpoint on if there is one, and leave the chosen weights in `task.model`.
 
     Args:
-        folder: The experiment's folder, locked and opened.
+        folder: The experiment's folder, opened and recorded.
         task: What to train.
         settings: Steps, batch size, optimiser.
         seed: Of the order of utterances and of dropout.
-        device: Where to train.
-        workers: Loader processes; the data do not depend on it.
-        world: The processes that train together; the data do not depend on their number.
-        shard_layers: Each process keeps a share of every layer.
-        tensorboard: Write the figures for TensorBoard too.
+        run: Where and how; the data depend neither on loader processes nor on the number of processes.
 
     Returns:
         `step` and `figures` of the evaluation whose weights were chosen (of an average: of the best one).
@@ -99,31 +85,16 @@ def train(
         SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, disk or memory is full.
         Interrupted: after SIGINT, SIGTERM or SIGUSR1; the step at work is saved.
     """
-    n_parts = settings.accumulate * world.size
-    if settings.batch_size % n_parts:
-        raise SpoofkitError(
-            f"batch_size: {settings.batch_size} cannot be shared equally by {world.size} processes x accumulate "
-            f"{settings.accumulate}; choose a multiple of {n_parts}"
-        )
+    device, world = run.device, run.world
     encoder: Any = task.model.get_submodule("encoder")
-    if shard_layers:  # before the rest moves: what does not fit must not be there whole
+    if run.shard_layers:  # before the rest moves: what does not fit must not be there whole
         sharding.shard_layers(encoder, world, device)
     model = task.model.to(device).train()
     optimizer = make_optimizer(encoder, model.get_submodule("head"), settings.optim)
     average = MovingAverage(model, settings.ema_decay) if settings.ema_decay is not None else None
     extra = average.averages if average else {}
     log = _logger(folder, world)
-    state: dict[str, Any] = {"n_steps_done": 0, "pending": None, "kept": [], "n_without_better": 0, "last": {}}
-    newest = distributed.from_main(world, lambda: checkpoints.newest(folder / "checkpoints", log))
-    if newest is not None:
-        checkpoint = checkpoints.read(newest, torch.device("cpu") if shard_layers else device)
-        if shard_layers:
-            checkpoint = sharding.shared_out(checkpoint, model, optimizer)
-        how = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
-        checkpoints.restore(newest, checkpoint, model, optimizer, extra)
-        for group, own in zip(optimizer.param_groups, how, strict=True):
-            group.update(own)  # which kernel computes is this run's to say, not the checkpoint's
-        state = checkpoint.state
+    state = _take_up(folder, model, optimizer, extra, run, log)
     dtype, reason = training_precision(device, settings.precision)
     precision = str(dtype).removeprefix("torch.")
     if state.setdefault("precision", precision) != precision:
@@ -134,7 +105,7 @@ def train(
     if world.is_main:
         # A checkpoint with a pending line was saved before its step was evaluated.
         experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
-    write_board = open_board(folder, state["n_steps_done"]) if tensorboard and world.is_main else None
+    write_board = open_board(folder, state["n_steps_done"]) if run.tensorboard and world.is_main else None
 
     def write_metrics(line: dict[str, Any]) -> None:
         if world.is_main:
@@ -150,16 +121,20 @@ def train(
         f"{trained:,} of {total:,} parameters trained; {task.n_items:,} items, batches of {settings.batch_size}"
     )
 
-    def evaluate(line: dict[str, Any], should_stop: Callable[[], bool]) -> None:
+    def evaluate(line: dict[str, Any], caught: Caught) -> None:
+        # An evaluation of several processes goes on to its end: none may leave the others waiting.
+        def should_stop() -> bool:
+            return world.size == 1 and bool(caught)
+
         try:
             with average.in_place() if average else nullcontext():
                 figures = task.evaluate(should_stop)
                 is_better = keep_best(folder, model, figures, line["step"], task.criterion, settings, state, world)
-        except Interrupted as stop:
+        except Interrupted:
             raise Interrupted(
                 f"{folder}: stopped while evaluating step {line['step']}, which is saved; "
                 "the same command goes on from there",
-                stop.exit_code,
+                caught.exit_code,
             ) from None
         model.train()
         state.update(last=figures, pending=None, n_without_better=0 if is_better else state["n_without_better"] + 1)
@@ -184,7 +159,7 @@ def train(
     loading = load_batches(
         task.items,
         order,
-        workers=workers,
+        workers=run.workers,
         shortest=int(model.shortest),  # type: ignore[arg-type]
         longest=encoder.longest,
         pin=device.type == "cuda",
@@ -198,14 +173,14 @@ def train(
     )
     step_of = Step(task)
     parallel: nn.Module | None = None
-    with stop_signals(world, device) as stop, progress as bar, memory_advice(OUT_OF_MEMORY), loading as batches:
+    with caught_signals() as caught, progress as bar, memory_advice(OUT_OF_MEMORY), loading as batches:
         if state["pending"]:
-            evaluate(state["pending"], stop.while_evaluating)
+            evaluate(state["pending"], caught)
         seconds_waited, started, n_steps_here = 0.0, time.perf_counter(), 0
         while (step := state["n_steps_done"]) < settings.n_steps and is_patient():
             if parallel is None or step == settings.optim.head_first_steps:
                 _freeze_for_head_first(optimizer, model, step < settings.optim.head_first_steps)
-                parallel = step_of if shard_layers else distributed.wrap(step_of, world, device)
+                parallel = step_of if run.shard_layers else distributed.wrap(step_of, world, device)
             factor = learning_rate_factor(step, settings.n_steps, settings.optim)
             set_learning_rate(optimizer, factor)
             asked = time.perf_counter()
@@ -226,11 +201,7 @@ def train(
                     # Processes average their gradients, and this is a sum.
                     (part_loss if world.size == 1 else part_loss * world.size).backward()
                 loss += part_loss.item()
-            if shard_layers:
-                sharding.average_whole_gradients(model, world)
-                norm = sharding.clip_gradients(model, settings.optim.clip_norm)
-            else:
-                norm = nn.utils.clip_grad_norm_(model.parameters(), settings.optim.clip_norm).item()
+            norm = _clip(model, settings.optim.clip_norm, run)
             (loss,) = distributed.total([loss], world, device)
             _require_finite(folder, step, parts, loss, norm)
             optimizer.step()
@@ -242,21 +213,17 @@ def train(
             state.update(n_steps_done=done, pending=line if is_evaluated else None)
             if not is_evaluated:
                 write_metrics(line)
-            should_stop = stop.by_any()
+            should_stop = distributed.any_of(bool(caught), world, device)
             if is_evaluated or should_stop or done % settings.checkpoint_every == 0:
                 # Before the evaluation, which may take long: a run that is killed in it has lost nothing.
-                tensors = (model.state_dict(), optimizer.state_dict(), state, extra)
-                now = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if shard_layers else tensors))
-                if world.is_main:
-                    checkpoints.save(folder / "checkpoints", now)
-                distributed.wait(world)
+                _save(folder, model, optimizer, state, extra, run)
             if should_stop:
                 raise Interrupted(
                     f"{folder}: stopped after step {done}, which is saved; the same command goes on from there",
-                    stop.exit_code,
+                    caught.exit_code,
                 )
             if is_evaluated:
-                evaluate(line, stop.while_evaluating)
+                evaluate(line, caught)
             n_steps_here += 1
             if n_steps_here == N_STEPS_TO_JUDGE:
                 log(_outlook(device, (time.perf_counter() - started) / n_steps_here, settings.n_steps - done))
@@ -270,11 +237,57 @@ def train(
         load_kept(folder, model, [entry["step"] for entry in state["kept"]])
     elif average:
         average.put_in_place()
-    if shard_layers:
+    if run.shard_layers:
         sharding.put_together(model)
     if settings.keep == "best":
         return {"step": state["kept"][0]["step"], "figures": state["kept"][0]["figures"]}
     return {"step": state["n_steps_done"], "figures": state["last"]}
+
+
+def _take_up(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict[str, torch.Tensor],
+    run: Run,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Restore the newest checkpoint, if there is one; the state of the run."""
+    path = distributed.from_main(run.world, lambda: checkpoints.newest(folder / "checkpoints", log))
+    if path is None:
+        return {"n_steps_done": 0, "pending": None, "kept": [], "n_without_better": 0, "last": {}}
+    checkpoint = checkpoints.read(path, torch.device("cpu") if run.shard_layers else run.device)
+    if run.shard_layers:
+        checkpoint = sharding.shared_out(checkpoint, model, optimizer)
+    how = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    checkpoints.restore(path, checkpoint, model, optimizer, extra)
+    for group, own in zip(optimizer.param_groups, how, strict=True):
+        group.update(own)  # which kernel computes is this run's to say, not the checkpoint's
+    return checkpoint.state
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    extra: dict[str, torch.Tensor],
+    run: Run,
+) -> None:
+    """Write a checkpoint of whole tensors."""
+    tensors = (model.state_dict(), optimizer.state_dict(), state, extra)
+    checkpoint = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if run.shard_layers else tensors))
+    if run.world.is_main:
+        checkpoints.save(folder / "checkpoints", checkpoint)
+    distributed.wait(run.world)
+
+
+def _clip(model: nn.Module, largest: float, run: Run) -> float:
+    """Clip the gradient; its norm before."""
+    if run.shard_layers:
+        sharding.average_whole_gradients(model, run.world)
+        return sharding.clip_gradients(model, largest)
+    return float(nn.utils.clip_grad_norm_(model.parameters(), largest))
 
 
 def words_of(seconds: float) -> str:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from spoofkit.config import OptimSettings
 from spoofkit.models.encoder import Encoder
+from spoofkit.settings import OptimSettings
 
 EXPONENTIAL_END = 0.01  # share of the peak rate at which the exponential schedule arrives
 

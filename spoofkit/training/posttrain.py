@@ -5,7 +5,6 @@ Leaves in the experiment's folder, beside what every training leaves: `encoder/`
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from spoofkit.config import Config
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset, batches_by_length
 from spoofkit.data.loading import load_batches, require_usable_length
@@ -26,14 +24,16 @@ from spoofkit.evaluation.metrics import eer
 from spoofkit.evaluation.scoring import batch_budget
 from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
-from spoofkit.models.device import plain_fp32, training_precision
+from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import is_valid
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import Config
 from spoofkit.training import distributed, experiment
 from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
+from spoofkit.training.run import Run, begin, opened, require_runnable
 
 CRITERION = "dev_frame_eer_percent"
 PRODUCTS = ("encoder", "frame_head")
@@ -48,13 +48,7 @@ def posttrain(
     dev_manifest: Path,
     mix: Path,
     dev_mix: Path,
-    device: torch.device,
-    workers: int = 0,
-    overwrite: bool = False,
-    compile_layers: bool = False,
-    shard_layers: bool = False,
-    tensorboard: bool = False,
-    dry_run: bool = False,
+    run: Run,
 ) -> dict[str, Any] | None:
     """Post-train the encoder that the settings name; see the module's docstring for what is written.
 
@@ -65,13 +59,7 @@ def posttrain(
         dev_manifest: Utterances that the held-out list was drawn from.
         mix: Training mix list.
         dev_mix: Held-out mix list.
-        device: Where to train.
-        workers: Loader processes.
-        overwrite: Begin anew.
-        compile_layers: Have torch compile the encoder's layers.
-        shard_layers: Each of several processes keeps a share of every layer.
-        tensorboard: Write the figures for TensorBoard too.
-        dry_run: Only say what the first step does; `lines` of the result. Nothing is written.
+        run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
@@ -80,10 +68,7 @@ def posttrain(
         SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; or the lists were drawn with other settings.
     """
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
-    with (
-        distributed.joined(device) as (world, device),
-        distributed.main_first(world, nullcontext() if dry_run else experiment.locked(folder)),
-    ):
+    with opened(folder, run) as run:
         augmenter = load_augmenter(config.posttrain.augment, config.seed)
         inputs = {
             "train_manifest": file_sha256(train_manifest),
@@ -92,7 +77,7 @@ def posttrain(
             "dev_mix": file_sha256(dev_mix),
             "encoder": encoder_hash(config.encoder.name),
         } | augment_inputs(augmenter)
-        if not (overwrite or dry_run) and experiment.is_finished(folder, PRODUCTS, settings, inputs):
+        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, PRODUCTS, settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
         torch.manual_seed(config.seed)
@@ -103,9 +88,9 @@ def posttrain(
                 f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
                 f"{stage.layers}), expected something to post-train; use `spoofkit finetune` directly"
             )
-        training_precision(device, stage.precision)  # refuses now what it would refuse below
         datasets = []
-        for list_path, manifest_path in ((mix, train_manifest), (dev_mix, dev_manifest)):
+        # Only what is learnt from is augmented.
+        for list_path, manifest_path, own in ((mix, train_manifest, augmenter), (dev_mix, dev_manifest, None)):
             manifest = read_manifest(manifest_path)
             mix_list = read_mix_list(list_path, manifest)
             _check_drawn_with(mix_list, config, list_path, manifest_path)
@@ -113,19 +98,12 @@ def posttrain(
                 require_usable_length(
                     f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest
                 )
-            # Only what is learnt from is augmented.
-            own = augmenter if list_path == mix else None
             datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target, own))
         position_eer = _position_only_eer(*datasets)
-        if compile_layers:
-            encoder.to(device).compile_layers()
-        # Everything was checked: only now may an older run be thrown away.
-        if world.is_main and not dry_run:
-            if overwrite:
-                experiment.clear(folder)
-            experiment.record(folder, settings, inputs)
+        require_runnable(run, encoder, stage)
+        begin(folder, run, settings, inputs)
+        if run.world.is_main and not run.dry_run:
             experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
-        distributed.wait(world)
         class_weights = (stage.injected_weight, stage.untouched_weight)
 
         def weight(batch: Batch) -> float:
@@ -141,29 +119,19 @@ def posttrain(
 
         def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
             # Sharded layers are gathered by all processes together: then each evaluates everything.
-            share = World() if shard_layers else world
-            figures = evaluate_frames(classifier, datasets[1], device, workers, should_stop, share)
+            share = World() if run.shard_layers else run.world
+            figures = evaluate_frames(classifier, datasets[1], run.device, run.workers, should_stop, share)
             return figures | {"dev_position_only_eer_percent": 100 * position_eer}
 
         task = Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, CRITERION)
-        if dry_run:
-            return {"lines": first_step(task, stage, seed=config.seed, device=device, workers=workers)}
-        result = train(
-            folder,
-            task,
-            stage,
-            seed=config.seed,
-            device=device,
-            workers=workers,
-            world=world,
-            shard_layers=shard_layers,
-            tensorboard=tensorboard,
-        )
-        if world.is_main:
+        if run.dry_run:
+            return {"lines": first_step(task, stage, config.seed, run)}
+        result = train(folder, task, stage, config.seed, run)
+        if run.world.is_main:
             save_frame_head(folder / "frame_head", classifier)
             with atomic_folder(folder / "encoder") as temporary:
                 classifier.encoder.save(temporary)
-        distributed.wait(world)
+        distributed.wait(run.world)
         return result
 
 

@@ -21,8 +21,8 @@ from spoofkit.training.checkpoints import Checkpoint
 from spoofkit.training.distributed import World
 
 
-def shard_layers(encoder: Encoder, world: World, device: torch.device) -> None:
-    """Replace the parameters of the encoder's layers by each process's share of them, on `device`.
+def require_shardable(encoder: Encoder, world: World) -> None:
+    """Refuse what cannot be sharded.
 
     Raises:
         SpoofkitError: one process only, or a family whose layers cannot be sharded.
@@ -33,6 +33,12 @@ def shard_layers(encoder: Encoder, world: World, device: torch.device) -> None:
         raise SpoofkitError(
             "--shard-layers: not for WavLM, whose layers are called part by part; its largest fits on one GPU"
         )
+    if not len(encoder.layers):
+        raise SpoofkitError("--shard-layers: this encoder has no layers; leave it out")
+
+
+def shard_layers(encoder: Encoder, world: World, device: torch.device) -> None:
+    """Replace the parameters of the encoder's layers by each process's share of them, on `device`."""
     mesh = init_device_mesh(device.type, (world.size,))
     for layer in encoder.layers:
         # Said outright: a layer that has no sharded module above it would otherwise stay whole after its forward pass.
