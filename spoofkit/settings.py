@@ -48,7 +48,7 @@ class EncoderSettings(Settings):
     lora: LoraSettings | None = None
     """Train low-rank adapters in the transformer layers, and nothing else of the encoder."""
     gradient_checkpointing: bool = False
-    """Less memory, a third more time: layers are computed again in the backward pass."""
+    """Less memory, more time: layers are computed again in the backward pass."""
 
     @model_validator(mode="after")
     def _train_random_weights(self) -> "EncoderSettings":

@@ -8,8 +8,9 @@ Where padding would reach valid frames, and what is done about it:
 * the positional convolution reads neighbours: frames beyond the end are zero, before each of data2vec's five;
 * attention looks at valid frames only.
 
-WavLM's attention is computed here: transformers' keeps several (B, heads, T, T) tensors and reads the weights past any
-adapter (LoRA); this one keeps the gated bias and hands it to torch's fused attention.
+WavLM's attention is computed here, because transformers' reads the weights of its projections past any adapter (LoRA),
+which would then learn nothing. Torch's fused attention gets the gated bias; neither time nor memory differ
+(benchmarks/RESULTS.md).
 
 Shapes: B batch, S samples, T frames, C channels, D features, H heads.
 """
