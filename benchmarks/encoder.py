@@ -209,9 +209,10 @@ def pad(waves: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, 
     return torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device), lengths.to(device)
 
 
-def gemm_peak(device: torch.device) -> float:
-    """FLOP/s of the best of fifty fp32 products of the size of a feed-forward layer's."""
-    a, b = torch.randn(1024, 1024, device=device), torch.randn(1024, 4096, device=device)
+def gemm_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of the best of fifty products of the size of a feed-forward layer's."""
+    a = torch.randn(1024 if device.type == "cpu" else 8192, 1024, device=device, dtype=dtype)
+    b = torch.randn(1024, 4096, device=device, dtype=dtype)
     times = []
     for _ in range(50):
         synchronise(device)
@@ -219,7 +220,7 @@ def gemm_peak(device: torch.device) -> float:
         a @ b
         synchronise(device)
         times.append(time.perf_counter() - start)
-    return 2 * 1024 * 1024 * 4096 / min(times)
+    return 2 * len(a) * 1024 * 4096 / min(times)
 
 
 def synchronise(device: torch.device) -> None:

@@ -223,7 +223,8 @@ class TrainSettings(Settings):
     batch_size: Count = 32
     """Utterances in one optimiser step, of all processes together."""
     accumulate: Count = 1
-    """Parts of such a batch that go through the model one after the other: less memory, the same gradient."""
+    """Parts of such a batch that go through the model one after the other: less memory, the same gradient. Heads with
+    batch normalisation (sls, nes2net, aasist, rawnet2) see the statistics of a part, and of a process' share."""
     eval_every: Count = 500
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
@@ -238,6 +239,8 @@ class TrainSettings(Settings):
     """Stop after so many evaluations without a better one; none: go through all steps."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Evaluate and hand on an exponential moving average of the weights, such as 0.999; none: not."""
+    augment: AugmentSettings = AugmentSettings()
+    """Augmentation of what is learnt from; frame targets hold."""
     optim: OptimSettings = OptimSettings()
 
     @model_validator(mode="after")
@@ -245,6 +248,11 @@ class TrainSettings(Settings):
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate: batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts"
+            )
+        if self.optim.head_first_steps >= self.n_steps:
+            raise ValueError(
+                f"optim.head_first_steps: {self.optim.head_first_steps} of {self.n_steps} steps would leave none for "
+                "the encoder"
             )
         if self.average_best > 1 and self.keep == "last":
             raise ValueError("average_best: has no meaning with keep: last; say keep: best")
@@ -264,8 +272,6 @@ class PosttrainSettings(TrainSettings):
     """Weight of frames with target 1 in the loss."""
     untouched_weight: Positive = 1.0
     """Weight of frames with target 0."""
-    augment: AugmentSettings = AugmentSettings()
-    """Augmentation of training mixes; frame targets hold."""
 
     @model_validator(mode="after")
     def _regions_stay(self) -> "PosttrainSettings":
@@ -301,8 +307,6 @@ class FinetuneSettings(TrainSettings):
     """Weight of bona fide utterances in the loss (ASVspoof habit: 0.9)."""
     spoof_weight: Positive = 0.1
     """Weight of spoofed utterances (ASVspoof habit: 0.1)."""
-    augment: AugmentSettings = AugmentSettings()
-    """Augmentation of training utterances."""
     choose_by: Literal["eer", "min_dcf"] = "eer"
     """Development figure by which the best evaluation is chosen."""
 

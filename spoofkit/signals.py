@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGUSR1: os.EX_TEMPFAIL}
-"""Ctrl-C: as shells have it. A scheduler's: 75, the same command goes on; job scripts requeue by it."""
+"""Ctrl-C: as shells have it. A scheduler's: 75, the same command goes on."""
 
 
 class Caught:

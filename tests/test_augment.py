@@ -1,6 +1,7 @@
 """Augmentation: what was asked for, nothing moved, nothing shared between utterances, the same every time."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -545,6 +546,17 @@ def test_settings_that_cannot_be_met_are_refused(override: str, sentence: str) -
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["noise", "reverb"])
+def test_a_sound_that_cannot_be_read_is_met_at_the_start(kind: str, sounds: Path, tmp_path: Path) -> None:
+    """Met when it is drawn, it would end the run, and every run that takes it up."""
+    folder = Path(shutil.copytree(sounds / "rooms", tmp_path / "sounds"))
+    chosen = AugmentSettings(**{kind: 0.5, f"{kind}_folder": str(folder)})
+    load_augmenter(chosen, 0)
+    (folder / "junk.wav").write_bytes(b"RIFF, but no sound")
+    with pytest.raises(SpoofkitError, match=r"junk\.wav"):
+        load_augmenter(chosen, 0)
+
+
 def test_a_folder_without_sounds_is_refused(sounds: Path, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(SpoofkitError, match=f"augment.noise_folder: no audio in {folder}, expected a folder with"):
@@ -564,9 +576,11 @@ def test_inputs_name_the_sounds_that_are_drawn_from(sounds: Path, tmp_path: Path
     assert augment_inputs(load_augmenter(chosen, 0)) != first
 
 
-def test_an_augmenter_reads_nothing_before_it_is_used(tmp_path: Path) -> None:
-    (tmp_path / "broken.wav").write_bytes(b"no audio" * 99)
-    augmenter = load_augmenter(AugmentSettings(noise=1.0, noise_folder=str(tmp_path)), 0)
+def test_a_sound_that_breaks_after_the_start_is_named(sounds: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sounds / "rooms", tmp_path / "sounds"))
+    augmenter = load_augmenter(AugmentSettings(noise=1.0, noise_folder=str(folder)), 0)
     assert isinstance(augmenter, Augmenter)
-    with pytest.raises(SpoofkitError, match=r"broken\.wav: neither libsndfile nor FFmpeg can decode it"):
+    for path in folder.iterdir():
+        path.write_bytes(b"no audio" * 99)
+    with pytest.raises(SpoofkitError, match=r"\.wav: neither libsndfile nor FFmpeg can decode it"):
         augment_item(make_voice(0, True), augmenter.plan(0, 0))

@@ -1,6 +1,7 @@
 """Averages of weights, early stopping, head first: closed forms, and the verbs that use them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.settings import EncoderSettings, OptimSettings
+from spoofkit.models.provenance import Provenance
+from spoofkit.settings import EncoderSettings, LossSettings, OptimSettings
 from spoofkit.training.averaging import MovingAverage, mean_of
 from spoofkit.training.optim import learning_rate_factor
 
@@ -95,31 +97,57 @@ def test_a_run_stops_when_nothing_gets_better(options: list[object], tmp_path: P
 
 
 def test_in_the_first_steps_the_head_learns_alone(options: list[object], tmp_path: Path) -> None:
-    run_cli(
-        "finetune",
-        tmp_path / "two",
-        *options,
-        "--set",
-        "finetune.optim.head_first_steps=2",
-        "--set",
-        "finetune.keep=last",
-    )
+    changes = ["finetune.n_steps=3", "finetune.optim.head_first_steps=2", "finetune.checkpoint_every=1"]
+    sets = [part for change in changes for part in ("--set", change)]
+    run_cli("finetune", tmp_path / "exp", *options, *sets)
     start = load_encoder(TINY).network.state_dict()
-    for step, is_same in ((1, True), (2, True), (3, False)):
-        sets = ["--set", f"finetune.n_steps={step}", "--set", "finetune.optim.schedule=constant"]
-        folder = tmp_path / f"steps_{step}"
-        run_cli(
-            "finetune",
-            folder,
-            *options,
-            *sets,
-            "--set",
-            "finetune.optim.head_first_steps=2",
-            "--set",
-            "finetune.keep=last",
-        )
-        encoder = load_file(folder / "model/encoder/model.safetensors")
-        assert all(torch.equal(encoder[name], start[name]) for name in encoder) == is_same
+    for step, is_same in ((2, True), (3, False)):
+        model = load_file(tmp_path / f"exp/checkpoints/step_{step:07d}/model.safetensors")
+        assert all(torch.equal(model[f"encoder.network.{name}"], start[name]) for name in start) == is_same
+    sentence = refusal("finetune", tmp_path / "x", *options, *sets, "--set", "finetune.n_steps=2")
+    assert "optim.head_first_steps: 2 of 2 steps would leave none for the encoder" in sentence
+
+
+def test_a_run_taken_up_around_the_end_of_head_first_has_the_dropout_of_one_that_was_not(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout follows what is trained: off in a frozen encoder, on from the step at which it learns."""
+    monkeypatch.setattr("spoofkit.training.checkpoints.N_CHECKPOINTS_KEPT", 99)
+    encoder = load_encoder(TINY)
+    for name in ("hidden_dropout", "attention_dropout"):
+        setattr(encoder.network.config, name, 0.3)
+    encoder.save(tmp_path / "dropping")
+    changes = ["finetune.optim.head_first_steps=3", "finetune.checkpoint_every=1", "finetune.eval_every=2"]
+    sets = [*(part for change in changes for part in ("--set", change)), "--encoder", tmp_path / "dropping"]
+    options = [option for option in options if option != "encoder={name: tiny, freeze: none}"]
+    options.pop(options.index("--set"))  # that of the encoder
+    whole = tmp_path / "whole"
+    run_cli("finetune", whole, *options, *sets)
+    assert len(list((whole / "checkpoints").glob("step_*"))) == 6
+    for stopped_at in (2, 3, 4):
+        folder = tmp_path / f"stopped_{stopped_at}"
+        shutil.copytree(whole, folder)
+        shutil.rmtree(folder / "model")
+        for path in (folder / "checkpoints").glob("step_*"):
+            if int(path.name[5:]) > stopped_at:
+                shutil.rmtree(path)
+        run_cli("finetune", folder, *options, *sets)
+        assert metrics(folder) == metrics(whole), stopped_at
+
+
+def test_kept_weights_that_are_not_what_was_written_are_refused_at_the_start(
+    options: list[object], tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    run_cli("finetune", exp, *options, "--set", "finetune.average_best=2")
+    shutil.rmtree(exp / "model")
+    best = sorted((exp / "checkpoints/best").iterdir())[0]
+    content = bytearray(best.read_bytes())
+    content[-3] ^= 1  # a last bit: the mean would be hardly another
+    best.write_bytes(content)
+    assert f"{best}: not what was written" in refusal("finetune", exp, *options, "--set", "finetune.average_best=2")
+    best.unlink()
+    assert f"{best}: is missing" in refusal("finetune", exp, *options, "--set", "finetune.average_best=2")
 
 
 def test_the_exponential_schedule_ends_at_a_hundredth() -> None:
@@ -143,8 +171,19 @@ def test_average_takes_the_mean_of_models_and_refuses_others(tmp_path: Path) -> 
     for name, tensor in mean.state_dict().items():
         assert torch.allclose(tensor, torch.stack([state[name] for state in states]).mean(0), atol=1e-6)
     assert record["averaged"] == [str(folder) for folder in folders]
-    save_detector(tmp_path / "other", Detector(load_encoder(TINY), "mean"), {})
-    assert "has other tensors" in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
+    others = {
+        "model.json: head": Detector(load_encoder(TINY), "mean"),
+        "model.json: layers": Detector(load_encoder(TINY), "attentive", 2),
+        "model.json: loss": Detector(load_encoder(TINY), "attentive", "last", LossSettings(kind="p2sgrad")),
+    }
+    for what, detector in others.items():
+        save_detector(tmp_path / "other", detector, {})
+        assert what in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
+    seen = Detector(load_encoder(TINY), "attentive")
+    seen.encoder.provenance = Provenance("lab/seen", "MIT", contaminates=("ASVspoof 5",))
+    save_detector(tmp_path / "other", seen, {})
+    assert "encoder/provenance.json" in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
+    assert "lies inside" in refusal("average", *folders, folders[1] / "new")
     assert "exists already" in refusal("average", *folders, tmp_path / "mean")
     assert not (tmp_path / "x").exists()
     run_cli("average", *(folder / "encoder" for folder in folders), tmp_path / "encoder")

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import run_cli
+from conftest import refusal, run_cli
 from safetensors.torch import load_file
 
 from spoofkit.data.dataset import TrainingOrder
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
 
 SETTINGS = """
 crop_samples: 16000
@@ -62,17 +64,64 @@ def assert_same_course(one: Path, many: Path, weights: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_and_accumulation_follow_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
+def test_two_and_four_processes_and_accumulation_follow_the_course_of_one(
+    conf: Path, manifests: Path, tmp_path: Path
+) -> None:
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     run_cli("finetune", tmp_path / "one", *sources)
     run_cli("finetune", tmp_path / "parts", *sources, "--set", "finetune.accumulate=4")
     torchrun(2, "finetune", tmp_path / "two", *sources, "--set", "finetune.accumulate=2")
-    for name in ("parts", "two"):
+    torchrun(4, "finetune", tmp_path / "four", *sources)
+    for name in ("parts", "two", "four"):
         assert_same_course(tmp_path / "one", tmp_path / name, "model/head.safetensors")
         assert_same_course(tmp_path / "one", tmp_path / name, "model/encoder/model.safetensors")
     log = (tmp_path / "two/train.log").read_text()
     assert "on cpu and 1 more processes" in log
     assert log.count("step 4:") == 1  # rank 0 alone writes
+
+
+@pytest.mark.slow
+def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_number_of_processes(
+    conf: Path, manifests: Path, tmp_path: Path
+) -> None:
+    """What is learnt is next to nothing, so that all have the same model; it is random, so that it errs."""
+    changes = ["n_steps=1", "eval_every=1", "optim.lr=1e-15", "optim.head_lr=1e-15"]
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    options += [part for change in changes for part in ("--set", f"finetune.{change}")]
+    run_cli("finetune", tmp_path / "one", *options)
+    torchrun(2, "finetune", tmp_path / "two", *options)
+    torchrun(4, "finetune", tmp_path / "four", *options)
+    names = ("dev_eer_percent", "dev_min_dcf")
+    found = [[metrics(tmp_path / folder)[-1][name] for name in names] for folder in ("one", "two", "four")]
+    assert found[0][0] > 5, found
+    assert found == [found[0]] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [[], ["--shard-layers"]], ids=["whole", "sharded"])
+def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
+    sharded: list[str], conf: Path, manifests: Path, tmp_path: Path
+) -> None:
+    """Such encoders have a vector for masked frames, without a gradient; such heads statistics of their own share."""
+    import transformers as hf
+
+    network = load_encoder(EncoderSettings(name="tiny", freeze="none")).network
+    network.config.mask_time_prob = 0.05
+    masking = hf.Wav2Vec2Model(network.config)
+    assert masking.masked_spec_embed is not None
+    masking.save_pretrained(tmp_path / "masking")
+    hf.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path / "masking")
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    options += ["--encoder", tmp_path / "masking", "--set", "encoder.freeze=stem", "--set", "finetune.head=nes2net"]
+    options += ["--set", "finetune.keep=best", "--set", "finetune.eval_every=1", "--set", "finetune.patience=2"]
+    exp = tmp_path / "exp"
+    torchrun(2, "finetune", exp, *options, *sharded)
+    before = metrics(exp)
+    shutil.rmtree(exp / "model")
+    for path in sorted((exp / "checkpoints").glob("step_*"))[1:]:
+        shutil.rmtree(path)  # the older one is left, whose evaluation is to be repeated
+    torchrun(2, "finetune", exp, *options, *sharded)
+    assert metrics(exp) == before
 
 
 @pytest.mark.slow
@@ -150,6 +199,31 @@ def test_a_process_that_dies_ends_the_run(conf: Path, manifests: Path, tmp_path:
     done = torchrun(2, "finetune", tmp_path / "exp2", *options, "--set", "finetune.optim.lr=1e30", ok=False)
     assert "gradient's norm" in done.stderr
     assert not (tmp_path / "exp2/model").exists()
+
+
+@pytest.mark.slow
+def test_every_process_gets_the_buffers_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "import torch\n"
+        "from spoofkit.training.distributed import joined, share_buffers, total\n"
+        "with joined(torch.device('cpu')) as (world, device):\n"
+        "    norm = torch.nn.BatchNorm1d(3)\n"
+        "    norm.running_mean.fill_(5.0 + world.rank)\n"
+        "    share_buffers(norm, world)\n"
+        "    assert total([float(norm.running_mean.sum())], world, device) == [30.0]\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "two.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_half_of_torchruns_variables_are_refused(
+    conf: Path, manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    sentence = refusal("finetune", tmp_path / "exp", *options)
+    assert "WORLD_SIZE is 2 but RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set: start with torchrun" in sentence
 
 
 @pytest.mark.parametrize(("world_size", "n_parts"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])

@@ -356,6 +356,17 @@ def test_reuse_looks_at_the_shards_too(manifests: Path, tmp_path: Path) -> None:
     assert not found.kept
 
 
+def test_reuse_misses_a_shard_that_is_gone_with_its_record(manifests: Path, tmp_path: Path) -> None:
+    pack(manifests / "train.tsv", tmp_path, shard_bytes=100_000)
+    shards = sorted(tmp_path.glob("*.i16"))
+    assert len(shards) > 2
+    assert pack(manifests / "train.tsv", tmp_path, reuse=True).n_utterances == 16
+    for path in (shards[1], shards[1].with_suffix(".json")):
+        path.unlink()
+    with pytest.raises(SpoofkitError, match=f"{shards[1].name}: no such file"):
+        pack(manifests / "train.tsv", tmp_path, reuse=True)
+
+
 def test_a_manifest_is_not_packed_over_itself(packed: Path, tmp_path: Path) -> None:
     manifest = moved(packed, tmp_path / "copy")
     assert "would be packed over itself" in refusal("pack", manifest, tmp_path / "copy", "--overwrite")

@@ -3,6 +3,7 @@
 What a scoring was killed at is made by cutting the part file: that is all a kill leaves. One test does kill processes.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -630,7 +631,16 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
             for entry in tmp_path.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             before = b""
-        processes.start(*command, kill_after=rng.uniform(0, longest))
+        if n_kills % 2:
+            processes.start(*command, kill_after=rng.uniform(0, longest))
+        else:  # however fast the machine is just now: amid the batches
+            process = processes.start(*command)
+            goal, deadline = before.count(b"\n") + rng.randint(1, 8), time.monotonic() + longest + 30
+            while not (path.exists() and path.read_bytes().count(b"\n") >= goal):
+                if out.with_suffix(".json").exists() or time.monotonic() > deadline:
+                    break
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         code = processes.wait()
         assert code in (0, -signal.SIGKILL), processes.log.read_text()
         n_kills += code != 0
@@ -646,3 +656,19 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
     assert out.read_bytes() == whole
     print(f"{n_kills} kills, {n_partial} in the midst of scoring, {n_finished} files finished")
     assert n_partial >= 10
+
+
+def test_a_misspelt_model_is_said_to_be_none_before_its_parts_are_blamed(
+    model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    run_cli("score", model, manifest, tmp_path / "s.tsv", "--shard", "1/2")
+    sentence = refusal("score", model.with_name("misspelt"), manifest, tmp_path / "s.tsv", "--merge")
+    assert "misspelt: not a spoofkit model (no model.json)" in sentence
+
+
+def test_any_json_beside_the_scores_that_is_no_record_is_left_alone(
+    model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s.json").write_text("5")
+    assert "is not the record of a score file" in refusal("score", model, manifest, tmp_path / "s.tsv")
+    assert (tmp_path / "s.json").read_text() == "5"

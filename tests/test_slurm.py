@@ -84,7 +84,7 @@ STAND_INS = {
     "srun": 'trap \'exit "${SRUN_TOLD:-1}"\' USR1; echo $$ >"$CALLS.pid"\n'
     'for _ in $(seq "${SRUN_TICKS:-1}"); do sleep 0.02; done; exit "${SRUN_ENDS:-0}"\n',
     "scancel": 'kill -USR1 "$(cat "$CALLS.pid")"\n',
-    "scontrol": "",
+    "scontrol": 'if [[ $1 == show ]]; then echo "   PreemptTime=${PREEMPTED:-None} SuspendTime=None"; fi\n',
     # Numbers from 100 on; the cluster's name follows, as with several clusters.
     "sbatch": 'if [[ "$*" == *"${SBATCH_REFUSES:-nothing}"* ]]; then echo "sbatch: error: refused" >&2; exit 1; fi\n'
     'echo "$((99 + $(wc -l <"$CALLS")));cluster"\n',
@@ -203,7 +203,7 @@ def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
     assert (params["verb"], params["set_"]) == (job, ["seed=7"])
     assert params["exp"] == cluster.recipe / "exp/try" / job
     assert (params["device"], params["workers"], params["overwrite"]) == ("cuda", 8, False)  # 32 cores, 4 GPUs
-    assert cluster.calls("scontrol") == []
+    assert requeued(cluster) == []
 
 
 def test_options_given_at_submission_win_over_those_of_the_job(cluster: Cluster) -> None:
@@ -229,33 +229,45 @@ def warn(process: subprocess.Popen[str], cluster: Cluster) -> tuple[int, str]:
     return process.returncode, messages
 
 
+def requeued(cluster: Cluster) -> list[str]:
+    return [job for what, job in (call[-2:] for call in cluster.calls("scontrol")) if what == "requeue"]
+
+
+def test_a_job_that_saved_within_its_grace_time_requeues_itself(cluster: Cluster) -> None:
+    """Slurm requeues what is still there when the grace time is over, and lets fail what has ended before."""
+    cluster.run("finetune", SRUN_ENDS=1, PREEMPTED="2026-11-23T13:00:00", ok=False)
+    assert requeued(cluster) == ["4242"]
+    cluster.run("finetune", PREEMPTED="2026-11-23T13:00:00")
+    assert requeued(cluster) == ["4242"]  # done before its grace was over
+
+
 @pytest.mark.parametrize("restarts", ["", 1, 99])
 def test_a_job_whose_time_is_over_tells_the_training_and_requeues_itself(cluster: Cluster, restarts: object) -> None:
     counted = {"SLURM_RESTART_COUNT": restarts} if restarts else {}
     code, messages = warn(cluster.start("posttrain", SRUN_TICKS=1000, **counted), cluster)
     assert cluster.calls("scancel") == [["--signal=USR1", "4242"]]
-    assert cluster.calls("scontrol") == [["requeue", "4242"]]
+    assert requeued(cluster) == ["4242"]
     assert code == 1
     assert "requeued" in messages
 
 
 def test_a_job_that_was_restarted_a_hundred_times_gives_up(cluster: Cluster) -> None:
     code, _ = warn(cluster.start("posttrain", SRUN_TICKS=1000, SLURM_RESTART_COUNT=100), cluster)
-    assert cluster.calls("scontrol") == []
+    assert requeued(cluster) == []
     assert code == 1
 
 
 def test_a_training_that_ends_well_after_the_warning_is_not_requeued(cluster: Cluster) -> None:
     code, _ = warn(cluster.start("finetune", SRUN_TICKS=1000, SRUN_TOLD=0), cluster)
     assert cluster.calls("scancel") == [["--signal=USR1", "4242"]]
-    assert cluster.calls("scontrol") == []
+    assert requeued(cluster) == []
     assert code == 0
 
 
 def test_a_training_that_fails_is_not_requeued_and_fails_the_job(cluster: Cluster) -> None:
     cluster.run("posttrain", SRUN_ENDS=1, ok=False)
     assert len(cluster.calls("srun")) == 1
-    assert cluster.calls("scontrol") == []
+    assert requeued(cluster) == []
 
 
 @pytest.mark.parametrize("job", ["posttrain", "finetune", "score"])

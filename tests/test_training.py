@@ -422,6 +422,21 @@ def test_padding_frames_do_not_count_in_the_frame_loss() -> None:
         frame_loss(output, logit, targets[:, :2], mask, (1.0, 1.0), 2.0)
 
 
+def test_an_utterance_that_would_be_too_short_played_faster_is_refused_at_the_start(
+    manifests: Path, conf: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(manifests / "train.tsv")
+    short = int(manifest.table["n_samples"].min())
+    options = [*finetune_options(manifests, conf), "--set", "finetune.augment.speed=0.5", "--dry-run"]
+    fast = ["--set", "finetune.augment.speed_factors=[1.9]", "--set", "crop_samples=3200"]
+    assert run_cli("finetune", tmp_path / "exp", *options, *fast).stdout
+    assert short > 3200
+    raw = ["--set", "encoder.name=sinc-rawnet2", "--set", "encoder.freeze=stem", "--set", "finetune.head=rawnet2"]
+    assert run_cli("finetune", tmp_path / "exp", *options[:-3], "--dry-run", *raw, "--set", "crop_samples=3300").stdout
+    sentence = refusal("finetune", tmp_path / "exp", *options, *raw, *fast[:2], "--set", "crop_samples=3300")
+    assert "has 3300 samples, the encoder needs at least 6102" in sentence
+
+
 @pytest.mark.parametrize("stage", ["posttrain", "finetune"])
 def test_augmentation_reaches_what_is_learnt_from(stage: str, mixes: list[object], tmp_path: Path) -> None:
     options = mixes if stage == "posttrain" else mixes[:6]

@@ -9,6 +9,7 @@ sample, and so every frame target, stays where it was.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,10 +103,13 @@ class Augmenter:
 
 
 def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
-    """List the files that the settings name; none if all augmentation is off.
+    """List the files that the settings name, and open each once; none if all augmentation is off.
+
+    A file that cannot be read would otherwise be met when it is drawn, and again by every resumed run.
 
     Raises:
-        SpoofkitError: a folder is missing or holds no audio, or FFmpeg lacks a codec.
+        SpoofkitError: a folder is missing or holds no audio, a file cannot be read, a room is silent, or FFmpeg lacks
+            a codec.
     """
     if not settings.is_on:
         return None
@@ -115,8 +119,8 @@ def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
     return Augmenter(
         settings,
         seed,
-        _sounds(settings.reverb_folder, "augment.reverb_folder") if settings.reverb else (),
-        _sounds(settings.noise_folder, "augment.noise_folder") if settings.noise else (),
+        _sounds(settings.reverb_folder, "augment.reverb_folder", read_rir) if settings.reverb else (),
+        _sounds(settings.noise_folder, "augment.noise_folder", probe) if settings.noise else (),
     )
 
 
@@ -130,12 +134,15 @@ def augment_inputs(augmenter: Augmenter | None) -> dict[str, str]:
     }
 
 
-def _sounds(folder: str | None, setting: str) -> tuple[Path, ...]:
+def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object]) -> tuple[Path, ...]:
     found = sorted(p for p in Path(folder or "").rglob("*") if p.suffix.lower() in EXTENSIONS) if folder else []
     if not found:
         raise SpoofkitError(
             f"{setting}: no audio in {folder}, expected a folder with some of {', '.join(EXTENSIONS)}; mend the path"
         )
+    with ThreadPoolExecutor() as threads:
+        for _ in threads.map(try_out, found):
+            pass
     return tuple(found)
 
 

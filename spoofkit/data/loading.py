@@ -1,5 +1,6 @@
 """Loader processes: the same batches however many there are, and messages that survive the way back from them."""
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ def load_batches(
     except SpoofkitError as error:
         # torch hands on a worker's error as text: its traceback, and the sentence at the end.
         raise SpoofkitError(str(error).rstrip().rsplit("SpoofkitError: ", 1)[-1]) from None
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker .*exited|killed by signal|shared memory|Bus error", str(error)):
+            raise
+        raise SpoofkitError(
+            f"a loader process died ({' '.join(str(error).split())[:160]}), probably of too little memory or "
+            "too little room in /dev/shm; give fewer --workers"
+        ) from error
     finally:
         if workers:
             # Not left to garbage collection: at exit Python sends its processes SIGTERM, which these ignore, and waits.

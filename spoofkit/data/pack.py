@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from spoofkit.data.audio import read_audio
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_made_from, read_manifest, write_manifest
-from spoofkit.data.shards import FULL_SCALE, SUFFIX, record_path, require_whole
+from spoofkit.data.shards import FULL_SCALE, SUFFIX, parse_address, record_path, require_whole
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     atomic_path,
@@ -98,8 +98,10 @@ def pack(
     made_from = {"manifest": file_sha256(manifest_path)}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
     if is_up_to_date(target, made_from, read_made_from, reuse):
-        records = [require_whole(shard) for shard in _shards(out, shard_names)]
-        return _summary(target, records, kept=True)
+        # Those that its manifest names, not those that happen to be there.
+        addresses = [parse_address(path) for path in read_manifest(target).table["path"]]
+        shards_named = dict.fromkeys(out / address.shard for address in addresses if address is not None)
+        return _summary(target, [require_whole(shard) for shard in shards_named], kept=True)
     refuse_existing(target, overwrite)
     manifest = read_manifest(manifest_path)
     with _locked(out, manifest_path.stem):

@@ -39,7 +39,7 @@ from spoofkit.files import (
     text_sha256,
     write_json,
 )
-from spoofkit.models.detector import Detector, folder_sha256, load_detector
+from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
 from spoofkit.models.device import choose_device
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.signals import caught_signals
@@ -92,6 +92,7 @@ def score_inputs(
         SpoofkitError: an input is missing or not what was expected, or the output exists.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
+    require_model_folder(model)
     policy = crop or _policy_of(model)
     first_samples, repeat_to = _parse_crop(policy)
     part = Shard() if shard is None else score_parts.parse_shard(shard)
@@ -176,17 +177,24 @@ def _score_part(
             far = f"{n_done:,} of {n_total:,} utterances"
             return f"{path}: stopped after {far}, which are kept; {again} goes on from there"
 
-        with caught_signals() as caught:
+        # In a job's log a line now and then.
+        patience = 0.1 if sys.stderr.isatty() else 60
+        bar = tqdm(total=n_total, initial=n_before, desc="score", unit="utt", mininterval=patience)
+
+        def keep_and_count(number: int, scores: dict[str, float]) -> None:
+            keep(number, scores)
+            bar.update(len(scores))
+
+        with bar, caught_signals() as caught:
             try:
                 score_batches(
                     detector.to(device),
                     job.manifest,
                     todo,
                     device,
-                    keep,
+                    keep_and_count,
                     first_samples=job.first_samples,
                     workers=workers,
-                    n_done=n_before,
                     should_stop=lambda: bool(caught),
                 )
             except Interrupted:
@@ -242,7 +250,7 @@ def _mend(out: Path) -> None:
 
 def _policy_of(model: Path) -> str:
     """What a model says of the samples it is to be given; whole utterances if it says nothing."""
-    record = read_json(model / "model.json") if (model / "model.json").is_file() else {}
+    record = read_json(model / "model.json")
     return str(record.get("input_policy", "whole")) if isinstance(record, dict) else "whole"
 
 
@@ -303,7 +311,8 @@ def _made_from(out: Path) -> dict[str, Any]:
 
 def _refuse_foreign(sidecar: Path) -> None:
     """The record must not replace somebody else's JSON, such as the eval.json of `spoofkit evaluate`."""
-    if sidecar.exists() and "scores_sha256" not in read_json(sidecar):
+    record = read_json(sidecar) if sidecar.exists() else {"scores_sha256": None}
+    if not (isinstance(record, dict) and "scores_sha256" in record):
         raise SpoofkitError(
             f"{sidecar}: is not the record of a score file and would be replaced by one; name other scores"
         )

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from spoofkit.data.dataset import UtteranceDataset, batches_by_length
 from spoofkit.data.loading import load_batches, require_usable_length
@@ -43,7 +42,6 @@ def score_manifest(
     *,
     first_samples: int | None = None,
     workers: int = 0,
-    progress: str = "score",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Score every utterance in fp32.
@@ -54,7 +52,6 @@ def score_manifest(
         device: Where to compute.
         first_samples: Score only so many samples from the start of each; none: whole utterances.
         workers: Loader processes; 0 decodes in this one.
-        progress: Words before the progress bar.
         should_stop: Asked before each batch.
 
     Returns:
@@ -73,7 +70,6 @@ def score_manifest(
         lambda _, batch: scores.update(batch),
         first_samples=first_samples,
         workers=workers,
-        progress=progress,
         should_stop=should_stop,
     )
     return in_manifest_order(scores, manifest)
@@ -88,8 +84,6 @@ def score_batches(
     *,
     first_samples: int | None = None,
     workers: int = 0,
-    progress: str = "score",
-    n_done: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Score some batches of a plan in fp32, and hand on each as soon as it is there.
@@ -102,8 +96,6 @@ def score_batches(
         keep: Gets the number of a batch and its scores by utterance id.
         first_samples: As the plan was made with.
         workers: Loader processes; 0 decodes in this one.
-        progress: Words before the progress bar.
-        n_done: Utterances that were scored before; they count in the progress bar.
         should_stop: Asked before each batch.
 
     Raises:
@@ -123,9 +115,8 @@ def score_batches(
     out_of_memory = memory_advice(
         "score only the beginning of long recordings with --crop first:N, or use --device cpu"
     )
-    n_utterances = n_done + sum(map(len, batches.values()))
-    bar = tqdm(total=n_utterances, initial=n_done, desc=progress, unit="utt")
-    with torch.inference_mode(), plain_fp32(), out_of_memory, bar, loading as loaded:
+    # Not inference_mode: what sharded layers gather in it could not be trained on afterwards.
+    with torch.no_grad(), plain_fp32(), out_of_memory, loading as loaded:
         for number, batch in zip(batches, loaded, strict=True):
             if should_stop():
                 raise Interrupted("stopped while scoring")
@@ -137,7 +128,6 @@ def score_batches(
                         f"{utt_id}: its score is {score}, expected a finite number; check the audio and the model"
                     )
             keep(number, dict(zip(batch.utt_ids, score_B, strict=True)))
-            bar.update(len(batch.utt_ids))
     detector.train(was_training)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,18 +18,29 @@ def average(folders: list[Path], out: Path) -> None:
     Everything but the weights is taken from the first.
 
     Raises:
-        SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds, or `out` exists.
+        SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds or origins, or `out`
+            exists or lies inside one of them.
     """
     if len(folders) < 2:
         raise SpoofkitError("average: found one model, expected at least two and the folder to write")
     if out.exists():
         raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
+    for folder in folders:
+        if folder.resolve() in out.resolve().parents:
+            raise SpoofkitError(f"{out}: lies inside {folder}, which is to be averaged; name a folder outside")
     names = [_weights(folder) for folder in folders]
+    kinds = [_kind(folder) for folder in folders]
     for folder, found in zip(folders, names, strict=True):
         if found != names[0]:
             raise SpoofkitError(
                 f"{folder}: has other files of weights than {folders[0]} ({', '.join(sorted(found ^ names[0]))}), so "
                 "there is no mean of the two"
+            )
+    for folder, kind in zip(folders, kinds, strict=True):
+        different = sorted(name for name in kind.keys() | kinds[0].keys() if kind.get(name) != kinds[0].get(name))
+        if different:
+            raise SpoofkitError(
+                f"{folder}: differs from {folders[0]} in {', '.join(different[:3])}, so there is no mean of the two"
             )
     with atomic_folder(out) as temporary:
         shutil.copytree(folders[0], temporary, dirs_exist_ok=True)
@@ -46,6 +58,21 @@ def _weights(folder: Path) -> set[str]:
     if not names:
         raise SpoofkitError(f"{folder}: holds no weights (*.safetensors), expected a model or an encoder folder")
     return names
+
+
+def _kind(folder: Path) -> dict[str, Any]:
+    """What must be the same in models whose weights are averaged: what they compute, and where they come from."""
+    kind: dict[str, Any] = {}
+    for name, ignored in (
+        ("model.json", ("kept", "settings", "inputs", "versions", "averaged")),
+        ("config.json", ("_name_or_path", "transformers_version")),
+        ("provenance.json", ()),
+    ):
+        for path in (folder / name, folder / "encoder" / name):
+            values = read_json(path) if path.is_file() else {}
+            where = path.relative_to(folder).as_posix()
+            kind |= {f"{where}: {key}": value for key, value in values.items() if key not in ignored}
+    return kind
 
 
 def mean_of(paths: list[Path]) -> dict[str, torch.Tensor]:

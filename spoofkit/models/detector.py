@@ -168,6 +168,18 @@ def write_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> 
     write_json(folder / "model.json", own | record)
 
 
+def require_model_folder(folder: Path) -> None:
+    """Refuse what is no model folder.
+
+    Raises:
+        SpoofkitError: it has no model.json.
+    """
+    if not (folder / "model.json").is_file():
+        raise SpoofkitError(
+            f"{folder}: not a spoofkit model (no model.json); name the folder EXP/model that `spoofkit finetune` wrote"
+        )
+
+
 def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     """Read a model folder.
 
@@ -177,10 +189,7 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         SpoofkitError: not a model folder, a damaged one, or tensors that do not fit.
     """
-    if not (folder / "model.json").is_file():
-        raise SpoofkitError(
-            f"{folder}: not a spoofkit model (no model.json); name the folder EXP/model that `spoofkit finetune` wrote"
-        )
+    require_model_folder(folder)
     record = read_json(folder / "model.json")
     try:
         if record["format"] != FORMAT or record["head"] not in UTTERANCE_HEADS or record["score"] not in SCORES:

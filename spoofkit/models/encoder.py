@@ -48,6 +48,10 @@ class Encoder(nn.Module):
     def __init__(self, network: Any, feature_extractor: Any) -> None:
         super().__init__()
         self.network, self.feature_extractor = network, feature_extractor
+        # It stands for masked frames, which we never make: a parameter without a gradient, and several processes wait
+        # for the gradient of every parameter that is trained.
+        if getattr(network, "masked_spec_embed", None) is not None:
+            network.masked_spec_embed.requires_grad_(False)
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -3,6 +3,7 @@
 checkpoints/best/step_0000500.safetensors   the weights of one of the best evaluations so far
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from spoofkit.files import atomic_path
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_path, file_sha256
 from spoofkit.models.average import mean_of
 from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
-from spoofkit.training.distributed import World, wait
+from spoofkit.training.distributed import World, from_main
 from spoofkit.training.sharding import as_sharded, whole_everywhere
 
 
@@ -68,29 +70,47 @@ def keep_best(
 ) -> bool:
     """Keep the weights of an evaluation if it is among the best; says whether it is the best of all.
 
-    `state["kept"]` lists step and figures of those kept, the best first; of equals the earlier.
+    `state["kept"]` lists step, figures and checksum of those kept, the best first; of equals the earlier.
     """
-    kept = [*state["kept"], {"step": step, "figures": figures}]
-    kept.sort(key=lambda entry: (entry["figures"][criterion], entry["step"]))
+    new = {"step": step, "figures": figures}
+    kept = sorted([*state["kept"], new], key=lambda entry: (entry["figures"][criterion], entry["step"]))
     kept = kept[: settings.average_best]
-    is_kept = any(entry["step"] == step for entry in kept)
-    weights = whole_everywhere(model.state_dict()) if is_kept else {}
-    if world.is_main and is_kept:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if new in kept:
+        weights = whole_everywhere(model.state_dict())
         path = checkpoints.best_path(folder / "checkpoints", step)
-        path.parent.mkdir(exist_ok=True)
-        with atomic_path(path, overwrite=True) as temporary:
-            temporary.write_bytes(save(tensors))
-    wait(world)
+        new["sha256"] = from_main(world, lambda: _write(path, weights))
     state["kept"] = kept
-    return bool(kept[0]["step"] == step)
+    return kept[0] is new
 
 
-def load_kept(folder: Path, model: nn.Module, steps: list[int]) -> None:
+def _write(path: Path, weights: dict[str, torch.Tensor]) -> str:
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path, overwrite=True) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
+    """The files of the weights that were kept.
+
+    Raises:
+        SpoofkitError: one of them is missing, or not what was written.
+    """
+    paths = [checkpoints.best_path(folder / "checkpoints", entry["step"]) for entry in kept]
+    for path, entry in zip(paths, kept, strict=True):
+        if not path.is_file() or file_sha256(path) != entry["sha256"]:
+            raise SpoofkitError(
+                f"{path}: {'not what was written' if path.is_file() else 'is missing'}, and the run counts on it as "
+                "one of the best; put back a copy, or pass --overwrite to train anew"
+            )
+    return paths
+
+
+def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> None:
     """Put the mean of the kept weights into the model.
 
     Raises:
         SpoofkitError: one of them is missing or damaged.
     """
-    paths = [checkpoints.best_path(folder / "checkpoints", step) for step in steps]
-    model.load_state_dict(as_sharded(mean_of(paths), model), strict=True)
+    model.load_state_dict(as_sharded(mean_of(kept_weights(folder, kept)), model), strict=True)

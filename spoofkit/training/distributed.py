@@ -45,12 +45,20 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         device: What was asked for; `cuda` becomes this process's own GPU.
 
     Raises:
-        SpoofkitError: fewer GPUs on this machine than processes.
+        SpoofkitError: fewer GPUs on this machine than processes, one GPU named for all of them, or only some of
+            torchrun's variables.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(), device
         return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SpoofkitError(
+            f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start with torchrun, or unset WORLD_SIZE"
+        )
+    if ":" in str(device):
+        raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; say cuda")
     if device.type == "cuda":
         local_rank = int(os.environ["LOCAL_RANK"])
         if local_rank >= torch.cuda.device_count():
@@ -90,6 +98,13 @@ def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def share_buffers(module: nn.Module, world: World) -> None:
+    """Give every process rank 0's buffers: running statistics of batch normalisation, which each makes of its share."""
+    if world.size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def total(numbers: list[float], world: World, device: torch.device) -> list[float]:

@@ -39,16 +39,16 @@ def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list
             started = time.perf_counter()
             parts = [next(batches) for _ in range(settings.accumulate)]
             weight = sum(task.weight(part) for part in parts)
-            torch.manual_seed(torch_seed(seed, step))
             loss = 0.0
-            for part in parts:
+            for number, part in enumerate(parts):
+                torch.manual_seed(torch_seed(seed, step, number))
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     part_loss = task.loss(part.to(device), weight)
                 part_loss.backward()
                 loss += part_loss.item()
             if step == 0:
                 norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-                first = parts
+                first = [part.augmented(settings.augment) for part in parts]
             model.zero_grad(set_to_none=True)
             losses.append(loss)
             seconds.append(time.perf_counter() - started)

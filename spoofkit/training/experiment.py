@@ -6,6 +6,7 @@ metrics.jsonl     one line a step; evaluations with the development error
 train.log         what was decided and when
 checkpoints/      see spoofkit.training.checkpoints
 curve.png         loss and development error over steps
+tensorboard/      the same figures, if asked for
 """
 
 import json
@@ -90,7 +91,7 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
 
 def clear(folder: Path) -> None:
     """Throw away what an earlier run left: first what a later run could take for its own, its settings last."""
-    for name in ("checkpoints", "encoder", "frame_head", "model"):
+    for name in ("checkpoints", "encoder", "frame_head", "model", "tensorboard"):
         if (folder / name).exists():
             remove_folder(folder / name)
     for name in ("metrics.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):

@@ -5,6 +5,7 @@ Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
 
 import sys
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from spoofkit.evaluation.scoring import batch_budget, in_manifest_order, plan_ba
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.settings import Config
+from spoofkit.settings import AugmentSettings, Config
+from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment
 from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
-from spoofkit.training.run import Run, begin, opened, require_runnable
+from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 
@@ -70,7 +72,7 @@ def finetune(
         torch.manual_seed(config.seed)
         stage = config.finetune
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
-        _check_utterances(manifests[0], detector, config.crop_samples)
+        _check_utterances(manifests[0], detector, config.crop_samples, stage.augment)
         _check_utterances(manifests[1], detector, None)
         require_runnable(run, encoder, stage)
         begin(folder, run, settings, inputs)
@@ -91,16 +93,15 @@ def finetune(
             share = World() if run.shard_layers else run.world
             own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
             scores: dict[str, float] = {}
-            score_batches(
-                detector,
-                manifests[1],
-                own,
-                run.device,
-                lambda _, batch: scores.update(batch),
-                workers=run.workers,
-                progress="dev",
-                should_stop=should_stop,
-            )
+            with progress_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
+
+                def keep(_: int, batch: dict[str, float]) -> None:
+                    scores.update(batch)
+                    bar.update(len(batch))
+
+                score_batches(
+                    detector, manifests[1], own, run.device, keep, workers=run.workers, should_stop=should_stop
+                )
             score_N = in_manifest_order(distributed.merged(scores, share), manifests[1]).astype("float64")
             bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
             return {CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer, CRITERIA["min_dcf"]: min_dcf(bonafide, spoof)}
@@ -121,18 +122,24 @@ def finetune(
                 "python": sys.version.split()[0],
             },
         }
-        if run.world.is_main:
-            save_detector(folder / "model", detector, record)
+        with caught_signals():  # hours of work are not lost to a signal in their last second
+            if run.world.is_main:
+                save_detector(folder / "model", detector, record)
         distributed.wait(run.world)
         return result
 
 
-def _check_utterances(manifest: Manifest, detector: Detector, crop_samples: int | None) -> None:
+def _check_utterances(
+    manifest: Manifest, detector: Detector, crop_samples: int | None, augment: AugmentSettings | None = None
+) -> None:
     """Refuse what would only be noticed hours later: a missing class, an utterance the encoder cannot use."""
     keys = manifest.table["key"]
     if keys.n_unique() < 2:
         raise SpoofkitError(f"{manifest.path}: holds {keys[0]} utterances only, expected both classes")
+    # An utterance that is played faster is shorter, by a sample more or less.
+    fastest = max(augment.speed_factors, default=1.0) if augment and augment.speed else 1.0
+    shortest = detector.shortest if fastest <= 1 else ceil(detector.shortest * fastest) + 1
     for utt_id, n_samples in manifest.lengths().items():
         if n_samples != UNKNOWN_LENGTH:
             used = min(n_samples, crop_samples or n_samples)
-            require_usable_length(f"{manifest.path}, {utt_id}", used, detector.shortest, detector.encoder.longest)
+            require_usable_length(f"{manifest.path}, {utt_id}", used, shortest, detector.encoder.longest)

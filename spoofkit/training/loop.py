@@ -25,7 +25,7 @@ from spoofkit.models.device import memory_advice, peak_gigabytes, training_preci
 from spoofkit.settings import TrainSettings
 from spoofkit.signals import Caught, caught_signals
 from spoofkit.training import checkpoints, distributed, experiment, sharding
-from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
+from spoofkit.training.averaging import MovingAverage, keep_best, kept_weights, load_kept
 from spoofkit.training.curve import draw_curve
 from spoofkit.training.distributed import World
 from spoofkit.training.optim import learning_rate_factor, make_optimizer, set_learning_rate
@@ -105,7 +105,8 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
     if world.is_main:
         # A checkpoint with a pending line was saved before its step was evaluated.
         experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
-    write_board = open_board(folder, state["n_steps_done"]) if run.tensorboard and world.is_main else None
+    first_step = state["n_steps_done"] + (state["pending"] is None)  # whose figures are written next
+    write_board = open_board(folder, first_step) if run.tensorboard and world.is_main else None
 
     def write_metrics(line: dict[str, Any]) -> None:
         if world.is_main:
@@ -128,7 +129,10 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
 
         try:
             with average.in_place() if average else nullcontext():
-                figures = task.evaluate(should_stop)
+                distributed.share_buffers(model, world)
+                own = task.evaluate(should_stop)
+                # One opinion for all: what follows from it must be the same everywhere.
+                figures = distributed.from_main(world, lambda: own)
                 is_better = keep_best(folder, model, figures, line["step"], task.criterion, settings, state, world)
         except Interrupted:
             raise Interrupted(
@@ -180,6 +184,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
         while (step := state["n_steps_done"]) < settings.n_steps and is_patient():
             if parallel is None or step == settings.optim.head_first_steps:
                 _freeze_for_head_first(optimizer, model, step < settings.optim.head_first_steps)
+                model.train()  # what is frozen is in evaluation mode, and that has changed just now
                 parallel = step_of if run.shard_layers else distributed.wrap(step_of, world, device)
             factor = learning_rate_factor(step, settings.n_steps, settings.optim)
             set_learning_rate(optimizer, factor)
@@ -229,16 +234,20 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
                 log(_outlook(device, (time.perf_counter() - started) / n_steps_here, settings.n_steps - done))
             bar.update()
             dev = f", dev {state['last'][task.criterion]:.2f}" if state["last"] else ""
-            waited = seconds_waited / (time.perf_counter() - started)
-            bar.set_postfix_str(f"loss {loss:.3f}{dev}, lr {factor:.2f}, {waited:.0%} waiting for data")
-    if not is_patient():
-        log(f"stopped after step {state['n_steps_done']}: {settings.patience} evaluations without a better one")
-    if settings.keep == "best":
-        load_kept(folder, model, [entry["step"] for entry in state["kept"]])
-    elif average:
-        average.put_in_place()
-    if run.shard_layers:
-        sharding.put_together(model)
+            seconds = time.perf_counter() - started
+            bar.set_postfix_str(
+                f"loss {loss:.3f}{dev}, lr {optimizer.param_groups[0]['lr']:.1e}, "
+                f"{n_steps_here * settings.batch_size / seconds:.1f} samples/s, "
+                f"{seconds_waited / seconds:.0%} waiting for data"
+            )
+        if not is_patient():
+            log(f"stopped after step {state['n_steps_done']}: {settings.patience} evaluations without a better one")
+        if settings.keep == "best":
+            load_kept(folder, model, state["kept"])
+        elif average:
+            average.put_in_place()
+        if run.shard_layers:
+            sharding.put_together(model)
     if settings.keep == "best":
         return {"step": state["kept"][0]["step"], "figures": state["kept"][0]["figures"]}
     return {"step": state["n_steps_done"], "figures": state["last"]}
@@ -259,6 +268,7 @@ def _take_up(
     checkpoint = checkpoints.read(path, torch.device("cpu") if run.shard_layers else run.device)
     if run.shard_layers:
         checkpoint = sharding.shared_out(checkpoint, model, optimizer)
+    kept_weights(folder, checkpoint.state["kept"])  # not in the end, after hours
     how = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
     checkpoints.restore(path, checkpoint, model, optimizer, extra)
     for group, own in zip(optimizer.param_groups, how, strict=True):
@@ -275,6 +285,7 @@ def _save(
     run: Run,
 ) -> None:
     """Write a checkpoint of whole tensors."""
+    distributed.share_buffers(model, run.world)
     tensors = (model.state_dict(), optimizer.state_dict(), state, extra)
     checkpoint = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if run.shard_layers else tensors))
     if run.world.is_main:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset, batches_by_length
@@ -29,11 +28,12 @@ from spoofkit.models.encoder import is_valid
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import Config
+from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment
 from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
-from spoofkit.training.run import Run, begin, opened, require_runnable
+from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
 
 CRITERION = "dev_frame_eer_percent"
 PRODUCTS = ("encoder", "frame_head")
@@ -127,10 +127,11 @@ def posttrain(
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)
-        if run.world.is_main:
-            save_frame_head(folder / "frame_head", classifier)
-            with atomic_folder(folder / "encoder") as temporary:
-                classifier.encoder.save(temporary)
+        with caught_signals():  # hours of work are not lost to a signal in their last second
+            if run.world.is_main:
+                save_frame_head(folder / "frame_head", classifier)
+                with atomic_folder(folder / "encoder") as temporary:
+                    classifier.encoder.save(temporary)
         distributed.wait(run.world)
         return result
 
@@ -159,7 +160,7 @@ def frame_weights(target_N: torch.Tensor, weights: tuple[float, float]) -> torch
     return torch.where(target_N == 1, *weights)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: see score_batches
 def evaluate_frames(
     classifier: FrameClassifier,
     dataset: MixDataset,
@@ -186,8 +187,9 @@ def evaluate_frames(
         longest=classifier.encoder.longest,
     )
     found: dict[str, tuple[float, np.ndarray, np.ndarray, np.ndarray]] = {}
-    with plain_fp32(), loading as batches:
-        for batch in tqdm(batches, desc="held-out mixes", unit="batch", leave=False):
+    bar = progress_bar(world, "held-out mixes", "batch", len(plan[world.rank :: world.size]))
+    with plain_fp32(), loading as batches, bar:
+        for batch in batches:
             if should_stop():
                 raise Interrupted("stopped while evaluating")
             batch = batch.to(device)
@@ -200,6 +202,7 @@ def evaluate_frames(
                 batch.targets_BT[is_frame_BT].cpu().numpy() == 1,
                 batch.is_far_BT[is_frame_BT].cpu().numpy(),
             )
+            bar.update()
     # In the order of the plan, however many processes shared it.
     found = distributed.merged(found, world)
     in_order = [found[dataset.mixes[batch[0][1]].mix_id] for batch in plan]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.device import training_precision
@@ -62,6 +63,8 @@ def require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> Non
             f"batch_size: {settings.batch_size} cannot be shared equally by {run.world.size} processes x accumulate "
             f"{settings.accumulate}; choose a multiple of {n_parts}"
         )
+    if run.dry_run and run.world.size > 1:
+        raise SpoofkitError("--dry-run: looks at the whole batch in one process; start it without torchrun")
     training_precision(run.device, settings.precision)
     if run.tensorboard:
         require_tensorboard()
@@ -72,6 +75,11 @@ def require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> Non
                 raise SpoofkitError(f"--shard-layers: does not go with {what}; leave out one of them")
     if run.compile_layers:
         encoder.to(run.device).compile_layers()
+
+
+def progress_bar(world: World, what: str, unit: str, total: int) -> "tqdm[Any]":
+    """A bar of rank 0 on a terminal; a job's log has none."""
+    return tqdm(total=total, desc=what, unit=unit, leave=False, disable=None if world.is_main else True)
 
 
 def begin(folder: Path, run: Run, settings: dict[str, Any], inputs: dict[str, str]) -> None:

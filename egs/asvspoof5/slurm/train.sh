@@ -4,7 +4,8 @@
 #
 # Five minutes before the end (--signal) the training is told to save and stop, and the job goes back into the queue;
 # when it starts again, the same command goes on. That it was told decides, not exit code 75, because torchrun exits
-# with 1 whatever its processes say. A job that fails or is cancelled is not requeued; whom Slurm preempts it requeues.
+# with 1 whatever its processes say. Slurm does not requeue a preempted job that has saved and ended within its grace
+# time, so that is done here too. A job that fails or is cancelled is not requeued.
 # shellcheck shell=bash
 . slurm/job.sh
 
@@ -23,6 +24,9 @@ spoofkit() { # what run.sh calls by this name: the verb in a process for each GP
 }
 export -f spoofkit
 
+# Whether Slurm is taking this job's machines for another; it says None where it is not.
+is_preempted() { [[ $(scontrol show job "$SLURM_JOB_ID") == *PreemptTime=[0-9]* ]]; }
+
 train_stage() { # train_stage N OPTIONS...
   local stage=$1 status is_told=false
   shift
@@ -34,8 +38,8 @@ train_stage() { # train_stage N OPTIONS...
     wait $! && status=0 || status=$?
     kill -0 $! 2>/dev/null || break  # else it was the signal that ended the wait
   done
-  if $is_told && ((status && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)); then
-    echo "job $SLURM_JOB_ID: its time is over; requeued, to go on from the newest checkpoint" >&2
+  if ((status && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) && { $is_told || is_preempted; }; then
+    echo "job $SLURM_JOB_ID: its time is over or it is preempted; requeued, to go on from the newest checkpoint" >&2
     scontrol requeue "$SLURM_JOB_ID"
   fi
   return "$status"
