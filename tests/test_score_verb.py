@@ -601,7 +601,7 @@ def test_two_processes_do_not_score_the_same_part(
     assert score_parts.read_part(part_path(out, Shard())).lines
 
 
-def lines_of(path: Path) -> int:
+def n_lines_in(path: Path) -> int:
     """Lines of a file that a process writes and removes when it likes."""
     try:
         return path.read_bytes().count(b"\n")
@@ -644,7 +644,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
         else:  # however fast the machine is just now: amid the batches
             process = processes.start(*command)
             goal, deadline = before.count(b"\n") + rng.randint(1, 8), time.monotonic() + longest + 30
-            while lines_of(path) < goal:
+            while n_lines_in(path) < goal:
                 if out.with_suffix(".json").exists() or time.monotonic() > deadline:
                     break
             with contextlib.suppress(ProcessLookupError):
