@@ -87,10 +87,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with train.tsv, dev.tsv, eval.tsv of the miniature; read only."""
-    from spoofkit.corpora import asvspoof5
+    from spoofkit.corpora.release import prepare
 
     folder = tmp_path_factory.mktemp("data")
-    asvspoof5.prepare(corpus, folder, partial=True)
+    prepare("asvspoof5", corpus, folder, partial=True)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Reading audio: any rate, width and channel count becomes 16 kHz mono, or is refused by name."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import make_voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
+from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, probe, read_audio
 from spoofkit.errors import SpoofkitError
 
 
@@ -35,11 +36,23 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert np.abs(read_audio(tmp_path / "a.flac") - (left + right) / 2).max() < 1e-4
 
 
-def test_part_of_a_file_is_that_part_of_the_whole(tmp_path: Path) -> None:
-    for name, rate in (("a.flac", SAMPLE_RATE), ("b.flac", 22050)):
-        soundfile.write(tmp_path / name, make_voice(1, True, 1.0, rate), rate)
-        whole = read_audio(tmp_path / name)
-        assert np.array_equal(read_audio(tmp_path / name, 3000, 5000), whole[3000:8000])
+@pytest.mark.parametrize("rate", [8000, 11025, SAMPLE_RATE, 22050, 44100, 48000, 96000])
+def test_part_of_a_file_is_that_part_of_the_whole_bit_for_bit(rate: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", make_voice(1, True, 4.0, rate), rate)
+    whole = read_audio(tmp_path / "a.flac")
+    for start, n_samples in ((0, 10), (3000, 5000), (20_000, 12_345), (63_000, 1000)):
+        part = read_audio(tmp_path / "a.flac", start, n_samples)
+        assert np.array_equal(part, whole[start : start + n_samples])
+
+
+def test_a_part_at_another_rate_does_not_decode_what_comes_later(tmp_path: Path, monkeypatch) -> None:
+    soundfile.write(tmp_path / "a.flac", make_voice(1, True, 10.0, 22050), 22050)
+    asked, read = [], soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, frames, *a, **k: asked.append(frames) or read(self, frames, *a, **k)
+    )
+    read_audio(tmp_path / "a.flac", 16_000, 16_000)
+    assert 2 * 22050 <= asked[0] <= 4 * 22050
 
 
 @settings(max_examples=30, deadline=None)
@@ -50,22 +63,188 @@ def test_the_header_tells_the_length_that_decoding_gives(n_samples: int, rate: i
     assert probe(path).n_samples == read_audio(path).size
 
 
-def test_what_libsndfile_does_not_know_is_decoded_by_ffmpeg(tmp_path: Path) -> None:
+def write_with_av(path: Path, codec: str, waves_CS: np.ndarray, rate: int, pts: int | None = 0) -> None:
+    """float32 channels as MP3, AAC or Apple Lossless."""
     import av
 
-    path = tmp_path / "a.m4a"
-    wave = tone(440, 1.0, SAMPLE_RATE)
+    layout = {1: "mono", 2: "stereo"}[waves_CS.shape[0]]
+    if codec == "alac":
+        waves_CS = np.round(waves_CS * 32767).astype(np.int16)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-        frame.rate = SAMPLE_RATE
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(waves_CS), format="s16p" if codec == "alac" else "fltp", layout=layout
+        )
+        frame.rate, frame.pts = rate, pts
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(soundfile.LibsndfileError):
-        soundfile.info(str(path))
-    decoded = read_audio(path)
-    assert abs(decoded.size - wave.size) < 2100  # AAC pads to frames of 1024
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 44100])
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "codec", "reader"),
+    [("a.m4a", "aac", "av"), ("a.m4a", "alac", "av"), ("a.mp3", "libmp3lame", "soundfile"), ("a.aac", "aac", "av")],
+)
+def test_lossy_and_foreign_formats_give_the_tone_that_went_in(
+    name: str, codec: str, reader: str, n_channels: int, rate: int, tmp_path: Path
+) -> None:
+    write_with_av(tmp_path / name, codec, np.stack([tone(440, 1.0, rate)] * n_channels), rate)
+    info, decoded = probe(tmp_path / name), read_audio(tmp_path / name)
+    assert (info.reader, info.sample_rate, info.n_channels, info.n_samples) == (reader, rate, n_channels, decoded.size)
+    assert abs(decoded.size - SAMPLE_RATE) < 2100  # AAC pads to frames of 1024
     peak = np.abs(np.fft.rfft(decoded[4000:12000])).argmax() * SAMPLE_RATE / 8000
     assert abs(peak - 440) < 4
+    assert abs(np.abs(decoded[4000:12000]).max() - 0.5) < 0.03  # LAME scales by 0.95
+
+
+@pytest.mark.parametrize("pts", [0, None])
+@pytest.mark.parametrize("rate", [22_050, 44_100])  # whose milliseconds are no whole samples
+@pytest.mark.parametrize("n_samples", [15_360, 16_000, 30_001])
+def test_an_mp4_is_measured_by_its_header_and_is_as_long_as_that(
+    n_samples: int, rate: int, pts: int | None, tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "a.m4a"
+    write_with_av(path, "aac", tone(440, 2.0, rate)[None, :n_samples], rate, pts)
+    from spoofkit.data import audio
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audio, "_decode_with_av", None)  # would be called, and fail
+        info = probe(path)
+    assert info.is_stated
+    assert info.n_samples == read_audio(path).size
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("bits", [8, 12, 16, 20, 24, 32])
+def test_flac_of_any_width_is_read_exactly_though_libsndfile_refuses_some(
+    bits: int, n_channels: int, tmp_path: Path, monkeypatch
+) -> None:
+    from spoofkit.data import audio
+
+    path, top = tmp_path / "a.flac", 1 << (bits - 1)
+    samples_SC = np.random.default_rng(0).integers(-top // 2, top // 2, (4000, n_channels))
+    write_flac(path, samples_SC, SAMPLE_RATE, bits)
+    with monkeypatch.context() as patched:
+        patched.setattr(audio, "_decode_with_av", None)  # STREAMINFO says all
+        info = probe(path)
+    assert (info.n_samples, info.n_channels, info.bits, info.is_stated) == (4000, n_channels, bits, True)
+    assert info.reader == ("soundfile" if bits in (8, 16, 24) else "av")
+    assert np.abs(read_audio(path) - samples_SC.mean(axis=1) / top).max() < 1e-6
+    assert np.array_equal(read_audio(path, 1000, 500), read_audio(path)[1000:1500])
+
+
+def test_a_flac_that_states_no_length_is_decoded_to_be_measured(tmp_path: Path) -> None:
+    samples_SC = np.random.default_rng(0).integers(-9000, 9000, (4000, 1))
+    write_flac(tmp_path / "a.flac", samples_SC, SAMPLE_RATE, 16, total=0)
+    info = probe(tmp_path / "a.flac")
+    assert (info.n_samples, info.is_stated, info.reader) == (4000, False, "av")
+    assert np.abs(read_audio(tmp_path / "a.flac") - samples_SC[:, 0] / 32768).max() < 1e-6
+
+
+def test_what_ffmpeg_decodes_of_a_damaged_flac_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", make_voice(1, True, 2.0), SAMPLE_RATE)
+    whole = (tmp_path / "a.flac").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "a.flac").write_bytes(whole[:middle])
+    with pytest.raises(SpoofkitError, match="neither libsndfile nor FFmpeg can decode it"):
+        read_audio(tmp_path / "a.flac")
+    (tmp_path / "a.flac").write_bytes(whole[:middle] + b"\xff" * 8 + whole[middle + 8 :])  # FFmpeg drops that frame
+    with pytest.raises(SpoofkitError, match=r"decodes to \d+ samples, its header states 32000"):
+        read_audio(tmp_path / "a.flac")
+
+
+def test_a_tag_before_a_flac_does_not_hide_its_header(tmp_path: Path) -> None:
+    write_flac(tmp_path / "a.flac", np.full((4000, 1), 700), SAMPLE_RATE, 12)
+    md5 = probe(tmp_path / "a.flac").flac_md5
+    tagged = b"ID3\x04\0\0\0\0\x01\x05" + bytes(133) + (tmp_path / "a.flac").read_bytes()  # 1 * 128 + 5 bytes
+    (tmp_path / "a.flac").write_bytes(tagged)
+    assert (probe(tmp_path / "a.flac").flac_md5, probe(tmp_path / "a.flac").bits) == (md5, 12)
+    assert len(md5) == 32
+
+
+@pytest.mark.parametrize("chunk", [b"", b"LIST" + (5).to_bytes(4, "little") + b"notes\0"], ids=["plain", "odd chunk"])
+def test_a_wav_that_was_cut_says_how_many_bytes_it_lacks(chunk: bytes, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE)
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[:36] + chunk + whole[36:])
+    assert probe(tmp_path / "a.wav").missing_bytes == 0
+    (tmp_path / "a.wav").write_bytes(whole[:36] + chunk + whole[36:-1234])
+    assert probe(tmp_path / "a.wav").missing_bytes == 1234
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0xFFFF_FFF0])
+def test_a_wav_from_a_pipe_lacks_nothing_that_it_states(size: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE)
+    whole = bytearray((tmp_path / "a.wav").read_bytes())
+    whole[40:44] = size.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(whole)
+    found = probe(tmp_path / "a.wav")
+    assert found.n_samples == SAMPLE_RATE
+    assert (found.missing_bytes == 0) == (size == 0xFFFF_FFFF)
+
+
+def test_rf64_states_its_size_elsewhere(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE, format="RF64")
+    whole = (tmp_path / "a.wav").read_bytes()
+    assert whole[:4] == b"RF64"
+    assert probe(tmp_path / "a.wav").missing_bytes == 0
+    (tmp_path / "a.wav").write_bytes(whole[:-500])
+    assert probe(tmp_path / "a.wav").missing_bytes == 500
+
+
+# ---- several channels
+
+
+def test_a_channel_can_be_chosen_and_a_missing_one_is_refused(tmp_path: Path) -> None:
+    left, right = tone(300, 0.3, SAMPLE_RATE), tone(700, 0.3, SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    assert np.array_equal(read_audio(tmp_path / "a.wav", downmix="first"), left)
+    assert np.array_equal(read_audio(tmp_path / "a.wav", 100, 50, "second"), right[100:150])
+    with pytest.raises(SpoofkitError, match="has 2 channels, expected a third one; prepare the set with another"):
+        read_audio(tmp_path / "a.wav", downmix="third")
+    soundfile.write(tmp_path / "a.wav", left, SAMPLE_RATE, subtype="FLOAT")
+    for downmix in DOWNMIXES:
+        assert np.array_equal(read_audio(tmp_path / "a.wav", downmix=downmix), left)
+
+
+@pytest.mark.parametrize(
+    ("second", "is_lost"),
+    [
+        (lambda wave: -wave, True),
+        (lambda wave: -0.95 * wave, True),  # 32 dB below
+        (lambda wave: -0.85 * wave, False),  # 22 dB below
+        (lambda wave: np.random.default_rng(1).permutation(wave), False),
+        (np.zeros_like, False),
+    ],
+)
+def test_channels_that_cancel_each_other_are_refused_and_never_become_silence(second, is_lost, tmp_path: Path) -> None:
+    wave = tone(300, 0.3, SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, second(wave)], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    if is_lost:
+        with pytest.raises(SpoofkitError, match=r"channels cancel each other .* prepare the set with --downmix first"):
+            read_audio(tmp_path / "a.wav")
+    else:
+        assert np.abs(read_audio(tmp_path / "a.wav")).max() > 0.02
+    assert np.array_equal(read_audio(tmp_path / "a.wav", downmix="first"), wave)
+
+
+@pytest.mark.parametrize("rate", [8000, SAMPLE_RATE, 44100])
+def test_a_part_that_libsndfile_gives_up_on_is_that_part_by_ffmpeg(rate: int, tmp_path: Path, monkeypatch) -> None:
+    stereo_SC = np.stack([make_voice(1, True, 2.0, rate), make_voice(2, True, 2.0, rate)], axis=1)
+    soundfile.write(tmp_path / "a.flac", stereo_SC, rate)
+    expected = read_audio(tmp_path / "a.flac", 7000, 3000, "second")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(0)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", refuse)
+    assert np.array_equal(read_audio(tmp_path / "a.flac", 7000, 3000, "second"), expected)
+
+
+def test_dither_of_opposite_sign_is_silence_and_no_lost_speech(tmp_path: Path) -> None:
+    dither = np.random.default_rng(0).choice([-1, 1], 4000) / 32768
+    soundfile.write(tmp_path / "a.wav", np.stack([dither, -dither], axis=1), SAMPLE_RATE)
+    assert not read_audio(tmp_path / "a.wav").any()
 
 
 @pytest.mark.parametrize(
@@ -91,3 +270,45 @@ def test_a_file_shorter_than_the_manifest_says_is_refused(tmp_path: Path) -> Non
     soundfile.write(tmp_path / "a.flac", tone(200, 0.5, SAMPLE_RATE), SAMPLE_RATE)
     with pytest.raises(SpoofkitError, match="found 1000 samples where 2000 were expected"):
         read_audio(tmp_path / "a.flac", 7000, 2000)
+
+
+# ---- files that libsndfile does not read
+
+
+def crc(data: bytes, polynomial: int, width: int) -> int:
+    """CRC of FLAC's frames (RFC 9639, 9.1.8 and 9.3), bit by bit."""
+    value, top = 0, 1 << (width - 1)
+    for byte in data:
+        value ^= byte << (width - 8)
+        for _ in range(8):
+            value = (value << 1) ^ polynomial if value & top else value << 1
+        value &= (1 << width) - 1
+    return value
+
+
+def write_flac(
+    path: Path, samples_SC: np.ndarray, rate: int, bits: int, *, total: int | None = None, comment: bytes = b""
+) -> None:
+    """A FLAC of one uncompressed frame of any width, from RFC 9639; libsndfile knows 8, 16 and 24 bits only."""
+    n_samples, n_channels = samples_SC.shape
+    width = (bits + 7) // 8
+    raw = b"".join(int(v).to_bytes(width, "little", signed=True) for v in samples_SC.ravel())
+    stated = n_samples if total is None else total
+    info = n_samples.to_bytes(2, "big") * 2 + bytes(6)
+    info += (rate << 44 | (n_channels - 1) << 41 | (bits - 1) << 36 | stated).to_bytes(8, "big")
+    info += hashlib.md5(raw).digest()
+    head = bytes([0xFF, 0xF8, 0b0111_0000, (n_channels - 1) << 4, 0]) + (n_samples - 1).to_bytes(2, "big")
+    frame = head + bytes([crc(head, 0x07, 8)])
+    mask = (1 << bits) - 1
+    subframes = "".join(
+        "00000010" + "".join(format(int(v) & mask, f"0{bits}b") for v in samples_SC[:, c]) for c in range(n_channels)
+    )
+    subframes += "0" * (-len(subframes) % 8)
+    frame += int(subframes, 2).to_bytes(len(subframes) // 8, "big")
+    blocks = [info]
+    if comment:
+        blocks.append(bytes(4) + (1).to_bytes(4, "little") + len(comment).to_bytes(4, "little") + comment)
+    # The first byte of a block's header is its kind (0 STREAMINFO, 4 comments), and 128 more for the last.
+    kinds = [(0, 4)[i] + 128 * (i == len(blocks) - 1) for i in range(len(blocks))]
+    header = b"".join(bytes([k]) + len(b).to_bytes(3, "big") + b for k, b in zip(kinds, blocks, strict=True))
+    path.write_bytes(b"fLaC" + header + frame + crc(frame, 0x8005, 16).to_bytes(2, "big"))

@@ -49,12 +49,12 @@ def voice_file(path: Path, **options: float) -> Path:
 
 def verbs() -> set[str]:
     help_text = run_cli("--help").stdout
-    return set(re.findall(r"^│ (\w+) ", help_text, flags=re.MULTILINE)) - {"h"}
+    return set(re.findall(r"^│ (\w[\w-]*) ", help_text, flags=re.MULTILINE)) - {"h"}
 
 
 def test_the_readme_table_lists_exactly_the_verbs() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)", readme, flags=re.MULTILINE)) == verbs()
+    assert set(re.findall(r"^\| `(\w[\w-]*)", readme, flags=re.MULTILINE)) == verbs()
 
 
 def test_every_verb_has_help_that_begins_with_a_verb_and_has_an_example() -> None:

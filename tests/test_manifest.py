@@ -1,11 +1,15 @@
 """The manifest: written sorted and checked, read back the same, refused when a rule is broken."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
-from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+import spoofkit
+from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, read_rejected, write_manifest, write_rejected
 from spoofkit.errors import SpoofkitError
 
 
@@ -32,9 +36,62 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     frame = table(
         utt_id=["NA", "0007"], path=["a/NA.flac", "a/0007.flac"], gender=["F", "null"], n_samples=[5, UNKNOWN_LENGTH]
     )
-    back = write_and_read(tmp_path / "m.tsv", frame, made_from={"protocol": "abc"}, partial="2 of 9")
+    back = write_and_read(
+        tmp_path / "m.tsv", frame, made_from={"protocol": "abc"}, partial="2 of 9", downmix="second", n_rejected=7
+    )
     assert back.table.sort("utt_id").equals(frame.sort("utt_id"))
     assert (back.root, back.made_from, back.partial) == (Path("/corpus"), {"protocol": "abc"}, "2 of 9")
+    assert (back.downmix, back.n_rejected) == ("second", 7)
+
+
+def test_a_manifest_that_says_nothing_of_channels_means_their_mean(tmp_path: Path) -> None:
+    back = write_and_read(tmp_path / "m.tsv", table())
+    assert "downmix" not in (tmp_path / "m.tsv").read_text()
+    assert (back.downmix, back.n_rejected, back.caveats()) == ("mean", 0, [])
+
+
+def test_what_a_reader_of_figures_must_know_is_said_in_sentences(tmp_path: Path) -> None:
+    back = write_and_read(tmp_path / "eval.tsv", table(), partial="2 of 9", n_rejected=1234)
+    assert back.caveats() == [
+        "eval.tsv: partial: 2 of 9",
+        "eval.tsv: 1,234 of 1,236 utterances were rejected, see eval.rejected.tsv",
+    ]
+
+
+def test_audio_is_read_as_the_manifest_says(tmp_path: Path) -> None:
+    left, right = np.full(400, 0.25, np.float32), np.full(400, -0.125, np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16_000)
+    for downmix, value in (("mean", 0.0625), ("first", 0.25), ("second", -0.125)):
+        frame = table(utt_id=["a"], path=["a.wav"], key=["spoof"])
+        write_manifest(tmp_path / "m.tsv", tmp_path, frame, downmix=downmix, overwrite=True)
+        manifest = read_manifest(tmp_path / "m.tsv")
+        assert np.array_equal(manifest.read_audio("a.wav"), np.full(400, value))
+        assert np.array_equal(manifest.read_audio("a.wav", 300, 50), np.full(50, value))
+
+
+def test_nothing_reads_a_sets_audio_without_its_down_mix() -> None:
+    folder = Path(spoofkit.__file__).parent
+    bare = re.compile(r"(?<!\.)\bread_audio\((?!.*\bdownmix\b)")
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if any(bare.search(line) and "def " not in line for line in path.read_text().splitlines())
+    }
+    assert found <= {"data/manifest.py", "data/augment.py"}  # rooms and noises belong to no set
+
+
+def test_rejected_utterances_are_listed_and_read_back(tmp_path: Path) -> None:
+    rows = {"utt_id": ["b", "a"], "path": ["b.wav", "a.wav"], "key": ["spoof"] * 2, "reason": ["two\nlines\tof", "x"]}
+    write_rejected(tmp_path / "eval.tsv", pl.DataFrame(rows))
+    assert (tmp_path / "eval.rejected.tsv").read_text().splitlines()[1:] == [
+        "a\ta.wav\tspoof\tx",
+        "b\tb.wav\tspoof\ttwo lines of",
+    ]
+    assert read_rejected(tmp_path / "eval.tsv")["utt_id"].to_list() == ["a", "b"]
+    assert read_rejected(tmp_path / "none.tsv").height == 0
+    (tmp_path / "eval.rejected.tsv").write_text("something else\n")
+    with pytest.raises(SpoofkitError, match=r"eval.rejected.tsv: is not the list of rejected utterances"):
+        read_rejected(tmp_path / "eval.tsv")
 
 
 def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
@@ -79,6 +136,8 @@ HEADER = "utt_id\tpath\tkey\tspeaker\tattack\tcodec\tn_samples\n"
         ("# root=/c\n# rows=2\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "holds 1 rows and should hold 2"),
         ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5", "cut short"),
         ("# root=/c\n# made_from={x\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "made_from=' is damaged"),
+        ("# root=/c\n# downmix=left\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "'# downmix=' says 'left', expected"),
+        ("# root=/c\n# rejected=-1\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "'# rejected=' says '-1', expected"),
         ("filename\tcm-score\n", "begins with 'filename"),
     ],
 )

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
+from released import make_asvspoof2019, make_asvspoof2021_df, make_asvspoof2021_la
+from test_in_the_wild import make_in_the_wild
+from test_partialspoof import make_partialspoof
 
 from spoofkit.config import load_config
 
@@ -121,3 +124,55 @@ def test_a_misspelt_option_is_fatal() -> None:
     done = run("asvspoof5", "--stagee", 3, ok=False)
     assert done.returncode == 1
     assert "did you mean --stage?" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Path) -> None:
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    corpora = {
+        "--la19": make_asvspoof2019(tmp_path / "LA19"),
+        "--la21": make_asvspoof2021_la(tmp_path / "LA21"),
+        "--df21": make_asvspoof2021_df(tmp_path / "DF21"),
+        "--itw": make_in_the_wild(tmp_path / "itw"),
+    }
+    options = [part for pair in corpora.items() for part in pair]
+    options += ["--data", data, "--exp", exp, "--settings", SETTINGS, "--partial", "true", "--device", "cpu"]
+    done = run("asvspoof2021", *options, "--workers", 0)
+    assert "gap between LA and DF ==" in done.stderr
+    found = json.loads((exp / "gap.json").read_text())["figures"]
+    la, df, gap = (found[name] for name in ("la21/eval", "df21/eval", "df21/eval - la21/eval"))
+    assert gap["value"] == pytest.approx(df["value"] - la["value"])
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    for name in ("la21/eval", "df21/eval"):
+        result = json.loads((exp / f"results/{name}/eval.json").read_text())
+        assert result["eer_official_percent"] == pytest.approx(found[name]["value"])
+        assert f"{found[name]['value']:.3f}" in done.stdout
+    assert (exp / "results/itw/eval/report.html").is_file()
+    before = results(exp) | results(data)
+    del before[exp / "gap.json"]
+    run("asvspoof2021", *options, "--workers", 0)
+    after = results(exp) | results(data)
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.slow
+def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_path: Path) -> None:
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    make_partialspoof(tmp_path / "PartialSpoof")
+    options = ["--la19", make_asvspoof2019(tmp_path / "LA19"), "--corpus", tmp_path / "PartialSpoof"]
+    settings = SETTINGS.replace("posttrain.n_steps=2", "posttrain.n_steps=20") + " posttrain.optim.lr=1e-3"
+    options += ["--data", data, "--exp", exp, "--settings", settings, "--partial", "true", "--device", "cpu"]
+    done = run("partialspoof", *options, "--workers", 0)
+    assert "frame scores ==" in done.stderr
+    for name in ("dev", "eval"):
+        assert (exp / f"frames/{name}.npz").is_file()
+        assert list((exp / f"results/{name}").glob("*.json"))
+    before = results(exp) | results(data)
+    run("partialspoof", *options, "--workers", 0)
+    assert results(exp) | results(data) == before
+
+
+@pytest.mark.parametrize(("recipe", "sentence"), [("asvspoof2021", "--la19 DIR"), ("partialspoof", "--corpus DIR")])
+def test_recipes_of_other_corpora_say_what_to_give(recipe: str, sentence: str, tmp_path: Path) -> None:
+    assert "stage 1 needs --la19 DIR" in run(recipe, "--data", tmp_path, ok=False).stderr
+    assert sentence in run(recipe, "--data", tmp_path, ok=False).stderr

@@ -27,51 +27,18 @@ enter_recipe corpus data exp conf
 . ./path.sh
 . ./cmd.sh
 
-sets=()
-for setting in $settings; do sets+=(--set "$setting"); done
-keep=--reuse  # keep what was made from the same inputs and settings, refuse what was made from others
-again=()
-if $overwrite; then keep=--overwrite again=(--overwrite); fi
-part=()
-if $partial; then part=(--partial); fi
-place=(--device "$device" --workers "$workers")
-sources=(--train "$data/train.tsv" --dev "$data/dev.tsv")
+train=train dev=dev
+. ../../tools/stages.sh
 
 if stage 1 "data"; then
   if [[ -z $corpus ]]; then
     echo "$0: stage 1 needs --corpus DIR, the folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists" >&2
     exit 1
   fi
-  $cpu_cmd spoofkit prepare asvspoof5 "$corpus" "$data" "$keep" ${part[@]+"${part[@]}"}
-  $cpu_cmd spoofkit validate "$data/train.tsv" "$data/dev.tsv" "$data/eval.tsv"
+  prepared asvspoof5 "$corpus" "$data" "train dev eval"
 fi
-
-if $posttrain && stage 2 "mix lists"; then
-  spoofkit mixlist "$data/train.tsv" "$exp/posttrain/mix.tsv" --config "$conf" "$keep" ${sets[@]+"${sets[@]}"}
-  spoofkit mixlist "$data/dev.tsv" "$exp/posttrain/mix_dev.tsv" --held-out --config "$conf" "$keep" ${sets[@]+"${sets[@]}"}
-fi
-
-if $posttrain && stage 3 "post-training"; then
-  $gpu_cmd spoofkit posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
-    ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
-fi
-
-if stage 4 "fine-tuning"; then
-  encoder=()
-  if $posttrain; then encoder=(--encoder "$exp/posttrain/encoder"); fi
-  $gpu_cmd spoofkit finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
-    ${encoder[@]+"${encoder[@]}"} ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
-fi
-
-if stage 5 "scores"; then
-  for set in dev eval; do
-    $gpu_cmd spoofkit score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
-  done
-fi
-
-if stage 6 "report"; then
-  for set in dev eval; do
-    echo "$exp: $set"
-    spoofkit evaluate "$exp/scores/$set.tsv" "$data/$set.tsv" "$exp/results/$set" "$keep"
-  done
-fi
+if $posttrain && stage 2 "mix lists"; then mix_lists; fi
+if $posttrain && stage 3 "post-training"; then post_training; fi
+if stage 4 "fine-tuning"; then fine_tuning; fi
+if stage 5 "scores"; then scores dev eval; fi
+if stage 6 "report"; then report dev eval; fi

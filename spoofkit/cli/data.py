@@ -1,4 +1,4 @@
-"""Verbs about data: prepare, validate, pack, mixlist."""
+"""Verbs about data: prepare, validate, pack, kaldi, mixlist."""
 
 import io
 import json
@@ -11,13 +11,17 @@ from typer.core import TyperGroup
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
+from spoofkit.corpora import CORPORA
 from spoofkit.errors import SpoofkitError
 
+Corpus = Enum("Corpus", {name: name for name in CORPORA}, type=str)  # type: ignore[misc]
 
-class Corpus(str, Enum):
-    """Corpora that `prepare` reads."""
 
-    asvspoof5 = "asvspoof5"
+class OnError(str, Enum):
+    """What a file that cannot be used means."""
+
+    stop = "stop"
+    skip = "skip"
 
 
 class DrawByDefault(TyperGroup):
@@ -46,19 +50,34 @@ def register(app: typer.Typer) -> None:
     app.command()(prepare)
     app.command()(validate)
     app.command()(pack)
+    app.command()(kaldi)
     app.add_typer(mixlist, name="mixlist")
 
 
 def prepare(
-    corpus: Annotated[Corpus, typer.Argument(help="Which corpus: asvspoof5.", metavar="CORPUS")],
+    corpus: Annotated[Corpus, typer.Argument(help=f"Which corpus: {', '.join(CORPORA)}.", metavar="CORPUS")],
     folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
-    out: Annotated[Path, typer.Argument(help="Folder for train.tsv, dev.tsv, eval.tsv.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder for the manifests, one a set.", metavar="OUT")],
+    sets: Annotated[str, typer.Option(help="Only these sets, such as train,dev; none: all.")] = "",
+    subset: Annotated[str, typer.Option(help="ASVspoof 2021: eval, progress, hidden or all.")] = "eval",
+    column: Annotated[
+        list[str] | None, typer.Option(help="generic: a column's name in your table, such as path=file.")
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="generic, kaldi: what a key's value means, such as fake=spoof.")
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")
     ] = False,
     headers: Annotated[
         bool, typer.Option("--headers/--no-headers", help="Read every file's length from its header.")
     ] = True,
+    on_error: Annotated[
+        OnError, typer.Option(help="A file that cannot be read: stop, or skip it and list it in SET.rejected.tsv.")
+    ] = OnError.stop,
+    downmix: Annotated[
+        str, typer.Option(help="How several channels become one: mean, first, second …; the manifests say so.")
+    ] = "mean",
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -66,37 +85,80 @@ def prepare(
 
     Example: `spoofkit prepare asvspoof5 /data/asvspoof5 data`
     """
-    from spoofkit.corpora import asvspoof5
+    from spoofkit.corpora.release import Wanted
+    from spoofkit.corpora.release import prepare as prepare_corpus
 
-    for found in asvspoof5.prepare(folder, out, partial=partial, headers=headers, overwrite=overwrite, reuse=reuse):
+    wanted = Wanted(
+        tuple(name for name in sets.split(",") if name), subset, _pairs(column, "--column"), _pairs(key, "--key")
+    )
+    for found in prepare_corpus(
+        corpus.value,
+        folder,
+        out,
+        wanted=wanted,
+        partial=partial,
+        headers=headers,
+        on_error=on_error.value,
+        downmix=downmix,
+        overwrite=overwrite,
+        reuse=reuse,
+    ):
         kept = ", kept as it was" if found.kept else ""
         part = f" (partial: {found.partial})" if found.partial else ""
-        typer.echo(f"{found.path}: {found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{part}{kept}")
+        left_out = f", {found.n_rejected:,} rejected: see {found.path.stem}.rejected.tsv" if found.n_rejected else ""
+        typer.echo(f"{found.path}: {found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{part}{left_out}{kept}")
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value) or name in pairs:
+            raise SpoofkitError(f"{option} {text}: expected NAME=VALUE, each name once")
+        pairs[name] = value
+    return pairs
 
 
 def validate(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests to check.", metavar="MANIFEST")],
     read_audio: Annotated[bool, typer.Option("--read-audio", help="Decode every file, not only its header.")] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="Unusable files: stop, or skip: move them from the manifest to SET.rejected.tsv.")
+    ] = OnError.stop,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 16,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Check manifests against the disk: every file there, readable, of the length that is stated.
+    """Check manifests against the disk: every file there, readable, whole, of the length that is stated.
 
-    Prints one line per finding (utterance, severity, problem; tab-separated) and exits with 1 if any is an error.
+    Prints a line per finding (utterance, severity, problem, kind; tab-separated), a summary on stderr, and exits with 1
+    if any is an error that was not skipped. What was read is kept beside the manifest, and not read again.
 
     Example: `spoofkit validate data/train.tsv data/dev.tsv --read-audio`
     """
-    from spoofkit.data.validate import validate as check
+    from spoofkit.checks.validate import findings_text, reject, summary
+    from spoofkit.checks.validate import validate as check
+    from spoofkit.files import refuse_existing, write_text
 
-    n_errors = 0
+    if out is not None:
+        refuse_existing(out, overwrite)
+    results = []
     for path in manifests:
-        result = check(path, read_audio, workers)
-        for finding in result.findings:
-            typer.echo(f"{finding.utt_id}\t{finding.severity}\t{finding.problem}")
-        n_warnings = len(result.findings) - result.n_errors
-        n_rows = result.manifest.table.height
-        say(f"{path}: {n_rows:,} utterances, {result.n_errors} errors, {n_warnings} warnings")
-        n_errors += result.n_errors
-    if n_errors:
+        results.append(check(path, read_audio, workers))
+        if out is None:
+            typer.echo(findings_text(results[-1]), nl=False)
+        say(summary(results[-1]))
+    if out is not None:
+        table = "".join(findings_text(result) for result in results)
+        write_text(out, "utt_id\tseverity\tproblem\tkind\n" + table, overwrite)
+    if on_error.value == "skip":
+        for result in results:
+            if n_rejected := reject(result):
+                path = result.manifest.path
+                say(f"{path}: {n_rejected:,} utterances moved to {path.stem}.rejected.tsv")
+    elif any(result.n_errors for result in results):
         raise typer.Exit(1)
 
 
@@ -127,6 +189,27 @@ def pack(
         )
     kept = ", kept as it was" if found.kept else ""
     typer.echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
+
+
+def kaldi(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to write out.", metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(help="Kaldi data directory, new or empty.", metavar="OUT")],
+    speaker_prefix: Annotated[
+        bool, typer.Option("--speaker-prefix", help="Call utterances SPEAKER-UTT_ID, as Kaldi's own check wants.")
+    ] = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write a manifest as a Kaldi data directory: wav.scp, utt2spk, spk2utt, utt2key, utt2attack and further columns.
+
+    Example: `spoofkit kaldi data/train.tsv kaldi/train`
+    """
+    from spoofkit.corpora.kaldi import write_kaldi
+
+    found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite)
+    if not found.sorted_by_speaker:
+        hint = "" if speaker_prefix else "; --speaker-prefix mends that and changes the names"
+        say(f"{out}: utterances are not sorted by speaker, which utils/validate_data_dir.sh refuses{hint}")
+    typer.echo(f"{found.path}: {found.n_utterances:,} utterances")
 
 
 @mixlist.command()

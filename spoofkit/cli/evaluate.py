@@ -8,6 +8,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
+from spoofkit.errors import SpoofkitError
 
 
 def register(app: typer.Typer) -> None:
@@ -77,24 +78,50 @@ def evaluate(
     scores: Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")],
     manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
     out: Annotated[Path, typer.Argument(help="Folder for eval.json and report.html.", metavar="OUT")],
+    by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
+    asv: Annotated[
+        str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="SCORES and MANIFEST are a challenge's own files: asvspoof5, asvspoof2021_la, asvspoof2021_df or "
+            "asvspoof2019_la."
+        ),
+    ] = None,
+    subset: Annotated[str, typer.Option(help="With a list of 2021: eval, progress, hidden or all.")] = "eval",
+    replicates: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0: no intervals.")] = 1000,
+    resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
+    as_tsv: Annotated[bool, typer.Option("--tsv", help="Print all rows as TSV instead of tables.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table instead.")] = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
     """Compute EER, minDCF, actDCF and Cllr, pooled and per attack and codec; write table, JSON and an HTML report.
 
-    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval`
+    Intervals come from resampled speakers.
+
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval --by gender`
+
+    Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt out --layout asvspoof2021_la`
     """
     from rich.console import Console
 
+    from spoofkit.evaluation import report
+    from spoofkit.evaluation.report import Options, print_table
     from spoofkit.evaluation.report import evaluate as run
-    from spoofkit.evaluation.report import print_table
 
-    result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse)
+    if as_json + as_tsv + as_latex > 1:
+        raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
+    wanted = Options(tuple(by or ()), replicates, resample, asv, layout, subset)
+    result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
         typer.echo(json.dumps(result))
+    elif as_tsv or as_latex:
+        typer.echo(report.as_tsv(result) if as_tsv else report.as_latex(result), nl=False)
     else:
         print_table(result, Console())
     say(f"report: {out / 'report.html'}")

@@ -1,1 +1,15 @@
-"""One module a corpus: how its own protocol becomes our manifest."""
+"""How the protocols of public corpora become manifests: one module a corpus, and what they have in common."""
+
+CORPORA = {
+    "asvspoof5": "asvspoof5:read",
+    "asvspoof2019_la": "asvspoof2019:read",
+    "asvspoof2021_la": "asvspoof2021:read_la",
+    "asvspoof2021_df": "asvspoof2021:read_df",
+    "in_the_wild": "in_the_wild:read",
+    "partialspoof": "partialspoof:read",
+    "mlaad": "mlaad:read",
+    "spoofceleb": "spoofceleb:read",
+    "generic": "generic:read",
+    "kaldi": "kaldi:read",
+}
+"""The corpora that `prepare` knows, and the module and function that reads the lists of each."""

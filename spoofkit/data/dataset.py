@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from spoofkit.data.audio import probe, read_audio
+from spoofkit.data.audio import probe
 from spoofkit.data.augment import Augmenter, Drawn, DrawnBatch, Plan, augment_batch, augment_item, stack
 from spoofkit.data.frames import FrameGeometry, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
@@ -133,7 +133,7 @@ class MixDataset(Dataset[Item]):
         return frame_targets(self.mixes[index], self.geometry, self.frame_target, self.spoofed)
 
     def _read(self, utt_id: str, start: int, n_samples: int) -> np.ndarray:
-        return read_audio(self.manifest.audio_path(self.paths[utt_id]), start, n_samples)
+        return self.manifest.read_audio(self.paths[utt_id], start, n_samples)
 
 
 class UtteranceDataset(Dataset[Item]):
@@ -166,11 +166,11 @@ class UtteranceDataset(Dataset[Item]):
             # Played faster, more of the utterance fits into a crop.
             length = min(n_samples, int(self.crop_with.crop_samples * plan.speed))
             start = int(generator(self.crop_with.seed, CROP_STREAM, epoch, index).integers(n_samples - length + 1))
-            wave_S = read_audio(path, start, length)
+            wave_S = self.manifest.read_audio(relative, start, length)
         elif self.first_samples is not None:
-            wave_S = read_audio(path, 0, min(n_samples, self.first_samples))
+            wave_S = self.manifest.read_audio(relative, 0, min(n_samples, self.first_samples))
         else:
-            wave_S = read_audio(path)
+            wave_S = self.manifest.read_audio(relative)
             if wave_S.size != n_samples:
                 raise SpoofkitError(
                     f"{path}: found {wave_S.size} samples where {n_samples} were expected; "

@@ -3,11 +3,14 @@
     # root=/data/asvspoof5
     # rows=140950
     # made_from={"protocol": "cbfa08e2…", …}
+    # downmix=first                 only if it is not the mean of the channels
+    # rejected=12                   only if files were taken out; eval.rejected.tsv lists them
     utt_id        path                      key    speaker  attack  codec  n_samples
     D_0000000169  flac_D/D_0000000169.flac  spoof  D_4461   A14     -      64000
 
 Sorted by `utt_id`, ids unique, `-` = does not apply, `path` relative to the root. Further columns are kept as text.
-No audio is read here and nothing of a corpus is known here.
+Nothing of a corpus is known here. Its audio is read through `Manifest.read_audio`, so that no reader forgets the
+down-mix.
 """
 
 import io
@@ -16,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from spoofkit.data.audio import DOWNMIXES, read_audio
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, write_text
 
 KEYS = ("bonafide", "spoof")
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
+REJECTED_COLUMNS = ("utt_id", "path", "key", "reason")
 UNKNOWN_LENGTH = -1  # stands as "-" in the file
 
 
@@ -36,6 +42,28 @@ class Manifest:
     made_from: dict[str, Any] = field(default_factory=dict)
     partial: str = ""
     """Not empty when the set is knowingly a part of the released one: says so in words."""
+    downmix: str = DOWNMIXES[0]
+    """How several channels become one."""
+    n_rejected: int = 0
+    """How many utterances were taken out because their files cannot be used; `rejected_path` lists them."""
+
+    def read_audio(self, relative: str, start: int = 0, n_samples: int | None = None) -> np.ndarray:
+        """Audio of a row, or part of it, as this set is to be read: see `spoofkit.data.audio.read_audio`."""
+        return read_audio(self.audio_path(relative), start, n_samples, self.downmix)
+
+    def caveats(self) -> list[str]:
+        """What a reader of any figure of this set has to know, one sentence each."""
+        partial = f"{self.path.name}: partial: {self.partial}" if self.partial else ""
+        return [caveat for caveat in (partial, self.rejection()) if caveat]
+
+    def rejection(self) -> str:
+        """In words, how many utterances were taken out; empty if none."""
+        if not self.n_rejected:
+            return ""
+        return (
+            f"{self.path.name}: {self.n_rejected:,} of {self.table.height + self.n_rejected:,} utterances were "
+            f"rejected, see {rejected_path(self.path).name}"
+        )
 
     def audio_path(self, relative: str) -> Path:
         """Where the audio of a row lies; the row's path was checked to stay below the root."""
@@ -53,6 +81,8 @@ def write_manifest(
     *,
     made_from: dict[str, Any] | None = None,
     partial: str = "",
+    downmix: str = DOWNMIXES[0],
+    n_rejected: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Sort, check and write a manifest.
@@ -63,6 +93,8 @@ def write_manifest(
         table: The columns of COLUMNS, `n_samples` as integers (UNKNOWN_LENGTH: not known), then any others.
         made_from: What it was made from, for `--reuse`.
         partial: In words, in what the set falls short of the released one.
+        downmix: One of DOWNMIXES.
+        n_rejected: How many utterances are missing because their files cannot be used.
         overwrite: Replace an existing file.
 
     Raises:
@@ -73,6 +105,10 @@ def write_manifest(
     header = [f"# root={root}", f"# rows={table.height}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
     if partial:
         header.append(f"# partial={partial}")
+    if downmix != DOWNMIXES[0]:
+        header.append(f"# downmix={downmix}")
+    if n_rejected:
+        header.append(f"# rejected={n_rejected}")
     lengths = (
         pl.when(pl.col("n_samples") == UNKNOWN_LENGTH).then(pl.lit("-")).otherwise(pl.col("n_samples").cast(pl.Utf8))
     )
@@ -117,7 +153,48 @@ def read_manifest(path: Path | str) -> Manifest:
             "it is cut short or was edited, so make it anew with `spoofkit prepare`"
         )
     _check(table, str(path))
-    return Manifest(Path(path), Path(header["root"]), table, _made_from(header, path), header.get("partial", ""))
+    return Manifest(
+        Path(path),
+        Path(header["root"]),
+        table,
+        _made_from(header, path),
+        header.get("partial", ""),
+        _downmix(header, path),
+        _n_rejected(header, path),
+    )
+
+
+def rejected_path(manifest: Path) -> Path:
+    """Where the list of a manifest's rejected utterances stands: `eval.rejected.tsv` beside `eval.tsv`."""
+    return manifest.with_name(f"{manifest.stem}.rejected.tsv")
+
+
+def write_rejected(manifest: Path, rejected: pl.DataFrame) -> None:
+    """Write the list of a manifest's rejected utterances, the columns REJECTED_COLUMNS, in place of an older one.
+
+    It is written before the manifest that lacks those utterances, so that none is lost without a trace.
+    """
+    tidy = pl.col("reason").str.replace_all(r"\s+", " ")
+    table = rejected.select(REJECTED_COLUMNS).with_columns(tidy).sort("utt_id")
+    write_text(rejected_path(manifest), table.write_csv(separator="\t", quote_style="never"), overwrite=True)
+
+
+def read_rejected(manifest: Path) -> pl.DataFrame:
+    """The list of a manifest's rejected utterances; no rows if there is no list.
+
+    Raises:
+        SpoofkitError: it is not such a list.
+    """
+    path = rejected_path(manifest)
+    if not path.exists():
+        return pl.DataFrame(schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8))
+    lines = [line.split("\t") for line in read_text(path).removesuffix("\n").split("\n")]
+    if lines[0] != list(REJECTED_COLUMNS) or any(len(line) != len(REJECTED_COLUMNS) for line in lines):
+        raise SpoofkitError(
+            f"{path}: is not the list of rejected utterances that belongs to {manifest.name}, expected the columns "
+            f"{', '.join(REJECTED_COLUMNS)}; put it back, or make the manifest anew with `spoofkit prepare`"
+        )
+    return pl.DataFrame(lines[1:], schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8), orient="row")
 
 
 def read_made_from(path: Path | str) -> dict[str, Any]:
@@ -132,6 +209,26 @@ def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); make it anew") from error
     return made_from
+
+
+def _downmix(header: dict[str, str], path: Path | str) -> str:
+    downmix = header.get("downmix", DOWNMIXES[0])
+    if downmix not in DOWNMIXES:
+        raise SpoofkitError(
+            f"{path}: its line '# downmix=' says {downmix!r}, expected one of {', '.join(DOWNMIXES)}; make it anew "
+            "with `spoofkit prepare`"
+        )
+    return downmix
+
+
+def _n_rejected(header: dict[str, str], path: Path | str) -> int:
+    number = header.get("rejected", "0")
+    if not number.isdecimal():
+        raise SpoofkitError(
+            f"{path}: its line '# rejected=' says {number!r}, expected a number of utterances; make it anew with "
+            "`spoofkit prepare`"
+        )
+    return int(number)
 
 
 def _split_header(text: str) -> tuple[dict[str, str], str]:

@@ -25,8 +25,16 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.data.audio import read_audio
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_made_from, read_manifest, write_manifest
+from spoofkit.data.audio import DOWNMIXES, read_audio
+from spoofkit.data.manifest import (
+    UNKNOWN_LENGTH,
+    Manifest,
+    read_made_from,
+    read_manifest,
+    read_rejected,
+    write_manifest,
+    write_rejected,
+)
 from spoofkit.data.shards import FULL_SCALE, SUFFIX, parse_address, record_path, require_whole
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
@@ -95,7 +103,8 @@ def pack(
     target = out / manifest_path.name
     if target.resolve() == manifest_path.resolve():
         raise SpoofkitError(f"{target}: would be packed over itself, expected another folder for the pack")
-    made_from = {"manifest": file_sha256(manifest_path)}
+    corpus = read_made_from(manifest_path).get("corpus", "")
+    made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
     if is_up_to_date(target, made_from, read_made_from, reuse):
         # Those that its manifest names, not those that happen to be there.
@@ -112,8 +121,16 @@ def pack(
         shards = _pack_all(manifest, out, shard_bytes, workers)
         _remove(shard for shard in _shards(out, shard_names) if shard not in shards)
         records = list(shards.values())
+        if manifest.n_rejected:
+            write_rejected(target, read_rejected(manifest_path))
         write_manifest(
-            target, out.resolve(), _addressed(manifest.table, shards), made_from=made_from, partial=manifest.partial
+            target,
+            out.resolve(),
+            _addressed(manifest.table, shards),
+            made_from=made_from,
+            partial=manifest.partial,
+            downmix=manifest.downmix,
+            n_rejected=manifest.n_rejected,
         )
     return _summary(target, records)
 
@@ -130,20 +147,20 @@ def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> 
     with bar, ThreadPoolExecutor(workers) as pool:
         while n_done < len(rows):
             shard = out / f"{manifest.path.stem}_{len(shards):05d}{SUFFIX}"
-            record = _complete_record(shard, rows[n_done:])
+            record = _complete_record(shard, rows[n_done:], manifest.downmix)
             if record is not None:
                 decoded = None
                 bar.update(len(record["utt_ids"]))
             else:
                 if decoded is None:
-                    decoded = _decode_in_order(pool, rows[n_done:], AHEAD * workers)
-                record = _write_shard(shard, decoded, shard_bytes, bar)
+                    decoded = _decode_in_order(pool, rows[n_done:], manifest.downmix, AHEAD * workers)
+                record = _write_shard(shard, decoded, shard_bytes, bar, manifest.downmix)
             shards[shard] = record
             n_done += len(record["utt_ids"])
     return shards
 
 
-def _complete_record(shard: Path, rows: list[tuple[str, str, int]]) -> dict[str, Any] | None:
+def _complete_record(shard: Path, rows: list[tuple[str, str, int]], downmix: str) -> dict[str, Any] | None:
     """The record of a shard that holds the first of these rows and is undamaged, or none."""
     try:
         record = require_whole(shard, read_all=True)
@@ -151,25 +168,28 @@ def _complete_record(shard: Path, rows: list[tuple[str, str, int]]) -> dict[str,
         return None
     rows = rows[: len(record["utt_ids"])]
     same_ids = record["utt_ids"] == [utt_id for utt_id, _, _ in rows]
-    return record if same_ids and record["sources"] == _identity([source for _, source, _ in rows]) else None
+    return record if same_ids and record["sources"] == _identity([source for _, source, _ in rows], downmix) else None
 
 
-def _identity(sources: list[str]) -> str:
-    return text_sha256("\n".join(sources))
+def _identity(sources: list[str], downmix: str) -> str:
+    # The usual down-mix is left out, so that records made before there were others still count.
+    return text_sha256("\n".join([*sources, *([downmix] if downmix != DOWNMIXES[0] else [])]))
 
 
-def _decode_in_order(pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], ahead: int) -> Iterator[_Decoded]:
+def _decode_in_order(
+    pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], downmix: str, ahead: int
+) -> Iterator[_Decoded]:
     futures: deque[Future[_Decoded]] = deque()
     for row in rows:
-        futures.append(pool.submit(_decode, *row))
+        futures.append(pool.submit(_decode, *row, downmix))
         if len(futures) > ahead:
             yield futures.popleft().result()
     while futures:
         yield futures.popleft().result()
 
 
-def _decode(utt_id: str, source: str, n_samples: int) -> _Decoded:
-    wave_S = read_audio(source)
+def _decode(utt_id: str, source: str, n_samples: int, downmix: str) -> _Decoded:
+    wave_S = read_audio(source, downmix=downmix)
     if n_samples not in (UNKNOWN_LENGTH, wave_S.size):
         raise SpoofkitError(
             f"{source}: found {wave_S.size} samples where {n_samples} were expected; "
@@ -182,7 +202,7 @@ def _decode(utt_id: str, source: str, n_samples: int) -> _Decoded:
     return _Decoded(utt_id, source, pcm_S.astype("<i2"), is_rounded, int(np.sum(pcm_S != rounded_S)))
 
 
-def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar: Any) -> dict[str, Any]:
+def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar: Any, downmix: str) -> dict[str, Any]:
     """Fill one shard, then write its record."""
     record_path(shard).unlink(missing_ok=True)  # it speaks of other bytes than those that come now
     utterances: list[tuple[str, str, int]] = []
@@ -203,7 +223,7 @@ def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar
     record = {
         "utt_ids": [utt_id for utt_id, _, _ in utterances],
         "n_samples": [n_samples for _, _, n_samples in utterances],
-        "sources": _identity([source for _, source, _ in utterances]),
+        "sources": _identity([source for _, source, _ in utterances], downmix),
         "sha256": digest.hexdigest(),
         "n_rounded": n_rounded,
         "n_clipped": n_clipped,

@@ -1,19 +1,21 @@
-"""From joined trials to the numbers of a report: pooled, per attack, per codec, attack × codec; and what looks wrong.
+"""From joined trials to the numbers of a report: pooled, by attack, codec, any column; and what looks wrong.
 
     attack row    all bona fide trials       against  that attack's trials
-    codec row     that codec's bona fide     against  that codec's spoof
+    codec row     that codec's bona fide     against  that codec's spoof; so are rows of other columns
     cell          that codec's bona fide     against  that attack's trials in that codec
     pooled        everything, one threshold: never a mean of rows
 
 A cell without bona fide or without spoof trials has the metrics None: it is empty, not 0.5. No files here, no output.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import (
     ASVSPOOF5,
     EER_VARIANT,
@@ -25,25 +27,28 @@ from spoofkit.evaluation.metrics import (
     min_dcf_of_sorted,
     sorted_scores,
 )
+from spoofkit.evaluation.rocch import interpolated_eer, min_cllr_of_sorted, rocch_eer
 
 METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")
 MANY_TIES = 0.01
 """Share of trials whose exact score the other class has too, from which a warning is due."""
 
 
-def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5) -> dict[str, Any]:
+def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str] = ()) -> dict[str, Any]:
     """All the numbers of one evaluation, as plain JSON values.
 
     Args:
         trials: As `spoofkit.evaluation.scores.join_scores` returns them: `score`, `key`, `attack` and `codec`.
         costs: Prior and costs of the DCFs.
+        by: Further columns to break down by.
 
     Returns:
-        The pooled metrics (those of METRICS and their thresholds), the counts, the lists `by_attack`, `by_codec` and
-        `by_attack_and_codec` (each entry: its names, its counts, METRICS), the costs, and `warnings`.
+        The pooled metrics (those of METRICS and their thresholds; min Cllr; the two other EERs in use, named), the
+        counts, the lists `by_attack`, `by_codec` and `by_attack_and_codec` (each entry: its names, its counts,
+        METRICS), `by`: such a list for each further column, the costs, and `warnings`.
 
     Raises:
-        SpoofkitError: One of the two classes has no trial.
+        SpoofkitError: One of the two classes has no trial, or there is no such column.
 
     >>> trials = pl.DataFrame({"score": [2.0, 1.0, 0.0, 1.5], "key": ["bonafide", "bonafide", "spoof", "spoof"],
     ...                        "attack": ["-", "-", "A31", "A32"], "codec": ["-", "-", "-", "-"]})
@@ -62,11 +67,15 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5) -> dict[str, Any]
         "act_dcf": act_dcf_of_sorted(bonafide, spoof, costs),
         "act_dcf_threshold": costs.bayes_threshold,
         "cllr_bits": cllr_of_checked(bonafide, spoof),
+        "min_cllr_bits": min_cllr_of_sorted(bonafide, spoof),
+        "eer_interpolated_percent": 100 * interpolated_eer(bonafide, spoof),
+        "eer_rocch_percent": 100 * rocch_eer(bonafide, spoof),
         "dcf_costs": {"spoof_prior": costs.spoof_prior, "miss_cost": costs.miss_cost, "fa_cost": costs.fa_cost},
         "n_trials": trials.height,
         "n_bonafide": bonafide.size,
         "n_spoof": spoof.size,
         **_breakdowns(trials, bonafide, costs),
+        "by": {column: _by_column(trials, column, costs) for column in by},
         "warnings": score_warnings(bonafide, spoof),
     }
 
@@ -143,6 +152,18 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts) -> 
             for c, codec in enumerate(codecs)
         ],
     }
+
+
+def _by_column(trials: pl.DataFrame, column: str, costs: DcfCosts) -> list[dict[str, Any]]:
+    """A row for each value of a column: its bona fide against its spoof trials."""
+    if column not in trials.columns or column in ("utt_id", "path", "key", "score", "n_samples"):
+        possible = [name for name in trials.columns if name not in ("utt_id", "path", "key", "score", "n_samples")]
+        raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
+    rows = []
+    for (value,), part in sorted(trials.select(column, "key", "score").partition_by(column, as_dict=True).items()):
+        bonafide, spoof = (part.filter(pl.col("key") == key)["score"].sort() for key in ("bonafide", "spoof"))
+        rows.append({column: value, **_row(bonafide.to_numpy(), spoof.to_numpy(), costs)})
+    return rows
 
 
 def _codes(names: pl.Series, all_names: list[str]) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,41 @@ import polars as pl
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.breakdown import measure, split_classes
+from spoofkit.evaluation.bootstrap import N_REPLICATES
+from spoofkit.evaluation.breakdown import METRICS, measure, split_classes
+from spoofkit.evaluation.compare import intervals
+from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, Eer
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
+from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, write_text
+
+ASV_PRESET = "asvspoof5"
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FORMAT = 1
+FORMAT = 2
 """Of eval.json; rises when a name in it changes its meaning."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is computed beside the usual, and how the inputs are laid out."""
+
+    by: tuple[str, ...] = ()
+    """Further columns to break down by."""
+    n_replicates: int = N_REPLICATES
+    """Of the bootstrap; 0: no intervals."""
+    resample: str = "speaker"
+    """What is resampled."""
+    asv: str | None = None
+    """A file of ASV scores, or `asvspoof5` for the organisers' error rates: the t-DCF."""
+    layout: str | None = None
+    """A challenge's layout of scores and keys; none: ours."""
+    subset: str = "eval"
+    """Of the trials in a challenge's list."""
 
 
 def evaluate(
@@ -32,6 +57,7 @@ def evaluate(
     out_dir: Path | str,
     overwrite: bool = False,
     reuse: bool = False,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Evaluate a score file against a manifest and write `eval.json` and `report.html` into a folder.
 
@@ -41,6 +67,7 @@ def evaluate(
         out_dir: Folder of the two results; made if it is not there.
         overwrite: Replace results that stand there.
         reuse: Keep results that were made from the same files; finish ones of an interrupted run.
+        options: What else is asked for.
 
     Returns:
         What stands in eval.json: the numbers of `breakdown.measure` with `warnings`, `made_from` and `made_with`.
@@ -48,6 +75,7 @@ def evaluate(
     Raises:
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
+    options = options or Options()
     scores_path, json_path, html_path = Path(scores_path), Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
     sidecar_path = scores_path.with_suffix(".json")
     if json_path.resolve() == sidecar_path.resolve():
@@ -64,6 +92,8 @@ def evaluate(
         "scores_sha256": file_sha256(scores_path),
         "manifest_sha256": file_sha256(manifest_path),
         "sidecar_sha256": file_sha256(sidecar_path) if has_sidecar else None,
+        "options": {**asdict(options), "by": list(options.by)},
+        "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
     }
     # Without overwrite a result that stands here from now on is ours: up to date, or half of an interrupted run.
     if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and html_path.exists():
@@ -71,9 +101,22 @@ def evaluate(
         return result
 
     sidecar = _read_sidecar(sidecar_path) if has_sidecar else None
-    manifest = read_manifest(manifest_path)
-    trials = _read_trials(scores_path, manifest)
-    result = {**measure(trials, ASVSPOOF5), "partial": manifest.partial, "made_from": made_from}
+    caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
+    rejection = ""
+    if options.layout is None:
+        manifest = read_manifest(manifest_path)
+        trials = _read_trials(scores_path, manifest)
+        caveats, rejection = {"partial": manifest.partial, "n_rejected": manifest.n_rejected}, manifest.rejection()
+    else:
+        keys = read_layout_keys(Path(manifest_path), options.layout, options.subset)
+        trials = join_scores(read_layout_scores(scores_path, options.layout, keys), keys)
+    result = {**measure(trials, ASVSPOOF5, options.by), **caveats, "made_from": made_from}
+    result["intervals"] = (
+        intervals(trials, options.resample, n_replicates=options.n_replicates) if options.n_replicates else None
+    )
+    result["tandem"] = _tandem(trials, options.asv) if options.asv is not None else None
+    if rejection:
+        result["warnings"].append(rejection)
     if contamination := (sidecar or {}).get("contamination"):
         result["warnings"].append(str(contamination))
     if newline_warning := final_newline_warning(scores_path):
@@ -127,10 +170,23 @@ def render_report(result: Mapping[str, Any], trials: pl.DataFrame) -> str:
     return environment.from_string(template).render(
         result=result,
         name=Path(result["made_with"]["scores"]).name,
+        intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
+        intervals_in_words=intervals_in_words(result),
         figures=figures,  # ours, with their texts escaped already
         cells={(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]},
         scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),
     )
+
+
+def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
+    """Both versions of the min t-DCF beside the ASV system of a score file, or the organisers' of ASVspoof 5."""
+    rates = ASVSPOOF5_ASV if asv == ASV_PRESET else asv_rates(**read_asv_scores(Path(asv)))
+    classes = split_classes(trials)
+    return {
+        "asv": asdict(rates),
+        "min_tdcf_2019": min_tdcf_2019(*classes, rates),
+        "min_tdcf_2021": min_tdcf_2021(*classes, rates),
+    }
 
 
 def print_table(result: Mapping[str, Any], console: "Console") -> None:
@@ -138,17 +194,102 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
     say = {"highlight": False, "markup": False, "soft_wrap": True}
     console.print(
         f"EER {result['eer_official_percent']:.3f} % ({EER_VARIANT}), threshold {result['eer_threshold']:.6g}\n"
-        f"minDCF {result['min_dcf']:.4f}   actDCF {result['act_dcf']:.4f}   Cllr {result['cllr_bits']:.4f} bits\n"
+        f"minDCF {result['min_dcf']:.4f}   actDCF {result['act_dcf']:.4f}   Cllr {result['cllr_bits']:.4f} bits "
+        f"(min {result['min_cllr_bits']:.4f})\n"
         f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof",
         **say,  # type: ignore[arg-type]
     )
-    if result["partial"]:
-        console.print(f"partial set: {result['partial']}", **say)  # type: ignore[arg-type]
+    partial = f"partial set: {result['partial']}" if result["partial"] else ""
+    for line in (partial, intervals_in_words(result), tandem_in_words(result)):
+        if line:
+            console.print(line, **say)  # type: ignore[arg-type]
     one_codec = len(result["by_codec"]) == 1
     console.print(f"\nPer attack{'' if one_codec else ' × codec'}: EER in % is the {EER_VARIANT} variant", **say)  # type: ignore[arg-type]
     for table in [_attack_table(result)] if one_codec else _codec_tables(result, console.width):
         console.print()
         console.print(table)
+    for column, rows in result["by"].items():
+        console.print(f"\nPer {column}: its bona fide against its spoof trials", **say)  # type: ignore[arg-type]
+        table = _table([column, "bona fide", "spoof", "EER, %", "minDCF"])
+        for row in rows:
+            numbers = ["", ""]
+            if row["eer_official_percent"] is not None:
+                numbers = [f"{row['eer_official_percent']:.3f}", f"{row['min_dcf']:.4f}"]
+            _add_row(table, row[column], f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *numbers)
+        console.print()
+        console.print(table)
+
+
+def intervals_in_words(result: Mapping[str, Any]) -> str:
+    """One line about the intervals; empty if none were asked for."""
+    found = result.get("intervals")
+    if found is None:
+        return ""
+    if "left_out" in found:
+        return f"no intervals: {found['left_out']}"
+    what = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
+    low, high = found["eer_official_percent"]
+    low_dcf, high_dcf = found["min_dcf"]
+    words = (
+        f"{found['confidence']:.0%} intervals: EER {low:.3f} to {high:.3f} %, minDCF {low_dcf:.4f} to {high_dcf:.4f} "
+        f"({found['n_replicates']:,} draws of {found['n_clusters']:,} {what[found['resampled']]})"
+    )
+    return f"{words}; {found['note']}" if found["note"] else words
+
+
+def tandem_in_words(result: Mapping[str, Any]) -> str:
+    """One line about the tandem costs; empty if none were asked for."""
+    found = result.get("tandem")
+    if found is None:
+        return ""
+    return (
+        f"min t-DCF {found['min_tdcf_2021']:.6f} (version of 2021 and 5), {found['min_tdcf_2019']:.6f} (legacy, 2019); "
+        f"ASV: miss {found['asv']['miss']:.4%}, false alarm {found['asv']['fa']:.4%}, of spoofs "
+        f"{found['asv']['fa_spoof']:.4%}"
+    )
+
+
+def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All parts of an evaluation as flat rows: what they are of, their counts, METRICS."""
+
+    def row(part: str, value: str, of: Mapping[str, Any]) -> dict[str, Any]:
+        counts = {"n_bonafide": of["n_bonafide"], "n_spoof": of["n_spoof"]}
+        return {"part": part, "value": value, **counts, **{name: of[name] for name in METRICS}}
+
+    rows = [row("all", "", result)]
+    rows += [row("attack", entry["attack"], entry) for entry in result["by_attack"]]
+    rows += [row("codec", entry["codec"], entry) for entry in result["by_codec"]]
+    pairs = result["by_attack_and_codec"]
+    rows += [row("attack and codec", f"{entry['attack']} {entry['codec']}", entry) for entry in pairs]
+    for column, entries in result["by"].items():
+        rows += [row(column, entry[column], entry) for entry in entries]
+    return rows
+
+
+def as_tsv(result: Mapping[str, Any]) -> str:
+    """`rows_of` as a table with tabs, all digits; a part without trials of a class has empty fields."""
+    rows = rows_of(result)
+    lines = ["\t".join(rows[0])]
+    lines += ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def as_latex(result: Mapping[str, Any]) -> str:
+    """The pooled figures and those by attack as a LaTeX table (booktabs)."""
+    escaped = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+    lines = [
+        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials",
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        r"Attack & Spoof & EER (\%) & minDCF & $C_\mathrm{llr}$ (bits) \\",
+        r"\midrule",
+    ]
+    for name, row in [*((entry["attack"], entry) for entry in result["by_attack"]), ("Pooled", result)]:
+        if name == "Pooled":
+            lines.append(r"\midrule")
+        numbers = f"{row['eer_official_percent']:.2f} & {row['min_dcf']:.4f} & {row['cllr_bits']:.4f}"
+        lines.append(f"{name.translate(escaped)} & {row['n_spoof']} & {numbers} " + r"\\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:

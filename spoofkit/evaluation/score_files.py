@@ -106,6 +106,8 @@ def score_inputs(
         if repeat_to is not None:
             detector.repeat_to, detector.shortest = repeat_to, 1
     manifest, out = _resolve(inputs)
+    for caveat in manifest.caveats():
+        tqdm.write(caveat, file=sys.stderr)
     if out is None:
         if merge or shard is not None:
             raise SpoofkitError(
@@ -330,6 +332,7 @@ def _record(
         "model": str(model),
         "manifest": str(manifest.path),
         "partial": manifest.partial,
+        "n_rejected": manifest.n_rejected,
         "n_trials": manifest.table.height,
         "precision": "fp32",
         "device": str(device),

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from spoofkit.corpora.sources import LIBRIVOX, ancestry
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
 
@@ -63,7 +64,7 @@ ANTI_DEEPFAKE = Provenance(
 
 def _self_supervised(paper: str, licence: str, *corpora: str) -> Provenance:
     """A model that learned without labels from `corpora`, and from nothing else."""
-    overlap = (LIBRIVOX_NOTE,) if {LIBRISPEECH, LIBRI_LIGHT, MLS} & set(corpora) else ()
+    overlap = (LIBRIVOX_NOTE,) if any(LIBRIVOX in ancestry(name) for name in corpora) else ()
     return Provenance("", licence, corpora, (f"pre-trained without labels (arXiv:{paper})", *overlap))
 
 

@@ -76,6 +76,9 @@ def finetune(
         _check_utterances(manifests[1], detector, None)
         require_runnable(run, encoder, stage)
         begin(folder, run, settings, inputs)
+        if run.world.is_main and not run.dry_run:
+            for caveat in [caveat for manifest in manifests for caveat in manifest.caveats()]:
+                experiment.log(folder, caveat)
         is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
 
         def weights(batch: Batch) -> torch.Tensor:

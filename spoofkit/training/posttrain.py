@@ -88,7 +88,7 @@ def posttrain(
                 f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
                 f"{stage.layers}), expected something to post-train; use `spoofkit finetune` directly"
             )
-        datasets = []
+        datasets, caveats = [], []
         # Only what is learnt from is augmented.
         for list_path, manifest_path, own in ((mix, train_manifest, augmenter), (dev_mix, dev_manifest, None)):
             manifest = read_manifest(manifest_path)
@@ -98,11 +98,14 @@ def posttrain(
                 require_usable_length(
                     f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest
                 )
+            caveats += manifest.caveats()
             datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target, own))
         position_eer = _position_only_eer(*datasets)
         require_runnable(run, encoder, stage)
         begin(folder, run, settings, inputs)
         if run.world.is_main and not run.dry_run:
+            for caveat in caveats:
+                experiment.log(folder, caveat)
             experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
         class_weights = (stage.injected_weight, stage.untouched_weight)
 

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# ASVspoof 2021: train on ASVspoof 2019 LA, evaluate on 2019 LA, 2021 LA, 2021 DF and In-the-Wild, and say how far LA
+# and DF are apart (method: arXiv:2606.25328, which claims a gap of 0.16 points).
+#
+#   ./run.sh --la19 /data/asvspoof2019/LA --la21 /data/asvspoof2021/LA --df21 /data/asvspoof2021/DF \
+#     --itw /data/release_in_the_wild
+#   ./run.sh --stage 5                                          # score and evaluate again
+#   ./run.sh --posttrain false --exp exp/direct --la19 DIR …    # the control: no post-training
+#
+# A corpus that is not given is left out of the evaluation; only 2019 LA is needed. A stage that was interrupted goes on
+# where it stopped; one that is done is left as it is.
+set -euo pipefail
+
+la19=                    # ASVspoof 2019 LA: ASVspoof2019_LA_{train,dev,eval} and ASVspoof2019_LA_cm_protocols
+la21=                    # ASVspoof 2021 LA: ASVspoof2021_LA_eval and keys/LA
+df21=                    # ASVspoof 2021 DF: ASVspoof2021_DF_eval and keys/DF
+itw=                     # In-the-Wild: meta.csv and the files it lists
+data=data                # manifests: la19/{train,dev,eval}.tsv, la21/eval.tsv, df21/eval.tsv, itw/eval.tsv
+exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
+conf=conf/xlsr300m.yaml  # its settings
+settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
+posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
+partial=false            # true: the corpora are knowing subsets
+overwrite=false          # true: do the chosen stages anew
+device=auto              # auto, cpu, cuda, cuda:1
+workers=4                # processes that load audio
+stage=1                  # first stage to run
+stop_stage=7             # last stage to run
+. "$(dirname "$0")/../../tools/parse_options.sh"
+enter_recipe la19 la21 df21 itw data exp conf
+. ./path.sh
+. ./cmd.sh
+train=la19/train dev=la19/dev
+. ../../tools/stages.sh
+
+if stage 1 "data"; then
+  if [[ -z $la19 ]]; then
+    echo "$0: stage 1 needs --la19 DIR, the folder with ASVspoof2019_LA_train and ASVspoof2019_LA_cm_protocols" >&2
+    exit 1
+  fi
+  prepared asvspoof2019_la "$la19" "$data/la19" "train dev eval"
+  if [[ -n $la21 ]]; then prepared asvspoof2021_la "$la21" "$data/la21" eval; fi
+  if [[ -n $df21 ]]; then prepared asvspoof2021_df "$df21" "$data/df21" eval; fi
+  if [[ -n $itw ]]; then prepared in_the_wild "$itw" "$data/itw" eval; fi
+fi
+if $posttrain && stage 2 "mix lists"; then mix_lists; fi
+if $posttrain && stage 3 "post-training"; then post_training; fi
+if stage 4 "fine-tuning"; then fine_tuning; fi
+
+evaluated=() # the sets that stage 1 prepared
+for set in la19/dev la19/eval la21/eval df21/eval itw/eval; do
+  if [[ -f $data/$set.tsv ]]; then evaluated+=("$set"); fi
+done
+if stage 5 "scores"; then scores "${evaluated[@]}"; fi
+if stage 6 "report"; then report "${evaluated[@]}"; fi
+if stage 7 "gap between LA and DF"; then
+  if [[ -f $data/la21/eval.tsv && -f $data/df21/eval.tsv ]]; then
+    python local/gap.py "$exp" "$data" la21/eval df21/eval
+  else
+    echo "$0: 2021 LA and DF are not both in $data, so there is no gap to state" >&2
+  fi
+fi

@@ -1,0 +1,1 @@
+../asvspoof5/cmd.sh

@@ -1,0 +1,354 @@
+"""How far trivial predictors get on a list: the EER of duration, silences, levels, band and file format alone.
+
+A number (`surface.NUMERIC`) is a score as it is, in the better of its two polarities. A name (`surface.CATEGORICAL`) is
+scored by the share of spoof that its category has in the other folds of a five-fold split: taken from the utterance's
+own fold too, many small categories would be known by heart; leaving out only the utterance itself, every score would
+tell its own class backwards. EERs follow the official rule. Utterances of equal value are interleaved evenly by class
+first: as they are, the rule would count each tie against the predictor, and one that is the same for all would have
+100 %, not 50 %.
+
+An interval is the 95 % cluster bootstrap's over speakers; utterances without one are dealt at random to groups, which
+spread as utterances do that are drawn one by one.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from spoofkit.checks.measures import FORMAT, measure_list
+from spoofkit.checks.surface import CATEGORICAL, NUMERIC
+from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
+from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
+from spoofkit.files import atomic_path, file_sha256, make_folder, not_written, write_json
+from spoofkit.lock import held
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PREDICTORS = {**NUMERIC, **CATEGORICAL}
+WARN_BELOW_PERCENT = 35.0
+WARN_RULE = (
+    f"a warning is due from an EER below {WARN_BELOW_PERCENT:g} %, "
+    "unless its 95 % interval reaches 50 %, where chance would be"
+)
+N_FOLDS = 5
+MOST_GROUPS = 500  # of utterances without a speaker, in the bootstrap
+N_WORST = 3
+
+IsBonafide = npt.NDArray[np.bool_]
+
+
+def audit(
+    manifest_path: Path,
+    out: Path | None = None,
+    *,
+    by: Sequence[str] = (),
+    sample: int | None = None,
+    seed: int = 0,
+    workers: int = 8,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Measure every utterance of a list and see what trivial predictors make of it.
+
+    Args:
+        manifest_path: The list.
+        out: Folder for audit.tsv (the measures), audit.json, audit.png and audit.pdf; none writes nothing.
+        by: Columns to break down by; `attack` sets each attack against all bona fide.
+        sample: Measure only so many utterances, half of each class where there are as many.
+        seed: Of the sample, the folds and the bootstrap.
+        workers: Threads that decode.
+        overwrite: Measure anew what an earlier call measured.
+
+    Returns:
+        The result, as plain JSON values.
+
+    Raises:
+        SpoofkitError: the manifest is broken or lacks a class or column, a file cannot be decoded, or `out` holds
+            measures of another manifest.
+    """
+    manifest = read_manifest(manifest_path)
+    table = manifest.table if sample is None else draw_sample(manifest.table, sample, seed)
+    _require_auditable(manifest, table, by)
+    identity = {"format": FORMAT, "manifest_sha256": file_sha256(manifest_path)}
+    with ExitStack() as stack:
+        if out is not None:
+            try:
+                make_folder(out)
+                stack.enter_context(held(out / "audit.lock"))
+            except OSError as error:
+                raise not_written(out, error) from error
+        features = measure_list(manifest, table, out, identity, workers, overwrite)
+        trials = table.join(features.drop("key", "attack"), on="utt_id", how="left", maintain_order="left")
+        result = {
+            "manifest": str(manifest_path),
+            "made_from": identity,
+            "sample": sample,
+            "seed": seed,
+            "n_of_list": manifest.table.height,
+            "caveats": manifest.caveats(),
+            **judge(trials, by, seed),
+        }
+        if out is not None:
+            _write_results(out, result, trials)
+    return result
+
+
+def draw_sample(table: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
+    """Draw `n` rows, half of each class where there are as many; all rows if there are not more.
+
+    EERs do not depend on the classes' shares, and are most certain from equal ones.
+    """
+    if n >= table.height:
+        return table
+    rng = np.random.default_rng(seed)
+    is_bonafide = (table["key"] == "bonafide").to_numpy()
+    rows = [np.flatnonzero(of_class) for of_class in (is_bonafide, ~is_bonafide)]
+    n_bonafide = min(max(n // 2, n - rows[1].size), rows[0].size)
+    drawn = [rng.choice(of, size, replace=False) for of, size in zip(rows, (n_bonafide, n - n_bonafide), strict=True)]
+    return table[np.sort(np.concatenate(drawn))]
+
+
+# ---- Judging
+
+
+def judge(trials: pl.DataFrame, by: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
+    """The EER of every predictor, overall and by column.
+
+    Args:
+        trials: A manifest's columns and those of PREDICTORS; both classes.
+        by: Columns to break down by.
+        seed: Of folds and bootstrap.
+
+    Returns:
+        `predictors` (a list, lowest EER first), `by`, counts, `warnings`, and the rules in words; plain JSON values.
+    """
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    judged = {name: _judge_one(trials[name], is_bonafide, seed) for name in PREDICTORS}
+    to_resample = {name: scores for name, (row, scores) in judged.items() if row["n_values"] > 1}
+    try:
+        intervals, problem = _intervals(to_resample, is_bonafide, trials["speaker"], seed), ""
+    except SpoofkitError as error:
+        intervals, problem = {}, str(error)
+    rows = [
+        {
+            "predictor": name,
+            "name": PREDICTORS[name],
+            **row,
+            **dict(zip(("low_percent", "high_percent"), intervals.get(name, (None, None)), strict=True)),
+        }
+        for name, (row, _) in judged.items()
+    ]
+    rows.sort(key=lambda row: row["eer_percent"])
+    n_speakers = trials.filter(pl.col("speaker") != "-")["speaker"].n_unique()
+    return {
+        "n_bonafide": int(is_bonafide.sum()),
+        "n_spoof": int((~is_bonafide).sum()),
+        "n_speakers": n_speakers,
+        "eer_variant": f"{EER_VARIANT}, ties interleaved, better polarity; categories cross-validated",
+        "warning_rule": WARN_RULE,
+        "interval_problem": problem,
+        "predictors": rows,
+        "by": {column: _breakdown(trials, column, seed) for column in by},
+        "warnings": [_in_words(row) for row in rows if is_suspicious(row)],
+    }
+
+
+def is_suspicious(row: dict[str, Any]) -> bool:
+    """Whether a predictor's row calls for a warning, by WARN_RULE."""
+    return row["eer_percent"] < WARN_BELOW_PERCENT and (row["high_percent"] is None or row["high_percent"] < 50)
+
+
+def _judge_one(values: pl.Series, is_bonafide: IsBonafide, seed: int) -> tuple[dict[str, Any], Scores]:
+    """The row of one predictor, and its scores: higher = more bona fide, no two alike unless all are."""
+    n_values = values.n_unique()
+    if n_values == 1:
+        return {"eer_percent": 50.0, "bonafide_is": "the same", "n_values": 1}, np.zeros(is_bonafide.size)
+    if values.name in NUMERIC:
+        higher = interleave_ties(values.to_numpy().astype(np.float64), is_bonafide, seed)
+        scores, says = min(((higher, "higher"), (-higher, "lower")), key=lambda found: _eer(found[0], is_bonafide))
+    else:
+        share = spoof_share_of_category(values, is_bonafide, seed)
+        scores, says = interleave_ties(-share, is_bonafide, seed), "by category"
+    return {"eer_percent": 100 * _eer(scores, is_bonafide), "bonafide_is": says, "n_values": n_values}, scores
+
+
+def _eer(scores: Scores, is_bonafide: IsBonafide) -> float:
+    return eer(scores[is_bonafide], scores[~is_bonafide]).eer
+
+
+def interleave_ties(values: Scores, is_bonafide: IsBonafide, seed: int = 0) -> Scores:
+    """Ranks of values, those of equal ones dealt so that both classes are spread evenly over them.
+
+    Args:
+        values: Shape (trials,).
+        is_bonafide: Shape (trials,).
+        seed: Of the order within a class.
+
+    >>> interleave_ties(np.array([7.0, 7.0, 7.0, 1.0]), np.array([True, False, False, False])).tolist()
+    [2.0, 3.0, 1.0, 0.0]
+    """
+    order = np.random.default_rng(seed).permutation(values.size)
+    _, tie = np.unique(values[order], return_inverse=True)
+    place = np.empty(values.size)
+    for of_class in (is_bonafide[order], ~is_bonafide[order]):
+        ties = tie[of_class]
+        counts = np.bincount(ties, minlength=tie.max() + 1)
+        firsts = np.cumsum(counts) - counts
+        within = np.empty(ties.size)
+        within[np.argsort(ties, kind="stable")] = np.arange(ties.size) - np.repeat(firsts, counts)
+        place[of_class] = (within + 0.5) / counts[ties]
+    ranks = np.empty(values.size)
+    ranks[order[np.lexsort((place, tie))]] = np.arange(values.size)
+    return ranks
+
+
+def spoof_share_of_category(values: pl.Series, is_bonafide: IsBonafide, seed: int = 0) -> Scores:
+    """The share of spoof that each trial's category has in the other folds; where it has none there, that of all."""
+    category = values.rank("dense").to_numpy().astype(np.int64) - 1
+    n_categories = int(category.max()) + 1
+    fold = np.empty(category.size, dtype=np.int64)
+    for of_class in (is_bonafide, ~is_bonafide):  # as many of each class in every fold, or one less
+        fold[of_class] = np.random.default_rng(seed).permutation(int(of_class.sum())) % N_FOLDS
+    shares = np.empty(category.size)
+    for number in range(N_FOLDS):
+        others, own = fold != number, fold == number
+        total = np.bincount(category[others], minlength=n_categories)
+        spoof = np.bincount(category[others & ~is_bonafide], minlength=n_categories)
+        overall = spoof.sum() / max(1, total.sum())
+        shares[own] = np.where(total > 0, spoof / np.maximum(total, 1), overall)[category[own]]
+    return shares
+
+
+def _intervals(
+    scores: dict[str, Scores], is_bonafide: IsBonafide, speakers: pl.Series, seed: int
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each predictor's EER, in %.
+
+    Raises:
+        SpoofkitError: there are too few speakers for it.
+    """
+    clusters, n_clusters = _clusters(speakers, seed)
+    draws = draw_clusters(n_clusters, seed=seed)
+    found = {}
+    for name, of_predictor in scores.items():
+        replicates = eer_replicates(make_walk(of_predictor, is_bonafide, clusters, n_clusters), draws)
+        both = interval(replicates, n_clusters)
+        found[name] = (100 * both.low, 100 * both.high)
+    return found
+
+
+def _clusters(speakers: pl.Series, seed: int) -> tuple[npt.NDArray[np.int64], int]:
+    """A number for each trial: its speaker's, or that of a random group."""
+    is_known = (speakers != "-").to_numpy()
+    known = speakers.filter(speakers != "-")
+    n_unknown, n_speakers = speakers.len() - known.len(), known.n_unique()
+    n_groups = min(n_unknown, MOST_GROUPS)
+    clusters = np.empty(is_known.size, dtype=np.int64)
+    clusters[is_known] = known.rank("dense").to_numpy() - 1
+    clusters[~is_known] = n_speakers + np.random.default_rng(seed).permutation(n_unknown) % max(1, n_groups)
+    return clusters, n_speakers + n_groups
+
+
+def _breakdown(trials: pl.DataFrame, column: str, seed: int) -> list[dict[str, Any]]:
+    """EERs for each value of a column: of an attack against all bona fide, else of both classes with that value."""
+    bonafide = trials.filter(pl.col("key") == "bonafide")
+    of_column = trials.filter(pl.col("key") == "spoof") if column == "attack" else trials
+    rows = []
+    for value in sorted(of_column[column].unique()):
+        part = of_column.filter(pl.col(column) == value)
+        part = pl.concat([bonafide, part]) if column == "attack" else part
+        is_bonafide = (part["key"] == "bonafide").to_numpy()
+        counts = {"value": value, "n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
+        both = counts["n_bonafide"] and counts["n_spoof"]
+        percent = {
+            name: _judge_one(part[name], is_bonafide, seed)[0]["eer_percent"] if both else None for name in PREDICTORS
+        }
+        rows.append({**counts, "eer_percent": percent})
+    return rows
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    between = "" if row["low_percent"] is None else f" ({row['low_percent']:.1f}-{row['high_percent']:.1f})"
+    return f"{row['name']} alone: {row['eer_percent']:.1f} % EER{between}"
+
+
+def _require_auditable(manifest: Manifest, table: pl.DataFrame, by: Sequence[str]) -> None:
+    if table["key"].n_unique() < 2:
+        raise SpoofkitError(
+            f"{manifest.path}: {'the sample' if table.height < manifest.table.height else 'the list'} holds "
+            f"{table['key'][0]} only, expected both classes; give a list (or a larger --sample) with both"
+        )
+    unknown = [column for column in by if column not in manifest.table.columns]
+    if unknown:
+        raise SpoofkitError(
+            f"--by {unknown[0]}: no such column in {manifest.path}, expected one of {', '.join(manifest.table.columns)}"
+        )
+    taken = [name for name in manifest.table.columns if name in PREDICTORS]
+    if taken:
+        raise SpoofkitError(f"{manifest.path}: column {taken[0]!r} has the name of a measure; rename it")
+
+
+# ---- Output
+
+
+def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> None:
+    """Pictures first and the record last; all follow from audit.tsv, so they may be replaced at any time."""
+    from spoofkit.evaluation import plots
+
+    worst = [row for row in result["predictors"] if row["n_values"] > 1][:N_WORST]
+    figure = plots.audit_overview(result, worst, trials, WARN_BELOW_PERCENT)
+    for name, image in (("audit.png", plots.png(figure)), ("audit.pdf", plots.pdf(figure))):
+        with atomic_path(out / name, overwrite=True) as temporary:
+            temporary.write_bytes(image)
+    write_json(out / "audit.json", result, overwrite=True)
+
+
+def print_audit(result: dict[str, Any], console: "Console") -> None:
+    """Print the predictors, lowest EER first, and for each breakdown its three lowest."""
+    say: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+    n_trials = result["n_bonafide"] + result["n_spoof"]
+    part = f", a sample of {result['n_of_list']:,}" if n_trials < result["n_of_list"] else ""
+    console.print(
+        f"{n_trials:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof{part}; "
+        f"{result['n_speakers']:,} speakers\nEER of one trivial measure alone, 50 % = tells nothing "
+        f"({result['eer_variant']})\n",
+        **say,
+    )
+    table = _table(("predictor", "EER, %", "95 %", "bona fide is"))
+    for row in result["predictors"]:
+        low, high = row["low_percent"], row["high_percent"]
+        between = "-" if low is None else f"{low:.1f}-{high:.1f}"
+        table.add_row(row["name"], f"{row['eer_percent']:.1f}", between, row["bonafide_is"])
+    console.print(table)
+    for caveat in result["caveats"]:
+        console.print(caveat, **say)
+    if result["interval_problem"]:
+        console.print(f"no intervals: {result['interval_problem']}", **say)
+    for column, rows in result["by"].items():
+        against = "each attack against all bona fide" if column == "attack" else f"within each {column}"
+        console.print(f"\nThe {N_WORST} lowest {against}", **say)
+        table = _table((column, "bona fide", "spoof", "EER, %"))
+        for row in rows:
+            lowest = sorted((value, name) for name, value in row["eer_percent"].items() if value is not None)[:N_WORST]
+            words = ", ".join(f"{PREDICTORS[name]} {value:.1f}" for value, name in lowest) or "-"
+            table.add_row(row["value"], f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", words)
+        console.print(table)
+
+
+def _table(columns: Sequence[str]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
+    for place, column in enumerate(columns):
+        is_text = place in (0, len(columns) - 1)
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+    return table

@@ -1,0 +1,99 @@
+"""What one audio file tells of itself: the findings of its header and of its samples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spoofkit.checks.sound import Sound
+from spoofkit.data.audio import SAMPLE_RATE, AudioInfo
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.shards import parse_address
+
+SHORTEST_SAMPLES = 3_200  # 0.2 s: below this the encoders have fewer than ten frames
+LONG_ZEROS_SECONDS = 0.5  # of exact zeros at one end: recordings have none, cutting and padding tools leave them
+CLIPPED_SHARE = 1e-3  # of the samples at full scale: audible; a single peak is not
+OFFSET = 0.01  # of full scale: -40 dB
+WHOLE_SET = "-"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with one utterance, or with the whole set."""
+
+    utt_id: str
+    """WHOLE_SET: it is said of no single one."""
+    severity: str
+    """`error`: the utterance cannot be used. `warning`: it can, and the reader should know."""
+    kind: str
+    """In a word or two, the same for all of a kind."""
+    problem: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance and what is known of its file."""
+
+    utt_id: str
+    path: str
+    key: str
+    n_samples: int
+    info: AudioInfo | str
+    sound: Sound | str | None
+
+
+def findings_of_files(rows: list[Row], manifest: Manifest, damaged: dict[str, str]) -> Iterator[Finding]:
+    """What each file says of itself; `damaged` says what is wrong with shards."""
+    for row in rows:
+        address = parse_address(manifest.audio_path(row.path))
+        if address is not None and address.shard in damaged:
+            yield Finding(row.utt_id, "error", "damaged pack", damaged[address.shard])
+        elif isinstance(row.info, str):
+            kind = "missing" if "no such file" in row.info else "unreadable"
+            yield Finding(row.utt_id, "error", kind, row.info)
+        else:
+            yield from (Finding(row.utt_id, *found) for found in _check_header(row.info, row.n_samples))
+            if isinstance(row.sound, str):
+                yield Finding(row.utt_id, "error", "unreadable", row.sound)
+            elif row.sound is not None:
+                found_in = _check_sound(row.sound, row.info, manifest.downmix)
+                yield from (Finding(row.utt_id, *found) for found in found_in)
+
+
+def _check_header(info: AudioInfo, n_samples: int) -> Iterator[tuple[str, str, str]]:
+    if n_samples not in (UNKNOWN_LENGTH, info.n_samples):
+        yield "error", "length", f"has {info.n_samples} samples, the manifest says {n_samples}; prepare it again"
+    if info.n_samples < SHORTEST_SAMPLES:
+        seconds, fewest = info.n_samples / SAMPLE_RATE, SHORTEST_SAMPLES / SAMPLE_RATE
+        yield "error", "too short", f"lasts {seconds:.3f} s, expected at least {fewest} s"
+    if info.missing_bytes:
+        yield (
+            "error",
+            "cut short",
+            f"lacks {info.missing_bytes:,} bytes of samples that its header states; it is cut short, so fetch it again",
+        )
+    if not info.is_stated:
+        yield "warning", "length not stated", "has a header that states no length; it was decoded to be measured"
+
+
+def _check_sound(sound: Sound, info: AudioInfo, downmix: str) -> Iterator[tuple[str, str, str]]:
+    if sound.n_samples != info.n_samples:
+        problem = f"decodes to {sound.n_samples} samples, its header says {info.n_samples}; it is cut short"
+        yield "error", "cut short", problem
+    elif sound.is_md5_right is False:
+        yield "error", "checksum", "decodes to other samples than its FLAC header states (MD5); fetch it again"
+    if sound.n_not_finite:
+        yield "error", "not finite", f"holds {sound.n_not_finite} NaN or infinite samples; fetch or convert it again"
+    if not sound.peak:
+        yield "error", "silence", "is digital silence throughout"
+    elif max(sound.zeros_before_s, sound.zeros_after_s) >= LONG_ZEROS_SECONDS:
+        yield (
+            "warning",
+            "zeros",
+            f"begins with {sound.zeros_before_s:.2f} s and ends with {sound.zeros_after_s:.2f} s of exact zeros",
+        )
+    if sound.is_cancelled and downmix == "mean":
+        problem = "its channels cancel each other in their mean; prepare the set with --downmix first"
+        yield "error", "channels cancel", problem
+    if sound.clipped_share >= CLIPPED_SHARE:
+        yield "warning", "clipping", f"{100 * sound.clipped_share:.2f} % of its samples are at full scale or beyond"
+    if sound.offset >= OFFSET:
+        yield "warning", "offset", f"has a mean of {sound.offset:.3f} of full scale, expected about 0"

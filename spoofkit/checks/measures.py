@@ -1,0 +1,123 @@
+"""Measures of a list's utterances, kept as they come, so that an audit that was killed goes on.
+
+    # made_from={"format": 1, "manifest_sha256": "54f8…"}
+    utt_id        key    attack  duration_s  leading_silence_s  …
+    D_0000000169  spoof  A14     4           0.12               …
+
+audit.tsv is sorted by utt_id and complete for what was asked for. Until then lines are added to audit.tsv.part, of the
+same form, in the order of the list. A later call for more utterances of the same manifest measures only those.
+"""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import polars as pl
+from tqdm import tqdm
+
+from spoofkit.checks.surface import CATEGORICAL, NUMERIC, measure
+from spoofkit.data.manifest import Manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text, write_text
+
+FORMAT = 1
+ROWS_AT_ONCE = 256  # handed to the threads
+COLUMNS = ("utt_id", "key", "attack", *NUMERIC, *CATEGORICAL)
+
+
+def measure_list(
+    manifest: Manifest, table: pl.DataFrame, out: Path | None, identity: dict[str, Any], workers: int, overwrite: bool
+) -> pl.DataFrame:
+    """Measure a list, but for what was measured before.
+
+    Args:
+        manifest: Where the audio lies.
+        table: The rows to measure.
+        out: Folder of audit.tsv; none keeps nothing.
+        identity: What the measures belong to.
+        workers: Threads that decode.
+        overwrite: Throw away what stands in `out`.
+
+    Returns:
+        COLUMNS of these utterances and of all others in `out`.
+
+    Raises:
+        SpoofkitError: a file cannot be decoded, or `out` holds measures of something else or damaged ones.
+    """
+    lines: dict[str, str] = {}
+    if out is not None and overwrite:
+        for path in (out / "audit.tsv", _part(out)):
+            path.unlink(missing_ok=True)
+    elif out is not None:
+        lines = {**_read_lines(out / "audit.tsv", identity), **_read_lines(_part(out), identity)}
+    todo = table.select("utt_id", "path", "key", "attack").filter(~pl.col("utt_id").is_in(list(lines)))
+    with ExitStack() as stack:
+        part = stack.enter_context(_open_part(_part(out), identity)) if out is not None and todo.height else None
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
+        progress = stack.enter_context(
+            tqdm(total=table.height, initial=table.height - todo.height, desc="audit", unit="file")
+        )
+        for block in todo.iter_slices(ROWS_AT_ONCE):
+            files = [manifest.audio_path(path) for path in block["path"]]
+            found_each = pool.map(partial(measure, downmix=manifest.downmix), files)
+            for row, found in zip(block.iter_rows(), found_each, strict=True):
+                utt_id, _, key, attack = row
+                lines[utt_id] = "\t".join((utt_id, key, attack, *(_as_text(found[name]) for name in COLUMNS[3:])))
+                if part is not None:
+                    part.write(lines[utt_id] + "\n")
+                progress.update()
+    body = "\n".join(("\t".join(COLUMNS), *(lines[utt_id] for utt_id in sorted(lines)))) + "\n"
+    if out is not None and (todo.height or _part(out).exists()):
+        write_text(out / "audit.tsv", _header(identity) + body, overwrite=True)
+        _part(out).unlink(missing_ok=True)
+    frame = pl.read_csv(body.encode(), separator="\t", quote_char=None, infer_schema=False)
+    return frame.with_columns(pl.col(list(NUMERIC)).cast(pl.Float64))
+
+
+def _part(out: Path) -> Path:
+    """Measures as they come, until audit.tsv stands."""
+    return out / "audit.tsv.part"
+
+
+def _header(identity: dict[str, Any]) -> str:
+    return f"# made_from={json.dumps(identity, sort_keys=True)}\n"
+
+
+def _as_text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.9g}"
+
+
+def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
+    """The whole lines of a file of measures by utterance; what a kill tore off at the end does not count.
+
+    Raises:
+        SpoofkitError: it is damaged, or of another manifest.
+    """
+    if not path.exists():
+        return {}
+    header, *lines = read_text(path).split("\n")
+    if header + "\n" != _header(identity):
+        if not lines:  # killed before the first line was whole
+            return {}
+        raise SpoofkitError(
+            f"{path}: holds measures of another manifest or version; name another folder, or pass --overwrite to "
+            "measure this one"
+        )
+    whole = [line for line in lines[:-1] if line != "\t".join(COLUMNS)]
+    broken = [line for line in whole if line.count("\t") != len(COLUMNS) - 1]
+    if broken:
+        raise SpoofkitError(f"{path}: a line is damaged ({broken[0][:60]!r}); pass --overwrite to measure anew")
+    return {line.partition("\t")[0]: line for line in whole}
+
+
+def _open_part(path: Path, identity: dict[str, Any]) -> TextIO:
+    """Open a file of measures to add lines after its last whole one; each goes out when it ends."""
+    if not path.exists() or b"\n" not in path.read_bytes():
+        path.write_text(_header(identity), encoding="utf-8")
+    else:
+        os.truncate(path, path.read_bytes().rindex(b"\n") + 1)
+    return open(path, "a", encoding="utf-8", buffering=1)

@@ -1,0 +1,249 @@
+"""Verbs about score files: compare, calibrate, fuse, apply, threshold."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spoofkit.cli import options
+from spoofkit.cli.options import say
+from spoofkit.errors import SpoofkitError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Manifest = Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")]
+Prior = Annotated[
+    float | None,
+    typer.Option(help="Probability of bona fide speech to be best at. None: that of ASVspoof 5's costs, 0.655."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    for verb in (compare, calibrate, fuse, apply, threshold):
+        app.command()(verb)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Score file, or one a seed, separated by commas.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="The same of the other system.", metavar="B")],
+    manifest: Manifest,
+    by: Annotated[str | None, typer.Option(help="Column to break down by, such as attack or codec.")] = None,
+    resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Say whether two systems differ on the same trials: differences, their intervals, p values.
+
+    Speakers are resampled, both systems together. Three or more seeds a system: also whether the difference exceeds
+    what a change of seed does.
+
+    Example: `spoofkit compare exp/direct/scores/eval.tsv exp/mix/scores/eval.tsv data/eval.tsv --by attack`
+
+    Example: `spoofkit compare d0.tsv,d1.tsv,d2.tsv m0.tsv,m1.tsv,m2.tsv data/eval.tsv`
+    """
+    import numpy as np
+    from rich.console import Console
+
+    from spoofkit.data.manifest import read_manifest
+    from spoofkit.evaluation.compare import compare as run
+
+    table = read_manifest(manifest).table
+    paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
+    systems = {
+        name: [np.asarray(_joined(path, table)["score"]) for path in files]
+        for name, files in zip("AB", paths, strict=True)
+    }
+    result = run(systems, table, by=by, resample=resample, seed=seed)
+    result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
+    if result["note"]:
+        say(f"spoofkit: warning: {result['note']}")
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        _print_comparison(result, Console())
+
+
+def calibrate(
+    scores: Annotated[Path, typer.Argument(help="Scores of a development set.", metavar="SCORES")],
+    manifest: Manifest,
+    out: Annotated[Path, typer.Argument(help="Calibration to write; its picture beside it.", metavar="OUT.json")],
+    on: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Scores and manifest of another set: what it does there.")
+    ] = None,
+    bonafide_prior: Prior = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Fit what makes log-likelihood ratios of scores; prints Cllr and actDCF before and after, draws the reliability.
+
+    Example: `spoofkit calibrate exp/x/scores/dev.tsv data/dev.tsv exp/x/calibration.json --on exp/x/scores/eval.tsv
+    data/eval.tsv`
+    """
+    _fit([scores], manifest, out, on and ([on[0]], on[1]), bonafide_prior, overwrite)
+
+
+def fuse(
+    manifest: Manifest,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Scores of that set by each system; last, what to write.", metavar="SCORES... OUT.json"),
+    ],
+    bonafide_prior: Prior = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Fit the weighted sum of several systems' scores that is the best log-likelihood ratio on a development set.
+
+    `spoofkit apply` then takes the same systems' scores of another set, in the same order.
+
+    Example: `spoofkit fuse data/dev.tsv a/scores/dev.tsv b/scores/dev.tsv fusion.json`
+    """
+    if len(files) < 3:
+        raise SpoofkitError(
+            f"fuse: found {len(files)} files, expected scores of two or more systems and the file to write"
+        )
+    _fit(files[:-1], manifest, files[-1], None, bonafide_prior, overwrite)
+
+
+def apply(
+    calibration: Annotated[Path, typer.Argument(help="What calibrate or fuse wrote.", metavar="CALIBRATION")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Scores, one file a system; last, what to write.", metavar="SCORES... OUT.tsv")
+    ],
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Make log-likelihood ratios (nats) of scores.
+
+    Example: `spoofkit apply exp/x/calibration.json exp/x/scores/eval.tsv exp/x/scores/eval_llr.tsv`
+    """
+    from spoofkit.evaluation.calibrate_files import apply_to_files
+
+    if len(files) < 2:
+        raise SpoofkitError("apply: found one file, expected scores and the file to write")
+    n_scores = apply_to_files(calibration, files[:-1], files[-1], overwrite)
+    typer.echo(f"{files[-1]}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
+
+
+def threshold(
+    scores: Annotated[
+        Path | None, typer.Argument(help="Scores of recordings known to be bona fide.", metavar="SCORES")
+    ] = None,
+    reject_genuine: Annotated[
+        float | None, typer.Option(help="Share of these recordings that may be rejected, such as 0.01.")
+    ] = None,
+    spoof_prior: Annotated[float, typer.Option(help="Probability that a recording is spoofed.")] = 0.05,
+    miss_cost: Annotated[float, typer.Option(help="Of rejecting bona fide speech.")] = 1.0,
+    fa_cost: Annotated[float, typer.Option(help="Of accepting spoofed speech.")] = 10.0,
+    abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say from which score on to accept a recording, for given costs or from your own genuine recordings.
+
+    With costs, scores must be log-likelihood ratios (`calibrate`, `apply`).
+
+    Example: `spoofkit threshold --spoof-prior 0.01 --fa-cost 50 --abstain-cost 0.2`
+
+    Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
+    """
+    from spoofkit.evaluation.decision import bayes_thresholds, genuine_threshold
+    from spoofkit.evaluation.metrics import DcfCosts
+    from spoofkit.evaluation.scores import read_scores
+
+    if (scores is None) != (reject_genuine is None):
+        raise SpoofkitError("threshold: SCORES and --reject-genuine belong together; give both, or costs alone")
+    if scores is not None and reject_genuine is not None:
+        table = read_scores(scores)
+        accept_from, at_most = genuine_threshold(table["score"].to_numpy(), reject_genuine)
+        found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}
+        found |= {"rejects_at_most": at_most, "confidence": 0.95}
+        words = (
+            f"accept from {accept_from:.6g} on: of {table.height:,} genuine recordings {reject_genuine:.2%} would be "
+            f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
+        )
+    else:
+        cut = bayes_thresholds(DcfCosts(spoof_prior, miss_cost, fa_cost), abstain_cost)
+        found = {"accept_from": cut.accept_from, "reject_below": cut.reject_below}
+        words = (
+            f"log-likelihood ratios (nats): accept from {cut.accept_from:.6g} on, reject below {cut.reject_below:.6g}"
+        )
+        if abstain_cost is not None:
+            words += ", abstain between"
+    typer.echo(json.dumps(found) if as_json else words)
+
+
+def _joined(path: Path, table: "pl.DataFrame") -> "pl.DataFrame":
+    from spoofkit.evaluation.scores import join_scores, read_scores
+
+    try:
+        return join_scores(read_scores(path), table)
+    except SpoofkitError as error:
+        raise SpoofkitError(f"{path}: {error}") from error
+
+
+def _fit(
+    scores: list[Path],
+    manifest: Path,
+    out: Path,
+    on: tuple[list[Path], Path] | None,
+    bonafide_prior: float | None,
+    overwrite: bool,
+) -> None:
+    from spoofkit.evaluation.calibrate_files import fit_files
+
+    result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite)
+    terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
+    typer.echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
+    for name, line in result["figures"].items():
+        typer.echo(
+            f"  {name:34s} Cllr {line['cllr_bits']:.4f} (min {line['min_cllr_bits']:.4f})   "
+            f"actDCF {line['act_dcf']:.4f} (min {line['min_dcf']:.4f})"
+        )
+    say(f"picture: {out.with_suffix('.png')}")
+
+
+def _print_comparison(result: dict[str, Any], console: Any) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for figure, name, digits in (("eer_official_percent", "EER, %", 3), ("min_dcf", "minDCF", 4)):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
+        heads = [result["by"] or "", f"A {name}", "B", "B - A", f"{result['confidence']:.0%} interval", "p"]
+        has_parts = len(result["rows"]) > 1
+        for place, head in enumerate([*heads, *(["p, corrected"] if has_parts else [])]):
+            table.add_column(Text(head), justify="left" if place == 0 else "right", no_wrap=True)
+        for row in result["rows"]:
+            if figure not in row:
+                continue
+            found = row[figure]
+            values = [f"{system['mean']:.{digits}f}" for system in found["systems"].values()]
+            around = f"{found['low']:+.{digits}f} to {found['high']:+.{digits}f}"
+            cells = [row["part"], *values, f"{found['difference']:+.{digits}f}", around, f"{found['p']:.3g}"]
+            if has_parts:
+                cells.append(f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
+            table.add_row(*map(Text, cells))
+        console.print(table)
+        left_out = [row["part"] for row in result["rows"] if "left_out" in row]
+        if left_out:
+            console.print(f"left out, for want of speakers or of a class: {', '.join(left_out)}", highlight=False)
+        first = result["rows"][0][figure]
+        spreads = [system["standard_deviation"] for system in first["systems"].values()]
+        if all(spread is not None for spread in spreads):
+            described = []
+            for system, values in first["systems"].items():
+                spread = f"{values['mean']:.{digits}f} ± {values['standard_deviation']:.{digits}f}"
+                described.append(f"{system} {spread} ({len(values['seeds'])} seeds)")
+            verdict = ""
+            if "p_seeds" in first:
+                exceeds = "exceeds" if first["p_seeds"] < 0.05 else "does not exceed"
+                verdict = f"; the difference {exceeds} what seeds do (Welch's t test, p {first['p_seeds']:.3g})"
+            console.print(f"{', '.join(described)}{verdict}", highlight=False, soft_wrap=True)
+        console.print()
+    what = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "trials"}[result["resampled"]]
+    console.print(
+        f"{result['n_replicates']:,} draws of {result['n_clusters']:,} {what}, both systems together; EER: "
+        f"{result['eer_variant']} variant",
+        highlight=False,
+        soft_wrap=True,
+    )

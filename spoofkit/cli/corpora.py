@@ -1,0 +1,109 @@
+"""Verbs about what lists are worth: overlap, audit."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spoofkit.cli import options
+from spoofkit.cli.options import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verbs to the program."""
+    app.command()(overlap)
+    app.command()(audit)
+
+
+def overlap(
+    train: Annotated[Path, typer.Argument(help="Manifest that a model is trained on.", metavar="TRAIN.tsv")],
+    evaluation: Annotated[Path, typer.Argument(help="Manifest that it is tested on.", metavar="EVAL.tsv")],
+    audio: Annotated[bool, typer.Option("--audio", help="Compare samples too: few files are decoded whole.")] = False,
+    train_corpus: Annotated[
+        str, typer.Option(help="Corpus of TRAIN.tsv, if it does not say, such as WaveFake.", metavar="NAME")
+    ] = "",
+    eval_corpus: Annotated[str, typer.Option(help="The same of EVAL.tsv.", metavar="NAME")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write a table of all that is shared.", metavar="TABLE.tsv")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare a training list with an evaluation list: files, utterances, speakers, audio, source corpora.
+
+    Exit code 1 if there is a leak: the same file, the same audio, or the same id and speaker in both.
+
+    Example: `spoofkit overlap data/train.tsv data/eval.tsv --audio`
+    """
+    from spoofkit.checks.overlap import find_overlap
+    from spoofkit.files import refuse_existing, write_text
+
+    if out is not None:
+        refuse_existing(out, overwrite)
+    found = find_overlap(
+        train, evaluation, audio=audio, workers=workers, train_corpus=train_corpus, eval_corpus=eval_corpus
+    )
+    if out is not None:
+        write_text(out, found.rows.write_csv(separator="\t", quote_style="never"), overwrite)
+    typer.echo(json.dumps(found.summary) if as_json else _overlap_text(found.summary))
+    if found.is_leak:
+        raise typer.Exit(1)
+
+
+def _overlap_text(summary: dict[str, Any]) -> str:
+    lines = [
+        f"{summary['train']} ({summary['n_train']:,}) and {summary['eval']} ({summary['n_eval']:,})",
+        "",
+        f"{'shared':33s}{'of eval':>9s}{'share':>9s}   first (with that of train, if it has another id)",
+    ]
+    for kind in summary["kinds"]:
+        # Whoever shares a speaker has no one utterance that it is shared with.
+        is_pair = kind["kind"] != "speaker"
+        names = [f"{one} ({other})" if is_pair and one != other else one for one, other in kind["examples"]]
+        share = f"{kind['percent_of_eval']:.2f} %"
+        lines.append(f"{kind['what']:33s}{kind['n_eval']:9,}{share:>9s}   {', '.join(names) or '-'}")
+    if not summary["audio_compared"]:
+        lines.append(f"{'same audio':33s}{'-':>9s}{'-':>9s}   not compared; pass --audio")
+    return "\n".join([*lines, "", *summary["says"]])
+
+
+def audit(
+    manifest: Annotated[Path, typer.Argument(help="The list.", metavar="MANIFEST")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for audit.tsv, audit.json, audit.png and audit.pdf.", metavar="DIR"),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Break down by a column, such as attack or codec; may be repeated.", metavar="COLUMN"),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure anew what an earlier call measured.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """See what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
+
+    Where one is far below 50 %, a detector can score well without listening to the voice. Measures are kept as they
+    come: after a kill, the same command goes on where it was, and one with another --by or --sample measures only what
+    is not measured yet.
+
+    Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`
+    """
+    from rich.console import Console
+
+    from spoofkit.checks.audit import audit as run
+    from spoofkit.checks.audit import print_audit
+
+    result = run(manifest, out, by=by or (), sample=sample, seed=seed, workers=workers, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_audit(result, Console())
+    for warning in result["warnings"]:
+        say(f"spoofkit: warning: {warning}")
+    if result["warnings"]:
+        say(f"spoofkit: {result['warning_rule']}")
+    if out is not None:
+        say(f"picture: {out / 'audit.png'}")

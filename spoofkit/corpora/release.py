@@ -1,0 +1,375 @@
+"""What all corpora have in common: reading a released list strictly, checking its counts, writing manifests.
+
+A reader (one module a corpus) turns the lists of a corpus folder into `ReleasedSet`s and touches no audio; `prepare`
+does the rest. The counts that must hold stand in counts.yaml.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from spoofkit.corpora import CORPORA
+from spoofkit.data.audio import DOWNMIXES
+from spoofkit.data.headers import headers_path, read_headers
+from spoofkit.data.manifest import (
+    UNKNOWN_LENGTH,
+    read_made_from,
+    read_manifest,
+    rejected_path,
+    write_manifest,
+    write_rejected,
+)
+from spoofkit.data.segments import write_segments
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import file_sha256, is_up_to_date, read_text, refuse_existing, text_sha256
+
+
+@dataclass(frozen=True)
+class ReleasedSet:
+    """One set of a corpus, read from its lists."""
+
+    name: str
+    """Of the manifest: NAME.tsv."""
+    table: pl.DataFrame
+    """The manifest's columns without `n_samples`, then further ones; `path` is relative to the corpus folder."""
+    lists: tuple[Path, ...]
+    """The files it was read from."""
+    audio_from: str
+    """What to do when audio is missing, such as `unpack all flac_T_*.tar`."""
+    counted: pl.DataFrame | None = None
+    """What the published counts are of, if not of `table`: the whole list where `table` is one of its subsets."""
+    segments: pl.DataFrame | None = None
+    """Spoofed regions of every utterance (`spoofkit.data.segments`), for NAME.segments.tsv beside the manifest."""
+    root: Path | None = None
+    """The folder that `path` is relative to, if not the one that was asked for."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked of a reader."""
+
+    sets: tuple[str, ...] = ()
+    """Names of the sets to prepare; empty: all."""
+    subset: str = "eval"
+    """Of the lists that mark subsets (ASVspoof 2021): `eval`, `progress`, `hidden` or `all`."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """For `generic`: which column of the user's table is what."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """For `generic` and `kaldi`: which value of the key column means bonafide or spoof."""
+
+
+Reader = Callable[[Path, Wanted], list[ReleasedSet]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one set."""
+
+    path: Path
+    n_bonafide: int
+    n_spoof: int
+    partial: str
+    kept: bool
+    """Whether an up-to-date manifest was there already."""
+    n_rejected: int = 0
+    """Utterances that are left out because their files cannot be used."""
+
+
+def prepare(
+    corpus: str,
+    folder: Path,
+    out: Path,
+    *,
+    wanted: Wanted | None = None,
+    partial: bool = False,
+    headers: bool = True,
+    on_error: str = "stop",
+    downmix: str = DOWNMIXES[0],
+    overwrite: bool = False,
+    reuse: bool = False,
+) -> list[Prepared]:
+    """Write `out`/NAME.tsv for each set of a corpus, and NAME.segments.tsv where it says which regions are spoofed.
+
+    Args:
+        corpus: One of CORPORA.
+        folder: The corpus, laid out as released.
+        out: Folder for the manifests.
+        wanted: Which sets and subsets.
+        partial: Accept other counts than the published ones; the manifest then says so.
+        headers: Read each file's header for its length; otherwise `n_samples` is unknown.
+        on_error: What a file that cannot be read means: `stop`, or `skip`, which leaves it out and lists it in
+            NAME.rejected.tsv.
+        downmix: How several channels become one, one of DOWNMIXES.
+        overwrite: Replace existing manifests.
+        reuse: Keep manifests that were made from the same lists.
+
+    Raises:
+        SpoofkitError: a list or file is missing, a line is malformed, a count is not the published one.
+    """
+    if not folder.exists():
+        raise SpoofkitError(f"{folder}: no such folder, expected {corpus} as released; check the path")
+    if on_error == "skip" and not headers:
+        raise SpoofkitError("--on-error skip with --no-headers: no file is read, expected one of the two; give one")
+    if downmix not in DOWNMIXES:
+        raise SpoofkitError(f"--downmix {downmix}: expected one of {', '.join(DOWNMIXES)}")
+    wanted = wanted or Wanted()
+    if wanted.columns and corpus != "generic":
+        raise SpoofkitError(
+            f"--column: the columns of {corpus} are known, expected this for generic only; leave it out"
+        )
+    if wanted.keys and corpus not in ("generic", "kaldi"):
+        raise SpoofkitError(f"--key: the keys of {corpus} are known, expected this for generic and kaldi; leave it out")
+    if wanted.subset != "eval" and not corpus.startswith("asvspoof2021"):
+        raise SpoofkitError(f"--subset {wanted.subset}: {corpus} has no subsets, expected none; leave it out")
+    # All lists are checked before the first of a million headers is read.
+    found = reader_of(corpus)(folder, wanted)
+    parts, made_from, kept = {}, {}, {}
+    for released in found:
+        parts[released.name] = _difference_from_published(corpus, released, partial)
+        made_from[released.name] = _made_from(corpus, folder, released, wanted, partial, headers, on_error, downmix)
+        path = out / f"{released.name}.tsv"
+        if path.resolve() in [listed.resolve() for listed in released.lists]:
+            raise SpoofkitError(
+                f"{path}: is the list itself, expected another place for its manifest; name another OUT, or --sets NAME"
+            )
+        kept[released.name] = is_up_to_date(path, made_from[released.name], read_made_from, reuse)
+        if not kept[released.name]:
+            refuse_existing(path, overwrite)
+    results = []
+    for released in found:
+        name, path = released.name, out / f"{released.name}.tsv"
+        root = released.root or folder
+        n_rejected = 0
+        if kept[name]:
+            table = read_manifest(path).table
+        elif headers:
+            table, rejected = _with_lengths(released, root.resolve(), path, on_error)
+            n_rejected = rejected.height
+            if n_rejected:
+                write_rejected(path, rejected)
+        else:
+            table = _with_unknown_lengths(released.table)
+        segments = path.with_suffix(".segments.tsv")
+        if released.segments is not None and not (kept[name] and segments.exists()):
+            # Before the manifest, so that where that stands its regions stand beside it.
+            is_kept = pl.col("utt_id").is_in(table["utt_id"].to_list())
+            write_segments(segments, released.segments.filter(is_kept), overwrite=True)
+        if not kept[name]:
+            write_manifest(
+                path,
+                root.resolve(),
+                table,
+                made_from=made_from[name],
+                partial=parts[name],
+                downmix=downmix,
+                n_rejected=n_rejected,
+                overwrite=overwrite,
+            )
+            if not n_rejected:
+                rejected_path(path).unlink(missing_ok=True)  # of an older manifest
+        written = read_manifest(path)
+        n_bonafide = int((written.table["key"] == "bonafide").sum())
+        n_spoof = written.table.height - n_bonafide
+        results.append(Prepared(path, n_bonafide, n_spoof, parts[name], kept[name], written.n_rejected))
+    return results
+
+
+def reader_of(corpus: str) -> Reader:
+    """The function that reads the lists of a corpus."""
+    module, _, name = CORPORA[corpus].partition(":")
+    reader: Reader = getattr(import_module(f"spoofkit.corpora.{module}"), name)
+    return reader
+
+
+def read_columns(path: Path, names: Sequence[str], separator: str = " ") -> pl.DataFrame:
+    """Read a list without header: every line has these columns, exactly one separator between two.
+
+    Returns:
+        Text columns in the order of the file: row 0 is line 1. A final blank line is not one; CRLF is a line's end.
+
+    Raises:
+        SpoofkitError: no such file, it is empty, or a line (which is named) has other columns.
+    """
+    # Reading as text has made CRLF one character; Windows' editors may put a byte-order mark before all.
+    lines = pl.Series(read_text(path).removeprefix("\ufeff").removesuffix("\n").split("\n"), dtype=pl.Utf8)
+    if lines.len() == 1 and not lines[0]:
+        raise SpoofkitError(f"{path}: is empty, expected one trial a line; unpack or fetch it again")
+    n_columns = lines.str.count_matches(separator, literal=True) + 1
+    has_tab = lines.str.contains("\t", literal=True) if separator != "\t" else pl.repeat(False, lines.len(), eager=True)
+    wrong = (n_columns != len(names)) | has_tab
+    if wrong.any():
+        index = wrong.arg_max() or 0
+        called = {" ": "spaces", "\t": "tabs", "|": "'|'", ",": "commas"}[separator]
+        found = f"found {n_columns[index]} columns separated by {called}" if lines[index] else "is blank"
+        found += " and a tab" if has_tab[index] else ""
+        raise SpoofkitError(
+            f"{path}, line {index + 1}: {found}, expected {len(names)} ({' '.join(names)}); it is not the released list"
+        )
+    fields = lines.str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
+    return fields.struct.unnest()
+
+
+def require_rows(path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], first_line: int = 1) -> None:
+    """Refuse a list in which a rule does not hold, naming the first line where.
+
+    Args:
+        path: The list, for the message.
+        table: Its rows.
+        rules: What is said of a row that breaks a rule, with `{column!r}` for its values; and what must hold. Of
+            several that the same row breaks the first is said.
+        first_line: Line number of the first row.
+
+    Raises:
+        SpoofkitError: naming the line, what was found and what was expected.
+    """
+    broken: dict[int, str] = {}
+    for sentence, rule in rules.items():
+        holds = table.select(rule.fill_null(False)).to_series()
+        if not holds.all():
+            broken.setdefault(int((~holds).arg_max() or 0), sentence)
+    if broken:
+        index = min(broken)
+        problem = broken[index].format(**table.row(index, named=True))
+        raise SpoofkitError(f"{path}, line {index + first_line}: {problem}; it is not the released list")
+
+
+def require_unique(path: Path, table: pl.DataFrame, column: str, first_line: int = 1) -> None:
+    """Refuse a list in which a value of a column stands twice.
+
+    Raises:
+        SpoofkitError: naming both lines.
+    """
+    if table[column].n_unique() == table.height:
+        return
+    again = int((~table[column].is_first_distinct()).arg_max() or 0)
+    value = table[column][again]
+    before = int((table[column] == value).arg_max() or 0)
+    raise SpoofkitError(
+        f"{path}, line {again + first_line}: {column} {value!r} stood in line {before + first_line} already; "
+        "it is not the released list"
+    )
+
+
+def find_list(folder: Path, places: Sequence[str], how: str) -> Path:
+    """The first of some places below the corpus folder where a list lies.
+
+    Raises:
+        SpoofkitError: it is in none of them; `how` says how to mend it.
+    """
+    for place in places:
+        if (folder / place).is_file():
+            return folder / place
+    others = f", nor {', nor '.join(places[1:])}" if places[1:] else ""
+    raise SpoofkitError(f"{folder / places[0]}: no such file{others}; {how}")
+
+
+def chosen_sets(wanted: Wanted, known: Sequence[str]) -> list[str]:
+    """The sets that were asked for, in the corpus' order.
+
+    Raises:
+        SpoofkitError: one of them is unknown.
+    """
+    unknown = [name for name in wanted.sets if name not in known]
+    if unknown:
+        raise SpoofkitError(f"--sets: {unknown[0]!r} is no set of this corpus, expected some of {', '.join(known)}")
+    return [name for name in known if name in wanted.sets or not wanted.sets]
+
+
+def published_counts(corpus: str) -> dict[str, dict[str, Any]]:
+    """What counts.yaml says of a corpus: set, column, then values with their counts, or a list of the values there are.
+
+    A corpus or column without published counts is not there.
+    """
+    text = resources.files("spoofkit.corpora").joinpath("counts.yaml").read_text(encoding="utf-8")
+    counts: dict[str, dict[str, Any]] = yaml.safe_load(text).get(corpus, {})
+    return counts
+
+
+def _difference_from_published(corpus: str, released: ReleasedSet, partial: bool) -> str:
+    """In words, in what a set differs from the published one; empty if in nothing.
+
+    Values that the corpus does not have are refused even in a knowing part of it.
+    """
+    table = released.table if released.counted is None else released.counted
+    where, differences = released.lists[0] if released.lists else released.root, []
+    for column, expected in published_counts(corpus).get(released.name, {}).items():
+        found = dict(table[column].value_counts().iter_rows())
+        unknown = sorted(found.keys() - set(expected))
+        if unknown:
+            raise SpoofkitError(
+                f"{where}: {column} {unknown[0]!r} is none of this set, expected {', '.join(map(str, expected))}; "
+                "fetch the lists again"
+            )
+        missing = [value for value in expected if value not in found]
+        if isinstance(expected, dict):
+            other = [value for value, count in expected.items() if found.get(value, 0) != count]
+            if other:
+                called = {"-": f"without {column}"}
+                counts = " + ".join(f"{found.get(value, 0):,} {called.get(value, value)}" for value in other)
+                published = " + ".join(f"{expected[value]:,}" for value in other)
+                differences.append(f"{counts}, published are {published}")
+        elif missing:
+            differences.append(f"no {column} {missing[0]}")
+    if differences and not partial:
+        raise SpoofkitError(
+            f"{where}: found {differences[0]}; fetch the lists again, or pass --partial to work on a subset knowingly"
+        )
+    return "; ".join(differences)
+
+
+def _made_from(
+    corpus: str,
+    folder: Path,
+    released: ReleasedSet,
+    wanted: Wanted,
+    partial: bool,
+    headers: bool,
+    on_error: str,
+    downmix: str,
+) -> dict[str, Any]:
+    return {
+        "corpus": corpus,
+        "root": str((released.root or folder).resolve()),
+        "lists": [file_sha256(path) for path in released.lists] or [text_sha256(released.table.write_csv())],
+        "subset": wanted.subset,
+        "columns": wanted.columns,
+        "keys": wanted.keys,
+        "partial": partial,
+        "headers": headers,
+        "on_error": on_error,
+        "downmix": downmix,
+    }
+
+
+def _with_unknown_lengths(table: pl.DataFrame) -> pl.DataFrame:
+    position = table.columns.index("codec") + 1
+    return table.insert_column(position, pl.Series("n_samples", [UNKNOWN_LENGTH]).new_from_index(0, table.height))
+
+
+def _with_lengths(released: ReleasedSet, folder: Path, path: Path, on_error: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The table with lengths, and the rows whose files cannot be read, with reasons."""
+    files = released.table["path"].to_list()
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing and on_error == "stop":
+        names = ", ".join(Path(file).name for file in missing[:5])
+        raise SpoofkitError(
+            f"{folder}: {len(missing):,} of the {len(files):,} audio files of {released.name} are missing, first "
+            f"{names}; {released.audio_from}"
+        )
+    found = read_headers(folder, files, headers_path(path), name=f"headers of {released.name}")
+    reasons = [fact if isinstance(fact, str) else None for fact in found]
+    unreadable = [reason for reason in reasons if reason is not None]
+    if unreadable and (on_error == "stop" or len(unreadable) == len(files)):
+        others = f" ({len(unreadable):,} files of {released.name} cannot be read)" if unreadable[1:] else ""
+        how = ", or pass --on-error skip to go on without" if on_error == "stop" else ""
+        raise SpoofkitError(f"{unreadable[0]}{others}{how}")
+    lengths = [UNKNOWN_LENGTH if isinstance(fact, str) else fact.n_samples for fact in found]
+    table = _with_unknown_lengths(released.table).with_columns(
+        pl.Series("n_samples", lengths, dtype=pl.Int64), pl.Series("reason", reasons, dtype=pl.Utf8)
+    )
+    return table.filter(pl.col("reason").is_null()).drop("reason"), table.filter(pl.col("reason").is_not_null())

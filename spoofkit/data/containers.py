@@ -1,0 +1,103 @@
+"""What the first bytes of a file say of it, where the decoding libraries keep it to themselves.
+
+FLAC's STREAMINFO block (RFC 9639, section 8.2: 20 bits of rate, 3 of channels - 1, 5 of sample width - 1, 36 of
+samples, then an MD5 of the samples; 0 samples or an MD5 of zeros mean "not stated"), which may stand behind an ID3v2
+tag; and the chunk sizes of WAV (RIFF, RIFX, RF64: EBU Tech 3306). Nothing is decoded here.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+STREAMINFO_BYTES = 34
+NOT_STATED = (0, 0xFFFF_FFFF)  # the data size of a WAV that was written to a pipe
+MOST_CHUNKS = 64  # before the samples; more are no WAV
+WIDEST_EXACT = 24  # bits that a float32 holds without loss
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """FLAC's own header."""
+
+    sample_rate: int
+    n_channels: int
+    bits: int
+    n_samples: int
+    """0: not stated."""
+    md5: str
+    """Of the samples, in hex; empty: not stated."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a file's first bytes say."""
+
+    flac: StreamInfo | None = None
+    missing_bytes: int = 0
+    """Of a WAV: how many bytes of samples its header states and the file lacks."""
+
+
+def read_head(path: Path | str) -> Head:
+    """Read the first bytes of a file of any kind.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+        if start[:4] in (b"RIFF", b"RIFX", b"RF64") and start[8:] == b"WAVE":
+            return Head(missing_bytes=_missing_bytes(file, start[:4]))
+        if start[:3] == b"ID3" and len(start) >= 10:
+            file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True)))
+        else:
+            file.seek(0)
+        return Head(flac=_stream_info(file.read(8 + STREAMINFO_BYTES)))
+
+
+def _stream_info(block: bytes) -> StreamInfo | None:
+    if block[:4] != b"fLaC" or len(block) < 8 + STREAMINFO_BYTES or block[4] & 0x7F != 0:
+        return None
+    packed = int.from_bytes(block[18:26], "big")
+    md5 = block[26:42]
+    return StreamInfo(
+        sample_rate=packed >> 44,
+        n_channels=(packed >> 41 & 0x7) + 1,
+        bits=(packed >> 36 & 0x1F) + 1,
+        n_samples=packed & 0xF_FFFF_FFFF,
+        md5=md5.hex() if any(md5) else "",
+    )
+
+
+def _missing_bytes(file: BinaryIO, kind: bytes) -> int:
+    order = "big" if kind == b"RIFX" else "little"
+    n_bytes, long_size = os.fstat(file.fileno()).st_size, 0
+    for _ in range(MOST_CHUNKS):
+        header = file.read(8)
+        size = int.from_bytes(header[4:8], order)  # type: ignore[arg-type]
+        if header[:4] == b"data":
+            size = long_size if kind == b"RF64" and size == 0xFFFF_FFFF else size
+            return 0 if size in NOT_STATED else max(0, file.tell() + size - n_bytes)
+        if len(header) < 8:
+            break
+        if header[:4] == b"ds64":
+            long_size = int.from_bytes(file.read(16)[8:], "little")
+            size -= 16
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return 0
+
+
+def samples_md5(channels_SC: np.ndarray, bits: int) -> str:
+    """The MD5 that FLAC states of samples: signed, little-endian, interleaved, in whole bytes.
+
+    Args:
+        channels_SC: float32 samples of shape (samples, channels), full scale 1.
+        bits: Their width, at most WIDEST_EXACT.
+    """
+    values_SC = np.rint(channels_SC * np.float32(1 << (bits - 1))).astype("<i4")
+    width = (bits + 7) // 8
+    data = np.ascontiguousarray(values_SC).view(np.uint8).reshape(-1, 4)[:, :width]
+    return hashlib.md5(data.tobytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,203 @@
+"""Facts of hundreds of thousands of audio files: read by threads, kept beside the manifest, gone on with after a kill.
+
+    data/.eval.headers.jsonl        beside data/eval.tsv; hidden, and safe to delete at any time
+    5b1c90a2 {"format": 1, "root": "/data/asvspoof5", "fields": ["n_samples", …], "libsndfile": …, "av": …}
+    0f3d77e1 ["flac_E_eval/E_0009538969.flac", 73512, 1718000000000000000, [64000, 16000, 1, …]]
+
+A line is the CRC-32 of what follows it, a blank, and JSON: first what the facts belong to, then a file's path, its size
+and time of change (ns), and its facts. Lines are only ever added, so a killed pass goes on where it stopped; torn or
+damaged ones are left out, and a file of other size or time is read again. What could not be read is not kept: the next
+pass asks the disk again. Facts of another root or made by another version of the decoders are thrown away.
+"""
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import soundfile
+from tqdm import tqdm
+
+from spoofkit.data.audio import AudioInfo, probe
+from spoofkit.data.shards import parse_address
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import make_folder
+
+FORMAT = 1
+HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
+
+Fact = TypeVar("Fact")
+Known = dict[str, tuple[int, int, list[Any]]]
+"""Of each path: size, time of change, and the values of its facts."""
+
+
+def headers_path(manifest: Path) -> Path:
+    """Where the header facts of a manifest's audio are kept: `.eval.headers.jsonl` beside `eval.tsv`."""
+    return manifest.with_name(f".{manifest.stem}.headers.jsonl")
+
+
+def read_headers(
+    root: Path, relatives: Sequence[str], cache: Path, *, workers: int = 16, name: str = "headers"
+) -> list[AudioInfo | str]:
+    """What the headers of files say, or why a file cannot be used.
+
+    Args:
+        root: Folder that the paths are relative to.
+        relatives: Paths, or addresses of packed audio.
+        cache: Where the facts are kept, see `headers_path`.
+        workers: Threads that read.
+        name: For the progress bar.
+    """
+    return read_facts(AudioInfo, probe, root, relatives, cache, workers=workers, at_once=HEADERS_AT_ONCE, name=name)
+
+
+def read_facts(
+    kind: type[Fact],
+    examine: Callable[[Path], Fact],
+    root: Path,
+    relatives: Sequence[str],
+    cache: Path,
+    *,
+    workers: int,
+    at_once: int,
+    name: str,
+) -> list[Fact | str]:
+    """Facts of files, in their order, from `cache` where it knows them and else from `examine`; or why there are none.
+
+    Args:
+        kind: The dataclass of the facts, all of whose fields are plain JSON values.
+        examine: Makes them; what it raises as SpoofkitError is a file's reason.
+        root: Folder that the paths are relative to.
+        relatives: Paths, or addresses of packed audio, which are never kept: their shards have records.
+        cache: Where the facts are kept.
+        workers: Threads that read.
+        at_once: Files that a thread examines before they are written down.
+        name: For the progress bar.
+    """
+    belongs_to = {
+        "format": FORMAT,
+        "root": str(root),
+        "fields": [field.name for field in fields(kind)],  # type: ignore[arg-type]
+        "libsndfile": soundfile.__libsndfile_version__,
+        "av": _av_version(),
+    }
+    known = _load(cache, belongs_to)
+    blocks = [relatives[start : start + at_once] for start in range(0, len(relatives), at_once)]
+    read_block = partial(_read_block, kind, examine, root, known)
+    found: list[Fact | str] = []
+    with (
+        tqdm(total=len(relatives), desc=name, unit="file") as bar,
+        _kept(cache, belongs_to, bool(known)) as keep,
+        _threads(workers) as pool,
+    ):
+        for facts, lines in pool.map(read_block, blocks):
+            found += facts
+            keep(lines)
+            bar.update(len(facts))
+    return found
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    # libsndfile and FFmpeg work outside Python's lock, and on a network disk waiting is all there is.
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # a signal does not wait for a million headers
+
+
+def _read_block(
+    kind: type[Fact], examine: Callable[[Path], Fact], root: Path, known: Known, relatives: Sequence[str]
+) -> tuple[list[Fact | str], list[bytes]]:
+    """Facts of some files, and the lines that are new to the cache."""
+    found: list[Fact | str] = []
+    lines = []
+    for relative in relatives:
+        file = root / relative
+        try:
+            status = None if parse_address(relative) else os.stat(file)
+        except OSError:
+            status = None  # `examine` says what is wrong
+        size_and_time = None if status is None else (status.st_size, status.st_mtime_ns)
+        old = known.get(relative)
+        if old is not None and old[:2] == size_and_time:
+            found.append(kind(*old[2]))
+            continue
+        try:
+            facts = examine(file)
+        except SpoofkitError as error:
+            found.append(str(error))
+            continue
+        found.append(facts)
+        if size_and_time is not None:
+            lines.append(_line([relative, *size_and_time, list(vars(facts).values())]))
+    return found, lines
+
+
+def _load(cache: Path, belongs_to: dict[str, Any]) -> Known:
+    """What a cache holds that belongs to `belongs_to`; nothing if it is missing, of something else or damaged there."""
+    try:
+        first, *lines = cache.read_bytes().split(b"\n")
+    except OSError:
+        return {}
+    if _parse(first) != belongs_to:
+        return {}
+    known = {}
+    for line in lines:
+        if isinstance(parsed := _parse(line), list):
+            path, size, mtime_ns, values = parsed
+            known[path] = (size, mtime_ns, values)
+    return known
+
+
+def _line(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parse(line: bytes) -> Any:
+    """What a line holds; none if it is torn or damaged."""
+    checksum, _, text = line.partition(b" ")
+    return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) and text else None
+
+
+@contextmanager
+def _kept(cache: Path, belongs_to: dict[str, Any], goes_on: bool) -> Iterator[Callable[[list[bytes]], None]]:
+    """Give a function that adds lines to a cache; where the disk refuses, say so once and go on without it."""
+    handle: int | None = None
+    refused = False
+    stack = ExitStack()
+
+    def keep(lines: list[bytes]) -> None:
+        nonlocal handle, refused
+        if refused or not lines:
+            return
+        try:
+            if handle is None:
+                make_folder(cache.parent)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if goes_on else os.O_TRUNC)
+                handle = os.open(cache, flags, 0o666)
+                stack.callback(os.close, handle)
+                # A line that a kill tore is ended, so that only it is lost.
+                os.write(handle, b"\n" if goes_on else _line(belongs_to))
+            os.write(handle, b"".join(lines))  # one call: lines of two processes do not mix
+        except OSError as error:
+            refused = True
+            tqdm.write(f"{cache}: cannot be written ({error.strerror}); what is read now is not kept", file=sys.stderr)
+
+    with stack:
+        yield keep
+
+
+def _av_version() -> str:
+    from importlib.metadata import version
+
+    return version("av")

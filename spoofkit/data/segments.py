@@ -1,0 +1,134 @@
+"""The file of spoofed regions, one a set, beside its manifest: where in each utterance something was spoofed.
+
+    # rows=3
+    utt_id         start_seconds  end_seconds
+    CON_D_0000000  1.06           1.8
+    CON_D_0000000  2.5            2.75
+    LA_D_1047731   -              -
+
+Tab-separated, sorted by utterance and start. Every utterance of the set stands in it: one without a spoofed region has
+`-` in both columns. Regions are half-open, do not overlap, and lie on samples of 16 kHz; labels of any resolution are
+derived from them. No labels of a corpus are known here.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text, write_text
+
+COLUMNS = ("utt_id", "start_seconds", "end_seconds")
+NONE = "-"
+
+Regions = npt.NDArray[np.int64]
+"""Half-open (start, end) of an utterance's spoofed regions in samples, ascending; shape (regions, 2)."""
+
+
+def segment_table(regions: Mapping[str, Sequence[tuple[int, int]]]) -> pl.DataFrame:
+    """The table of a set.
+
+    Args:
+        regions: For every utterance of the set its spoofed regions, half-open, in samples; none if it has none.
+
+    Returns:
+        Text columns COLUMNS, sorted.
+
+    Raises:
+        SpoofkitError: a region is empty, begins before its utterance, or overlaps the one before it.
+    """
+    rows = []
+    for utt_id in sorted(regions):
+        own = sorted(regions[utt_id])
+        _check(utt_id, own, "regions")
+        rows += [(utt_id, _seconds(start), _seconds(end)) for start, end in own] or [(utt_id, NONE, NONE)]
+    return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.Utf8), orient="row")
+
+
+def write_segments(path: Path | str, table: pl.DataFrame, overwrite: bool = False) -> None:
+    """Write what `segment_table` made.
+
+    Raises:
+        SpoofkitError: the file exists and `overwrite` is false, or the disk refuses.
+    """
+    body = table.write_csv(separator="\t", quote_style="never")
+    write_text(path, f"# rows={table.height}\n{body}", overwrite)
+
+
+def read_segments(path: Path | str) -> dict[str, Regions]:
+    """Read the spoofed regions of every utterance of a set.
+
+    Raises:
+        SpoofkitError: no such file, another kind of file, a cut one, a time that is no number, a region that is empty
+            or overlaps another, an utterance that stands apart from its other lines or has both `-` and a region.
+    """
+    text = read_text(path)
+    first, _, body = text.partition("\n")
+    if not first.startswith("# rows=") or not body:
+        raise SpoofkitError(
+            f"{path}: begins with {first[:60]!r}, expected a file of spoofed regions, whose first line is '# rows=N'; "
+            "`spoofkit prepare partialspoof` writes such files"
+        )
+    try:
+        table = pl.read_csv(io.StringIO(body), separator="\t", quote_char=None, infer_schema=False).fill_null("")
+    except pl.exceptions.PolarsError as error:
+        raise SpoofkitError(f"{path}: not a tab-separated table ({str(error).splitlines()[0]})") from error
+    if tuple(table.columns) != COLUMNS:
+        raise SpoofkitError(
+            f"{path}: has the columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}; write it so"
+        )
+    if first != f"# rows={table.height}" or not text.endswith("\n"):
+        raise SpoofkitError(
+            f"{path}: holds {table.height} rows and says {first[2:]!r}; it is cut short or was edited, so make it anew"
+        )
+    return _by_utterance(table, str(path))
+
+
+def _by_utterance(table: pl.DataFrame, where: str) -> dict[str, Regions]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    last = None
+    for line, (utt_id, start, end) in enumerate(table.iter_rows(), start=3):
+        is_none = (start, end) == (NONE, NONE)
+        if utt_id in found and (utt_id != last or is_none or not found[utt_id]):
+            raise SpoofkitError(
+                f"{where}, line {line}: {utt_id!r} stood there before, expected its regions one after the other, or "
+                "one line with '-'; sort the file"
+            )
+        own = found.setdefault(utt_id, [])
+        last = utt_id
+        if not is_none:
+            own.append((_samples(start, where, line), _samples(end, where, line)))
+            _check(utt_id, own[-2:], f"{where}, line {line}")
+    return {utt_id: np.array(own, dtype=np.int64).reshape(-1, 2) for utt_id, own in found.items()}
+
+
+def _check(utt_id: str, own: Sequence[tuple[int, int]], where: str) -> None:
+    """Refuse regions that are not in order."""
+    before = 0
+    for start, end in own:
+        if not before <= start < end:
+            raise SpoofkitError(
+                f"{where}: region {_seconds(start)} to {_seconds(end)} s of {utt_id!r} is empty or overlaps the one "
+                "before it, expected ascending regions that do not touch each other's samples; mend it there"
+            )
+        before = end
+
+
+def _seconds(n_samples: int) -> str:
+    """Exactly: a sample is 62.5 µs, so seven digits hold every time."""
+    return f"{n_samples / SAMPLE_RATE:.7f}".rstrip("0").rstrip(".")
+
+
+def _samples(seconds: str, where: str, line: int) -> int:
+    try:
+        value = float(seconds) * SAMPLE_RATE
+        return round(value)
+    except (ValueError, OverflowError) as error:
+        raise SpoofkitError(
+            f"{where}, line {line}: found {seconds!r}, expected a time in seconds, or '-' in both columns"
+        ) from error

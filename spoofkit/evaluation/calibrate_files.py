@@ -1,0 +1,148 @@
+"""What `calibrate`, `fuse` and `apply` do with files: read, fit, write, and say what it changed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import spoofkit
+from spoofkit.data.manifest import read_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
+from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
+from spoofkit.evaluation.reliability import draw_reliability
+from spoofkit.evaluation.rocch import min_cllr_of_sorted
+from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
+from spoofkit.files import file_sha256, refuse_existing, write_json
+
+FIGURES = ("cllr_bits", "min_cllr_bits", "act_dcf", "min_dcf")
+
+
+def fit_files(
+    scores: list[Path],
+    manifest: Path,
+    out: Path,
+    *,
+    on: tuple[list[Path], Path] | None = None,
+    bonafide_prior: float | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Fit a calibration (one score file) or a fusion (several) and write it, with a picture of its reliability.
+
+    Args:
+        scores: Score files of the development set, one a system.
+        manifest: Its manifest.
+        out: The calibration, `.json`; the picture is the `.png` beside it.
+        on: Score files and manifest of another set on which figures are computed too.
+        bonafide_prior: For which the map is best; none: that of ASVspoof 5's costs.
+        overwrite: Replace both files.
+
+    Returns:
+        What stands in the file: among others `scales`, `offset`, and `figures` before and after.
+
+    Raises:
+        SpoofkitError: an input is broken or does not fit the manifest, or `fit` refuses.
+    """
+    if out.suffix != ".json":
+        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .json; name the calibration so")
+    picture = out.with_suffix(".png")
+    for path in (out, picture):
+        refuse_existing(path, overwrite)
+    if bonafide_prior is None:
+        bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
+    score_NK, is_bonafide_N = _read(scores, manifest)
+    calibration = fit(score_NK, is_bonafide_N, bonafide_prior, tuple(map(str, scores)))
+    sets = {str(manifest): (score_NK, is_bonafide_N)}
+    if on is not None:
+        sets[str(on[1])] = _read(*on)
+    figures: dict[str, dict[str, float]] = {}
+    for name, (score, is_bonafide) in sets.items():
+        if len(scores) == 1:
+            figures[f"{name}, before"] = _figures(score[:, 0], is_bonafide)
+        figures[f"{name}, after"] = _figures(calibration.apply(score), is_bonafide)
+    record = {
+        "kind": "calibration" if len(scores) == 1 else "fusion",
+        "fitted_on": {
+            "scores": [str(path) for path in scores],
+            "scores_sha256": [file_sha256(path) for path in scores],
+            "manifest": str(manifest),
+            "manifest_sha256": file_sha256(manifest),
+        },
+        "figures": figures,
+        "spoofkit": spoofkit.__version__,
+    }
+    score, is_bonafide = list(sets.values())[-1]
+    before = score[:, 0] if len(scores) == 1 else None
+    draw_reliability(picture, before, calibration.apply(score), is_bonafide, list(sets)[-1], overwrite)
+    write_calibration(out, calibration, record, overwrite)
+    return {"scales": list(calibration.scales), "offset": calibration.offset, **record}
+
+
+def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = False) -> int:
+    """Write log-likelihood ratios of score files, and beside them a JSON that says how they were made.
+
+    Returns:
+        How many.
+
+    Raises:
+        SpoofkitError: another number of systems than the calibration was fitted on, files of other trials, or `out`
+            exists.
+    """
+    calibration, _ = read_calibration(path)
+    _require_systems(calibration, scores, path)
+    refuse_existing(out, overwrite)
+    tables = [read_scores(file) for file in scores]
+    for file, table in zip(scores[1:], tables[1:], strict=True):
+        if set(table["utt_id"]) != set(tables[0]["utt_id"]):
+            raise SpoofkitError(f"{file}: holds other trials than {scores[0]}, expected the same; score the same list")
+    utt_ids = tables[0]["utt_id"]
+    columns = [dict(table.iter_rows()) for table in tables]
+    score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
+    write_scores(out, utt_ids.to_list(), calibration.apply(score_NK), overwrite)
+    record = {
+        "polarity": "higher = more bona fide",
+        "score": "log-likelihood ratio, nats",
+        "calibration": str(path),
+        "calibration_sha256": file_sha256(path),
+        "scores": [str(file) for file in scores],
+        "made_of_sha256": [file_sha256(file) for file in scores],
+        "scores_sha256": file_sha256(out),
+        "spoofkit": spoofkit.__version__,
+    }
+    write_json(out.with_suffix(".json"), record, overwrite=True)
+    return len(utt_ids)
+
+
+def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -> None:
+    if len(scores) != len(calibration.scales):
+        raise SpoofkitError(
+            f"{path}: is for {len(calibration.scales)} systems, found {len(scores)} score files; give one a system, in "
+            "the order in which it was fitted"
+        )
+
+
+def _read(scores: list[Path], manifest: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Scores of shape (trials, systems) in the manifest's order, and classes."""
+    table = read_manifest(manifest).table
+    columns = []
+    for path in scores:
+        try:
+            columns.append(join_scores(read_scores(path), table)["score"].to_numpy())
+        except SpoofkitError as error:
+            raise SpoofkitError(f"{path} with {manifest}: {error}") from error
+    return np.column_stack(columns), (table["key"] == "bonafide").to_numpy()
+
+
+def _figures(score_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> dict[str, float]:
+    bonafide, spoof = (
+        sorted_scores(score_N[is_bonafide_N], "bona fide"),
+        sorted_scores(score_N[~is_bonafide_N], "spoof"),
+    )
+    values = (
+        cllr_of_checked(bonafide, spoof),
+        min_cllr_of_sorted(bonafide, spoof),
+        act_dcf_of_sorted(bonafide, spoof),
+        min_dcf_of_sorted(bonafide, spoof).min_dcf,
+    )
+    return dict(zip(FIGURES, values, strict=True))

@@ -1,0 +1,149 @@
+"""Scores that mean something: an affine map, fitted on a development set, makes log-likelihood ratios of them.
+
+Prior-weighted linear logistic regression (Brümmer and du Preez, "Application-independent evaluation of speaker
+detection", Computer Speech and Language 20, 2006; Brümmer et al., "Fusion of heterogeneous speaker recognition
+systems", IEEE TASLP 15, 2007). With one system it calibrates, with several it fuses: llr = offset + sum of
+scale_k * score_k, in nats. The classes' sizes in the development set do not matter; the prior says where the map is to
+be best.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_json, write_json
+
+FORMAT = 1
+N_STEPS = 100
+FLAT = 1e-10  # of the gradient, with standardised scores
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """An affine map from the scores of one or several systems to a log-likelihood ratio in nats."""
+
+    scales: tuple[float, ...]
+    """One a system."""
+    offset: float
+    bonafide_prior: float
+    """For which it was fitted."""
+
+    def apply(self, scores_NK: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Log-likelihood ratios, shape (N,), of scores of shape (N, systems)."""
+        llr_N: npt.NDArray[np.float64] = np.asarray(scores_NK, dtype=np.float64) @ np.array(self.scales) + self.offset
+        return llr_N
+
+
+def fit(
+    scores_NK: npt.ArrayLike, is_bonafide_N: npt.ArrayLike, bonafide_prior: float, names: tuple[str, ...] = ()
+) -> Calibration:
+    """Fit the map that minimises the prior-weighted cross-entropy.
+
+    Args:
+        scores_NK: Scores of the development trials by K systems.
+        is_bonafide_N: Their classes.
+        bonafide_prior: Probability of bona fide speech at which the map is to be best.
+        names: Of the systems, for error sentences.
+
+    Raises:
+        SpoofkitError: a class is missing, a system's scores are constant, a weighted sum of them separates the classes
+            without an error (then no finite map is best), or the map turns a system's scores around.
+    """
+    score, is_bonafide = np.asarray(scores_NK, dtype=np.float64), np.asarray(is_bonafide_N, dtype=bool)
+    names = names or tuple(f"system {k + 1}" for k in range(score.shape[1]))
+    if not 0 < bonafide_prior < 1:
+        raise SpoofkitError(f"calibration: the prior of bona fide is {bonafide_prior}, expected one between 0 and 1")
+    if is_bonafide.all() or not is_bonafide.any():
+        raise SpoofkitError("calibration: the development set holds one class only, expected both; take another")
+    mean, spread = score.mean(axis=0), score.std(axis=0)
+    if (spread == 0).any():
+        raise SpoofkitError(
+            f"calibration: all scores of {names[int(np.argmin(spread))]} are the same; score them again"
+        )
+    design = np.column_stack([(score - mean) / spread, np.ones(len(score))])
+    weight = np.where(is_bonafide, bonafide_prior / is_bonafide.sum(), (1 - bonafide_prior) / (~is_bonafide).sum())
+    sign, log_odds = np.where(is_bonafide, 1.0, -1.0), math.log(bonafide_prior / (1 - bonafide_prior))
+    parameters = _minimise(design, weight, sign, log_odds)
+    scales = parameters[:-1] / spread
+    if len(names) == 1 and scales[0] < 0:
+        raise SpoofkitError(
+            f"calibration: higher scores of {names[0]} mean more spoofed on this set (scale {scales[0]:.4g}), expected "
+            "more bona fide; the polarity is reversed, or the set tells nothing"
+        )
+    return Calibration(tuple(map(float, scales)), float(parameters[-1] - scales @ mean), bonafide_prior)
+
+
+def _minimise(
+    design: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], sign: npt.NDArray[np.float64], log_odds: float
+) -> npt.NDArray[np.float64]:
+    """Newton's method with halved steps on a convex function."""
+
+    def cost_of(parameters: npt.NDArray[np.float64]) -> float:
+        return float(weight @ np.logaddexp(0, -sign * (design @ parameters + log_odds)))
+
+    parameters = np.zeros(design.shape[1])
+    cost = cost_of(parameters)
+    for _ in range(N_STEPS):
+        margin = sign * (design @ parameters + log_odds)
+        if margin.min() > 30:  # every trial is on its side with certainty: it only goes on to infinity
+            break
+        wrong = 0.5 * (1 - np.tanh(margin / 2))  # probability that the map gives to the other class
+        gradient = -design.T @ (weight * sign * wrong)
+        if np.abs(gradient).max() < FLAT * max(1.0, cost) and not _separates(design, sign, parameters):
+            return parameters
+        curvature = (design * (weight * wrong * (1 - wrong))[:, None]).T @ design
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        share = 1.0
+        while (new := cost_of(parameters - share * step)) > cost and share > 1e-12:
+            share /= 2
+        if share <= 1e-12:
+            if _separates(design, sign, parameters):
+                break
+            return parameters
+        parameters, cost = parameters - share * step, new
+    raise SpoofkitError(
+        "calibration: these scores tell the classes of the development set apart without an error, so every larger "
+        "scale would be better and none is best; fit it on a set on which the system errs"
+    )
+
+
+def _separates(
+    design: npt.NDArray[np.float64], sign: npt.NDArray[np.float64], parameters: npt.NDArray[np.float64]
+) -> bool:
+    combined = design[:, :-1] @ parameters[:-1]
+    return bool(combined[sign > 0].min() > combined[sign < 0].max())
+
+
+def write_calibration(path: Path, calibration: Calibration, record: dict[str, Any], overwrite: bool = False) -> None:
+    """Write a calibration and what it was fitted on.
+
+    Raises:
+        SpoofkitError: the file exists or cannot be written.
+    """
+    write_json(path, {"format": FORMAT, **asdict(calibration), **record}, overwrite)
+
+
+def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
+    """Read a calibration, and all that stands in its file.
+
+    Raises:
+        SpoofkitError: it is none, or one that this version does not know.
+    """
+    record = read_json(path)
+    try:
+        scales, offset, prior = record["scales"], record["offset"], record["bonafide_prior"]
+        numbers = [*scales, offset, prior]
+        if record["format"] != FORMAT or not scales or not all(type(n) in (int, float) for n in numbers):
+            raise ValueError
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpoofkitError(
+            f"{path}: not a calibration of format {FORMAT}, expected what `spoofkit calibrate` or `spoofkit fuse` wrote"
+        ) from error
+    return Calibration(tuple(map(float, scales)), float(offset), float(prior)), record

@@ -1,0 +1,160 @@
+"""Score files and key lists as the challenges have them, for scores that others made and for their own packages.
+
+    layout            scores, one trial a line                 keys
+    asvspoof5         filename<TAB>cm-score, with a header     ASVspoof5.{dev,eval}.track_1.tsv
+    asvspoof2021_la   UTTERANCE SCORE                          keys/LA/CM/trial_metadata.txt
+    asvspoof2021_df   UTTERANCE SCORE                          keys/DF/CM/trial_metadata.txt
+    asvspoof2019_la   UTTERANCE ATTACK KEY SCORE, or as 2021   ASVspoof2019.LA.cm.{dev.trl,eval.trl}.txt
+
+Ids may end in .wav or .flac, lines in CRLF. Keys inside a score file must agree with the list's. asvspoof5's scores are
+what `score` writes (`spoofkit.evaluation.scores`). Which columns a list has says its module in `spoofkit.corpora`.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from spoofkit.corpora import asvspoof5, asvspoof2019, asvspoof2021
+from spoofkit.corpora.release import read_columns, require_rows, require_unique
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.scores import read_scores, write_scores
+from spoofkit.files import read_text, write_text
+
+KEY_COLUMNS = {
+    "asvspoof5": asvspoof5.COLUMNS,
+    "asvspoof2021_la": asvspoof2021.LA_COLUMNS,
+    "asvspoof2021_df": asvspoof2021.DF_COLUMNS,
+    "asvspoof2019_la": asvspoof2019.COLUMNS,
+}
+LAYOUTS = tuple(KEY_COLUMNS)
+ASV_CLASSES = ("target", "nontarget", "spoof")
+SUFFIX = r"\.(wav|flac)$"
+
+
+def require_layout(layout: str) -> None:
+    """Refuse an unknown layout.
+
+    Raises:
+        SpoofkitError: naming those that are known.
+    """
+    if layout not in LAYOUTS:
+        raise SpoofkitError(f"--layout {layout}: unknown, expected one of {', '.join(LAYOUTS)}")
+
+
+def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFrame:
+    """Read a score file.
+
+    Args:
+        path: The file.
+        layout: One of LAYOUTS.
+        keys: `utt_id`, `key` and `attack` of the trials, with which labels inside the file must agree.
+
+    Returns:
+        Columns `utt_id` and `score`.
+
+    Raises:
+        SpoofkitError: naming the line that is not a score, or that contradicts the keys.
+    """
+    require_layout(layout)
+    if layout == "asvspoof5":
+        return _without_suffix(read_scores(path))
+    first = read_text(path).partition("\n")[0].strip()
+    n_columns = first.count(" ") + 1
+    with_keys = layout == "asvspoof2019_la" and n_columns == 4
+    if not with_keys and n_columns != 2:
+        expected = "UTTERANCE SCORE" + (" or UTTERANCE ATTACK KEY SCORE" if layout == "asvspoof2019_la" else "")
+        raise SpoofkitError(
+            f"{path}, line 1: found {n_columns} columns separated by spaces, expected {expected}; name its --layout"
+        )
+    columns = ("utt_id", "attack", "key", "text") if with_keys else ("utt_id", "text")
+    table = _without_suffix(read_columns(path, columns))
+    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
+    require_rows(path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()})
+    require_unique(path, table, "utt_id")
+    if with_keys:
+        both = table.join(keys.select("utt_id", true_key="key"), on="utt_id", how="left", maintain_order="left")
+        agrees = pl.col("true_key").is_null() | (pl.col("key") == pl.col("true_key"))  # unknown ids are refused later
+        require_rows(path, both, {"key of {utt_id!r} is {key!r}, the list says {true_key!r}": agrees})
+    return table.select("utt_id", "score")
+
+
+def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFrame:
+    """Read a list of keys.
+
+    Args:
+        path: The list as released.
+        layout: One of LAYOUTS.
+        subset: Of the lists of 2021: `eval`, `progress`, `hidden` or `all`.
+
+    Returns:
+        `utt_id`, `key`, `speaker`, `attack`, `codec` and the list's other columns.
+
+    Raises:
+        SpoofkitError: naming the line that is not a trial of such a list.
+    """
+    require_layout(layout)
+    table = read_columns(path, KEY_COLUMNS[layout])
+    require_rows(
+        path, table, {"key is {key!r}, expected bonafide or spoof": pl.col("key").is_in(["bonafide", "spoof"])}
+    )
+    require_unique(path, table, "utt_id")
+    if "subset" in table.columns and subset != "all":
+        table = table.filter(pl.col("subset") == subset)
+        if not table.height:
+            raise SpoofkitError(f"{path}: holds no trial of subset {subset!r}; choose another with --subset")
+    codec = pl.col("codec").replace(["none", "nocodec"], "-") if "codec" in table.columns else pl.lit("-")
+    return table.with_columns(codec.alias("codec"), pl.col("attack").replace("bonafide", "-"))
+
+
+def read_asv_scores(path: Path) -> dict[str, list[float]]:
+    """Scores of an ASV system as the organisers give them: ATTACK-or-bonafide target|nontarget|spoof SCORE.
+
+    Returns:
+        Scores by `target`, `nontarget` and `spoof`.
+
+    Raises:
+        SpoofkitError: naming the line that is no such score, or a class is missing.
+    """
+    table = read_columns(path, ("attack", "kind", "text"))
+    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
+    rules = {
+        "column 2 is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(ASV_CLASSES),
+        "score is {text!r}, expected a finite number": pl.col("score").is_finite(),
+    }
+    require_rows(path, table, rules)
+    found = {kind: table.filter(pl.col("kind") == kind)["score"].to_list() for kind in ASV_CLASSES}
+    for kind, scores in found.items():
+        if not scores:
+            raise SpoofkitError(f"{path}: holds no {kind} score, expected all of {', '.join(ASV_CLASSES)}")
+    return found
+
+
+def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite: bool = False) -> None:
+    """Write scores for a challenge's own evaluation package.
+
+    Args:
+        path: Where to.
+        layout: One of LAYOUTS.
+        trials: `utt_id`, `score`, and for asvspoof2019_la `key` and `attack`.
+        overwrite: Replace an existing file.
+
+    Raises:
+        SpoofkitError: the file exists or cannot be written.
+    """
+    require_layout(layout)
+    if layout == "asvspoof5":
+        write_scores(path, trials["utt_id"].to_list(), trials["score"].to_numpy(), overwrite)
+        return
+    score = trials["score"].map_elements(lambda value: f"{value:.9g}", return_dtype=pl.Utf8)
+    columns = [trials["utt_id"], score]
+    if layout == "asvspoof2019_la":
+        columns = [trials["utt_id"], trials["attack"], trials["key"], score]
+    lines = pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=" ")).to_series()
+    write_text(path, "\n".join(lines) + "\n", overwrite)
+
+
+def _without_suffix(table: pl.DataFrame) -> pl.DataFrame:
+    """Ids without .wav or .flac, if all have one."""
+    if table["utt_id"].str.contains(SUFFIX).all():
+        return table.with_columns(pl.col("utt_id").str.replace(SUFFIX, ""))
+    return table

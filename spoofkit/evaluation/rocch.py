@@ -1,0 +1,102 @@
+"""What the best monotone map of the scores would reach: pool adjacent violators, min Cllr, EER on the convex hull.
+
+And the EER where the ROC crosses the diagonal. These are the other EERs in use; published ASVspoof figures are
+`spoofkit.evaluation.metrics.eer`, which is neither. numpy and scipy only; a higher score means more bona fide.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spoofkit.evaluation.metrics import Scores, sorted_scores
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Groups of trials in the order of their scores, ascending: how many of each class; shape (groups,)."""
+
+    bonafide: npt.NDArray[np.float64]
+    spoof: npt.NDArray[np.float64]
+
+
+def tied_bins(bonafide: Scores, spoof: Scores) -> Bins:
+    """A group for each different score; both classes sorted and checked already."""
+    values = np.unique(np.concatenate((bonafide, spoof)))
+    edges = [np.append(np.searchsorted(scores, values, side="left"), scores.size) for scores in (bonafide, spoof)]
+    return Bins(*(np.diff(edge).astype(np.float64) for edge in edges))
+
+
+def pav_bins(bonafide: Scores, spoof: Scores) -> Bins:
+    """Groups in which the share of bona fide rises strictly: the pool adjacent violators algorithm.
+
+    Its groups are the segments of the ROC's convex hull (Brümmer and du Preez, "Application-independent evaluation of
+    speaker detection", Computer Speech and Language 20, 2006; Fawcett and Niculescu-Mizil, 2007).
+    """
+    from scipy.optimize import isotonic_regression
+
+    bins = tied_bins(bonafide, spoof)
+    sizes = bins.bonafide + bins.spoof
+    starts = isotonic_regression(bins.bonafide / sizes, weights=sizes).blocks[:-1]
+    pooled = Bins(np.add.reduceat(bins.bonafide, starts), np.add.reduceat(bins.spoof, starts))
+    # Neighbouring groups of equal share are one segment of the hull.
+    first = np.append(True, pooled.bonafide[1:] * pooled.spoof[:-1] != pooled.bonafide[:-1] * pooled.spoof[1:])
+    starts = np.flatnonzero(first)
+    return Bins(np.add.reduceat(pooled.bonafide, starts), np.add.reduceat(pooled.spoof, starts))
+
+
+def min_cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
+    """Cllr in bits after the best monotone map of the scores (Brümmer and du Preez, 2006).
+
+    Raises:
+        SpoofkitError: A class is empty, or a score is not a finite number.
+
+    >>> min_cllr([3.0, 2.0], [1.0]), min_cllr([1.0], [1.0])
+    (0.0, 1.0)
+    """
+    return min_cllr_of_sorted(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof"))
+
+
+def min_cllr_of_sorted(bonafide: Scores, spoof: Scores) -> float:
+    """`min_cllr` of scores that are sorted and checked already."""
+    bins = pav_bins(bonafide, spoof)
+    mixed = (bins.bonafide > 0) & (bins.spoof > 0)  # elsewhere the ratio is infinite and the cost is 0
+    b, s = bins.bonafide[mixed], bins.spoof[mixed]
+    llr = np.log(b / s) - math.log(bonafide.size / spoof.size)
+    nats = b @ np.logaddexp(0, -llr) / bonafide.size + s @ np.logaddexp(0, llr) / spoof.size
+    return float(nats / 2 / math.log(2))
+
+
+def rocch_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
+    """EER on the convex hull of the ROC, as a fraction.
+
+    Raises:
+        SpoofkitError: A class is empty, or a score is not a finite number.
+
+    >>> round(rocch_eer([0.9, 0.8, 0.3], [0.7, 0.2]), 12)
+    0.2
+    """
+    return _crossing(pav_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
+
+
+def interpolated_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
+    """EER where the ROC, its points joined by lines and ties being one point, crosses the diagonal; as a fraction.
+
+    Raises:
+        SpoofkitError: A class is empty, or a score is not a finite number.
+
+    >>> round(interpolated_eer([0.9, 0.8, 0.3], [0.7, 0.2]), 12)
+    0.333333333333
+    """
+    return _crossing(tied_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
+
+
+def _crossing(bins: Bins) -> float:
+    miss = np.append(0, np.cumsum(bins.bonafide)) / bins.bonafide.sum()
+    fa = np.append(bins.spoof.sum(), bins.spoof.sum() - np.cumsum(bins.spoof)) / bins.spoof.sum()
+    after = int(np.argmax(miss >= fa))  # the first point beyond the diagonal, or on it; never the first of all
+    before = after - 1
+    gap = fa[before] - miss[before]
+    share = gap / (gap + miss[after] - fa[after])
+    return float(miss[before] + share * (miss[after] - miss[before]))

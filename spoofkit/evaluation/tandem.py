@@ -1,0 +1,191 @@
+"""A countermeasure beside a speaker verification system (ASV): min t-DCF in its two versions, a-DCF, t-EER.
+
+The figures of the two versions of the t-DCF are not comparable, so whoever prints one says which. numpy only; higher
+scores mean more bona fide (countermeasure) and more the target speaker (ASV). Constants of the challenges are named
+presets; everything is an argument.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.metrics import eer_of_sorted, operating_points, sorted_scores
+
+
+@dataclass(frozen=True)
+class AsvRates:
+    """Error rates of the ASV system at its threshold, as fractions."""
+
+    miss: float
+    """Targets rejected."""
+    fa: float
+    """Nontargets accepted."""
+    fa_spoof: float
+    """Spoofed utterances accepted."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= rate <= 1 for rate in (self.miss, self.fa, self.fa_spoof)):
+            raise SpoofkitError(f"{self}: expected fractions between 0 and 1; give the ASV system's error rates")
+
+
+ASVSPOOF5_ASV = AsvRates(miss=0.01880141010575793, fa=0.01881016557566423, fa_spoof=0.4607082907604729)
+"""The organisers' ASV system on ASVspoof 5 eval (asvspoof-challenge/asvspoof5, evaluation.py)."""
+
+
+@dataclass(frozen=True)
+class TandemCosts:
+    """Priors and costs of a tandem system."""
+
+    target_prior: float = 0.9405
+    nontarget_prior: float = 0.0095
+    spoof_prior: float = 0.05
+    miss_cost: float = 1
+    """Of rejecting a target, by whichever system."""
+    fa_cost: float = 10
+    """Of accepting a nontarget."""
+    fa_spoof_cost: float = 10
+    """Of accepting a spoofed utterance."""
+
+    def __post_init__(self) -> None:
+        priors = (self.target_prior, self.nontarget_prior, self.spoof_prior)
+        costs = (self.miss_cost, self.fa_cost, self.fa_spoof_cost)
+        if min(priors) < 0 or abs(sum(priors) - 1) > 1e-9 or min(costs) <= 0:
+            raise SpoofkitError(f"{self}: expected priors that sum to 1 and positive costs; give such values")
+
+
+ASVSPOOF = TandemCosts()
+"""ASVspoof 2019 LA, 2021 LA and 5 alike."""
+
+
+def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
+    """Error rates of an ASV system at the threshold of its own EER (targets against nontargets), as the challenges do.
+
+    Raises:
+        SpoofkitError: a class is empty, or a score is not a finite number.
+    """
+    names = ("target", "nontarget", "spoof (ASV)")
+    targets, nontargets, spoofs = (
+        sorted_scores(scores, name) for scores, name in zip((target, nontarget, spoof), names, strict=True)
+    )
+    threshold = eer_of_sorted(targets, nontargets).threshold
+    below = [float(np.searchsorted(scores, threshold) / scores.size) for scores in (targets, nontargets, spoofs)]
+    return AsvRates(below[0], 1 - below[1], 1 - below[2])
+
+
+def min_tdcf_2019(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, asv: AsvRates, costs: TandemCosts = ASVSPOOF) -> float:
+    """Minimum normalised tandem cost, the legacy version of ASVspoof 2019.
+
+    Kinnunen et al., "t-DCF: a detection cost function for the tandem assessment of spoofing countermeasures and
+    automatic speaker verification", Odyssey 2018: min (C1 miss + C2 fa) / min(C1, C2).
+
+    Raises:
+        SpoofkitError: a class is empty, a score is not finite, or the ASV system alone costs more than rejecting all.
+    """
+    c1 = costs.target_prior * costs.miss_cost * (1 - asv.miss) - costs.nontarget_prior * costs.fa_cost * asv.fa
+    c2 = costs.fa_spoof_cost * costs.spoof_prior * asv.fa_spoof
+    _require_positive(c1, c2, asv)
+    points = operating_points(bonafide, spoof)
+    return float(np.min(c1 * points.miss + c2 * points.fa) / min(c1, c2))
+
+
+def min_tdcf_2021(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, asv: AsvRates, costs: TandemCosts = ASVSPOOF) -> float:
+    """Minimum normalised tandem cost, the version of ASVspoof 2021 and 5; at most 1.
+
+    Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification: fundamentals",
+    IEEE/ACM TASLP 28, 2020: min (C0 + C1 miss + C2 fa) / (C0 + min(C1, C2)).
+
+    Raises:
+        SpoofkitError: as `min_tdcf_2019`.
+    """
+    c0 = costs.target_prior * costs.miss_cost * asv.miss + costs.nontarget_prior * costs.fa_cost * asv.fa
+    c1 = costs.target_prior * costs.miss_cost - c0
+    c2 = costs.spoof_prior * costs.fa_spoof_cost * asv.fa_spoof
+    _require_positive(c1, c2, asv)
+    points = operating_points(bonafide, spoof)
+    return float(np.min(c0 + c1 * points.miss + c2 * points.fa) / (c0 + min(c1, c2)))
+
+
+def _require_positive(c1: float, c2: float, asv: AsvRates) -> None:
+    if c1 <= 0 or c2 <= 0:
+        raise SpoofkitError(
+            f"t-DCF: with {asv} the weights of miss and false alarm are {c1:.4g} and {c2:.4g}, expected positive ones; "
+            "such an ASV system is worse than none, or no spoof deceives it"
+        )
+
+
+def min_adcf(
+    target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike, costs: TandemCosts = ASVSPOOF
+) -> float:
+    """Minimum normalised architecture-agnostic cost of spoofing-aware speaker verification; at most 1.
+
+    Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust speaker verification",
+    Odyssey 2024: min over thresholds of [Cmiss Ptar Pmiss + Cfa Pnon Pfa_non + Cfa_spf Pspf Pfa_spf], over the lower
+    cost of accepting everything and rejecting everything. A score at the threshold is accepted.
+
+    Args:
+        target: Scores of the target speaker's bona fide trials; one system's, whatever it is made of.
+        nontarget: Of other speakers' bona fide trials.
+        spoof: Of spoofed trials.
+        costs: Priors and costs.
+
+    Raises:
+        SpoofkitError: a class is empty, or a score is not a finite number.
+    """
+    classes = [
+        sorted_scores(scores, name) for scores, name in ((target, "target"), (nontarget, "nontarget"), (spoof, "spoof"))
+    ]
+    thresholds = np.append(np.unique(np.concatenate(classes)), np.inf)
+    miss, below_non, below_spoof = (np.searchsorted(scores, thresholds) / scores.size for scores in classes)
+    weights = (
+        costs.miss_cost * costs.target_prior,
+        costs.fa_cost * costs.nontarget_prior,
+        costs.fa_spoof_cost * costs.spoof_prior,
+    )
+    cost = weights[0] * miss + weights[1] * (1 - below_non) + weights[2] * (1 - below_spoof)
+    return float(np.min(cost) / min(weights[0], weights[1] + weights[2]))
+
+
+def concurrent_teer(
+    bonafide: npt.ArrayLike,
+    spoof: npt.ArrayLike,
+    target: npt.ArrayLike,
+    nontarget: npt.ArrayLike,
+    asv_spoof: npt.ArrayLike,
+) -> float:
+    """Concurrent tandem EER, as a fraction: both systems' thresholds where miss and both false alarm rates are equal.
+
+    Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators", IEEE TPAMI
+    46, 2024. The systems are taken to err independently: a target is missed by either; a nontarget is accepted where
+    the countermeasure accepts bona fide speech and the ASV system the speaker; a spoof where both accept it. For each
+    ASV threshold the countermeasure's threshold is the one at which miss meets the nontargets' false alarms; of these
+    pairs that one is taken at which the spoofs' false alarms come nearest, and of it the mean of the three rates.
+
+    Args:
+        bonafide: Countermeasure's scores of bona fide trials.
+        spoof: Countermeasure's scores of spoofed trials.
+        target: ASV scores of targets.
+        nontarget: ASV scores of nontargets.
+        asv_spoof: ASV scores of spoofed trials.
+
+    Raises:
+        SpoofkitError: a class is empty, or a score is not a finite number.
+    """
+    cm = operating_points(bonafide, spoof)
+    names = ((target, "target"), (nontarget, "nontarget"), (asv_spoof, "spoof (ASV)"))
+    classes = [sorted_scores(scores, name) for scores, name in names]
+    thresholds = np.append(np.unique(np.concatenate(classes)), np.inf)
+    miss_A, *below = (np.searchsorted(scores, thresholds) / scores.size for scores in classes)
+    fa_A, fa_spoof_A = (1 - share for share in below)
+    # 1 - (1 - miss) (1 - m) = (1 - miss) f, where m and f are the ASV's, is solved by this miss of the countermeasure:
+    wanted_A = 1 - 1 / np.maximum(1, 1 + fa_A - miss_A)
+    place_A = np.clip(np.searchsorted(cm.miss, wanted_A), 0, cm.miss.size - 1)
+    best = (np.inf, np.nan)
+    for place in (place_A, np.maximum(place_A - 1, 0)):
+        accepted = 1 - cm.miss[place]
+        rates = np.stack([1 - accepted * (1 - miss_A), accepted * fa_A, cm.fa[place] * fa_spoof_A])
+        spread = rates.max(axis=0) - rates.min(axis=0)
+        at = int(np.argmin(spread))
+        best = min(best, (float(spread[at]), float(rates[:, at].mean())))
+    return best[1]

@@ -1,0 +1,1 @@
+"""Where in an utterance is it spoofed: scores of frames, their file, their figures."""

@@ -1,0 +1,245 @@
+"""The verb `localize`: from what post-training left and a manifest to a frame score file and its record.
+
+Scores are kept in a part as they come (`score_parts`), so that the same command goes on after a kill; when all are
+there, they become the file (`frame_scores`).
+"""
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import spoofkit
+from spoofkit.data.dataset import UtteranceDataset
+from spoofkit.data.loading import load_batches, require_usable_length
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.evaluation import score_parts
+from spoofkit.evaluation.score_parts import Shard, part_path
+from spoofkit.evaluation.scoring import Plan, batch_budget, plan_batches
+from spoofkit.files import (
+    file_sha256,
+    is_up_to_date,
+    mend_interrupted,
+    read_json,
+    refuse_existing,
+    text_sha256,
+)
+from spoofkit.localisation import frame_scores
+from spoofkit.models.detector import FrameClassifier
+from spoofkit.models.device import choose_device, memory_advice, plain_fp32
+from spoofkit.models.frame_model import FRAME_TARGETS, frame_model_sha256, load_frame_classifier
+from spoofkit.models.provenance import contamination_warning
+from spoofkit.signals import caught_signals
+
+MADE_FROM = ("model_sha256", "manifest_sha256", "frame_target")
+
+Utterance = tuple[int, np.ndarray]
+"""Samples of an utterance, and float32 scores of its frames, higher = more bona fide, shape (frames,)."""
+
+
+def localize(
+    folder: Path, manifest_path: Path, out: Path, *, device: str, workers: int, overwrite: bool, reuse: bool
+) -> Iterator[str]:
+    """Score every frame of every utterance of a manifest, and yield the lines for stdout.
+
+    Args:
+        folder: The folder of a post-training that is finished.
+        manifest_path: What to score.
+        out: The frame score file, which ends in `.npz`; its record stands beside it.
+        device: Name of the device.
+        workers: Loader processes.
+        overwrite: Replace an existing file; begin anew what an interrupted call left.
+        reuse: Keep a file made by the same model from the same manifest.
+
+    Raises:
+        SpoofkitError: an input is missing or not what was expected, or the output exists.
+        Interrupted: a signal asked to stop; what was scored is kept.
+    """
+    if out.suffix != ".npz":
+        raise SpoofkitError(f"{out}: frame scores end in .npz, found {out.suffix or 'no suffix'}; name it so")
+    chosen = choose_device(device)
+    classifier, frame_target = load_frame_classifier(folder)
+    manifest = read_manifest(manifest_path)
+    for caveat in manifest.caveats():
+        tqdm.write(caveat, file=sys.stderr)
+    _refuse_foreign(frame_scores.record_path(out))
+    made_from = {
+        "model_sha256": frame_model_sha256(folder),
+        "manifest_sha256": file_sha256(manifest_path),
+        "frame_target": frame_target,
+    }
+    budget = batch_budget(chosen)
+    plan = plan_batches(manifest, budget)
+    utt_ids = manifest.table["utt_id"].to_list()
+    own = Shard().batches([[utt_ids[row] for _, row in batch] for batch in plan])
+    identity = made_from | {
+        "batch_samples": budget,
+        "plan_sha256": text_sha256(json.dumps(own)),
+        "spoofkit": spoofkit.__version__,
+        "torch": str(torch.__version__),
+    }
+    path = part_path(out, Shard())
+    if overwrite or not score_parts.is_begun(score_parts.read_part(path), own):
+        if is_up_to_date(out, made_from, _made_from, reuse):
+            _mend(out)
+            yield f"{out}: kept as it was"
+            return
+        refuse_existing(out, overwrite)
+    how = made_from | _record(folder, manifest, chosen, classifier, frame_target)
+    with score_parts.open_part(path, Shard(), identity, own, how, anew=overwrite) as (done, keep):
+        todo = {number: plan[number] for number in own if number not in done}
+        n_before = sum(map(len, done.values()))
+        if n_before:
+            tqdm.write(f"{path}: goes on after {n_before:,} of {len(utt_ids):,} utterances", file=sys.stderr)
+        with tqdm(total=len(utt_ids), initial=n_before, desc="localize", unit="utt") as bar, caught_signals() as caught:
+
+            def keep_and_count(number: int, batch: dict[str, Utterance]) -> None:
+                encoded: dict[str, Any] = {utt_id: _encode(utterance) for utt_id, utterance in batch.items()}
+                keep(number, encoded)
+                bar.update(len(batch))
+
+            try:
+                score_frames(
+                    classifier.to(chosen), manifest, todo, chosen, keep_and_count, workers=workers,
+                    should_stop=lambda: bool(caught),
+                )  # fmt: skip
+            except Interrupted:
+                n_done = sum(map(len, done.values()))
+                again = "the same command" + (" without --overwrite" if overwrite and n_done else "")
+                raise Interrupted(
+                    f"{path}: stopped after {n_done:,} of {len(utt_ids):,} utterances, which are kept; {again} goes on "
+                    "from there",
+                    caught.exit_code,
+                ) from None
+        found = {utt_id: _decode(text) for batch in done.values() for utt_id, text in batch.items()}
+        _mend(out)
+        n_samples = {utt_id: length for utt_id, (length, _) in found.items()}
+        scores = {utt_id: score_T for utt_id, (_, score_T) in found.items()}
+        frame_scores.write_frames(out, utt_ids, n_samples, scores, how)
+        score_parts.discard_parts(out)
+    n_frames = sum(score_T.size for score_T in scores.values())
+    yield f"{out}: {n_frames:,} frames of {len(utt_ids):,} utterances, higher = more {FRAME_TARGETS[frame_target]}"
+
+
+def score_frames(
+    classifier: FrameClassifier,
+    manifest: Manifest,
+    batches: dict[int, list[tuple[int, int]]],
+    device: torch.device,
+    keep: Callable[[int, dict[str, Utterance]], None],
+    *,
+    workers: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Score the frames of some batches of a plan in fp32, and hand on each batch as soon as it is there.
+
+    Args:
+        classifier: On `device`; class 1 of its output layer is spoofed (or injected), so the sign is turned here.
+        manifest: What the plan is of.
+        batches: Batches by their number in the plan, in the order in which they are scored.
+        device: Where to compute.
+        keep: Gets the number of a batch, and length and scores of its utterances by id.
+        workers: Loader processes; 0 decodes in this one.
+        should_stop: Asked before each batch.
+
+    Raises:
+        SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
+        Interrupted: `should_stop` said so.
+    """
+    classifier.eval()
+    _require_usable_lengths(classifier, manifest, list(batches.values()))
+    loading = load_batches(
+        UtteranceDataset(manifest),
+        list(batches.values()),
+        workers=workers,
+        shortest=classifier.shortest,
+        longest=classifier.encoder.longest,
+    )
+    out_of_memory = memory_advice("cut long recordings into shorter ones, or use --device cpu")
+    with torch.no_grad(), plain_fp32(), out_of_memory, loading as loaded:
+        for number, batch in zip(batches, loaded, strict=True):
+            if should_stop():
+                raise Interrupted("stopped while scoring frames")
+            batch = batch.to(device)
+            logit_BT, is_frame_BT = classifier(batch.wave_BS, batch.n_samples_B)
+            found = {}
+            for row, (utt_id, n_samples) in enumerate(zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True)):
+                score_T = -logit_BT[row][is_frame_BT[row]].float().cpu().numpy()
+                if not np.isfinite(score_T).all():
+                    raise SpoofkitError(
+                        f"{utt_id}: a frame's score is not a finite number; check the audio and the model"
+                    )
+                found[utt_id] = (n_samples, score_T)
+            keep(number, found)
+
+
+def _encode(utterance: Utterance) -> list[Any]:
+    """An utterance as JSON has it: a third longer than its bytes, and exact."""
+    n_samples, score_T = utterance
+    return [n_samples, base64.b64encode(score_T.astype("<f4").tobytes()).decode()]
+
+
+def _decode(encoded: Any) -> Utterance:
+    n_samples, text = encoded
+    return n_samples, np.frombuffer(base64.b64decode(text), dtype="<f4")
+
+
+def _require_usable_lengths(classifier: FrameClassifier, manifest: Manifest, batches: Plan) -> None:
+    """Refuse at the start what would be met at the end: the shortest utterances are scored last."""
+    rows = manifest.table.select("utt_id", "n_samples").rows()
+    for utt_id, n_samples in (rows[row] for batch in batches for _, row in batch):
+        if n_samples != UNKNOWN_LENGTH:
+            require_usable_length(utt_id, n_samples, classifier.shortest, classifier.encoder.longest)
+
+
+def _made_from(out: Path) -> dict[str, Any]:
+    """What an existing file was made from; nothing if its record is missing or of other scores."""
+    record = frame_scores.read_record(out)
+    return {name: record[name] for name in MADE_FROM if name in record}
+
+
+def _mend(out: Path) -> None:
+    """Remove what a kill left of writing `out` and its record, or of removing its part."""
+    names = (out.stem, score_parts.parts_folder(out).name)
+    mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+
+
+def _refuse_foreign(sidecar: Path) -> None:
+    """The record must not replace somebody else's JSON, such as that of a score file of the same name."""
+    record = read_json(sidecar) if sidecar.exists() else {"frames_sha256": None}
+    if not (isinstance(record, dict) and "frames_sha256" in record):
+        raise SpoofkitError(
+            f"{sidecar}: is not the record of a frame score file and would be replaced by one; name another output"
+        )
+
+
+def _record(
+    folder: Path, manifest: Manifest, device: torch.device, classifier: FrameClassifier, frame_target: str
+) -> dict[str, Any]:
+    provenance = classifier.encoder.provenance
+    is_log_odds = classifier.loss_settings.kind in ("ce", "focal")
+    meaning = FRAME_TARGETS[frame_target]
+    return {
+        "score": f"{'log-odds' if is_log_odds else 'difference of cosines'}, {meaning}; not calibrated",
+        "geometry": frame_scores.geometry_record(classifier.encoder.geometry),
+        "provenance": None if provenance is None else asdict(provenance),
+        "contamination": contamination_warning(provenance),
+        "model": str(folder),
+        "manifest": str(manifest.path),
+        "partial": manifest.partial,
+        "n_rejected": manifest.n_rejected,
+        "n_utterances": manifest.table.height,
+        "precision": "fp32",
+        "device": str(device),
+        "versions": {"spoofkit": spoofkit.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        "command": ["spoofkit", *sys.argv[1:]],
+    }

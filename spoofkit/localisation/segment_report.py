@@ -1,0 +1,258 @@
+"""What `spoofkit evaluate-segments` does: read, join, measure; segments.json, segment_eer.png, a table on stdout."""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import spoofkit
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.segments import read_segments
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.metrics import EER_VARIANT
+from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
+from spoofkit.localisation.frame_scores import FrameScores, read_frames
+from spoofkit.localisation.metrics import (
+    Timeline,
+    frame_operation,
+    frame_stretches,
+    is_spoof,
+    make_timeline,
+    range_eer,
+    segment_eer,
+    spoofed_before,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+FORMAT = 1
+"""Of segments.json; rises when a name in it changes its meaning."""
+RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)
+"""Of PartialSpoof's segment labels (version 1.2)."""
+# Labels of 10 ms segments may reach past the end of an utterance by less than one of them.
+LONGEST_OVERHANG = SAMPLE_RATE // 100 - 1
+
+
+def evaluate_segments(
+    frames_path: Path,
+    segments_path: Path,
+    out_dir: Path,
+    *,
+    threshold: float | None = None,
+    overwrite: bool = False,
+    reuse: bool = False,
+) -> dict[str, Any]:
+    """Measure frame scores against spoofed regions, and write `segments.json` and `segment_eer.png` into a folder.
+
+    Args:
+        frames_path: Frame scores (`spoofkit localize`).
+        segments_path: The spoofed regions of exactly the same utterances.
+        out_dir: Folder of the results; made if it is not there.
+        threshold: For precision, recall and F1; none: that of the range-based EER of this very set.
+        overwrite: Replace results that stand there.
+        reuse: Keep results that were made from the same files; finish ones of an interrupted run.
+
+    Returns:
+        What stands in segments.json.
+
+    Raises:
+        SpoofkitError: a result exists already, an input is broken or does not fit the other, or the disk refuses.
+    """
+    json_path, png_path = out_dir / "segments.json", out_dir / "segment_eer.png"
+    if not reuse:
+        refuse_existing(json_path, overwrite)
+        refuse_existing(png_path, overwrite)
+    made_from = {
+        "format": FORMAT,
+        "frames_sha256": file_sha256(frames_path),
+        "segments_sha256": file_sha256(segments_path),
+        "threshold": threshold,
+    }
+    if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and png_path.exists():
+        result: dict[str, Any] = read_json(json_path)
+        return result
+
+    from spoofkit.evaluation.plots import png
+
+    frames, record = read_frames(frames_path)
+    result = measure(frames, _timeline(frames, frames_path, segments_path), threshold)
+    result["warnings"] = _warnings(record)
+    result["partial"] = record["partial"]
+    result["made_from"] = made_from
+    result["made_with"] = {
+        "frames": str(frames_path),
+        "segments": str(segments_path),
+        "spoofkit": spoofkit.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "frames_made_with": record,
+    }
+    picture = png(eer_over_resolution(result))
+    # The record appears last, so that where it stands the picture beside it is of the same run.
+    with atomic_path(json_path, overwrite or reuse) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        with atomic_path(png_path, overwrite or reuse) as temporary_png:
+            temporary_png.write_bytes(picture)
+    return result
+
+
+def measure(frames: FrameScores, timeline: Timeline, threshold: float | None = None) -> dict[str, Any]:
+    """All numbers of `localisation`, as plain values with their units in their names."""
+    utterance_N, centre_N, hop = frames.utterance_of_frame(), frames.centres(), frames.geometry.hop
+    start_N, end_N = frame_stretches(timeline, utterance_N, centre_N, hop)
+    spoof_samples_N = spoofed_before(timeline, end_N) - spoofed_before(timeline, start_N)
+    overall = range_eer(frames.score_N, spoof_samples_N, end_N - start_N - spoof_samples_N)
+    last_N = timeline.n_samples_U[utterance_N] - 1
+    operation = frame_operation(
+        frames.score_N,
+        is_spoof(timeline, timeline.start_U[utterance_N] + np.minimum(centre_N, last_N)),
+        overall.threshold if threshold is None else threshold,
+    )
+    # A segment shorter than the distance of two frames may have none.
+    measured = [ms for ms in RESOLUTIONS_MS if ms * SAMPLE_RATE >= 1000 * hop]
+    segments = [
+        segment_eer(timeline, utterance_N, centre_N, frames.score_N, ms * SAMPLE_RATE // 1000) for ms in measured
+    ]
+    return {
+        "n_utterances": len(frames.utt_ids),
+        "n_frames": int(frames.score_N.size),
+        "frame_hop_seconds": hop / SAMPLE_RATE,
+        "seconds": int(timeline.n_samples_U.sum()) / SAMPLE_RATE,
+        "spoofed_seconds": int(spoof_samples_N.sum()) / SAMPLE_RATE,
+        "range_eer_percent": 100 * overall.eer,
+        "range_eer_threshold": overall.threshold,
+        "segments": [
+            {
+                "resolution_seconds": ms / 1000,
+                "eer_official_percent": None if found.eer is None else 100 * found.eer.eer,
+                "eer_threshold": None if found.eer is None else found.eer.threshold,
+                "n_bonafide": found.n_bonafide,
+                "n_spoof": found.n_spoof,
+                "n_without_frame": found.n_without_frame,
+            }
+            for ms, found in zip(measured, segments, strict=True)
+        ],
+        "left_out_seconds": [ms / 1000 for ms in RESOLUTIONS_MS if ms not in measured],
+        "frames": {
+            "threshold": operation.threshold,
+            "threshold_from": "range-based EER of this set" if threshold is None else "the command line",
+            "precision_percent": _percent(operation.precision),
+            "recall_percent": _percent(operation.recall),
+            "f1_percent": _percent(operation.f1),
+        },
+    }
+
+
+def eer_over_resolution(result: Mapping[str, Any]) -> "Figure":
+    """Segment EER over the resolution, and the range-based EER, which has none, as a line."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from spoofkit.evaluation.plots import BONAFIDE, PAGE, SPOOF, STYLE
+
+    rows = [row for row in result["segments"] if row["eer_official_percent"] is not None]
+    seconds = [row["resolution_seconds"] for row in rows]
+    values = [row["eer_official_percent"] for row in rows]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(seconds, values, "o-", color=BONAFIDE, linewidth=1.8, label=f"segment EER ({EER_VARIANT})")
+        for x, y in zip(seconds, values, strict=True):
+            axes.annotate(
+                f"{y:.2f}",
+                (x, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 0.8},  # the other line may pass here
+            )
+        overall = result["range_eer_percent"]
+        label = f"range-based EER {overall:.2f} %"
+        axes.axhline(overall, color=SPOOF, linewidth=1.4, linestyle=(0, (4, 2)), label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(seconds, [f"{second:g}" for second in seconds])
+        axes.set_ylim(0, max(1.25 * max(*values, overall) if values else 1.25 * overall, 0.1))
+        axes.set(xlabel="Length of a segment, s", ylabel="EER, %")
+        axes.grid(True)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    return figure
+
+
+def print_table(result: Mapping[str, Any], console: "Console") -> None:
+    """Print the range-based EER, the frames at the threshold, then the EER at every resolution."""
+    from rich import box
+    from rich.table import Table
+
+    frames = result["frames"]
+    shown = {
+        name: "-" if frames[f"{name}_percent"] is None else f"{frames[f'{name}_percent']:.2f} %"
+        for name in ("precision", "recall", "f1")
+    }
+    lines = [
+        f"range-based EER {result['range_eer_percent']:.3f} %, threshold {result['range_eer_threshold']:.6g}",
+        f"frames at {frames['threshold']:.6g} ({frames['threshold_from']}): precision {shown['precision']}, "
+        f"recall {shown['recall']}, F1 {shown['f1']}",
+        f"{result['n_utterances']:,} utterances, {result['seconds']:,.1f} s, {result['spoofed_seconds']:,.1f} s of it "
+        "spoofed",
+    ]
+    if result["left_out_seconds"]:
+        finer = ", ".join(f"{seconds:g}" for seconds in result["left_out_seconds"])
+        lines.append(f"left out: {finer} s, finer than the distance of two frames ({result['frame_hop_seconds']:g} s)")
+    if result["partial"]:
+        lines.append(f"partial set: {result['partial']}")
+    console.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
+    for name in ("segment, s", "EER, %", "bona fide", "spoof", "no frame"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["segments"]:
+        value = row["eer_official_percent"]
+        counts = (f"{row[name]:,}" for name in ("n_bonafide", "n_spoof", "n_without_frame"))
+        table.add_row(f"{row['resolution_seconds']:g}", "-" if value is None else f"{value:.3f}", *counts)
+    console.print(table)
+
+
+def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path) -> Timeline:
+    regions = read_segments(segments_path)
+    if regions.keys() != set(frames.utt_ids):
+        utt_id = min(regions.keys() ^ set(frames.utt_ids))
+        there = segments_path if utt_id in regions else frames_path
+        raise SpoofkitError(
+            f"{frames_path} with {segments_path}: {utt_id!r} is in {there} alone, expected the same utterances "
+            "in both; name the regions of the set that was localized"
+        )
+    for utt_id, n_samples in zip(frames.utt_ids, frames.n_samples_U.tolist(), strict=True):
+        own = regions[utt_id]
+        if own.size and own[-1, 1] > n_samples + LONGEST_OVERHANG:
+            raise SpoofkitError(
+                f"{segments_path}: a region of {utt_id!r} ends at {own[-1, 1] / SAMPLE_RATE:g} s, but the utterance is "
+                f"{n_samples / SAMPLE_RATE:g} s long; name the regions of the audio that was localized"
+            )
+    return make_timeline(frames.n_samples_U, [regions[utt_id] for utt_id in frames.utt_ids])
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if record["frame_target"] == "region":
+        warnings.append(
+            "the frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
+            "spoofed; post-train with mix.frame_target authenticity to find spoofed regions"
+        )
+    if record["contamination"]:
+        warnings.append(str(record["contamination"]))
+    return warnings
+
+
+def _read_made_from(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    made_from = value.get("made_from") if isinstance(value, dict) else None
+    return made_from if isinstance(made_from, dict) else {}
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction

@@ -1,0 +1,189 @@
+"""compare, calibrate, fuse, apply, threshold: what they say, write and refuse."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import refusal, run_cli
+from scipy.stats import binom, ttest_ind
+
+from spoofkit.data.manifest import read_manifest, write_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.compare import clusters_of, compare
+from spoofkit.evaluation.decision import Thresholds, bayes_thresholds, genuine_threshold
+from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
+from spoofkit.evaluation.scores import read_scores, write_scores
+
+N_SPEAKERS = 40
+
+
+@pytest.fixture(scope="module")
+def trials() -> pl.DataFrame:
+    """Two attacks, of which B misses one; forty speakers; the scores of two systems."""
+    rng = np.random.default_rng(0)
+    n = N_SPEAKERS * 30
+    is_bonafide = np.arange(n) % 3 == 0
+    attack = np.where(is_bonafide, "-", np.where(np.arange(n) % 3 == 1, "A01", "A02"))
+    speaker = np.repeat(np.arange(N_SPEAKERS), 30)
+    common = rng.normal(0, 0.5, N_SPEAKERS)[speaker] * np.where(is_bonafide, 1, -1) + rng.normal(0, 1, n)
+    return pl.DataFrame(
+        {
+            "utt_id": [f"u{i:05d}" for i in range(n)],
+            "path": [f"u{i:05d}.flac" for i in range(n)],
+            "key": np.where(is_bonafide, "bonafide", "spoof"),
+            "speaker": [f"s{number}" for number in speaker],
+            "attack": attack,
+            "codec": "-",
+            "n_samples": 16_000,
+            "a": common + 2.5 * is_bonafide,
+            "b": common + 2.5 * is_bonafide + 1.2 * (attack == "A02"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def files(trials: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    write_manifest(folder / "set.tsv", Path("/corpus"), trials.drop("a", "b"))
+    for name in "ab":
+        write_scores(folder / f"{name}.tsv", trials["utt_id"].to_list(), trials[name].to_numpy())
+        for seed in range(3):
+            noise = np.random.default_rng(seed).normal(0, 0.3, trials.height)
+            write_scores(folder / f"{name}{seed}.tsv", trials["utt_id"].to_list(), trials[name].to_numpy() + noise)
+    return folder
+
+
+def test_figures_are_those_of_the_metrics_and_a_real_difference_is_told_by_attack(trials: pl.DataFrame) -> None:
+    result = compare({name: [trials[name].to_numpy()] for name in "ab"}, trials, by="attack")
+    everything, first, second = result["rows"]
+    assert [row["part"] for row in result["rows"]] == ["all", "A01", "A02"]
+    for row, chosen in ((everything, ["A01", "A02"]), (first, ["A01"]), (second, ["A02"])):
+        kept = trials.filter(pl.col("attack").is_in(["-", *chosen]))
+        for name in "ab":
+            classes = [kept.filter(pl.col("key") == key)[name].to_numpy() for key in ("bonafide", "spoof")]
+            assert row["eer_official_percent"]["systems"][name]["mean"] == 100 * eer(*classes).eer
+            assert row["min_dcf"]["systems"][name]["mean"] == min_dcf(*classes)
+    assert first["eer_official_percent"]["difference"] == 0
+    assert first["eer_official_percent"]["p_corrected"] == 1
+    found = second["eer_official_percent"]
+    assert found["p_corrected"] == pytest.approx(2 * found["p"])
+    assert found["p"] < 0.01
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    assert result["n_clusters"] == N_SPEAKERS
+
+
+def test_seeds_give_mean_spread_and_welchs_p(files: Path) -> None:
+    names = [",".join(str(files / f"{system}{seed}.tsv") for seed in range(3)) for system in "ab"]
+    done = run_cli("compare", *names, files / "set.tsv", "--json")
+    (row,) = json.loads(done.stdout)["rows"]
+    seeds = [row["eer_official_percent"]["systems"][name]["seeds"] for name in "AB"]
+    assert row["eer_official_percent"]["p_seeds"] == pytest.approx(ttest_ind(*seeds, equal_var=False).pvalue)
+    assert row["eer_official_percent"]["difference"] == pytest.approx(np.mean(seeds[1]) - np.mean(seeds[0]))
+    text = run_cli("compare", *names, files / "set.tsv").stdout
+    assert "(3 seeds)" in text
+    assert "the difference exceeds what seeds do" in text
+    assert "1,000 draws of 40 speakers" in text
+
+
+def test_unknown_speakers_are_said(trials: pl.DataFrame) -> None:
+    unknown = trials.with_columns(speaker=pl.lit("-"))
+    found = clusters_of(unknown)
+    assert (found.of, found.n_clusters) == ("trial", trials.height)
+    assert "intervals are too narrow" in found.note
+    assert clusters_of(trials, "speaker_attack").n_clusters == 3 * N_SPEAKERS
+    assert clusters_of(trials, "trial").note == ""
+    with pytest.raises(SpoofkitError, match="--resample utterance: expected one of speaker, speaker_attack, trial"):
+        clusters_of(trials, "utterance")
+
+
+def test_files_that_do_not_fit_are_refused_by_name(files: Path, tmp_path: Path) -> None:
+    scores = read_scores(files / "a.tsv")
+    write_scores(tmp_path / "cut.tsv", scores["utt_id"].to_list()[:-1], scores["score"].to_numpy()[:-1])
+    assert "cut.tsv: " in refusal("compare", files / "a.tsv", tmp_path / "cut.tsv", files / "set.tsv")
+    assert "--by gender: no such column" in refusal(
+        "compare", files / "a.tsv", files / "b.tsv", files / "set.tsv", "--by", "gender"
+    )
+
+
+def test_calibrating_dev_makes_eval_scores_cost_what_they_could(files: Path, tmp_path: Path) -> None:
+    """The raw scores, times ten and shifted, are no log-likelihood ratios; calibrated they are."""
+    scores = read_scores(files / "a.tsv")
+    shifted = tmp_path / "shifted.tsv"
+    write_scores(shifted, scores["utt_id"].to_list(), 10 * scores["score"].to_numpy() + 40)
+    out = tmp_path / "calibration.json"
+    done = run_cli("calibrate", shifted, files / "set.tsv", out, "--on", shifted, files / "set.tsv")
+    figures = json.loads(out.read_text())["figures"]
+    before, after = (figures[f"{files / 'set.tsv'}, {when}"] for when in ("before", "after"))
+    assert before["cllr_bits"] > 5
+    assert after["cllr_bits"] < after["min_cllr_bits"] + 0.03
+    assert after["min_dcf"] == before["min_dcf"]
+    assert (tmp_path / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+    assert "llr = " in done.stdout
+    run_cli("apply", out, shifted, tmp_path / "llr.tsv")
+    record = json.loads(out.read_text())
+    llr = read_scores(tmp_path / "llr.tsv")
+    assert llr["utt_id"].to_list() == scores["utt_id"].to_list()
+    expected = record["scales"][0] * (10 * scores["score"].to_numpy() + 40) + record["offset"]
+    assert llr["score"].to_numpy() == pytest.approx(expected, rel=1e-7)
+    assert json.loads((tmp_path / "llr.json").read_text())["score"] == "log-likelihood ratio, nats"
+    assert "exists already" in refusal("apply", out, shifted, tmp_path / "llr.tsv")
+
+
+def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_stand(
+    files: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "fusion.json"
+    run_cli("fuse", files / "set.tsv", files / "a0.tsv", files / "b1.tsv", out)
+    record = json.loads(out.read_text())
+    assert len(record["scales"]) == 2
+    b = read_scores(files / "b1.tsv")
+    write_scores(tmp_path / "b_reversed.tsv", b["utt_id"].to_list()[::-1], b["score"].to_numpy()[::-1])
+    run_cli("apply", out, files / "a0.tsv", tmp_path / "b_reversed.tsv", tmp_path / "llr.tsv")
+    a = read_scores(files / "a0.tsv")
+    expected = record["scales"] @ np.stack([a["score"].to_numpy(), b["score"].to_numpy()]) + record["offset"]
+    assert read_scores(tmp_path / "llr.tsv")["score"].to_numpy() == pytest.approx(expected, rel=1e-6)
+    assert "is for 2 systems, found 1 score files" in refusal("apply", out, files / "a0.tsv", tmp_path / "x.tsv")
+    write_scores(tmp_path / "others.tsv", ["x"], [1.0])
+    sentence = refusal("apply", out, files / "a0.tsv", tmp_path / "others.tsv", tmp_path / "x.tsv")
+    assert "holds other trials than" in sentence
+    assert "expected scores of two or more systems" in refusal("fuse", files / "set.tsv", files / "a.tsv", out)
+    assert not (tmp_path / "x.tsv").exists()
+
+
+def test_bayes_decisions_cost_least_of_the_three_whatever_the_score() -> None:
+    costs, abstain = DcfCosts(0.1, 2.0, 8.0), 0.5
+    cut = bayes_thresholds(costs, abstain)
+    assert cut.reject_below < costs.bayes_threshold < cut.accept_from
+    for llr in np.linspace(-6, 6, 241):
+        p_spoof = 1 / (1 + math.exp(llr) * 0.9 / 0.1)
+        cost = {"accept": 8 * p_spoof, "reject": 2 * (1 - p_spoof), "abstain": abstain}
+        assert cost[cut.decide(llr)] <= min(cost.values()) + 1e-9
+    assert bayes_thresholds(ASVSPOOF5) == Thresholds(-math.log(1.9), -math.log(1.9))
+    with pytest.raises(SpoofkitError, match=r"less than 1\.6, from where deciding is always cheaper"):
+        bayes_thresholds(costs, 1.6)
+
+
+def test_a_threshold_from_genuine_recordings_rejects_the_share_that_was_asked_for() -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(200.0))
+    threshold, at_most = genuine_threshold(scores, 0.02)
+    assert (scores < threshold).mean() == 0.02
+    # Clopper and Pearson: at that share, four or fewer of 200 are rejected with probability 0.05.
+    assert binom.cdf(4, 200, at_most) == pytest.approx(0.05, abs=1e-9)
+    tied = np.repeat([0.0, 1.0], [10, 90])
+    assert (tied < genuine_threshold(tied, 0.05)[0]).mean() == 0  # a tie is not torn apart
+    with pytest.raises(SpoofkitError, match=r"found 50 bona fide scores, expected at least 100 for a share of 0\.01"):
+        genuine_threshold(np.arange(50.0), 0.01)
+
+
+def test_threshold_says_from_where_to_accept(files: Path, tmp_path: Path) -> None:
+    found = json.loads(run_cli("threshold", "--spoof-prior", 0.5, "--fa-cost", 1, "--json").stdout)
+    assert found["accept_from"] == found["reject_below"] == 0
+    table = read_manifest(files / "set.tsv").table.filter(pl.col("key") == "bonafide")
+    scores = read_scores(files / "a.tsv").filter(pl.col("utt_id").is_in(table["utt_id"].to_list()))
+    write_scores(tmp_path / "mine.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
+    text = run_cli("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01).stdout
+    assert "of 400 genuine recordings 1.00% would be rejected" in text
+    assert "belong together" in refusal("threshold", tmp_path / "mine.tsv")

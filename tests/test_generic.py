@@ -1,0 +1,262 @@
+"""A table or a folder for each class becomes a manifest; what is ambiguous or would be lost is refused or said."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+import soundfile
+from conftest import make_voice, refusal, run_cli
+
+from spoofkit.corpora import generic
+from spoofkit.corpora.release import Wanted, prepare
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.manifest import read_manifest
+from spoofkit.errors import SpoofkitError
+
+CSV = (
+    "filename,truth,who,attack,note\n"
+    'a/NA.wav,Bona-Fide,"Doe, Jane",,"said ""no"""\n'
+    "./b.flac,fake,007,tts 1,NA\n"
+    "c.d.wav,SPOOF,null,,\n"
+)
+NAMED = ("--column", "path=filename", "--column", "key=truth", "--column", "speaker=who")
+
+
+def make_audio(folder: Path, *names: str) -> Path:
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, make_voice(index, index % 2 == 0, 0.25), SAMPLE_RATE)
+    return folder
+
+
+def read_text(tmp_path: Path, text: str, name: str = "table.csv", wanted: Wanted | None = None) -> pl.DataFrame:
+    (tmp_path / name).write_text(text)
+    return generic.read(tmp_path / name, wanted or Wanted())[0].table
+
+
+def test_a_table_with_names_of_its_own_becomes_a_manifest(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "a/NA.wav", "b.flac", "c.d.wav")
+    (corpus / "my eval.csv").write_text(CSV)
+    done = run_cli("prepare", "generic", corpus / "my eval.csv", tmp_path / "data", *NAMED)
+    assert done.stdout.endswith("my eval.tsv: 1 bona fide + 2 spoof\n")
+    manifest = read_manifest(tmp_path / "data/my eval.tsv")
+    assert manifest.root == corpus
+    assert manifest.table.columns[7:] == ["note"]
+    assert manifest.table.rows() == [
+        ("a_NA", "a/NA.wav", "bonafide", "Doe, Jane", "-", "-", 4000, 'said "no"'),
+        ("b", "b.flac", "spoof", "007", "tts 1", "-", 4000, "NA"),
+        ("c.d", "c.d.wav", "spoof", "null", "-", "-", 4000, ""),
+    ]
+
+
+def test_readers_that_split_or_guess_missing_values_get_it_wrong() -> None:
+    rows = CSV.splitlines()[1:]
+    assert [len(row.split(",")) for row in rows] != [5, 5, 5]
+    assert len(next(csv.reader(io.StringIO(rows[0]), quoting=csv.QUOTE_NONE))) == 6
+    guessed = pl.read_csv(CSV.encode(), null_values=["", "NA", "null"])
+    assert guessed["note"].null_count() == 2  # what pandas does by default
+    assert guessed["who"].null_count() == 1
+    assert pl.read_csv(b"path,who\nb.wav,007\n")["who"].to_list() == [7]
+
+
+@pytest.mark.parametrize(("separator", "name"), [("\t", "t.tsv"), ("|", "t.txt"), (",", "t.csv")])
+def test_the_header_says_what_separates_the_columns(separator: str, name: str, tmp_path: Path) -> None:
+    lines = [["utt_id", "path", "key", "attack", "codec"], ["u1", "x.wav", "spoof", "A 1", "C01"]]
+    table = read_text(tmp_path, "\n".join(separator.join(line) for line in lines) + "\n", name)
+    assert table.rows() == [("u1", "x.wav", "spoof", "-", "A 1", "C01")]
+
+
+def test_a_comma_in_the_name_of_a_column_separates_nothing_where_tabs_do(tmp_path: Path) -> None:
+    table = read_text(tmp_path, "path\tkey\tlength, s\nx.wav\tspoof\t1,5\n", "t.tsv")
+    assert table.select("utt_id", "length, s").rows() == [("x", "1,5")]
+
+
+def test_what_the_user_says_of_a_key_goes_before_its_usual_meaning(tmp_path: Path) -> None:
+    wanted = Wanted(keys={"real": "spoof"})
+    assert read_text(tmp_path, "path,key\nx.wav,real\ny.wav,human\n", wanted=wanted)["key"].to_list() == [
+        "spoof",
+        "bonafide",
+    ]
+
+
+def test_quotation_marks_between_tabs_are_characters(tmp_path: Path) -> None:
+    table = read_text(tmp_path, 'path\tkey\tnote\nx.wav\tspoof\t"open\ny.wav\tspoof\tclosed"\n', "t.tsv")
+    assert table["note"].to_list() == ['"open', 'closed"']
+
+
+def test_lengths_come_from_the_headers_not_from_the_table(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "x.wav")
+    (corpus / "t.csv").write_text("path,key,n_samples\nx.wav,real,17\n")
+    prepare("generic", corpus / "t.csv", tmp_path / "data")
+    assert read_manifest(tmp_path / "data/t.tsv").lengths() == {"x": 4000}
+
+
+def test_absolute_paths_below_the_table_become_relative(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for place in ("real", "link"):
+        table = read_text(tmp_path / "link", f"path,key\n{tmp_path / place}/a/x.wav,spoof\n")
+        assert table["path"].to_list() == ["a/x.wav"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/x.wav", "../x.wav", "a/../../x.wav", "a/..", "", "{0}-other/x.wav", "{0}/../x.wav"]
+)
+def test_paths_that_leave_the_folder_of_the_table_are_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(SpoofkitError, match=r"line 3: path is .*, expected the path of a file below"):
+        read_text(tmp_path, f"path,key\nok.wav,spoof\n{path.format(tmp_path)},spoof\n")
+
+
+@pytest.mark.parametrize("value", ["1", "0"])
+def test_numbers_mean_nothing_until_the_user_says_what(value: str, tmp_path: Path) -> None:
+    text = f"path,key\nx.wav,{value}\n"
+    with pytest.raises(SpoofkitError, match=rf"line 2: key is '{value}' \(some corpora mean bona fide by it and some"):
+        read_text(tmp_path, text)
+    assert read_text(tmp_path, text, wanted=Wanted(keys={value: "bonafide"}))["key"].to_list() == ["bonafide"]
+    assert read_text(tmp_path, text, wanted=Wanted(keys={value: "spoof"}))["key"].to_list() == ["spoof"]
+
+
+def test_an_unknown_key_is_named_with_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,key\nx.wav,spoof\ny.wav,voice conversion\n")
+    sentence = refusal("prepare", "generic", tmp_path / "t.csv", tmp_path / "data")
+    assert sentence == (
+        f"{tmp_path / 't.csv'}, line 3: key is 'voice conversion', expected bonafide or spoof; say which it is with "
+        "--key 'voice conversion=bonafide' or --key 'voice conversion=spoof'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "sentence"),
+    [
+        ("path key\nx.wav spoof\n", Wanted(), "line 1: found the header 'path key', expected at least two column"),
+        ("file,key\nx.wav,spoof\n", Wanted(), "column 'path' is missing, found file, key; say which .* --column path="),
+        ("path,label\nx.wav,spoof\n", Wanted(), "column 'key' is missing, found path, label; say .* --column key=NAME"),
+        ("path,key\nx.wav,spoof\n", Wanted(columns={"file": "path"}), "'file' is no column of a manifest"),
+        ("path,key\nx.wav,spoof\n", Wanted(columns={"key": "label"}), "has no column 'label', found path, key"),
+        ("path,key,file\na,spoof,b\n", Wanted(columns={"path": "file"}), "has a column 'path' too, expected one"),
+        ("p,key\nx.wav,spoof\n", Wanted(columns={"path": "p", "utt_id": "p"}), "one column stands for two"),
+        ("path,key,key\nx.wav,spoof,spoof\n", Wanted(), "line 1: two columns are called 'key'"),
+        ("path,key\nx.wav,spoof\n", Wanted(keys={"spoof": "fake"}), "--key spoof=fake: found 'fake', expected"),
+        ("path,key\nx.wav,spoof\n", Wanted(keys={"fakes": "spoof"}), "no key is spelled 'fakes', found spoof"),
+        ("path,key\nx.wav,\n", Wanted(), "line 2: key is '', expected bonafide or spoof"),
+        (
+            "path,key\na/x.wav,spoof\na_x.flac,real\n",
+            Wanted(),
+            "line 3: 'a_x.flac' is called 'a_x' as 'a/x.wav' in line 2",
+        ),
+        ("utt_id,path,key\n,x.wav,spoof\n", Wanted(), "line 2: utt_id is '', expected a name"),
+        (
+            "path,key,attack\nx.wav,real,A01\n",
+            Wanted(),
+            "line 2: attack is 'A01', expected - where the key is bonafide",
+        ),
+        ("path,key,note\nx.wav,real,a\tb\n", Wanted(), "found the columns|line 2: |column 'path' is missing"),
+        ('path,key,note\nx.wav,real,"a\tb"\n', Wanted(), "line 2: note is .*, expected text without tabs"),
+        ("path,key\nx.wav,spoof\n", Wanted(sets=("a", "b")), "--sets a,b: found 2 names, expected one"),
+        ("path,key\nx.wav,spoof\n", Wanted(sets=("../a",)), "--sets: found '../a', expected the name"),
+    ],
+)
+def test_a_table_that_says_too_little_or_too_much_is_refused(
+    text: str, wanted: Wanted, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpoofkitError, match=sentence):
+        read_text(tmp_path, text, wanted=wanted)
+
+
+def test_two_columns_may_swap_their_names(tmp_path: Path) -> None:
+    wanted = Wanted(columns={"path": "key", "key": "path"})
+    assert read_text(tmp_path, "path,key\nspoof,x.wav\n", wanted=wanted).row(0)[:3] == ("x", "x.wav", "spoof")
+
+
+def test_the_set_is_called_as_asked(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "x.wav")
+    (corpus / "t.csv").write_text("path,key\nx.wav,spoof\n")
+    run_cli("prepare", "generic", corpus / "t.csv", tmp_path / "data", "--sets", "wild")
+    assert read_manifest(tmp_path / "data/wild.tsv").table.height == 1
+
+
+def test_an_attack_column_may_say_that_speech_is_bona_fide(tmp_path: Path) -> None:
+    table = read_text(tmp_path, "path,key,attack\nx.wav,real,Bonafide\ny.wav,fake,A1\nz.wav,real,-\n")
+    assert table["attack"].to_list() == ["-", "A1", "-"]
+
+
+def test_a_folder_for_each_class_becomes_a_manifest(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "Real/x.wav", "Real/deep/er/x.WAV", "deepfake/x.flac", "genuine/y.ogg")
+    done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+    assert done.stdout.endswith("mine.tsv: 3 bona fide + 1 spoof\n")
+    assert "left out" not in done.stderr
+    manifest = read_manifest(tmp_path / "data/mine.tsv")
+    assert manifest.root == corpus
+    assert manifest.table.select("utt_id", "path", "key", "attack").rows() == [
+        ("Real_deep_er_x", "Real/deep/er/x.WAV", "bonafide", "-"),
+        ("Real_x", "Real/x.wav", "bonafide", "-"),
+        ("deepfake_x", "deepfake/x.flac", "spoof", "-"),
+        ("genuine_y", "genuine/y.ogg", "bonafide", "-"),
+    ]
+
+
+def test_what_is_no_audio_is_left_out_aloud(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav", "elsewhere/z.wav")
+    (corpus / "elsewhere").rename(tmp_path / "elsewhere")
+    for name in ("README.md", "real/x.txt", "fake/._y.wav", "fake/sub/list.csv", ".hidden.wav"):
+        (corpus / name).parent.mkdir(exist_ok=True)
+        (corpus / name).write_text("")
+    (corpus / "real/link").symlink_to(tmp_path / "elsewhere")
+    done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+    warnings = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert warnings == [
+        f"{corpus}: 6 files are no audio and left out: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
+        "real/link, …"
+    ]
+    assert read_manifest(tmp_path / "data/mine.tsv").table["utt_id"].to_list() == ["fake_y", "real_x"]
+
+
+def test_a_linked_class_folder_is_read(tmp_path: Path) -> None:
+    make_audio(tmp_path / "elsewhere", "x.wav")
+    corpus = make_audio(tmp_path / "mine", "real/x.wav")
+    (corpus / "fake").symlink_to(tmp_path / "elsewhere")
+    prepare("generic", corpus, tmp_path / "data")
+    assert read_manifest(tmp_path / "data/mine.tsv").table["utt_id"].to_list() == ["fake_x", "real_x"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "real/deep/x.wav", "real/y.wav")
+    (corpus / "real/deep").chmod(0)
+    sentence = refusal("prepare", "generic", corpus, tmp_path / "data")
+    assert sentence.startswith(f"{corpus / 'real/deep'}: cannot be read (Permission denied)")
+
+
+def test_unknown_class_folders_are_refused_until_named(tmp_path: Path) -> None:
+    corpus = make_audio(tmp_path / "mine", "real/x.wav", "tts/y.wav")
+    sentence = refusal("prepare", "generic", corpus, tmp_path / "data")
+    assert sentence.startswith(f"{corpus / 'tts'}: key is 'tts', expected bonafide or spoof; say which")
+    run_cli("prepare", "generic", corpus, tmp_path / "data", "--key", "tts=spoof")
+    assert read_manifest(tmp_path / "data/mine.tsv").table["key"].to_list() == ["bonafide", "spoof"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "sentence"),
+    [
+        ((), Wanted(), "holds no folders, expected one for each class"),
+        (("x.wav",), Wanted(), "holds no folders"),
+        (("x.wav", "real/x.wav"), Wanted(), "x.wav: is in no class folder, expected it in one of real"),
+        (("real/x.wav", "real/x.flac"), Wanted(), "x.wav: is called 'real_x' as another file is"),
+        (("real/x.wav",), Wanted(columns={"path": "file"}), "--column: .* is a folder and has no columns"),
+        (("real/x.wav",), Wanted(keys={"fake": "spoof"}), "no key is spelled 'fake', found real"),
+    ],
+)
+def test_folders_that_say_too_little_are_refused(
+    names: tuple[str, ...], wanted: Wanted, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpoofkitError, match=sentence):
+        generic.read(make_audio(tmp_path, *names), wanted)
+
+
+def test_class_folders_without_audio_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    with pytest.raises(SpoofkitError, match=r"holds no audio, expected files ending in .flac"):
+        generic.read(tmp_path, Wanted())

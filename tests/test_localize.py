@@ -1,0 +1,453 @@
+"""Where an utterance is spoofed: frame scores, their file, and measures against slow independent ones.
+
+The references below count samples one by one, or try thresholds one by one; closed forms are worked out by hand.
+"""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_partialspoof import make_partialspoof
+
+from spoofkit.corpora.release import prepare
+from spoofkit.data.audio import read_audio
+from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
+from spoofkit.data.manifest import read_manifest
+from spoofkit.data.segments import read_segments, segment_table, write_segments
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation import metrics, score_parts, scoring
+from spoofkit.evaluation.score_parts import Shard, part_path
+from spoofkit.localisation import frame_scores
+from spoofkit.localisation import localize as frame_scoring
+from spoofkit.localisation.frame_scores import FrameScores, read_frames, write_frames
+from spoofkit.localisation.metrics import (
+    Timeline,
+    frame_operation,
+    frame_stretches,
+    is_spoof,
+    make_timeline,
+    range_eer,
+    segment_eer,
+    spoofed_before,
+)
+from spoofkit.localisation.segment_report import measure
+from spoofkit.models.frame_model import load_frame_classifier
+
+WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
+CONFIG = """
+crop_samples: 12000
+encoder: {name: tiny, freeze: none}
+mix: {n_train: 48, n_dev: 8, min_region_samples: 800, margin_samples: 400, frame_target: authenticity}
+posttrain: {precision: fp32, n_steps: 60, batch_size: 4, eval_every: 60, checkpoint_every: 60, optim: {lr: 2e-3}}
+"""
+
+
+# ---- Measures
+
+
+def draw_frames(seed: int, geometry: FrameGeometry, n_utterances: int = 7, ties: bool = False) -> Any:
+    """Frames with random scores, and random regions, of utterances of random lengths."""
+    rng = np.random.default_rng(seed)
+    n_samples = rng.integers(geometry.shortest, 37 * geometry.hop, n_utterances)
+    n_frames = np.array([geometry.n_frames(int(n)) for n in n_samples])
+    regions = []
+    for n in n_samples.tolist():
+        edges = np.sort(rng.choice(n + 1, min(2 * int(rng.integers(0, 4)), n), replace=False))
+        regions.append(edges[: edges.size // 2 * 2].reshape(-1, 2).astype(np.int64))
+    scores = rng.integers(0, 6, n_frames.sum()) if ties else rng.standard_normal(n_frames.sum())
+    utt_ids = tuple(f"u{number}" for number in range(n_utterances))
+    frames = FrameScores(utt_ids, n_samples, n_frames, scores.astype(np.float32), geometry)
+    return frames, regions
+
+
+def per_sample(frames: FrameScores, regions: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each utterance: whether each sample is spoofed, its nearest frame's score, and the frames' own scores."""
+    found, at = [], 0
+    for n, n_frames, own in zip(frames.n_samples_U.tolist(), frames.n_frames_U.tolist(), regions, strict=True):
+        truth = np.zeros(n, dtype=bool)
+        for start, end in own.tolist():
+            truth[start:end] = True
+        scores = frames.score_N[at : at + n_frames].astype(np.float64)
+        at += n_frames
+        centres = np.array([frames.geometry.first_centre + frames.geometry.hop * t for t in range(n_frames)])
+        # Of two centres that are equally near the later one: the stretch begins there.
+        distance = np.abs(np.arange(n)[:, None] - centres[None, :])
+        nearest = n_frames - 1 - np.argmin(distance[:, ::-1], axis=1)
+        found.append((truth, scores[nearest], scores))
+    return found
+
+
+def slow_range_eer(frames: FrameScores, regions: list[np.ndarray]) -> float:
+    truth, score = (np.concatenate(column) for column in list(zip(*per_sample(frames, regions), strict=True))[:2])
+    best = (np.inf, np.nan)
+    for threshold in [-np.inf, *np.unique(score)]:
+        called = score <= threshold
+        fpr, fnr = (called & ~truth).sum() / (~truth).sum(), (truth & ~called).sum() / truth.sum()
+        if abs(fpr - fnr) < best[0] - 1e-12:
+            best = (abs(fpr - fnr), (fpr + fnr) / 2)
+    return best[1]
+
+
+def slow_segments(frames: FrameScores, regions: list[np.ndarray], segment: int) -> tuple[list[float], list[float], int]:
+    """Scores of bona fide and spoofed segments, and how many have none."""
+    bonafide, spoof, n_without = [], [], 0
+    for truth, _, scores in per_sample(frames, regions):
+        centres = [frames.geometry.first_centre + frames.geometry.hop * t for t in range(len(scores))]
+        for start in range(0, truth.size, segment):
+            inside = [s for centre, s in zip(centres, scores, strict=True) if start <= centre < start + segment]
+            if not inside:
+                n_without += 1
+            elif truth[start : start + segment].any():
+                spoof.append(min(inside))
+            else:
+                bonafide.append(min(inside))
+    return bonafide, spoof, n_without
+
+
+def both(frames: FrameScores, regions: list[np.ndarray]) -> tuple[Timeline, np.ndarray, np.ndarray]:
+    return make_timeline(frames.n_samples_U, regions), frames.utterance_of_frame(), frames.centres()
+
+
+@pytest.mark.parametrize("geometry", [WAV2VEC2_GEOMETRY, WHISPER_GEOMETRY, FrameGeometry(25, 11, 25, 12)])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), ties=st.booleans())
+def test_measures_equal_those_that_count_samples_one_by_one(geometry: FrameGeometry, seed: int, ties: bool) -> None:
+    frames, regions = draw_frames(seed, geometry, ties=ties)
+    timeline, utterance_N, centre_N = both(frames, regions)
+    truths = [truth for truth, _, _ in per_sample(frames, regions)]
+    whole = np.concatenate(truths)
+    assert is_spoof(timeline, np.arange(whole.size)).tolist() == whole.tolist()
+    assert spoofed_before(timeline, np.arange(whole.size + 1)).tolist() == [0, *np.cumsum(whole).tolist()]
+    start_N, end_N = frame_stretches(timeline, utterance_N, centre_N, geometry.hop)
+    spoofed_N = spoofed_before(timeline, end_N) - spoofed_before(timeline, start_N)
+    assert (end_N - start_N).sum() == whole.size
+    assert (start_N[1:] == end_N[:-1]).all()
+    if whole.any() and not whole.all():
+        found = range_eer(frames.score_N, spoofed_N, end_N - start_N - spoofed_N)
+        assert found.eer == pytest.approx(slow_range_eer(frames, regions), abs=1e-12)
+    for segment in (geometry.hop, 2 * geometry.hop, 5 * geometry.hop // 2, 32 * geometry.hop):
+        bonafide, spoof, n_without = slow_segments(frames, regions, segment)
+        result = segment_eer(timeline, utterance_N, centre_N, frames.score_N, segment)
+        assert (result.n_bonafide, result.n_spoof, result.n_without_frame) == (len(bonafide), len(spoof), n_without)
+        if bonafide and spoof:
+            assert result.eer == metrics.eer(bonafide, spoof)
+        else:
+            assert result.eer is None
+
+
+def test_frames_that_are_all_of_one_kind_and_length_give_the_official_eer() -> None:
+    rng = np.random.default_rng(3)
+    score_N, is_spoof_N = rng.standard_normal(501), rng.random(501) < 0.3
+    expected = metrics.eer(score_N[~is_spoof_N], score_N[is_spoof_N])
+    assert range_eer(score_N, 320 * is_spoof_N, 320 * ~is_spoof_N) == expected
+
+
+def test_range_eer_in_cases_that_can_be_worked_out_by_hand() -> None:
+    # Perfect, reversed, and no information at all.
+    assert range_eer(np.array([-1.0, 1.0]), np.array([5, 0]), np.array([0, 7])).eer == 0
+    assert range_eer(np.array([1.0, -1.0]), np.array([5, 0]), np.array([0, 7])).eer == 1
+    assert range_eer(np.zeros(4), np.array([5, 0, 1, 2]), np.array([0, 7, 7, 7])).eer == 0.5
+    # A region ends in the middle of a stretch of 320: 160 of 480 spoofed samples are missed, or 160 of 800 called.
+    score, spoofed = np.array([0.0, 1.0, 2.0, 3.0]), np.array([320, 160, 0, 0])
+    found = range_eer(score, spoofed, 320 - spoofed)
+    assert found.eer == (160 / 800 + 0) / 2
+    assert found.threshold == 1.0
+    # Longer errors weigh more, though the number of stretches is the same.
+    short = range_eer(np.array([0.0, 1.0, 2.0]), np.array([10, 0, 10]), np.array([0, 100, 100]))
+    long = range_eer(np.array([0.0, 1.0, 2.0]), np.array([10, 0, 90]), np.array([0, 100, 100]))
+    assert (short.eer, long.eer) == ((0.5 + 0.5) / 2, (0.5 + 0.9) / 2)
+
+
+def test_frames_are_judged_at_a_threshold_and_equality_is_called_spoof() -> None:
+    score, truth = np.array([0.0, 0.5, 0.5, 2.0, 3.0]), np.array([True, True, False, True, False])
+    assert frame_operation(score, truth, 0.5) == frame_operation(score, truth, 1.0).__class__(0.5, 2 / 3, 2 / 3, 2 / 3)
+    nothing = frame_operation(score, truth, -1.0)
+    assert (nothing.precision, nothing.recall, nothing.f1) == (None, 0.0, 0.0)
+
+
+def test_a_set_of_one_kind_has_no_range_eer() -> None:
+    with pytest.raises(SpoofkitError, match="0 samples are spoofed and 100 are not"):
+        range_eer(np.array([1.0]), np.array([0]), np.array([100]))
+
+
+def test_frames_of_wav2vec_are_the_segments_of_20_ms() -> None:
+    # 1 s: 49 frames, 50 segments; the last segment has no frame, as in the authors' evaluation.
+    frames = FrameScores(("u",), np.array([16_000]), np.array([49]), np.arange(49, dtype=np.float32), WAV2VEC2_GEOMETRY)
+    timeline = make_timeline(frames.n_samples_U, [np.array([[3200, 3201]])])
+    found = segment_eer(timeline, frames.utterance_of_frame(), frames.centres(), frames.score_N, 320)
+    assert (found.n_bonafide, found.n_spoof, found.n_without_frame) == (48, 1, 1)
+    assert found.eer == metrics.eer(np.delete(np.arange(49.0), 10), [10.0])
+
+
+def test_resolutions_finer_than_the_frames_are_left_out_and_named() -> None:
+    frames, regions = draw_frames(1, WAV2VEC2_GEOMETRY)
+    result = measure(frames, make_timeline(frames.n_samples_U, regions))
+    assert result["left_out_seconds"] == [0.01]
+    assert [row["resolution_seconds"] for row in result["segments"]] == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
+    fine, fine_regions = draw_frames(1, FrameGeometry(400, 160, 400, 80))
+    assert measure(fine, make_timeline(fine.n_samples_U, fine_regions))["left_out_seconds"] == []
+
+
+# ---- The verbs, end to end
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Folder with the manifests and regions of the PartialSpoof miniature, and its regions to the sample."""
+    folder = tmp_path_factory.mktemp("partialspoof")
+    regions = make_partialspoof(folder / "corpus")
+    prepare("partialspoof", folder / "corpus", folder / "data", partial=True)
+    return folder / "data", regions
+
+
+@pytest.fixture(scope="module")
+def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Post-trained on whole utterances, some bona fide, some spoofed, to say of frames which they are from."""
+    folder = tmp_path_factory.mktemp("exp")
+    conf = folder / "conf.yaml"
+    conf.write_text(CONFIG)
+    run_cli("mixlist", manifests / "train.tsv", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
+    sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    run_cli("posttrain", folder / "posttrain", *sets, "-c", conf, *lists, "--device", "cpu")
+    return folder / "posttrain"
+
+
+@pytest.fixture(scope="module")
+def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("frames") / "eval.npz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", 60_000)
+        done = run_cli("localize", exp, truth[0] / "eval.tsv", out)
+    assert "frames of 12 utterances, higher = more bona fide" in done.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_spoofed_regions_are_found_from_the_release_to_the_table(
+    exp: Path, localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, regions = truth
+    done = run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")
+    result = json.loads((tmp_path / "out/segments.json").read_text())
+    # Made voices are told apart easily; guessing gives 50 %, scores of the wrong sign more.
+    assert result["range_eer_percent"] < 25
+    assert all(row["eer_official_percent"] < 35 for row in result["segments"][:4])
+    assert result["frames"]["recall_percent"] > 70
+    assert result["warnings"] == []
+    assert "published are" in result["partial"]
+    assert (tmp_path / "out/segment_eer.png").read_bytes().startswith(b"\x89PNG")
+    assert f"range-based EER {result['range_eer_percent']:.3f} %" in done.stdout
+    assert "left out: 0.01 s" in done.stdout
+    frames, record = read_frames(localized)
+    assert record["frame_target"] == "authenticity"
+    assert record["score"] == "log-odds, bona fide; not calibrated"
+    n_lower = 0
+    for utt_id, own in regions["eval"].items():
+        if own:
+            centre_T = WAV2VEC2_GEOMETRY.centres(int(frames.n_samples_U[frames.utt_ids.index(utt_id)]))
+            inside_T = np.any([(centre_T >= start) & (centre_T < end) for start, end in own], axis=0)
+            score_T = frames.of(utt_id)
+            n_lower += bool(score_T[inside_T].mean() < score_T[~inside_T].mean())
+    assert n_lower >= 4  # of 6
+    # The numbers are those of the slow references.
+    wide = [read_segments(data / "eval.segments.tsv")[utt_id] for utt_id in frames.utt_ids]
+    assert result["range_eer_percent"] == pytest.approx(100 * slow_range_eer(frames, wide), abs=1e-9)
+
+
+def test_what_is_localized_has_every_frame_of_every_utterance_in_order(
+    exp: Path, localized: Path, truth: tuple[Path, dict[str, Any]]
+) -> None:
+    frames, record = read_frames(localized)
+    manifest = read_manifest(truth[0] / "eval.tsv")
+    assert list(frames.utt_ids) == manifest.table["utt_id"].to_list()
+    assert frames.n_samples_U.tolist() == manifest.table["n_samples"].to_list()
+    assert record["geometry"] == {"receptive_field": 400, "hop": 320, "shortest": 400, "first_centre": 200}
+    assert record["polarity"] == "higher = more bona fide"
+    # The head's class 1 is spoofed, so the sign is turned; one utterance alone equals it in its padded batch.
+    classifier, _ = load_frame_classifier(exp)
+    for utt_id, path in manifest.table.select("utt_id", "path").iter_rows():
+        wave = torch.from_numpy(read_audio(manifest.audio_path(path)))[None]
+        with torch.no_grad():
+            logit_BT, is_frame_BT = classifier(wave, torch.tensor([wave.shape[1]]))
+        assert bool(is_frame_BT.all())
+        np.testing.assert_allclose(frames.of(utt_id), -logit_BT[0].numpy(), atol=2e-5, rtol=0)
+
+
+def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[str, Any]]) -> None:
+    classifier, _ = load_frame_classifier(exp)
+    manifest = read_manifest(truth[0] / "eval.tsv")
+    found: list[dict[str, np.ndarray]] = []
+    for budget in (1, 10**9):
+        plan = dict(enumerate(scoring.plan_batches(manifest, budget)))
+        assert len(plan) == (12 if budget == 1 else 1)
+        own: dict[str, np.ndarray] = {}
+        frame_scoring.score_frames(
+            classifier, manifest, plan, torch.device("cpu"),
+            lambda _, batch, own=own: own.update({utt_id: score_T for utt_id, (_, score_T) in batch.items()}),
+        )  # fmt: skip
+        found.append(own)
+    alone, together = found
+    for utt_id, score_T in alone.items():
+        assert score_T.shape == together[utt_id].shape
+        np.testing.assert_allclose(together[utt_id], score_T, atol=2e-5, rtol=0)
+
+
+def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
+    exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 60_000)
+    out, scored = tmp_path / "eval.npz", []
+    arguments = ["localize", exp, truth[0] / "eval.tsv", out]
+    original = score_parts._line
+
+    def stop_after_two(value: dict[str, Any]) -> bytes:
+        scored.append(value)
+        if len(scored) == 3:  # the header and two batches
+            signal.raise_signal(signal.SIGTERM)
+        return original(value)
+
+    monkeypatch.setattr(score_parts, "_line", stop_after_two)
+    stopped = run_cli(*arguments, ok=False)
+    assert stopped.returncode == 75
+    assert "goes on from there" in stopped.stderr
+    assert not out.exists()
+    part = part_path(out, Shard())
+    part.write_bytes(part.read_bytes()[:-5])  # as a power cut leaves it: the second batch is torn
+    monkeypatch.setattr(score_parts, "_line", original)
+    done = run_cli(*arguments)
+    assert "goes on after" in done.stderr
+    assert out.read_bytes() == localized.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json", "eval.npz"]
+
+
+def test_reuse_keeps_and_others_are_refused(
+    exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path
+) -> None:
+    data = truth[0]
+    assert "exists already; pass --overwrite" in refusal("localize", exp, data / "eval.tsv", localized)
+    assert "kept as it was" in run_cli("localize", exp, data / "eval.tsv", localized, "--reuse").stdout
+    assert "manifest_sha256 changed" in refusal("localize", exp, data / "dev.tsv", localized, "--reuse")
+    assert "frame scores end in .npz, found .tsv" in refusal("localize", exp, data / "dev.tsv", tmp_path / "x.tsv")
+    (tmp_path / "x.json").write_text('{"scores_sha256": ""}')
+    assert "is not the record of a frame score file" in refusal("localize", exp, data / "dev.tsv", tmp_path / "x.npz")
+    run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")
+    again = ["evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out"]
+    before = (tmp_path / "out/segments.json").stat().st_mtime_ns
+    run_cli(*again, "--reuse")
+    assert (tmp_path / "out/segments.json").stat().st_mtime_ns == before
+    assert "threshold changed" in refusal(*again, "--reuse", "--threshold", "0")
+    fixed = json.loads(run_cli(*again, "--overwrite", "--threshold", "0.25", "--json").stdout)
+    assert fixed["frames"]["threshold"] == 0.25
+    assert fixed["frames"]["threshold_from"] == "the command line"
+
+
+def test_regions_of_another_set_or_other_audio_are_refused(
+    localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = truth[0]
+    sentence = refusal("evaluate-segments", localized, data / "dev.segments.tsv", tmp_path / "out")
+    assert "expected the same utterances in both" in sentence
+    regions = {utt_id: own.tolist() for utt_id, own in read_segments(data / "eval.segments.tsv").items()}
+    del regions["LA_E_1000"]
+    write_segments(tmp_path / "fewer.tsv", segment_table(regions))
+    sentence = refusal("evaluate-segments", localized, tmp_path / "fewer.tsv", tmp_path / "out")
+    assert f"'LA_E_1000' is in {localized} alone" in sentence
+    regions["LA_E_1000"] = [(0, 40_000)]
+    write_segments(tmp_path / "longer.tsv", segment_table(regions))
+    sentence = refusal("evaluate-segments", localized, tmp_path / "longer.tsv", tmp_path / "out")
+    assert "a region of 'LA_E_1000' ends at 2.5 s, but the utterance is" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_trained_for_regions_are_localized_with_a_warning(
+    exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("authenticity", "region"))
+    done = run_cli("localize", other, truth[0] / "dev.tsv", tmp_path / "dev.npz")
+    assert "higher = more not injected" in done.stdout
+    done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", tmp_path / "out")
+    assert "mix.frame_target region: a low score says injected" in done.stderr
+
+
+def test_what_is_no_finished_posttraining_is_refused(
+    exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    command = ["localize", tmp_path / "posttrain", truth[0] / "dev.tsv", tmp_path / "dev.npz"]
+    assert "has no encoder, expected a folder that `spoofkit posttrain` finished" in refusal(*command)
+    other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
+    (other / "config.yaml").write_text("seed: 0\n")
+    assert "does not say what the frames were trained for" in refusal(*command)
+    (other / "config.yaml").write_text((exp / "config.yaml").read_text())
+    head = json.loads((other / "frame_head/head.json").read_text())
+    (other / "frame_head/head.json").write_text(json.dumps(head | {"head": "conv"}))
+    assert "does not describe a frame head of this version" in refusal(*command)
+    (other / "frame_head/head.json").write_text(json.dumps(head | {"head": "mlp"}))
+    assert "cannot be loaded into this head" in refusal(*command)
+
+
+# ---- The file
+
+
+def test_a_frame_file_is_read_back_exactly_and_with_numpy_alone(tmp_path: Path) -> None:
+    drawn, _ = draw_frames(9, WAV2VEC2_GEOMETRY)
+    ends = np.cumsum(drawn.n_frames_U)[:-1]
+    scores = dict(zip(drawn.utt_ids, np.split(drawn.score_N, ends), strict=True))
+    n_samples = dict(zip(drawn.utt_ids, drawn.n_samples_U.tolist(), strict=True))
+    record = {"geometry": frame_scores.geometry_record(WAV2VEC2_GEOMETRY)}
+    for name in ("a.npz", "b.npz"):
+        write_frames(tmp_path / name, drawn.utt_ids, n_samples, scores, record)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    found, _ = read_frames(tmp_path / "a.npz")
+    assert found.utt_ids == drawn.utt_ids
+    assert found.geometry == WAV2VEC2_GEOMETRY
+    assert found.score_N.tobytes() == drawn.score_N.tobytes()
+    for utt_id, own in scores.items():
+        assert found.of(utt_id).tolist() == own.tolist()
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert sorted(arrays.files) == ["n_frames", "n_samples", "score", "utt_id"]
+
+
+def test_damaged_frame_files_are_refused(localized: Path, tmp_path: Path) -> None:
+    for name in ("eval.npz", "eval.json"):
+        (tmp_path / name).write_bytes((localized.parent / name).read_bytes())
+    path, sidecar = tmp_path / "eval.npz", tmp_path / "eval.json"
+    record = json.loads(sidecar.read_text())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(SpoofkitError, match="has no record of format 1 beside it that belongs to it"):
+        read_frames(path)
+    arrays = dict(np.load(localized))
+
+    def write(**changed: Any) -> None:
+        np.savez(path, **(arrays | changed))
+        digest = frame_scores.file_sha256(path)
+        sidecar.write_text(json.dumps(record | {"frames_sha256": digest}))
+
+    write()
+    read_frames(path)
+    for changed in ({"n_frames": arrays["n_frames"] + 1}, {"score": arrays["score"][:-1]}):
+        write(**changed)
+        with pytest.raises(SpoofkitError, match="do not fit each other and the frame geometry"):
+            read_frames(path)
+    write(score=np.where(np.arange(arrays["score"].size) == 3, np.float32("nan"), arrays["score"]))
+    with pytest.raises(SpoofkitError, match="holds NaN or infinite scores"):
+        read_frames(path)
+    write(utt_id=arrays["utt_id"].astype(object))  # pickled: never opened
+    with pytest.raises(SpoofkitError, match="is no frame score file, or a damaged one"):
+        read_frames(path)
+    write(other=arrays["score"])
+    with pytest.raises(SpoofkitError, match=r"is no frame score file, or a damaged one .holds"):
+        read_frames(path)
+    with pytest.raises(SpoofkitError, match="no such file, expected frame scores"):
+        read_frames(tmp_path / "nothing.npz")

@@ -1,0 +1,63 @@
+# The stages that recipes share. Sourced by run.sh below its options, in the recipe's folder, with ./cmd.sh read.
+#
+#   prepared CORPUS DIR OUT "SET..." OPTION...   stage 1: OUT/SET.tsv of a corpus, each checked against the disk
+#   mix_lists            stage 2: $exp/posttrain/mix.tsv and mix_dev.tsv
+#   post_training        stage 3: $exp/posttrain/encoder
+#   fine_tuning          stage 4: $exp/finetune/model, from that encoder if $posttrain is true
+#   scores SET...        stage 5: $exp/scores/SET.tsv of the manifest $data/SET.tsv
+#   report SET...        stage 6: $exp/results/SET
+#
+# What they read: data exp conf settings posttrain partial overwrite device workers (options of run.sh), train and dev
+# (names of manifests below $data, without .tsv), cpu_cmd and gpu_cmd (cmd.sh).
+# shellcheck shell=bash
+# shellcheck disable=SC2154
+
+sets=()
+for setting in $settings; do sets+=(--set "$setting"); done
+keep=--reuse # keep what was made from the same inputs and settings, refuse what was made from others
+again=()
+if $overwrite; then keep=--overwrite again=(--overwrite); fi
+part=()
+if $partial; then part=(--partial); fi
+place=(--device "$device" --workers "$workers")
+sources=(--train "$data/$train.tsv" --dev "$data/$dev.tsv")
+
+prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
+  local corpus=$1 folder=$2 out=$3 set manifests=()
+  for set in $4; do manifests+=("$out/$set.tsv"); done
+  $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" "$keep" ${part[@]+"${part[@]}"} "${@:5}"
+  $cpu_cmd spoofkit validate "${manifests[@]}"
+}
+
+mix_lists() {
+  local options=(--config "$conf" "$keep" ${sets[@]+"${sets[@]}"})
+  spoofkit mixlist "$data/$train.tsv" "$exp/posttrain/mix.tsv" "${options[@]}"
+  spoofkit mixlist "$data/$dev.tsv" "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
+}
+
+post_training() {
+  $gpu_cmd spoofkit posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
+    ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+}
+
+fine_tuning() {
+  local encoder=()
+  if $posttrain; then encoder=(--encoder "$exp/posttrain/encoder"); fi
+  $gpu_cmd spoofkit finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
+    ${encoder[@]+"${encoder[@]}"} ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+}
+
+scores() { # scores SET...
+  local set
+  for set in "$@"; do
+    $gpu_cmd spoofkit score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
+  done
+}
+
+report() { # report SET...
+  local set
+  for set in "$@"; do
+    echo "$exp: $set"
+    spoofkit evaluate "$exp/scores/$set.tsv" "$data/$set.tsv" "$exp/results/$set" "$keep"
+  done
+}
