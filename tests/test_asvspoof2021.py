@@ -43,22 +43,22 @@ def parse(tmp_path: Path, track: str, text: str, subset: str = "all") -> pl.Data
 def write_published(folder: Path, track: str) -> None:
     """Keys with the published counts per class and subset, and with every attack and codec that is checked."""
     counts = published_counts(f"asvspoof2021_{track.lower()}")["eval"]
-    n_bonafide = counts["key"]["bonafide"]
+    n_eval, in_eval = counts["subset"]["eval"], counts["key in eval"]["bonafide"]
+    in_others = counts["key"]["bonafide"] - in_eval
     subsets = [subset for subset, count in counts["subset"].items() for _ in range(count)]
     released = {"LA": "none", "DF": "nocodec"}[track]
     codecs = [released if codec == "-" else codec for codec in counts["codec"]]
     lines = []
     for index, subset in enumerate(subsets):
+        is_bonafide = index < in_eval or n_eval <= index < n_eval + in_others
         codec, start = codecs[index % len(codecs)], f"s {track}_E_{index:07d}"
         if track == "LA":
-            attack, key = ("bonafide", "bonafide") if index < n_bonafide else (f"A{7 + index % 13:02d}", "spoof")
+            attack, key = ("bonafide", "bonafide") if is_bonafide else (f"A{7 + index % 13:02d}", "spoof")
             lines.append(f"{start} {codec} ita_tx {attack} {key} notrim {subset}\n")
         else:
             sources, vocoders = counts["source"], [v for v in counts["vocoder"] if v != "bonafide"]
             attack, key, vocoder = (
-                ("-", "bonafide", "bonafide")
-                if index < n_bonafide
-                else ("A14", "spoof", vocoders[index % len(vocoders)])
+                ("-", "bonafide", "bonafide") if is_bonafide else ("A14", "spoof", vocoders[index % len(vocoders)])
             )
             source = sources[index % len(sources)]
             lines.append(f"{start} {codec} {source} {attack} {key} notrim {subset} {vocoder} - - - -\n")
@@ -192,9 +192,9 @@ def test_uncoded_speech_is_uncoded_as_in_the_other_corpora(corpora_2021: dict[st
         assert dict(table.select("utt_id", "codec").iter_rows()) == expected
 
 
-@pytest.mark.parametrize(("track", "eval_trials", "n_spoof"), [("LA", 148_176, 163_114), ("DF", 533_928, 589_212)])
+@pytest.mark.parametrize(("track", "eval_trials", "n_bonafide"), [("LA", 148_176, 18_452), ("DF", 533_928, 22_617)])
 def test_counts_are_those_of_the_whole_list_whatever_subset_is_taken(
-    track: str, eval_trials: int, n_spoof: int, tmp_path: Path
+    track: str, eval_trials: int, n_bonafide: int, tmp_path: Path
 ) -> None:
     write_published(tmp_path, track)
     corpus = f"asvspoof2021_{track.lower()}"
@@ -203,9 +203,19 @@ def test_counts_are_those_of_the_whole_list_whatever_subset_is_taken(
     # One trial of `progress` less is noticed though only `eval` is wanted.
     before, _, after = keys_of(tmp_path, track).read_text().partition(" progress")
     keys_of(tmp_path, track).write_text(before[: before.rindex("\n")] + after[after.index("\n") :])
-    expected = f"found {n_spoof - 1:,} spoof, published are {n_spoof:,}; fetch the lists again"
+    expected = f"found {n_bonafide - 1:,} bonafide, published are {n_bonafide:,}; fetch the lists again"
     with pytest.raises(SpoofkitError, match=expected):
         prepare(corpus, tmp_path, tmp_path / "less", headers=False)
+
+
+def test_classes_shuffled_over_the_subsets_are_noticed_though_all_totals_hold(tmp_path: Path) -> None:
+    write_published(tmp_path, "LA")
+    lines = keys_of(tmp_path, "LA").read_text().splitlines()
+    first_eval, last = lines[0].split(" "), lines[-1].split(" ")
+    first_eval[-1], last[-1] = last[-1], first_eval[-1]
+    keys_of(tmp_path, "LA").write_text("\n".join([" ".join(first_eval), *lines[1:-1], " ".join(last)]) + "\n")
+    with pytest.raises(SpoofkitError, match=r"14,815 bonafide \+ 133,361 spoof, published are 14,816 \+ 133,360"):
+        prepare("asvspoof2021_la", tmp_path, tmp_path / "data", headers=False)
 
 
 def test_another_subset_is_another_manifest(corpora_2021: dict[str, Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from conftest import make_voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoofkit.checks.sound import examine
 from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, probe, read_audio
 from spoofkit.errors import SpoofkitError
 
@@ -312,3 +313,42 @@ def write_flac(
     kinds = [(0, 4)[i] + 128 * (i == len(blocks) - 1) for i in range(len(blocks))]
     header = b"".join(bytes([k]) + len(b).to_bytes(3, "big") + b for k, b in zip(kinds, blocks, strict=True))
     path.write_bytes(b"fLaC" + header + frame + crc(frame, 0x8005, 16).to_bytes(2, "big"))
+
+
+def test_a_part_that_cancels_of_a_file_that_does_not_is_read(tmp_path: Path) -> None:
+    """What `validate` passes must not end a training at some crop."""
+    wave = tone(300, 0.4, SAMPLE_RATE)
+    second = np.where(np.arange(wave.size) < wave.size // 2, wave, -wave)
+    soundfile.write(tmp_path / "half.wav", np.stack([wave, second], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "lost.wav", np.stack([wave, -wave], axis=1), SAMPLE_RATE, subtype="FLOAT")
+    assert not examine(tmp_path / "half.wav").is_cancelled
+    assert np.abs(read_audio(tmp_path / "half.wav", wave.size // 2 + 10, 2000)).max() < 1e-6
+    with pytest.raises(SpoofkitError, match="channels cancel each other"):
+        read_audio(tmp_path / "lost.wav", 1000, 2000)
+
+
+def test_damaged_headers_are_sentences(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", make_voice(0, True), SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.flac", make_voice(0, True), SAMPLE_RATE)
+    wav, flac = (bytearray((tmp_path / f"a.{kind}").read_bytes()) for kind in ("wav", "flac"))
+    wav[20:22] = b"\x77\x77"  # the codec's tag
+    flac[21] |= 0x0F  # the highest bits of the number of samples
+    (tmp_path / "tag.wav").write_bytes(wav)
+    (tmp_path / "length.flac").write_bytes(flac)
+    slow = bytearray((tmp_path / "a.wav").read_bytes())
+    slow[24:28] = (1).to_bytes(4, "little")
+    (tmp_path / "slow.wav").write_bytes(slow)
+    for name, sentence in (
+        ("tag.wav", "neither libsndfile nor FFmpeg"),
+        ("length.flac", r"states 64,424,525,\d+ samples in .* which no codec can hold"),
+        ("slow.wav", "states a sampling rate of 1 Hz, expected at least 2000"),
+    ):
+        with pytest.raises(SpoofkitError, match=sentence):
+            probe(tmp_path / name)
+    with pytest.raises(SpoofkitError, match="neither libsndfile nor FFmpeg"):
+        read_audio(tmp_path / "tag.wav")
+
+
+def test_a_clip_of_exactly_the_length_that_is_asked_for_is_read_whole(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", make_voice(0, True), SAMPLE_RATE)
+    assert read_audio(tmp_path / "a.flac", 0, SAMPLE_RATE).size == SAMPLE_RATE

@@ -171,6 +171,31 @@ def test_two_columns_may_swap_their_names(tmp_path: Path) -> None:
     assert read_text(tmp_path, "path,key\nspoof,x.wav\n", wanted=wanted).row(0)[:3] == ("x", "x.wav", "spoof")
 
 
+def test_the_users_own_table_is_never_replaced(tmp_path: Path) -> None:
+    make_audio(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "list.tsv").write_text("path\tkey\na.wav\treal\nb.wav\tfake\n")
+    sentence = refusal("prepare", "generic", tmp_path / "list.tsv", tmp_path, "--overwrite")
+    assert "list.tsv: is the list itself" in sentence
+    assert (tmp_path / "list.tsv").read_text().startswith("path\tkey\n")
+
+
+def test_a_column_called_reason_is_kept_like_any_other(tmp_path: Path) -> None:
+    make_audio(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "t.csv").write_text("path,key,reason\na.wav,real,noise\nb.wav,fake,none\n")
+    run_cli("prepare", "generic", tmp_path / "t.csv", tmp_path / "data")
+    assert read_manifest(tmp_path / "data/t.tsv").table["reason"].to_list() == ["noise", "none"]
+
+
+def test_names_that_no_manifest_can_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    make_audio(tmp_path / "k", "real/a\tb.wav", "fake/c.wav")
+    assert "a\\tb.wav" in refusal("prepare", "generic", tmp_path / "k", tmp_path / "data")
+    (tmp_path / "k/real/a\tb.wav").rename(os.fsdecode(os.fsencode(tmp_path / "k/real") + b"/\xff.wav"))
+    assert "expected a name in UTF-8" in refusal("prepare", "generic", tmp_path / "k", tmp_path / "data")
+    assert not (tmp_path / "data/k.tsv").exists()
+    with pytest.raises(SpoofkitError, match="column ' speaker' has spaces at an end"):
+        read_text(tmp_path, "path,key, speaker\na.wav,real,x\n")
+
+
 def test_the_set_is_called_as_asked(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "x.wav")
     (corpus / "t.csv").write_text("path,key\nx.wav,spoof\n")

@@ -35,6 +35,25 @@ def make_directory(tmp_path: Path, **files: str) -> Path:
     return folder
 
 
+def test_what_a_kaldi_directory_cannot_say_is_said(tmp_path: Path) -> None:
+    make_directory(tmp_path)
+    prepare_kaldi = ("prepare", "kaldi", tmp_path / "data/train", tmp_path / "out")
+    run_cli(*prepare_kaldi, "--downmix", "first")
+    sentence = refusal("kaldi", tmp_path / "out/train.tsv", tmp_path / "k")
+    assert "mixed as 'first', which a Kaldi directory cannot say" in sentence
+    assert not (tmp_path / "k").exists()
+    (tmp_path / "audio/x.wav").write_bytes(b"no audio")
+    run_cli(*prepare_kaldi, "--on-error", "skip", "--overwrite")
+    assert "1 of 2 utterances were rejected" in run_cli("kaldi", tmp_path / "out/train.tsv", tmp_path / "k").stderr
+
+
+def test_byte_order_marks_are_no_part_of_a_name(tmp_path: Path) -> None:
+    folder = make_directory(tmp_path)
+    for path in folder.iterdir():
+        path.write_text("\ufeff" + path.read_text())
+    assert table_of(folder)["utt_id"].to_list() == ["s1-x", "s2-y"]
+
+
 def table_of(folder: Path, wanted: Wanted | None = None) -> pl.DataFrame:
     return kaldi.read(folder, wanted or Wanted())[0].table
 

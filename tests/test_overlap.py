@@ -44,6 +44,15 @@ def counts(train: Path, evaluation: Path, **options: object) -> dict[str, int]:
     return {kind["kind"]: kind["n_eval"] for kind in find_overlap(train, evaluation, **options).summary["kinds"]}
 
 
+def test_columns_of_the_list_do_not_pass_for_those_of_the_other(tmp_path: Path) -> None:
+    train = write_list(tmp_path / "a.tsv", {"one": {"speaker": "s"}})
+    claims = {"train_utt_id": "x", "train_key": "spoof", "train_speaker": "t"}
+    evaluation = write_list(tmp_path / "b.tsv", {"one": {"speaker": "s", **claims}})
+    found = find_overlap(train, evaluation)
+    assert found.is_leak
+    assert found.rows.filter(pl.col("kind") == "utterance")["train_utt_id"].to_list() == ["one"]
+
+
 # ---- Audio
 
 

@@ -380,3 +380,26 @@ def test_a_damaged_file_of_regions_is_refused(text: str, sentence: str, tmp_path
     (tmp_path / "x.tsv").write_text(text)
     with pytest.raises(SpoofkitError, match=sentence):
         read_segments(tmp_path / "x.tsv")
+
+
+def test_labels_that_reach_beyond_the_audio_are_refused_at_the_start_and_shorter_ones_counted(
+    released: tuple[Path, dict[str, dict[str, Regions]]], tmp_path: Path
+) -> None:
+    corpus, truth = released
+    spoofed, genuine = (next(u for u, regions in truth["dev"].items() if bool(regions) == has) for has in (True, False))
+    options = ("--sets", "dev", "--partial")
+
+    def shorten(labels: dict[str, np.ndarray]) -> None:
+        labels[genuine] = labels[genuine][:3]
+
+    change_labels(label_file(corpus, "dev", "0.01"), shorten)
+    done = run_cli("prepare", "partialspoof", corpus, tmp_path / "data", *options)
+    assert f"the labels of 1 utterances are not as long as their audio, most of all those of {genuine}" in done.stderr
+
+    def lengthen(labels: dict[str, np.ndarray]) -> None:
+        labels[spoofed] = np.append(labels[spoofed], np.full(100, "0", dtype="<U21"))
+
+    change_labels(label_file(corpus, "dev", "0.01"), lengthen)
+    sentence = refusal("prepare", "partialspoof", corpus, tmp_path / "more", *options)
+    assert f"a spoofed region of {spoofed} ends at" in sentence
+    assert not (tmp_path / "more/dev.tsv").exists()

@@ -172,6 +172,12 @@ def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_pa
     assert results(exp) | results(data) == before
 
 
+def test_a_misspelt_data_folder_is_no_success(tmp_path: Path) -> None:
+    done = run("asvspoof2021", "--stage", 5, "--data", tmp_path / "typo", "--exp", tmp_path / "exp", ok=False)
+    assert "holds no manifest of a set to evaluate; run stage 1, or mend --data" in done.stderr
+    assert not (tmp_path / "exp").exists()
+
+
 @pytest.mark.parametrize(("recipe", "sentence"), [("asvspoof2021", "--la19 DIR"), ("partialspoof", "--corpus DIR")])
 def test_recipes_of_other_corpora_say_what_to_give(recipe: str, sentence: str, tmp_path: Path) -> None:
     assert "stage 1 needs --la19 DIR" in run(recipe, "--data", tmp_path, ok=False).stderr

@@ -341,7 +341,8 @@ def test_findings_go_to_a_file_whole_and_are_summed_up_by_kind(whole, tmp_path: 
     done = run_cli("validate", manifest, "--out", tmp_path / "found.tsv", ok=False)
     assert (done.returncode, done.stdout) == (1, "")
     lines = [line.split("\t") for line in (tmp_path / "found.tsv").read_text().splitlines()]
-    assert lines[0] == ["utt_id", "severity", "problem", "kind"]
+    assert lines[0] == ["utt_id", "severity", "problem", "kind", "manifest"]
+    assert {line[4] for line in lines[1:]} == {str(manifest)}
     assert [(line[0], line[1], line[3]) for line in lines[1:]] == [
         *((f"whole{n:02d}", "error", "missing") for n in (0, 1, 2, 5)), ("x", "warning", "length not stated"),
     ]  # fmt: skip
@@ -350,7 +351,8 @@ def test_findings_go_to_a_file_whole_and_are_summed_up_by_kind(whole, tmp_path: 
     assert "warning: length not stated: 1 (x)" in done.stderr
     assert "exists already" in refusal("validate", manifest, "--out", tmp_path / "found.tsv")
     on_stdout = run_cli("validate", manifest, ok=False).stdout
-    assert (tmp_path / "found.tsv").read_text().split("\n", 1)[1] == on_stdout
+    assert ["\t".join(line[:4]) for line in lines[1:]] == on_stdout.splitlines()
+    assert "is one of the manifests" in refusal("validate", manifest, "--out", manifest, "--overwrite")
 
 
 def test_warnings_alone_exit_with_zero(whole, tmp_path: Path) -> None:

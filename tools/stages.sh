@@ -7,7 +7,8 @@
 #   scores SET...        stage 5: $exp/scores/SET.tsv of the manifest $data/SET.tsv
 #   report SET...        stage 6: $exp/results/SET
 #
-# What they read: data exp conf settings posttrain partial overwrite device workers (options of run.sh), train and dev
+# What they read: data exp conf settings posttrain partial on_error overwrite device workers
+# (options of run.sh), train and dev
 # (names of manifests below $data, without .tsv), cpu_cmd and gpu_cmd (cmd.sh).
 # shellcheck shell=bash
 # shellcheck disable=SC2154
@@ -25,8 +26,9 @@ sources=(--train "$data/$train.tsv" --dev "$data/$dev.tsv")
 prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
   local corpus=$1 folder=$2 out=$3 set manifests=()
   for set in $4; do manifests+=("$out/$set.tsv"); done
-  $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" "$keep" ${part[@]+"${part[@]}"} "${@:5}"
-  $cpu_cmd spoofkit validate "${manifests[@]}"
+  $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep" \
+    ${part[@]+"${part[@]}"} "${@:5}"
+  $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error"
 }
 
 mix_lists() {

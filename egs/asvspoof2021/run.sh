@@ -21,6 +21,7 @@ conf=conf/xlsr300m.yaml  # its settings
 settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
 posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
 partial=false            # true: the corpora are knowing subsets
+on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
 workers=4                # processes that load audio
@@ -51,6 +52,10 @@ evaluated=() # the sets that stage 1 prepared
 for set in la19/dev la19/eval la21/eval df21/eval itw/eval; do
   if [[ -f $data/$set.tsv ]]; then evaluated+=("$set"); fi
 done
+if ((stop_stage >= 5 && ${#evaluated[@]} == 0)); then
+  echo "$0: $data holds no manifest of a set to evaluate; run stage 1, or mend --data" >&2
+  exit 1
+fi
 if stage 5 "scores"; then scores "${evaluated[@]}"; fi
 if stage 6 "report"; then report "${evaluated[@]}"; fi
 if stage 7 "gap between LA and DF"; then

@@ -17,6 +17,7 @@ conf=conf/xlsr300m.yaml  # its settings
 settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
 posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
 partial=false            # true: the corpus is a knowing subset
+on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
 workers=4                # processes that load audio

@@ -15,6 +15,7 @@ exp=exp/xlsr300m         # checkpoints, frame scores and results of this experim
 conf=conf/xlsr300m.yaml  # its settings
 settings=                # settings to override, separated by spaces, such as "seed=1 posttrain.n_steps=8000"
 partial=false            # true: the corpora are knowing subsets
+on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
 workers=4                # processes that load audio

@@ -120,7 +120,8 @@ def _matches(train: pl.DataFrame, evaluation: pl.DataFrame, on: Sequence[str]) -
     """Rows of the evaluation list whose values of `on` stand in the training list, each with the first there."""
     first = train.unique(on, keep="first", maintain_order=True)
     first = first.select(*on, train_utt_id="utt_id", train_key="key", train_speaker="speaker")
-    renamed = evaluation.with_columns(eval_utt_id="utt_id", eval_key="key")
+    renamed = evaluation.select("utt_id", "key", "speaker", *(name for name in on if name != "speaker"))
+    renamed = renamed.with_columns(eval_utt_id="utt_id", eval_key="key")
     return renamed.join(first, on=on, how="inner", maintain_order="left")
 
 

@@ -100,12 +100,12 @@ def _rejected_list(manifest: Manifest) -> Iterator[Finding]:
 def _doubles(rows: list[Row], manifest: Manifest, workers: int) -> Iterator[Finding]:
     """Utterances that are one: the same file, the same MD5 in FLAC's header, the same samples, or the same bytes."""
     for group in _same_content(rows, manifest, workers):
-        differ = len({row.key for row in group}) > 1
+        first_of_key = {row.key: row for row in reversed(group)}
         for row in group:
-            other = next(other for other in group if other is not row)
+            other = next(other for other in group[:2] if other is not row)
             same = "the file" if other.path == row.path else "the audio"
-            contradiction = next((other for other in group if other.key != row.key), None)
-            if differ and contradiction is not None:
+            contradiction = next((other for key, other in first_of_key.items() if key != row.key), None)
+            if contradiction is not None:
                 problem = f"is {row.key} and {same} of {contradiction.utt_id}, which is {contradiction.key}"
                 yield Finding(row.utt_id, "error", "contradiction", problem)
             else:

@@ -8,6 +8,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
+from spoofkit.errors import SpoofkitError
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,8 @@ def overlap(
     from spoofkit.files import refuse_existing, write_text
 
     if out is not None:
+        if out.resolve() in (train.resolve(), evaluation.resolve()):
+            raise SpoofkitError(f"--out {out}: is one of the manifests, expected another file; name one")
         refuse_existing(out, overwrite)
     found = find_overlap(
         train, evaluation, audio=audio, workers=workers, train_corpus=train_corpus, eval_corpus=eval_corpus

@@ -143,6 +143,8 @@ def validate(
     from spoofkit.files import refuse_existing, write_text
 
     if out is not None:
+        if out.resolve() in [path.resolve() for path in manifests]:
+            raise SpoofkitError(f"--out {out}: is one of the manifests, expected another file; name one")
         refuse_existing(out, overwrite)
     results = []
     for path in manifests:
@@ -151,8 +153,10 @@ def validate(
             typer.echo(findings_text(results[-1]), nl=False)
         say(summary(results[-1]))
     if out is not None:
-        table = "".join(findings_text(result) for result in results)
-        write_text(out, "utt_id\tseverity\tproblem\tkind\n" + table, overwrite)
+        lines = ["utt_id\tseverity\tproblem\tkind\tmanifest\n"]
+        for result in results:
+            lines += [f"{line}\t{result.manifest.path}\n" for line in findings_text(result).splitlines()]
+        write_text(out, "".join(lines), overwrite)
     if on_error.value == "skip":
         for result in results:
             if n_rejected := reject(result):

@@ -108,7 +108,11 @@ def _read(folder: Path, wanted: Wanted, track: str, columns: tuple[str, ...], au
     chosen = whole if wanted.subset == "all" else whole.filter(pl.col("subset") == wanted.subset)
     if not chosen.height:
         raise SpoofkitError(f"{path}: holds no trial of subset {wanted.subset!r}; choose another with --subset")
-    return [ReleasedSet("eval", chosen, (path,), audio_from, counted=whole)]
+    # Counts are published of the whole list, and by class of the subset that results are published of.
+    counted = whole.with_columns(
+        pl.when(pl.col("subset") == "eval").then(pl.col("key")).otherwise(pl.lit("-")).alias("key in eval")
+    )
+    return [ReleasedSet("eval", chosen, (path,), audio_from, counted=counted)]
 
 
 def _find_keys(folder: Path, track: str) -> Path:

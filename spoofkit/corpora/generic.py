@@ -206,6 +206,11 @@ def _walk(folder: Path, class_name: str) -> tuple[list[str], list[str]]:
         # Linked folders may lead round in circles: they are not entered, and said to be left out.
         others += [(below / name).as_posix() for name in folders if (Path(place) / name).is_symlink()]
         for name in files:
+            if not name.isprintable():  # a name that is no UTF-8 holds lone surrogates, which are not
+                raise SpoofkitError(
+                    f"{place}: a file is called {name!r}, expected a name in UTF-8 without control characters; "
+                    "rename it"
+                )
             (audio if _is_audio(name) else others).append((below / name).as_posix())
     return sorted(audio), sorted(others)
 

@@ -20,15 +20,18 @@ score files, unless `speaker_prefix` is asked for.
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from tqdm import tqdm
 
 from spoofkit.corpora.generic import set_name
 from spoofkit.corpora.release import ReleasedSet, Wanted
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
+from spoofkit.data.audio import DOWNMIXES
 from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
@@ -110,6 +113,13 @@ def write_kaldi(
         SpoofkitError: a name or path that Kaldi would take for something else, or `out` holds other files.
     """
     utterances = read_manifest(manifest)
+    if utterances.downmix != DOWNMIXES[0]:
+        raise SpoofkitError(
+            f"{manifest}: its channels are mixed as {utterances.downmix!r}, which a Kaldi directory cannot say, "
+            "expected their mean; write its audio to files of one channel first"
+        )
+    for caveat in utterances.caveats():
+        tqdm.write(f"{caveat}; a Kaldi directory cannot say so", file=sys.stderr)
     files = _files(utterances, speaker_prefix)
     _require_free(out, set(files), overwrite)
     with atomic_folder(out) as temporary:
@@ -121,7 +131,7 @@ def write_kaldi(
 
 def _read_map(path: Path, column: str) -> pl.DataFrame:
     """A file of Kaldi's: `utt_id` and what follows it, row 0 being line 1."""
-    lines = pl.Series(read_text(path).removesuffix("\n").split("\n"), dtype=pl.Utf8)
+    lines = pl.Series(read_text(path).removeprefix("\ufeff").removesuffix("\n").split("\n"), dtype=pl.Utf8)
     fields = lines.str.extract_groups(r"^(\S+)[ \t]+(\S|\S.*\S)\s*$").struct.unnest()
     fields.columns = ["utt_id", column]
     wrong = fields["utt_id"].is_null()

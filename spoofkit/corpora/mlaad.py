@@ -72,15 +72,13 @@ def _find_lists(folder: Path) -> tuple[Path, ...]:
 
 
 def _read_list(folder: Path, path: Path) -> pl.DataFrame:
-    table = read_table(path, "|")
+    table = read_table(path, "|", LEFT_OUT)
     missing = [name for name in NEEDED if name not in table.columns]
     if missing:
         raise SpoofkitError(
             f"{path}, line 1: column {missing[0]!r} is missing, found {', '.join(table.columns)}; {NOT_RELEASED}"
         )
-    table = table.select(pl.exclude(*LEFT_OUT)).rename(
-        {name: f"released_{name}" for name in OURS if name in table.columns}
-    )
+    table = table.rename({name: f"released_{name}" for name in OURS if name in table.columns})
     beside = path.parent.relative_to(folder).as_posix()
     name = pl.col("path").str.replace(r"^\./", "")
     below = pl.when(name.str.contains("/", literal=True)).then(name).otherwise(pl.format(f"{beside}/{{}}", name))

@@ -99,6 +99,7 @@ def _read_set(folder: Path, name: str) -> ReleasedSet:
         (path, *paths),
         f"unpack database_{name}.tar.gz",
         segments=segment_table({utt_id: _regions(spoof) for utt_id, spoof in labels.items()}),
+        labelled_samples={utt_id: FINEST_SAMPLES * len(spoof) for utt_id, spoof in labels.items()},
     )
 
 

@@ -4,6 +4,7 @@ A reader (one module a corpus) turns the lists of a corpus folder into `Released
 does the rest. The counts that must hold stand in counts.yaml.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, resources
@@ -12,9 +13,10 @@ from typing import Any
 
 import polars as pl
 import yaml
+from tqdm import tqdm
 
 from spoofkit.corpora import CORPORA
-from spoofkit.data.audio import DOWNMIXES
+from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE
 from spoofkit.data.headers import headers_path, read_headers
 from spoofkit.data.manifest import (
     UNKNOWN_LENGTH,
@@ -27,6 +29,8 @@ from spoofkit.data.manifest import (
 from spoofkit.data.segments import write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, is_up_to_date, read_text, refuse_existing, text_sha256
+
+LABEL_SLACK = SAMPLE_RATE // 100  # a label of the finest resolution more or less
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class ReleasedSet:
     """What the published counts are of, if not of `table`: the whole list where `table` is one of its subsets."""
     segments: pl.DataFrame | None = None
     """Spoofed regions of every utterance (`spoofkit.data.segments`), for NAME.segments.tsv beside the manifest."""
+    labelled_samples: dict[str, int] | None = None
+    """How much of each utterance the labels of `segments` cover, in samples at 16 kHz, to compare with its audio."""
     root: Path | None = None
     """The folder that `path` is relative to, if not the one that was asked for."""
 
@@ -137,7 +143,7 @@ def prepare(
             raise SpoofkitError(
                 f"{path}: is the list itself, expected another place for its manifest; name another OUT, or --sets NAME"
             )
-        kept[released.name] = is_up_to_date(path, made_from[released.name], read_made_from, reuse)
+        kept[released.name] = is_up_to_date(path, made_from[released.name], read_made_from, reuse and not overwrite)
         if not kept[released.name]:
             refuse_existing(path, overwrite)
     results = []
@@ -150,6 +156,8 @@ def prepare(
         elif headers:
             table, rejected = _with_lengths(released, root.resolve(), path, on_error)
             n_rejected = rejected.height
+            if released.labelled_samples is not None:
+                _compare_lengths(released, table)
             if n_rejected:
                 write_rejected(path, rejected)
         else:
@@ -346,6 +354,28 @@ def _made_from(
     }
 
 
+def _compare_lengths(released: ReleasedSet, table: pl.DataFrame) -> None:
+    """Compare the lengths of labels with those of the audio: regions beyond its end are refused, others counted."""
+    labelled = released.labelled_samples or {}
+    differences = [(utt_id, labelled[utt_id] - n) for utt_id, n in table.select("utt_id", "n_samples").iter_rows()]
+    differing = [(utt_id, by) for utt_id, by in differences if not -LABEL_SLACK <= by <= LABEL_SLACK]
+    if differing:
+        utt_id, by = max(differing, key=lambda found: abs(found[1]))
+        tqdm.write(
+            f"{released.name}: the labels of {len(differing):,} utterances are not as long as their audio, most of all "
+            f"those of {utt_id}, by {by / SAMPLE_RATE:+.2f} s; what is not labelled counts as bona fide",
+            file=sys.stderr,
+        )
+    ends = dict(released.segments.group_by("utt_id").agg(pl.col("end_seconds").last()).iter_rows())  # type: ignore[union-attr]
+    for utt_id, n_samples in table.select("utt_id", "n_samples").iter_rows():
+        end = ends.get(utt_id, "-")
+        if end != "-" and float(end) * SAMPLE_RATE > n_samples + LABEL_SLACK:
+            raise SpoofkitError(
+                f"{released.lists[-1].parent}: a spoofed region of {utt_id} ends at {float(end):.2f} s, but its audio "
+                f"at {n_samples / SAMPLE_RATE:.2f} s, expected labels of this audio; fetch both again"
+            )
+
+
 def _with_unknown_lengths(table: pl.DataFrame) -> pl.DataFrame:
     position = table.columns.index("codec") + 1
     return table.insert_column(position, pl.Series("n_samples", [UNKNOWN_LENGTH]).new_from_index(0, table.height))
@@ -369,7 +399,7 @@ def _with_lengths(released: ReleasedSet, folder: Path, path: Path, on_error: str
         how = ", or pass --on-error skip to go on without" if on_error == "stop" else ""
         raise SpoofkitError(f"{unreadable[0]}{others}{how}")
     lengths = [UNKNOWN_LENGTH if isinstance(fact, str) else fact.n_samples for fact in found]
-    table = _with_unknown_lengths(released.table).with_columns(
-        pl.Series("n_samples", lengths, dtype=pl.Int64), pl.Series("reason", reasons, dtype=pl.Utf8)
-    )
-    return table.filter(pl.col("reason").is_null()).drop("reason"), table.filter(pl.col("reason").is_not_null())
+    table = _with_unknown_lengths(released.table).with_columns(pl.Series("n_samples", lengths, dtype=pl.Int64))
+    reason = pl.Series("reason", reasons, dtype=pl.Utf8)
+    rejected = table.filter(reason.is_not_null()).with_columns(reason.drop_nulls())
+    return table.filter(reason.is_null()), rejected

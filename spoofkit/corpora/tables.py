@@ -6,12 +6,12 @@ A field is text whatever it looks like: `NA`, `null`, `007` and an empty field s
 import csv
 import io
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from spoofkit.data.manifest import KEYS
+from spoofkit.data.manifest import KEYS, UNWRITABLE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
 
@@ -23,8 +23,6 @@ SPELLINGS = {
 AMBIGUOUS = ("0", "1")
 NO_ATTACK = ("-", *(value for value, key in SPELLINGS.items() if key == "bonafide"))
 """What stands as the attack of a bona fide utterance, in small letters."""
-# What would end a field or a row of the manifest, whose fields are never quoted.
-UNWRITABLE = r"[\t\n\r\x00]"
 
 
 def separator_of(path: Path) -> str:
@@ -43,10 +41,15 @@ def separator_of(path: Path) -> str:
     return found[0]
 
 
-def read_table(path: Path, separator: str) -> pl.DataFrame:
+def read_table(path: Path, separator: str, leave_out: Sequence[str] = ()) -> pl.DataFrame:
     """Read a table with a header.
 
     A comma-separated field may be quoted (RFC 4180); between tabs or `|` a quotation mark is a character like others.
+
+    Args:
+        path: The table.
+        separator: What stands between two fields.
+        leave_out: Columns that are not wanted, whatever they hold.
 
     Returns:
         Text columns named as in the header: row 0 is line 2.
@@ -77,7 +80,8 @@ def read_table(path: Path, separator: str) -> pl.DataFrame:
     if not rows:
         raise SpoofkitError(f"{path}: has a header and no rows, expected one utterance a line; fill or fetch it again")
     table = pl.DataFrame(dict(zip(header, zip(*rows, strict=True), strict=True)), schema=dict.fromkeys(header, pl.Utf8))
-    for name in header:
+    table = table.drop(name for name in header if name in leave_out)
+    for name in table.columns:
         require(
             path, table, name, ~pl.col(name).str.contains(UNWRITABLE), "text without tabs, line breaks and NUL",
             "take them out of the table",
@@ -157,6 +161,10 @@ def _require_names(path: Path, header: list[str]) -> None:
             raise SpoofkitError(
                 f"{path}, line 1: column {number} has no name, expected one for each; write the table without an index "
                 "(pandas: to_csv(..., index=False)) or name the column"
+            )
+        if name != name.strip():
+            raise SpoofkitError(
+                f"{path}, line 1: column {name!r} has spaces at an end, expected its bare name; take them out"
             )
         if header.index(name) != number - 1:
             raise SpoofkitError(

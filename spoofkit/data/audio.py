@@ -30,6 +30,8 @@ UNKNOWN_TO_SOUNDFILE = (soundfile.LibsndfileError, TypeError)
 NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
 CANCELLED = 1e-3  # of the channels' mean energy: -30 dB; of unrelated channels' there remains 1 / channels
 AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither and may cancel
+MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
+LOWEST_RATE = 2_000  # Hz
 RESAMPLER_SECONDS = 1.0  # far more than the resampler's filters are long
 WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 
@@ -92,6 +94,16 @@ def probe(path: Path | str) -> AudioInfo:
         n_samples = _decode_with_av(path, head).channels_SC.shape[0] if stated is None else stated
     if n_samples <= 0:
         raise SpoofkitError(f"{path}: holds no samples, expected speech; remove it from the list or fetch it again")
+    if n_samples > MOST_SAMPLES_A_BYTE * n_bytes:
+        raise SpoofkitError(
+            f"{path}: states {n_samples:,} samples in {n_bytes:,} bytes, which no codec can hold; its header is "
+            "damaged, so fetch it again"
+        )
+    if rate < LOWEST_RATE:
+        raise SpoofkitError(
+            f"{path}: states a sampling rate of {rate} Hz, expected at least {LOWEST_RATE}; its header is damaged, so "
+            "fetch or convert it again"
+        )
     return AudioInfo(
         length_at_16k(n_samples, rate),
         rate,
@@ -203,7 +215,14 @@ def length_at_16k(n_samples: int, rate: int) -> int:
 def _read_part(path: Path | str, start: int, n_samples: int | None, downmix: str) -> np.ndarray:
     """The part that was asked for, or as much of it as there is."""
     found, start = _decode_part(path, start, n_samples)
-    wave_S = mix_down(found.channels_SC, downmix, path)
+    # A file is judged as a whole: a part of it may cancel where the file does not.
+    is_part_of_sound = (
+        downmix == "mean" and n_samples is not None and cancels(found.channels_SC) and not _cancels_whole(path)
+    )
+    if is_part_of_sound:
+        wave_S: np.ndarray = found.channels_SC.mean(axis=1, dtype=np.float32)
+    else:
+        wave_S = mix_down(found.channels_SC, downmix, path)
     if found.sample_rate != SAMPLE_RATE:
         wave_S = soxr.resample(wave_S, found.sample_rate, SAMPLE_RATE)
     return wave_S[start : None if n_samples is None else start + n_samples]
@@ -227,7 +246,15 @@ def _decode_part(path: Path | str, start: int, n_samples: int | None) -> tuple[D
                 return Decoded(channels_SC, file.samplerate, "soundfile"), first
     except UNKNOWN_TO_SOUNDFILE:
         pass  # FFmpeg is asked next, and what it says counts
+    except MemoryError as error:
+        raise SpoofkitError(
+            f"{path}: states {file.frames:,} samples, more than there is memory for; split it, or fetch it again"
+        ) from error
     return _decode_with_av(path, _head(path)), start
+
+
+def _cancels_whole(path: Path | str) -> bool:
+    return cancels(decode(path).channels_SC)
 
 
 def _require_file(path: Path | str) -> None:
@@ -252,10 +279,17 @@ def _opened_with_av(path: Path | str) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise SpoofkitError(f"{path}: has no audio stream, expected speech; remove it from the list")
+            if container.streams.audio[0].codec_context is None:
+                raise SpoofkitError(
+                    f"{path}: is coded in a way that neither libsndfile nor FFmpeg knows, or is damaged; convert it to "
+                    "FLAC or fetch it again"
+                )
             yield container, container.streams.audio[0]
-    except av.FFmpegError as error:
+    # What a damaged header makes of a number, PyAV refuses as a value or overflow, and memory may not suffice for it.
+    except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise SpoofkitError(
-            f"{path}: neither libsndfile nor FFmpeg can decode it ({error}); convert it to FLAC or fetch it again"
+            f"{path}: neither libsndfile nor FFmpeg can decode it ({' '.join(str(error).split())}); convert it to FLAC "
+            "or fetch it again"
         ) from error
 
 

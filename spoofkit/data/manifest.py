@@ -30,6 +30,8 @@ KEYS = ("bonafide", "spoof")
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
 REJECTED_COLUMNS = ("utt_id", "path", "key", "reason")
 UNKNOWN_LENGTH = -1  # stands as "-" in the file
+# What would end a field or a row, since fields are never quoted.
+UNWRITABLE = r"[\t\n\r\x00]"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ def write_manifest(
     """
     table = table.sort("utt_id")
     _check(table, str(path))
+    for name in table.columns:
+        broken = table.filter(pl.col(name).cast(pl.Utf8).str.contains(UNWRITABLE))
+        if broken.height:
+            raise SpoofkitError(
+                f"{path}: {name} of {broken['utt_id'][0]!r} is {broken[name][0]!r}, expected text without tabs, line "
+                "breaks and NUL; take them out, or rename the file"
+            )
     header = [f"# root={root}", f"# rows={table.height}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
     if partial:
         header.append(f"# partial={partial}")

@@ -36,6 +36,8 @@ def main() -> None:
     except SpoofkitError as error:
         print(f"gap.py: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    for caveat in found["caveats"]:
+        print(caveat)
     print(f"EER in percent ({EER_VARIANT}), {CONFIDENCE:.0%} interval of {N_REPLICATES:,} draws of speakers")
     for name, line in found["figures"].items():
         around = f"{line['low']:.3f} to {line['high']:.3f}"
@@ -44,9 +46,10 @@ def main() -> None:
 
 def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
     """EERs of both sets and their difference, each with its interval."""
+    manifests = [read_manifest(data / f"{name}.tsv") for name in sets]
     trials = [
-        join_scores(read_scores(exp / "scores" / f"{name}.tsv"), read_manifest(data / f"{name}.tsv").table)
-        for name in sets
+        join_scores(read_scores(exp / "scores" / f"{name}.tsv"), manifest.table)
+        for name, manifest in zip(sets, manifests, strict=True)
     ]
     for name, table in zip(sets, trials, strict=True):
         unknown = table.filter(pl.col("speaker") == "-").height
@@ -65,7 +68,14 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
         replicates.append(100 * eer_replicates(make_walk(score, is_bonafide, cluster, len(speakers)), draws_RC))
         lines[name] = line_of(values[-1], replicates[-1], int(table["speaker"].n_unique()))
     lines[f"{sets[1]} - {sets[0]}"] = line_of(values[1] - values[0], replicates[1] - replicates[0], len(speakers))
-    return {"eer_variant": EER_VARIANT, "confidence": CONFIDENCE, "n_replicates": N_REPLICATES, "figures": lines}
+    caveats = [caveat for manifest in manifests for caveat in manifest.caveats()]
+    return {
+        "caveats": caveats,
+        "eer_variant": EER_VARIANT,
+        "confidence": CONFIDENCE,
+        "n_replicates": N_REPLICATES,
+        "figures": lines,
+    }
 
 
 def line_of(value: float, replicates: np.ndarray, n_speakers: int) -> dict[str, float]:
