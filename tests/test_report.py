@@ -1,26 +1,36 @@
 """What `evaluate` measures, writes, refuses and shows."""
 
+import base64
+import hashlib
 import html.parser
 import io
 import json
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import polars as pl
 import pytest
+import soundfile
+from conftest import run_cli
 from rich.console import Console
 
-from spoofkit.data.manifest import write_manifest
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics
 from spoofkit.evaluation.breakdown import measure
-from spoofkit.evaluation.report import evaluate, print_table
-from spoofkit.evaluation.scores import write_scores
+from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
+from spoofkit.evaluation.report import Options, evaluate, print_table
+from spoofkit.evaluation.report_page import FIGURES
+from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
+from spoofkit.evaluation.systems import name_systems
 from spoofkit.files import file_sha256
 
 ATTACKS, CODECS = ("A17", "A18", "A31", "A32"), ("-", "C01", "C02")
@@ -47,6 +57,10 @@ def write_inputs(folder, trials, partial=""):
     write_manifest(folder / "manifest.tsv", Path("/corpus"), table, partial=partial, overwrite=True)
     write_scores(folder / "scores.tsv", trials["utt_id"].to_list(), trials["score"].to_numpy(), overwrite=True)
     return folder / "scores.tsv", folder / "manifest.tsv", folder / "results"
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def printed(result, width=80):
@@ -184,20 +198,29 @@ def test_json_holds_the_result_its_origin_and_the_variant(evaluated):
     assert result["made_from"]["manifest_sha256"] == file_sha256(manifest)
     assert result["made_with"]["numpy"] == np.__version__
     assert result["made_with"]["scores_made_with"] is None
-    assert sorted(path.name for path in out.iterdir()) == ["eval.json", "report.html"]
+    pictures = [f"{name}{suffix}" for name in FIGURES for suffix in (".pdf", ".png")]
+    assert sorted(contents(out)) == sorted(["eval.json", "report.html", *(f"figures/{name}" for name in pictures)])
 
 
-def test_report_loads_nothing_and_runs_nothing(evaluated):
+def test_report_loads_nothing_and_runs_only_its_own_script(evaluated):
     (_, _, out), _ = evaluated
     text = (out / "report.html").read_text()
     page = Page(text)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "img", "form"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    (script,) = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
+    assert not re.search(r"eval|fetch|XMLHttp|import|innerHTML|Function|src", script)
+    named = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (value for _, name, value in page.attributes if name == "content" and "default-src" in value)
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{named}'; img-src data:; media-src data:"
+    )
     assert "http://" not in text
     assert "https://" not in text
     assert "@import" not in text
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
-    for _, name, value in page.attributes:
-        assert name not in ("src", "srcset", "data", "action")
+    for tag, name, value in page.attributes:
+        assert name not in ("srcset", "data", "action")
+        assert name != "src" or (tag in ("img", "audio") and value.startswith("data:"))
         assert not name.startswith("on")
         assert "href" not in name or value.startswith("#")
     ids = [value for _, name, value in page.attributes if name == "id"]
@@ -216,7 +239,7 @@ def test_report_shows_the_numbers_the_variant_and_every_attack(evaluated):
     assert f"EER ({VARIANT}), %" in words  # the axis of the bars
     assert "600 of 680774 trials" in words
     assert {"A17", "A32", "C02"} <= set(page.cells)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == len(FIGURES)
     start = page.cells.index("A18")
     row = page.cells[start + 1 : start + 5]  # -, C01, C02, all
     assert row[2] == ""
@@ -239,7 +262,8 @@ def test_heat_map_is_left_out_where_there_is_one_codec(tmp_path):
     inputs = write_inputs(tmp_path, make_trials(codecs=("-",)))
     evaluate(*inputs)
     page = Page((inputs[2] / "report.html").read_text())
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == len(FIGURES) - 1
+    assert not list(inputs[2].glob("figures/heat.*"))
     assert "Attack × codec" not in page.words
 
 
@@ -249,7 +273,8 @@ def test_names_in_the_report_are_text_and_never_markup(tmp_path):
     inputs[0].with_suffix(".json").write_text('{"command": "</pre><script>"}')
     result = evaluate(*inputs)
     page = Page((inputs[2] / "report.html").read_text())
-    assert not {"script", "img"} & set(page.tags)
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
     for name in evil:
         assert page.words.count(name) >= 4  # heat map, bars, two tables
     assert "[red]x[/red]" in printed(result)
@@ -273,11 +298,13 @@ def test_figures_of_extreme_scores_are_well_formed(bonafide, spoof):
 
     classes = np.sort(np.array(bonafide, dtype=float)), np.sort(np.array(spoof, dtype=float))
     eer = metrics.eer(*classes)
-    for figure in (plots.det_curve(*classes, eer), plots.score_histograms(*classes, eer)):
+    for figure in (plots.det_curves({"x": classes}), plots.det_curves({"x": classes, "y": classes}),
+                   plots.score_histograms(*classes, eer), plots.reliability(*classes)):  # fmt: skip
         svg = plots.inline_svg(figure, "x", 'a "quoted" <name> & more')
         root = ElementTree.fromstring(svg.replace("xlink:href", "href"))
         assert root.attrib["aria-label"] == 'a "quoted" <name> & more'
         assert plots.png(figure)[:4] == b"\x89PNG"
+        assert plots.pdf(figure)[:5] == b"%PDF-"
 
 
 def test_table_fits_80_columns_and_cuts_nothing():
@@ -333,8 +360,9 @@ def test_sidecar_of_the_scores_is_never_overwritten(tmp_path):
     assert (tmp_path / "eval.json").read_text() == '{"model": "exp/1"}'
 
 
-@pytest.mark.parametrize("name", ["eval.json", "report.html"])
+@pytest.mark.parametrize("name", ["eval.json", "report.html", "figures/det.png"])
 def test_existing_result_is_refused_before_anything_is_read(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(SpoofkitError, match=f"{name}: exists already"):
         evaluate(tmp_path / "nowhere.tsv", tmp_path / "nowhere", tmp_path)
@@ -354,8 +382,7 @@ def test_same_inputs_give_the_same_bytes(tmp_path):
     scores, manifest, _ = write_inputs(tmp_path, make_trials())
     for name in ("one", "two"):
         evaluate(scores, manifest, tmp_path / name)
-    for name in ("eval.json", "report.html"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_reuse_keeps_results_of_the_same_inputs(tmp_path):
@@ -377,22 +404,20 @@ def test_reuse_refuses_results_of_other_inputs(tmp_path):
         evaluate(scores, manifest, out, reuse=True)
 
 
-@pytest.mark.parametrize("left", ["eval.json", "report.html"])
-def test_reuse_finishes_an_interrupted_run(tmp_path, left):
+@pytest.mark.parametrize("lost", ["eval.json", "report.html", "figures/det.png", "figures/heat.pdf"])
+def test_reuse_finishes_an_interrupted_run(tmp_path, lost):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     evaluate(scores, manifest, out)
-    complete = {path.name: path.read_bytes() for path in out.iterdir()}
-    for path in out.iterdir():
-        if path.name != left:
-            path.unlink()
+    complete = contents(out)
+    (out / lost).unlink()
     evaluate(scores, manifest, out, reuse=True)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == complete
+    assert contents(out) == complete
 
 
 def test_full_disk_leaves_the_old_results(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     evaluate(scores, manifest, out)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = contents(out)
     write_inputs(tmp_path, make_trials(seed=9))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["eval.json"]) + 5_000, hard))  # the report is larger
@@ -401,7 +426,7 @@ def test_full_disk_leaves_the_old_results(tmp_path):
             evaluate(scores, manifest, out, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert contents(out) == before
 
 
 def test_refusals_name_both_files(tmp_path):
@@ -427,3 +452,239 @@ def test_importing_the_report_is_light():
     code = f"import sys, spoofkit.evaluation.report; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- several systems, calibration, the worst errors
+
+
+def with_audio(folder, manifests, n_examples=2, scores=None):
+    """An evaluation of the miniature corpus, whose audio is there: its trials, and the page."""
+    table = read_manifest(manifests / "eval.tsv").table
+    values = np.random.default_rng(3).normal(0, 1, table.height) if scores is None else scores
+    write_scores(folder / "scores.tsv", table["utt_id"].to_list(), values)
+    evaluate(folder / "scores.tsv", manifests / "eval.tsv", folder / "results", options=Options(n_examples=n_examples))
+    trials = join_scores(read_scores(folder / "scores.tsv"), table)
+    return trials, Page((folder / "results/report.html").read_text())
+
+
+def embedded(page, tag):
+    """What the `data:` addresses of a kind of tag hold, in the order of the page."""
+    addresses = [value for found, name, value in page.attributes if (found, name) == (tag, "src")]
+    return [base64.b64decode(address.partition(";base64,")[2], validate=True) for address in addresses]
+
+
+def test_worst_errors_are_the_highest_spoof_and_the_lowest_bona_fide():
+    trials = make_trials()
+    worst = worst_trials(trials, 5)
+    for key, sign in (("bonafide", 1), ("spoof", -1)):
+        rows = trials.filter(pl.col("key") == key).rows(named=True)
+        assert worst[key] == sorted(rows, key=lambda row: (sign * row["score"], row["utt_id"]))[:5]
+    assert [len(rows) for rows in worst_trials(trials.head(7), 50).values()] == [
+        (trials["key"].head(7) == key).sum() for key in ("bonafide", "spoof")
+    ]
+
+
+def test_players_hold_the_very_audio_of_the_worst_errors_and_pictures_stand_beside(tmp_path, corpus, manifests):
+    trials, page = with_audio(tmp_path, manifests)
+    worst = worst_trials(trials, 2)
+    rows = [*worst["spoof"], *worst["bonafide"]]
+    players, images = embedded(page, "audio"), embedded(page, "img")
+    assert len(players) == len(images) == 4
+    for row, player, image in zip(rows, players, images, strict=True):
+        heard, rate = soundfile.read(io.BytesIO(player), dtype="int16")
+        stored, _ = soundfile.read(corpus / row["path"], dtype="int16")
+        assert rate == SAMPLE_RATE
+        assert heard.tobytes() == stored.tobytes()
+        with PIL.Image.open(io.BytesIO(image)) as opened:
+            assert opened.size == ((stored.size - 512) // 256 + 1, 128)
+    words = " ".join(page.words)
+    assert all(row["utt_id"] in words and f"score {row['score']:.4g}" in words for row in rows)
+    assert not re.search(r"the first \S+ s only", words)
+
+
+def test_long_audio_is_cut_and_the_page_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for place, (key, seconds) in enumerate((("bonafide", 12), ("spoof", 11), ("spoof", 2))):
+        soundfile.write(tmp_path / f"{place}.wav", rng.normal(0, 0.1, seconds * SAMPLE_RATE), SAMPLE_RATE)
+        rows.append({"utt_id": str(place), "path": f"{place}.wav", "key": key, "speaker": "s", "attack": "A1",
+                     "codec": "-", "n_samples": seconds * SAMPLE_RATE if place else -1})  # fmt: skip
+    write_manifest(tmp_path / "eval.tsv", tmp_path, pl.DataFrame(rows))
+    manifest = read_manifest(tmp_path / "eval.tsv")
+    trials = manifest.table.with_columns(score=pl.Series([0.0, 2.0, 1.0]))
+    few, many = (make_examples(trials, manifest, n_examples) for n_examples in (6, 30))
+    assert [(example.seconds, example.shown_seconds) for example in few["bonafide"]] == [(12, 10)]
+    assert [(example.seconds, example.shown_seconds) for example in few["spoof"]] == [(11, 10), (2, 2)]
+    assert [example.shown_seconds for example in many["spoof"]] == [2, 2]  # 60 of them, 120 s in all
+    write_scores(tmp_path / "scores.tsv", ["0", "1", "2"], [0.0, 2.0, 1.0])
+    evaluate(tmp_path / "scores.tsv", tmp_path / "eval.tsv", tmp_path / "out")
+    page = Page((tmp_path / "out/report.html").read_text())
+    assert [text for text in page.words if "only" in text and "first" in text] == ["the first 10 s only"] * 2
+    lengths = [soundfile.info(io.BytesIO(player)).frames / SAMPLE_RATE for player in embedded(page, "audio")]
+    assert lengths == [10, 2, 10]
+
+
+def test_audio_that_is_not_here_is_a_sentence_and_no_failure(tmp_path, corpus, manifests):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    evaluate(scores, manifest, out)
+    page = Page((out / "report.html").read_text())
+    assert not {"audio", "img"} & set(page.tags)
+    (sentence,) = (text for text in page.words if "no players" in text)
+    assert "/corpus" in sentence
+    assert "no such file" in sentence
+    assert sum("score " in text for text in page.words) >= 12  # the trials themselves are named all the same
+    # One missing file of several: only that one says so.
+    table = read_manifest(manifests / "eval.tsv").table
+    (tmp_path / "some/flac_E_eval").mkdir(parents=True)
+    for path in table["path"][1:]:
+        (tmp_path / "some" / path).symlink_to(corpus / path)
+    write_manifest(tmp_path / "some.tsv", tmp_path / "some", table)
+    some = read_manifest(tmp_path / "some.tsv")
+    examples = make_examples(table.with_columns(score=pl.lit(0.0)), some, 6)
+    missing = {example.utt_id: example.missing for part in examples.values() for example in part if example.missing}
+    assert list(missing) == [table["utt_id"][0]]
+    assert table["path"][0] in missing[table["utt_id"][0]]
+
+
+def test_no_examples_are_shown_where_none_are_wanted(tmp_path, manifests):
+    _, page = with_audio(tmp_path, manifests, n_examples=0)
+    assert "Worst errors" not in page.words
+    assert "audio" not in page.tags
+
+
+def test_examples_are_read_with_the_down_mix_of_the_set(tmp_path):
+    speech = (0.1 * np.sin(np.arange(SAMPLE_RATE) / 9)).astype(np.float32)
+    rows = []
+    for name, key in (("a", "bonafide"), ("b", "spoof")):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack((speech, -speech), axis=1), SAMPLE_RATE)
+        rows.append({"utt_id": name, "path": f"{name}.wav", "key": key, "speaker": "s", "attack": "-", "codec": "-",
+                     "n_samples": SAMPLE_RATE})  # fmt: skip
+    write_manifest(tmp_path / "eval.tsv", tmp_path, pl.DataFrame(rows), downmix="second")
+    manifest = read_manifest(tmp_path / "eval.tsv")
+    (example,) = make_examples(manifest.table.with_columns(score=pl.lit(0.0)), manifest, 1)["spoof"]
+    heard, _ = soundfile.read(io.BytesIO(base64.b64decode(example.audio.partition(",")[2])))
+    assert np.abs(heard + speech).max() < 1e-4
+
+
+@pytest.mark.parametrize("n_samples", [1, 511, 512, 16_000])
+def test_spectrogram_shows_a_tone_at_its_pitch_and_silence_black(n_samples):
+    tone = 0.5 * np.sin(2 * np.pi * 2000 * np.arange(n_samples) / SAMPLE_RATE).astype(np.float32)
+    with PIL.Image.open(io.BytesIO(picture(tone))) as image:
+        levels = np.asarray(image.convert("L"))
+    assert levels.shape == (128, max(1, (n_samples - 512) // 256 + 1))
+    if n_samples == 16_000:
+        assert {127 - row for row in levels.argmax(axis=0)} <= {31, 32}  # of 62.5 Hz each: 2 kHz
+        assert levels[:60].mean() < 10 < levels.max()
+    with PIL.Image.open(io.BytesIO(picture(np.zeros(n_samples, dtype=np.float32)))) as image:
+        assert np.asarray(image.convert("L")).max() < 5
+
+
+def test_sound_beyond_full_scale_is_clipped_and_not_wrapped():
+    loud, _ = soundfile.read(io.BytesIO(flac(np.array([3.0, -3.0, 0.5], dtype=np.float32))))
+    assert loud == pytest.approx([1, -1, 0.5], abs=1e-4)
+
+
+def write_other(folder, trials, seed):
+    path = folder / f"other{seed}" / "eval.tsv"
+    write_scores(path, trials["utt_id"].to_list(), make_trials(seed=seed)["score"].to_numpy())
+    return path
+
+
+def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path):
+    trials = make_trials()
+    scores, manifest, out = write_inputs(tmp_path, trials)
+    others = [write_other(tmp_path, trials, seed) for seed in (5, 6)]
+    result = evaluate(scores, manifest, out, options=Options(against=tuple(map(str, others))))
+    assert [row["name"] for row in result["systems"]] == ["scores", "other5/eval", "other6/eval"]
+    for row, path in zip(result["systems"], [scores, *others], strict=True):
+        alone = evaluate(path, manifest, tmp_path / "alone" / row["name"])
+        assert row == {"name": row["name"], "scores": str(path), **{name: alone[name] for name in row if name in alone}}
+        assert len(row) == 8
+    page = Page((out / "report.html").read_text())
+    for row in result["systems"]:
+        start = page.cells.index(row["name"])
+        assert page.cells[start + 1 : start + 3] == [f"{row['eer_official_percent']:.3f}", f"{row['min_dcf']:.4f}"]
+        label = f"{row['name']}: EER {row['eer_official_percent']:.3f} %"
+        assert label in page.words  # the legend of the curves
+    assert [file_sha256(path) in " ".join(page.words) for path in others] == [True, True]
+
+
+def test_results_beside_other_systems_are_not_reused_for_others(tmp_path):
+    trials = make_trials()
+    scores, manifest, out = write_inputs(tmp_path, trials)
+    wanted = Options(against=(str(write_other(tmp_path, trials, 5)),))
+    first = evaluate(scores, manifest, out, options=wanted)
+    assert evaluate(scores, manifest, out, reuse=True, options=wanted) == first
+    write_scores(wanted.against[0], trials["utt_id"].to_list(), make_trials(seed=8)["score"].to_numpy(), overwrite=True)
+    with pytest.raises(SpoofkitError, match=r"made from something else \(against_sha256 changed\)"):
+        evaluate(scores, manifest, out, reuse=True, options=wanted)
+
+
+def test_scores_of_other_trials_are_refused_as_another_system(tmp_path):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    write_scores(tmp_path / "other.tsv", ["NA", "x"], [1.0, 2.0])
+    with pytest.raises(SpoofkitError, match=r"other\.tsv with .*manifest\.tsv: .*no score for 599 trials"):
+        evaluate(scores, manifest, out, options=Options(against=(str(tmp_path / "other.tsv"),)))
+    with pytest.raises(SpoofkitError, match=r"--against .*scores\.tsv: is named twice"):
+        evaluate(scores, manifest, out, options=Options(against=(str(scores),)))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/eval.tsv"], ["eval"]),
+        (["exp/a/scores/eval.tsv", "exp/b/scores/eval.tsv"], ["a", "b"]),
+        (["a.tsv", "b/a.tsv"], ["a", "b/a"]),
+        (["e/a.tsv", "e/b.tsv", "e/a/c.tsv"], ["a", "b", "a/c"]),
+    ],
+)
+def test_systems_are_called_what_their_paths_do_not_share(paths, names):
+    assert name_systems(list(map(Path, paths))) == names
+
+
+def test_reliability_follows_the_diagonal_for_true_ratios_and_shows_what_is_off():
+    from spoofkit.evaluation import plots
+
+    rng = np.random.default_rng(0)
+    # Normal scores of variance 2 m around ±m are their own log-likelihood ratios.
+    bonafide, spoof = (np.sort(rng.normal(mean, 2, n_trials)) for mean, n_trials in ((2, 10_000), (-2, 60_000)))
+    for scale, offset in ((1, 0), (2, 0), (1, 3)):
+        stated, observed = plots.staircase(scale * bonafide + offset, scale * spoof + offset)
+        middle = np.abs(observed) < 2
+        assert observed[middle] == pytest.approx((stated[middle] - offset) / scale, abs=0.3)
+
+
+def test_figures_of_an_evaluation_before_do_not_stay(tmp_path):
+    inputs = write_inputs(tmp_path, make_trials())
+    evaluate(*inputs)
+    (inputs[2] / "figures/mine.png").write_text("mine")
+    write_inputs(tmp_path, make_trials(codecs=("-",)))
+    evaluate(*inputs, overwrite=True)
+    assert not list((inputs[2] / "figures").glob("heat.*"))
+    assert (inputs[2] / "figures/mine.png").read_text() == "mine"
+    with PIL.Image.open(inputs[2] / "figures/det.png") as image:
+        assert image.size[0] > 900
+
+
+def test_page_says_how_it_and_the_scores_were_made(tmp_path):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    record = {"model": "exp/1", "model_sha256": "f00d", "precision": "bf16", "command": ["spoofkit", "score", "a b"]}
+    scores.with_suffix(".json").write_text(json.dumps(record))
+    run_cli("evaluate", scores, manifest, out, "--replicates", 0)
+    words = Page((out / "report.html").read_text()).words
+    assert shlex.join(["spoofkit", "evaluate", str(scores), str(manifest), str(out), "--replicates", "0"]) in words
+    assert {"exp/1", "f00d", "bf16", "spoofkit score 'a b'"} <= set(words)
+    assert {file_sha256(scores), file_sha256(manifest)} <= set(words)
+
+
+def test_command_line_takes_other_systems_and_examples(tmp_path, manifests):
+    table = read_manifest(manifests / "eval.tsv").table
+    for name, seed in (("a", 1), ("b", 2)):
+        values = np.random.default_rng(seed).normal(size=table.height)
+        write_scores(tmp_path / f"{name}.tsv", table["utt_id"].to_list(), values)
+    call = ("evaluate", tmp_path / "a.tsv", manifests / "eval.tsv", tmp_path / "out", "--against", tmp_path / "b.tsv")
+    run_cli(*call, "--examples", 1)
+    assert Page((tmp_path / "out/report.html").read_text()).tags.count("audio") == 2
+    assert [row["name"] for row in json.loads((tmp_path / "out/eval.json").read_text())["systems"]] == ["a", "b"]
+    assert run_cli(*call, "--examples", 61, ok=False).returncode == 2

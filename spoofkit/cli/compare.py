@@ -1,4 +1,4 @@
-"""Verbs about score files: compare, calibrate, fuse, apply, threshold."""
+"""Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ Prior = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    for verb in (compare, calibrate, fuse, apply, threshold):
+    for verb in (compare, calibrate, fuse, apply, threshold, reformat):
         app.command()(verb)
 
 
@@ -170,6 +170,25 @@ def threshold(
         if abstain_cost is not None:
             words += ", abstain between"
     typer.echo(json.dumps(found) if as_json else words)
+
+
+def reformat(
+    scores: Annotated[Path, typer.Argument(help="Score file, as `score` writes it.", metavar="SCORES")],
+    manifest: Manifest,
+    out: Annotated[Path, typer.Argument(help="Score file to write.", metavar="OUT")],
+    layout: Annotated[str, typer.Option(help="asvspoof5, asvspoof2021_la, asvspoof2021_df or asvspoof2019_la.")],
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write scores as a challenge's own evaluation package reads them (`evaluate --layout` reads those of others).
+
+    Example: `spoofkit reformat exp/x/scores/la21/eval.tsv data/la21/eval.tsv submission.txt --layout asvspoof2021_la`
+    """
+    from spoofkit.data.manifest import read_manifest
+    from spoofkit.evaluation.layouts import write_layout_scores
+
+    trials = _joined(scores, read_manifest(manifest).table)
+    write_layout_scores(out, layout, trials, overwrite)
+    typer.echo(f"{out}: {trials.height:,} scores as in {layout}")
 
 
 def _joined(path: Path, table: "pl.DataFrame") -> "pl.DataFrame":

@@ -77,7 +77,7 @@ def score(
 def evaluate(
     scores: Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")],
     manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Folder for eval.json and report.html.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder for eval.json, report.html, figures/.", metavar="OUT")],
     by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
     asv: Annotated[
         str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
@@ -92,6 +92,15 @@ def evaluate(
     subset: Annotated[str, typer.Option(help="With a list of 2021: eval, progress, hidden or all.")] = "eval",
     replicates: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0: no intervals.")] = 1000,
     resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scores of another system on the same trials, to show beside; may be repeated.", metavar="TSV"
+        ),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, max=60, help="Worst errors of each class in the report, with audio; 0: none.")
+    ] = 6,
     as_tsv: Annotated[bool, typer.Option("--tsv", help="Print all rows as TSV instead of tables.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table instead.")] = False,
     overwrite: options.Overwrite = False,
@@ -104,6 +113,8 @@ def evaluate(
 
     Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval --by gender`
 
+    Example: `spoofkit evaluate mix/scores/eval.tsv data/eval.tsv out --against direct/scores/eval.tsv`
+
     Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt out --layout asvspoof2021_la`
     """
     from rich.console import Console
@@ -114,7 +125,7 @@ def evaluate(
 
     if as_json + as_tsv + as_latex > 1:
         raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
-    wanted = Options(tuple(by or ()), replicates, resample, asv, layout, subset)
+    wanted = Options(tuple(by or ()), replicates, resample, asv, layout, subset, tuple(against or ()), examples)
     result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")

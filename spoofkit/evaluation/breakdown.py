@@ -82,7 +82,8 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
 
 def split_classes(trials: pl.DataFrame) -> tuple[Scores, Scores]:
     """Bona fide and spoof scores of joined trials, each sorted ascending."""
-    bonafide, spoof = (trials.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof"))
+    score, is_bonafide = trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy()
+    bonafide, spoof = score[is_bonafide], score[~is_bonafide]
     return sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")
 
 

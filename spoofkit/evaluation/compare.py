@@ -67,9 +67,10 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
     if resample == "trial":
         return Clusters(np.arange(trials.height), trials.height, "trial", "")
     columns = ["speaker"] if resample == "speaker" else ["speaker", "attack"]
-    names = trials.select(pl.concat_str(columns, separator="\t")).to_series()
-    codes = names.rank("dense").to_numpy().astype(np.int64) - 1
-    return Clusters(codes, int(codes.max()) + 1, resample, "")
+    names = trials.select(pl.concat_str(columns, separator="\t")).to_series() if columns[1:] else trials["speaker"]
+    values = names.unique().sort()
+    codes = names.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
+    return Clusters(codes, values.len(), resample, "")
 
 
 def intervals(

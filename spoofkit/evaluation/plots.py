@@ -1,4 +1,4 @@
-"""The figures of an evaluation: DET curve, score histograms, bars per attack, attack × codec heat map.
+"""The figures of an evaluation: DET curves, score histograms, reliability, bars per attack, attack × codec heat map.
 
 Each function returns a matplotlib Figure; `inline_svg` turns one into a piece of an HTML page whose colours follow the
 page (light, dark, print), `png` into an image file's bytes. Only matplotlib's object-oriented interface is used, so
@@ -6,6 +6,7 @@ nothing global changes. No metric is computed here.
 """
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +18,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from scipy.special import ndtri
 
-from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, operating_points
+from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
+from spoofkit.evaluation.rocch import pav_bins
 
 # Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.
 PAGE, INK, FAINT = "#fffffe", "#1f2328", "#d0d7de"
 BONAFIDE, SPOOF, HEAT = "#0072b2", "#d55e00", "#d55f00"
+GREEN, PURPLE = "#009e73", "#a8558a"  # theirs too; the purple darker, as thin lines on white ask for
 # In a page each colour is a CSS variable with the colour above as fallback.
-CSS_NAMES = {PAGE: "--page", INK: "--ink", FAINT: "--faint", BONAFIDE: "--bonafide", SPOOF: "--spoof", HEAT: "--heat"}
+CSS_NAMES = {PAGE: "--page", INK: "--ink", FAINT: "--faint", BONAFIDE: "--bonafide", SPOOF: "--spoof", HEAT: "--heat",
+             GREEN: "--green", PURPLE: "--purple"}  # fmt: skip
+SYSTEM_COLOURS, SYSTEM_DASHES = (BONAFIDE, SPOOF, GREEN, PURPLE), ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 # Above this opacity the numbers in the cells would lose contrast, in the light page or in the dark one.
 STRONGEST_HEAT = 0.75
 DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9)
@@ -31,6 +36,8 @@ EER_AXIS = f"EER ({EER_VARIANT}), %"
 N_BINS = 80
 HARMLESS = "#8c959f"
 MOST_CATEGORIES = 6
+FURTHEST = 12.0
+"""Nats that a reliability plot shows to either side, at most."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -45,37 +52,36 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, as journals ask for
     "svg.fonttype": "none",  # text stays text: it can be selected, found and read aloud
     "svg.hashsalt": "spoofkit",  # the same figure gives the same bytes
 }
 
 
-def det_curve(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
-    """Detection error trade-off: miss against false alarm rate, both in % on normal-deviate axes, EER marked."""
-    points = operating_points(bonafide, spoof)
-    ticks = _det_ticks(100 * eer.eer, max(bonafide.size, spoof.size))
+def det_curves(systems: Mapping[str, tuple[Scores, Scores]]) -> Figure:
+    """Detection error trade-offs: miss against false alarm rate, in % on normal-deviate axes, the EERs marked.
+
+    Args:
+        systems: Bona fide and spoof scores of each, sorted ascending, by name; the axes fit all of them.
+    """
+    eers = [eer_of_sorted(*classes).eer for classes in systems.values()]
+    ticks = _det_ticks(100 * min(eers), 100 * max(eers), max(part.size for part in next(iter(systems.values()))))
     low, high = ndtri(ticks[0] / 100), ndtri(ticks[-1] / 100)
-    # Rates of 0 and 1 lie at infinity: the curve leaves the frame there.
-    x, y = (np.clip(ndtri(rates), low - 1, high + 1) for rates in (points.fa, points.miss))
-    # Of 700,000 points a screen shows some hundred: keep those that differ by more than a fraction of a pixel.
-    grid = np.rint(np.stack((x, y)) * 1000 / (high - low))
-    keep = np.append(True, np.any(np.diff(grid, axis=1) != 0, axis=0))
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.8, 4.6)
         axes.plot((low, high), (low, high), color=FAINT, linewidth=0.8)
-        axes.plot(x[keep], y[keep], color=BONAFIDE, linewidth=1.8)
-        at = float(np.clip(ndtri(eer.eer), low, high))
-        axes.plot(at, at, "o", color=SPOOF, markersize=7, clip_on=False, zorder=5)
-        to_left = at > (low + high) / 2
-        axes.annotate(
-            f"EER {100 * eer.eer:.3f} %",
-            (at, at),
-            (-10 if to_left else 10, -4 if to_left else 8),
-            textcoords="offset points",
-            ha="right" if to_left else "left",
-            va="top" if to_left else "bottom",
-            weight="bold",
-        )
+        for place, (name, classes) in enumerate(systems.items()):
+            colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
+            dashes = SYSTEM_DASHES[place // len(SYSTEM_COLOURS) % len(SYSTEM_DASHES)]
+            label = f"{name}: EER {100 * eers[place]:.3f} %"
+            axes.plot(*_det_points(*classes, low, high), color=colour, linestyle=dashes, linewidth=1.8, label=label)
+            at = float(np.clip(ndtri(eers[place]), low, high))
+            dot = SPOOF if len(systems) == 1 else colour
+            axes.plot(at, at, "o", color=dot, markersize=7, clip_on=False, zorder=5)
+        if len(systems) == 1:
+            _annotate_eer(axes, eers[0], low, high)
+        else:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=9)
         places, names = [ndtri(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks]
         axes.set_xticks(places, names, rotation=45)
         axes.set_yticks(places, names)
@@ -83,6 +89,31 @@ def det_curve(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
         axes.set(xlabel="False alarm rate (spoof accepted), %", ylabel="Miss rate (bona fide rejected), %")
         axes.grid(True)
     return figure
+
+
+def _det_points(bonafide: Scores, spoof: Scores, low: float, high: float) -> tuple[Scores, Scores]:
+    """False alarm and miss rate as normal deviates, without the points that a screen cannot tell apart."""
+    points = operating_points(bonafide, spoof)
+    # Rates of 0 and 1 lie at infinity: the curve leaves the frame there.
+    x, y = (np.clip(ndtri(rates), low - 1, high + 1) for rates in (points.fa, points.miss))
+    # Of 700,000 points a screen shows some hundred: keep those that differ by more than a fraction of a pixel.
+    grid = np.rint(np.stack((x, y)) * 1000 / (high - low))
+    keep = np.append(True, np.any(np.diff(grid, axis=1) != 0, axis=0))
+    return x[keep], y[keep]
+
+
+def _annotate_eer(axes: Axes, eer: float, low: float, high: float) -> None:
+    at = float(np.clip(ndtri(eer), low, high))
+    to_left = at > (low + high) / 2
+    axes.annotate(
+        f"EER {100 * eer:.3f} %",
+        (at, at),
+        (-10 if to_left else 10, -4 if to_left else 8),
+        textcoords="offset points",
+        ha="right" if to_left else "left",
+        va="top" if to_left else "bottom",
+        weight="bold",
+    )
 
 
 def score_histograms(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
@@ -113,6 +144,49 @@ def score_histograms(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
             loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1.2, handlelength=1.4
         )
     return figure
+
+
+def reliability(bonafide: Scores, spoof: Scores) -> Figure:
+    """Scores as log-likelihood ratios: what they state against what is observed; both classes sorted ascending."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.8, 4.6)
+        draw_staircases(axes, {"": (bonafide, spoof, BONAFIDE)})
+        axes.set(aspect="equal")
+    return figure
+
+
+def draw_staircases(axes: Axes, stated: Mapping[str, tuple[Scores, Scores, str]]) -> None:
+    """Draw stated against observed log-likelihood ratios into axes; the observed one of `pav_bins`' groups.
+
+    Args:
+        axes: Empty.
+        stated: Bona fide ratios, spoof ratios (nats, each sorted ascending) and colour of each line by its name.
+    """
+    axes.axline((0, 0), slope=1, color=FAINT, linewidth=1)
+    furthest = 3.0
+    for name, (bonafide, spoof, colour) in stated.items():
+        x, y = (np.clip(corners, -2 * FURTHEST, 2 * FURTHEST) for corners in staircase(bonafide, spoof))
+        axes.plot(x, y, color=colour, linewidth=1.6, label=name)
+        furthest = max(furthest, float(np.abs(x).max()))
+    limits = (-math.ceil(min(furthest, FURTHEST)), math.ceil(min(furthest, FURTHEST)))
+    axes.set(xlim=limits, ylim=limits, ylabel="as observed, nats", xlabel="log-likelihood ratio as stated, nats")
+    axes.annotate("the diagonal is truth", (0.98, 0.03), xycoords="axes fraction", ha="right", color=INK, fontsize=9)
+    if len(stated) > 1:
+        axes.legend(loc="upper left")
+
+
+def staircase(bonafide: Scores, spoof: Scores) -> tuple[Scores, Scores]:
+    """Corners of the line from stated to observed log-likelihood ratios, nats; both classes sorted ascending.
+
+    The observed ratio of a group of neighbouring scores is that of the shares of both classes that fall into it; a
+    group of one class only has an infinite one.
+    """
+    bins = pav_bins(bonafide, spoof)
+    with np.errstate(divide="ignore"):
+        observed = np.log(bins.bonafide) - np.log(bins.spoof) - math.log(bonafide.size / spoof.size)
+    ends = np.cumsum(bins.bonafide + bins.spoof).astype(int)
+    ordered = np.sort(np.concatenate((bonafide, spoof)))
+    return np.column_stack([ordered[np.append(0, ends[:-1])], ordered[ends - 1]]).ravel(), np.repeat(observed, 2)
 
 
 def attack_bars(result: Mapping[str, Any]) -> Figure:
@@ -214,15 +288,24 @@ def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
     return buffer.getvalue()
 
 
+def settle(figure: Figure) -> Figure:
+    """The figure with its layout fixed, so that page, PDF and PNG show the same and it is computed once."""
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _det_ticks(eer_percent: float, n_trials: int) -> Sequence[float]:
-    """The ticks from a decade below the EER, or what the number of trials can resolve, to well above it."""
-    low = max(min(eer_percent / 20, 1.0), 50 / n_trials)
-    high = min(max(4 * eer_percent, 20.0), 99.9)
+def _det_ticks(lowest_percent: float, highest_percent: float, n_trials: int) -> Sequence[float]:
+    """The ticks from a decade below the lowest EER, or what the trials can resolve, to well above the highest."""
+    low = max(min(lowest_percent / 20, 1.0), 50 / n_trials)
+    odds = 6 * highest_percent / max(100 - highest_percent, 1e-9)
+    high = min(max(100 * odds / (1 + odds), 20.0), 99.9)
     first = max((i for i, tick in enumerate(DET_TICKS_PERCENT) if tick <= low), default=0)
     last = min(i for i, tick in enumerate(DET_TICKS_PERCENT) if tick >= high)
     return DET_TICKS_PERCENT[min(first, last - 1) : last + 1]

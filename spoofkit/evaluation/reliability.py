@@ -1,7 +1,6 @@
 """The reliability plot: does a log-likelihood ratio of 2 come with odds of e² to 1?"""
 
 import io
-import math
 from pathlib import Path
 
 import matplotlib
@@ -10,13 +9,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spoofkit.evaluation.metrics import sorted_scores
-from spoofkit.evaluation.plots import BONAFIDE, FAINT, INK, SPOOF, STYLE
-from spoofkit.evaluation.rocch import pav_bins
+from spoofkit.evaluation.metrics import Scores, sorted_scores
+from spoofkit.evaluation.plots import BONAFIDE, FAINT, FURTHEST, SPOOF, STYLE, draw_staircases
 from spoofkit.files import atomic_path
 
 N_BINS = 40
-FURTHEST = 12.0  # nats that are shown to either side
 
 
 def draw_reliability(
@@ -46,21 +43,16 @@ def draw_reliability(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.axline((0, 0), slope=1, color=FAINT, linewidth=1)
-        for stated, label, colour in ((before_N, "before", SPOOF), (after_N, "after", BONAFIDE)):
-            if stated is not None:
-                left.plot(*_staircase(stated, is_bonafide_N), color=colour, linewidth=1.6, label=label)
-        left.set(
-            xlim=(-FURTHEST, FURTHEST),
-            ylim=(-FURTHEST, FURTHEST),
-            xlabel="log-likelihood ratio as stated, nats",
-            ylabel="as observed, nats",
-            title=f"Reliability on {name}",
+        stated = {"before": (before_N, SPOOF), "after": (after_N, BONAFIDE)}
+        draw_staircases(
+            left,
+            {
+                label: (*_classes(llr_N, is_bonafide_N), colour)
+                for label, (llr_N, colour) in stated.items()
+                if llr_N is not None
+            },
         )
-        left.annotate(
-            "the diagonal is truth", (0.98, 0.03), xycoords="axes fraction", ha="right", color=INK, fontsize=9
-        )
-        left.legend(loc="upper left")
+        left.set_title(f"Reliability on {name}")
         _histograms(right, after_N, is_bonafide_N)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
@@ -68,17 +60,9 @@ def draw_reliability(
         temporary.write_bytes(image.getvalue())
 
 
-def _staircase(
-    stated_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    bonafide, spoof = (sorted_scores(stated_N[c], "scores") for c in (is_bonafide_N, ~is_bonafide_N))
-    bins = pav_bins(bonafide, spoof)
-    with np.errstate(divide="ignore"):
-        observed = np.log(bins.bonafide) - np.log(bins.spoof) - math.log(bonafide.size / spoof.size)
-    ends = np.cumsum(bins.bonafide + bins.spoof).astype(int)
-    ordered = np.sort(stated_N)
-    x = np.column_stack([ordered[np.append(0, ends[:-1])], ordered[ends - 1]]).ravel()
-    return x, np.clip(np.repeat(observed, 2), -2 * FURTHEST, 2 * FURTHEST)
+def _classes(llr_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
+    bonafide, spoof = (sorted_scores(llr_N[chosen], "scores") for chosen in (is_bonafide_N, ~is_bonafide_N))
+    return bonafide, spoof
 
 
 def _histograms(axes: Axes, llr_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> None:

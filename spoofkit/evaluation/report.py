@@ -1,10 +1,10 @@
-"""What `spoofkit evaluate` does: read, join, measure, write eval.json and report.html; the table on stdout."""
+"""What `spoofkit evaluate` does: read, join, measure, write eval.json, report.html, figures; the table on stdout."""
 
 import json
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,13 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES
 from spoofkit.evaluation.breakdown import METRICS, measure, split_classes
 from spoofkit.evaluation.compare import intervals
+from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
-from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, Eer
+from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT
+from spoofkit.evaluation.report_page import FIGURES, draw_figures, figure_paths, render_report, write_figures
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
-from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, min_tdcf_2019, min_tdcf_2021
+from spoofkit.evaluation.systems import measure_systems, name_systems
+from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, write_text
 
 ASV_PRESET = "asvspoof5"
@@ -49,6 +52,10 @@ class Options:
     """A challenge's layout of scores and keys; none: ours."""
     subset: str = "eval"
     """Of the trials in a challenge's list."""
+    against: tuple[str, ...] = ()
+    """Score files of other systems, of the same trials: their curves and figures beside."""
+    n_examples: int = 6
+    """Worst errors of each class that the report lets one hear."""
 
 
 def evaluate(
@@ -59,12 +66,12 @@ def evaluate(
     reuse: bool = False,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a score file against a manifest and write `eval.json` and `report.html` into a folder.
+    """Evaluate a score file against a manifest and write `eval.json`, `report.html` and `figures/` into a folder.
 
     Args:
         scores_path: The score file; the JSON of the same name beside it, if there is one, is taken into the results.
         manifest_path: The manifest of exactly the same trials.
-        out_dir: Folder of the two results; made if it is not there.
+        out_dir: Folder of the results; made if it is not there.
         overwrite: Replace results that stand there.
         reuse: Keep results that were made from the same files; finish ones of an interrupted run.
         options: What else is asked for.
@@ -84,37 +91,44 @@ def evaluate(
             "which the results would replace; name another output folder"
         )
     if not reuse:
-        refuse_existing(json_path, overwrite)
-        refuse_existing(html_path, overwrite)
+        for path in (json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])):
+            refuse_existing(path, overwrite)
     has_sidecar = sidecar_path != scores_path and sidecar_path.is_file()
     made_from = {
         "format": FORMAT,
         "scores_sha256": file_sha256(scores_path),
         "manifest_sha256": file_sha256(manifest_path),
         "sidecar_sha256": file_sha256(sidecar_path) if has_sidecar else None,
-        "options": {**asdict(options), "by": list(options.by)},
+        "options": {**asdict(options), "by": list(options.by), "against": list(options.against)},
         "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
+        "against_sha256": [file_sha256(path) for path in options.against],
     }
     # Without overwrite a result that stands here from now on is ours: up to date, or half of an interrupted run.
-    if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and html_path.exists():
-        result: dict[str, Any] = read_json(json_path)
-        return result
+    if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse):
+        recorded: dict[str, Any] = read_json(json_path)
+        if all(path.exists() for path in (html_path, *figure_paths(json_path.parent, recorded["figures"]))):
+            return recorded
 
     sidecar = _read_sidecar(sidecar_path) if has_sidecar else None
     caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
     rejection = ""
+    manifest = None
+    paths = [scores_path, *map(Path, options.against)]
+    names = name_systems(paths)
     if options.layout is None:
         manifest = read_manifest(manifest_path)
-        trials = _read_trials(scores_path, manifest)
+        trials, *others = (_read_trials(path, manifest) for path in paths)
         caveats, rejection = {"partial": manifest.partial, "n_rejected": manifest.n_rejected}, manifest.rejection()
     else:
         keys = read_layout_keys(Path(manifest_path), options.layout, options.subset)
-        trials = join_scores(read_layout_scores(scores_path, options.layout, keys), keys)
+        trials, *others = (join_scores(read_layout_scores(path, options.layout, keys), keys) for path in paths)
     result = {**measure(trials, ASVSPOOF5, options.by), **caveats, "made_from": made_from}
     result["intervals"] = (
         intervals(trials, options.resample, n_replicates=options.n_replicates) if options.n_replicates else None
     )
     result["tandem"] = _tandem(trials, options.asv) if options.asv is not None else None
+    systems = dict(zip(names, map(split_classes, [trials, *others]), strict=True))
+    result["systems"] = measure_systems(systems, paths) if others else []
     if rejection:
         result["warnings"].append(rejection)
     if contamination := (sidecar or {}).get("contamination"):
@@ -130,62 +144,38 @@ def evaluate(
         "python": platform.python_version(),
         "scores_made_with": sidecar,
     }
-    page = render_report(result, trials)
-    # The record appears last, so that where it stands the report beside it is of the same run.
+    figures = draw_figures(result, systems)
+    result["figures"] = [*figures]
+    page = render_report(
+        result,
+        figures,
+        make_examples(trials, manifest, options.n_examples),
+        intervals_in_words(result),
+        ["spoofkit", *sys.argv[1:]],
+    )
+    # The record appears last, so that where it stands the report and figures beside it are of the same run.
     with atomic_path(json_path, overwrite or reuse) as temporary:
         temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         write_text(html_path, page, overwrite or reuse)
+        write_figures(figures, json_path.parent, overwrite or reuse)
     return result
 
 
-def render_report(result: Mapping[str, Any], trials: pl.DataFrame) -> str:
-    """The whole report as one HTML page that loads nothing.
-
-    Args:
-        result: As `evaluate` returns it.
-        trials: The joined trials it was measured on.
-    """
-    import jinja2
-
-    from spoofkit.evaluation import plots
-
-    bonafide, spoof = split_classes(trials)
-    eer = Eer(result["eer_official_percent"] / 100, result["eer_threshold"])
-    percent = f"{result['eer_official_percent']:.3f} %"
-    figures = {
-        "det": plots.inline_svg(plots.det_curve(bonafide, spoof, eer), "det", f"DET curve; EER {percent}"),
-        "histograms": plots.inline_svg(
-            plots.score_histograms(bonafide, spoof, eer), "histograms", "Histograms of bona fide and spoof scores"
-        ),
-    }
-    if len(result["by_attack"]) > 1:
-        figures["bars"] = plots.inline_svg(plots.attack_bars(result), "bars", "Bars: EER of each attack")
-    if len(result["by_codec"]) > 1:
-        words = "Heat map: EER of each attack in each codec"
-        figures["heat"] = plots.inline_svg(plots.heat_map(result), "heat", words, narrowest=0.75)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        result=result,
-        name=Path(result["made_with"]["scores"]).name,
-        intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
-        intervals_in_words=intervals_in_words(result),
-        figures=figures,  # ours, with their texts escaped already
-        cells={(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]},
-        scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),
-    )
-
-
 def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
-    """Both versions of the min t-DCF beside the ASV system of a score file, or the organisers' of ASVspoof 5."""
-    rates = ASVSPOOF5_ASV if asv == ASV_PRESET else asv_rates(**read_asv_scores(Path(asv)))
+    """Both versions of the min t-DCF beside the ASV system of a score file, or the organisers' of ASVspoof 5.
+
+    Of a score file also the concurrent t-EER, for which rates at one threshold do not suffice.
+    """
+    scores = None if asv == ASV_PRESET else read_asv_scores(Path(asv))
+    rates = ASVSPOOF5_ASV if scores is None else asv_rates(**scores)
     classes = split_classes(trials)
     return {
         "asv": asdict(rates),
         "min_tdcf_2019": min_tdcf_2019(*classes, rates),
         "min_tdcf_2021": min_tdcf_2021(*classes, rates),
+        "teer_percent": None
+        if scores is None
+        else 100 * concurrent_teer(*classes, scores["target"], scores["nontarget"], scores["spoof"]),
     }
 
 
@@ -242,9 +232,10 @@ def tandem_in_words(result: Mapping[str, Any]) -> str:
     found = result.get("tandem")
     if found is None:
         return ""
+    teer = "" if found["teer_percent"] is None else f"concurrent t-EER {found['teer_percent']:.3f} %; "
     return (
         f"min t-DCF {found['min_tdcf_2021']:.6f} (version of 2021 and 5), {found['min_tdcf_2019']:.6f} (legacy, 2019); "
-        f"ASV: miss {found['asv']['miss']:.4%}, false alarm {found['asv']['fa']:.4%}, of spoofs "
+        f"{teer}ASV: miss {found['asv']['miss']:.4%}, false alarm {found['asv']['fa']:.4%}, of spoofs "
         f"{found['asv']['fa_spoof']:.4%}"
     )
 

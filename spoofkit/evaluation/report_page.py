@@ -1,0 +1,150 @@
+"""The page `report.html` and the pictures in `figures/`: everything of an evaluation that is looked at.
+
+The page is one file that loads nothing. Its only script sorts tables; without it everything still reads. No metric is
+computed here.
+"""
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
+from spoofkit.evaluation.metrics import Scores
+from spoofkit.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = {
+    "det": "DET curve",
+    "histograms": "Histograms of bona fide and spoof scores",
+    "reliability": "Reliability: stated against observed log-likelihood ratios",
+    "bars": "Bars: EER of each attack",
+    "heat": "Heat map: EER of each attack in each codec",
+}
+"""Those a page may have, and what a screen reader says."""
+SUFFIXES = (".pdf", ".png")
+DOTS_PER_INCH = 200
+NARROWEST_HEAT = 0.75  # of its width; then the map scrolls, so that its numbers can be read on a phone
+
+
+def draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, Scores]]) -> dict[str, "Figure"]:
+    """The figures that this evaluation calls for, by their names in FIGURES.
+
+    Args:
+        result: As `report.evaluate` returns it.
+        systems: Bona fide and spoof scores, sorted ascending, of the evaluated system first, then of those beside it.
+    """
+    from spoofkit.evaluation import plots
+    from spoofkit.evaluation.metrics import Eer
+
+    bonafide, spoof = next(iter(systems.values()))
+    eer = Eer(result["eer_official_percent"] / 100, result["eer_threshold"])
+    figures = {
+        "det": plots.det_curves(systems),
+        "histograms": plots.score_histograms(bonafide, spoof, eer),
+        "reliability": plots.reliability(bonafide, spoof),
+    }
+    if len(result["by_attack"]) > 1:
+        figures["bars"] = plots.attack_bars(result)
+    if len(result["by_codec"]) > 1:
+        figures["heat"] = plots.heat_map(result)
+    return {name: plots.settle(figure) for name, figure in figures.items()}
+
+
+def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Where the pictures of some figures stand."""
+    return [folder / "figures" / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+
+
+def write_figures(figures: Mapping[str, "Figure"], folder: Path, overwrite: bool) -> None:
+    """Write each figure as PDF and PNG into `figures/`, each file whole, and remove those of an evaluation before.
+
+    Raises:
+        SpoofkitError: A picture stands there and may not be replaced, or the disk refuses.
+    """
+    from spoofkit.evaluation import plots
+
+    for name, figure in figures.items():
+        for path in figure_paths(folder, [name]):
+            content = plots.pdf(figure) if path.suffix == ".pdf" else plots.png(figure, DOTS_PER_INCH)
+            with atomic_path(path, overwrite) as temporary:
+                temporary.write_bytes(content)
+    for path in figure_paths(folder, [name for name in FIGURES if name not in figures]):
+        path.unlink(missing_ok=True)
+
+
+def render_report(
+    result: Mapping[str, Any],
+    figures: Mapping[str, "Figure"],
+    examples: Mapping[str, Sequence[Example]],
+    words: str,
+    command: Sequence[str],
+) -> str:
+    """The whole report as one HTML page that loads nothing.
+
+    Args:
+        result: As `report.evaluate` returns it.
+        figures: As `draw_figures` returns them.
+        examples: As `examples.make_examples` returns them.
+        words: The line about the intervals.
+        command: How the program was called.
+    """
+    import jinja2
+
+    from spoofkit.evaluation import plots
+
+    descriptions = {**FIGURES, "det": f"DET curve; EER {result['eer_official_percent']:.3f} %"}
+    svgs = {
+        name: plots.inline_svg(figure, name, descriptions[name], narrowest=NARROWEST_HEAT if name == "heat" else 0)
+        for name, figure in figures.items()
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["csp_hash"] = _csp_hash
+    template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    shown = [example for of_class in examples.values() for example in of_class]
+    return environment.from_string(template).render(
+        result=result,
+        name=Path(result["made_with"]["scores"]).name,
+        intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
+        intervals_in_words=words,
+        figures=svgs,  # ours, with their texts escaped already
+        cells={(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]},
+        examples=examples,
+        no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
+        longest_seconds=LONGEST_SECONDS,
+        command=shlex.join(command),
+        model=_model(result["made_with"]["scores_made_with"]),
+        scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),
+    )
+
+
+def _model(sidecar: Any) -> dict[str, str]:
+    """What the record beside the scores says of the model, in the order in which one asks."""
+    if not isinstance(sidecar, dict):
+        return {}
+    names = {
+        "model": "model",
+        "model_sha256": "its SHA-256",
+        "score": "its score",
+        "input_policy": "input",
+        "precision": "precision",
+        "device": "device",
+        "command": "scored by",
+    }
+    found = {shown: sidecar[name] for name, shown in names.items() if sidecar.get(name)}
+    return {
+        name: shlex.join(map(str, value)) if isinstance(value, list) else str(value) for name, value in found.items()
+    }
+
+
+def _csp_hash(script: str) -> str:
+    """How a Content-Security-Policy names the one script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,69 @@
+"""Several systems on the same trials, side by side: what they are called, and the pooled figures of each.
+
+Whether two of them differ is another question: see `spoofkit.evaluation.compare`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.breakdown import METRICS
+from spoofkit.evaluation.metrics import (
+    ASVSPOOF5,
+    Scores,
+    act_dcf_of_sorted,
+    cllr_of_checked,
+    eer_of_sorted,
+    min_dcf_of_sorted,
+)
+from spoofkit.evaluation.rocch import min_cllr_of_sorted
+
+
+def name_systems(paths: Sequence[Path]) -> list[str]:
+    """Short names of score files: what their paths do not share.
+
+    Raises:
+        SpoofkitError: a file is named twice.
+
+    >>> name_systems([Path("exp/direct/scores/eval.tsv"), Path("exp/mix/scores/eval.tsv")])
+    ['direct', 'mix']
+    """
+    parts = [(*path.resolve().with_suffix("").parts,) for path in paths]
+    for place, path in enumerate(paths):
+        if parts[place] in parts[:place]:
+            raise SpoofkitError(
+                f"--against {path}: is named twice, expected the scores of another system; leave it out"
+            )
+    if len(parts) == 1:
+        return [paths[0].stem]
+    start = _n_shared(parts)
+    end = _n_shared([part[start:][::-1] for part in parts])
+    return ["/".join(part[start : len(part) - end]) for part in parts]
+
+
+def measure_systems(systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Pooled METRICS, threshold of the EER and min Cllr of each system, as plain JSON values.
+
+    Args:
+        systems: Bona fide and spoof scores, sorted ascending, by name.
+        paths: Their score files.
+    """
+    rows = []
+    for (name, (bonafide, spoof)), path in zip(systems.items(), paths, strict=True):
+        pooled = eer_of_sorted(bonafide, spoof)
+        figures = (
+            100 * pooled.eer,
+            min_dcf_of_sorted(bonafide, spoof, ASVSPOOF5).min_dcf,
+            act_dcf_of_sorted(bonafide, spoof, ASVSPOOF5),
+            cllr_of_checked(bonafide, spoof),
+        )
+        others = {"eer_threshold": pooled.threshold, "min_cllr_bits": min_cllr_of_sorted(bonafide, spoof)}
+        rows.append({"name": name, "scores": str(path), **dict(zip(METRICS, figures, strict=True)), **others})
+    return rows
+
+
+def _n_shared(parts: Sequence[Sequence[str]]) -> int:
+    """How many first elements are the same in all, of which each keeps at least one."""
+    most = min(map(len, parts)) - 1
+    return next((n for n in range(most) if len({part[n] for part in parts}) > 1), most)

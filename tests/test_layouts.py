@@ -1,0 +1,231 @@
+"""The challenges' own score files and key lists; and what `evaluate` computes beside the usual."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import SHARED, refusal, run_cli
+
+from spoofkit.data.manifest import write_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation import metrics, tandem
+from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
+from spoofkit.evaluation.layouts import read_layout_keys, read_layout_scores, write_layout_scores
+from spoofkit.evaluation.scores import write_scores
+
+REAL_KEYS = SHARED / "cases/protocols/ASVspoof2019.LA.cm.eval.trl.txt"
+REAL_SCORES = SHARED / "cases/scores/la19eval_rawgat_st_mul.txt"
+REAL_ASV = SHARED / "cases/scores/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
+
+LA19 = """LA_0001 LA_E_1 - - bonafide
+LA_0002 LA_E_2 - A07 spoof
+LA_0001 LA_E_3 - A08 spoof
+"""
+LA21 = """LA_0009 LA_E_1 alaw ita_tx bonafide bonafide notrim eval
+LA_0010 LA_E_2 none ita_tx A07 spoof notrim eval
+LA_0011 LA_E_3 none ita_tx A07 spoof notrim progress
+"""
+
+
+@pytest.mark.skipif(not REAL_SCORES.is_file(), reason="the real score files are not on this machine")
+def test_a_real_system_is_evaluated_from_the_organisers_files_as_they_are(tmp_path: Path) -> None:
+    layout = ["--layout", "asvspoof2019_la", "--asv", REAL_ASV, "--json"]
+    found = json.loads(run_cli("evaluate", REAL_SCORES, REAL_KEYS, tmp_path / "out", *layout).stdout)
+    assert found["eer_official_percent"] == pytest.approx(1.060134752, abs=1e-9)
+    assert found["tandem"]["min_tdcf_2019"] == pytest.approx(0.033538947, abs=1e-9)
+    assert found["tandem"]["min_tdcf_2021"] == pytest.approx(0.094167831, abs=1e-9)
+    assert found["min_cllr_bits"] == pytest.approx(0.046527091, abs=1e-9)
+    # Resampling trials gives a standard error of 0.076 points, resampling speakers 0.196.
+    low, high = found["intervals"]["eer_official_percent"]
+    assert 0.4 < (high - low) / 2 / 1.96 / 0.196 < 2
+    assert found["intervals"]["n_clusters"] == 67
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LA_E_1 - bonafide 1.5\nLA_E_2 A07 spoof -1\nLA_E_3 A08 spoof -2e0\n",
+        "LA_E_3 -2\nLA_E_1 1.5\nLA_E_2 -1\n",
+        "LA_E_1.flac 1.5\r\nLA_E_2.flac -1\r\nLA_E_3.flac -2\r\n",
+        "LA_E_1.wav 1.5\nLA_E_2.wav -1\nLA_E_3.wav -2",
+    ],
+)
+def test_every_way_in_which_scores_of_2019_are_written_is_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(LA19)
+    (tmp_path / "scores.txt").write_bytes(text.encode())
+    keys = read_layout_keys(tmp_path / "keys.txt", "asvspoof2019_la")
+    found = read_layout_scores(tmp_path / "scores.txt", "asvspoof2019_la", keys)
+    assert dict(found.iter_rows()) == {"LA_E_1": 1.5, "LA_E_2": -1.0, "LA_E_3": -2.0}
+    assert keys["attack"].to_list() == ["-", "A07", "A08"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("LA_E_1 - spoof 1.5\nLA_E_2 A07 spoof -1\n", "line 1: key of 'LA_E_1' is 'spoof', the list says 'bonafide'"),
+        ("LA_E_1 1.5\nLA_E_2 nan\n", "line 2: score is 'nan', expected a finite number"),
+        ("LA_E_1 1.5\nLA_E_1 1.5\n", "line 2: utt_id 'LA_E_1' stood in line 1 already"),
+        ("LA_E_1 1.5\nLA_E_2 A07 spoof 1\n", "line 2: found 4 columns"),
+        ("LA_E_1 - 1.5\n", "line 1: found 3 columns separated by spaces, expected UTTERANCE SCORE or"),
+    ],
+)
+def test_scores_that_are_none_or_contradict_the_keys_are_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(LA19)
+    (tmp_path / "scores.txt").write_text(text)
+    keys = read_layout_keys(tmp_path / "keys.txt", "asvspoof2019_la")
+    with pytest.raises(SpoofkitError, match=sentence.replace("(", r"\(")):
+        read_layout_scores(tmp_path / "scores.txt", "asvspoof2019_la", keys)
+
+
+def test_lists_of_2021_are_cut_to_the_subset_that_is_published(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(LA21)
+    keys = read_layout_keys(tmp_path / "keys.txt", "asvspoof2021_la")
+    assert keys.select("utt_id", "key", "attack", "codec").rows() == [
+        ("LA_E_1", "bonafide", "-", "alaw"),
+        ("LA_E_2", "spoof", "A07", "-"),
+    ]
+    assert read_layout_keys(tmp_path / "keys.txt", "asvspoof2021_la", "all").height == 3
+    (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_2 -1\nLA_E_3 0\n")
+    command = ("evaluate", tmp_path / "scores.txt", tmp_path / "keys.txt", tmp_path / "out")
+    assert "not in the manifest are 1 trial (LA_E_3)" in refusal(*command, "--layout", "asvspoof2021_la")
+    assert "--layout asvspoof2015: unknown" in refusal(*command, "--layout", "asvspoof2015")
+    run_cli(*command, "--layout", "asvspoof2021_la", "--subset", "all", "--replicates", 0)
+
+
+@pytest.mark.parametrize("layout", ["asvspoof2019_la", "asvspoof2021_la", "asvspoof5"])
+def test_scores_are_written_as_the_packages_read_them(layout: str, tmp_path: Path) -> None:
+    trials = pl.DataFrame(
+        {"utt_id": ["b", "a"], "score": [0.1, -3.0], "key": ["bonafide", "spoof"], "attack": ["-", "A07"]}
+    )
+    write_layout_scores(tmp_path / "s.txt", layout, trials)
+    assert (tmp_path / "s.txt").read_text() == {
+        "asvspoof2019_la": "b - bonafide 0.1\na A07 spoof -3\n",
+        "asvspoof2021_la": "b 0.1\na -3\n",
+        "asvspoof5": "filename\tcm-score\nb\t0.1\na\t-3\n",
+    }[layout]
+    found = read_layout_scores(tmp_path / "s.txt", layout, trials)
+    assert found.rows() == [("b", 0.1), ("a", -3.0)]
+
+
+def test_reformat_writes_what_evaluate_reads_back(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
+    scores, manifest, trials = files
+    run_cli("reformat", scores, manifest, tmp_path / "s.txt", "--layout", "asvspoof2019_la")
+    found = read_layout_scores(tmp_path / "s.txt", "asvspoof2019_la", trials)
+    assert found["score"].to_numpy() == pytest.approx(trials["score"].to_numpy(), rel=1e-8)
+    again = ("reformat", scores, manifest, tmp_path / "s.txt", "--layout", "asvspoof2019_la")
+    assert "exists already" in refusal(*again)
+
+
+# ---- evaluate: columns, intervals, tables
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, pl.DataFrame]:
+    rng = np.random.default_rng(0)
+    n = 600
+    is_bonafide = np.arange(n) % 3 == 0
+    trials = pl.DataFrame(
+        {
+            "utt_id": [f"u{i:04d}" for i in range(n)],
+            "path": [f"u{i:04d}.flac" for i in range(n)],
+            "key": np.where(is_bonafide, "bonafide", "spoof"),
+            "speaker": [f"s{i // 20}" for i in range(n)],
+            "attack": np.where(is_bonafide, "-", "A_01"),
+            "codec": "-",
+            "n_samples": 16_000,
+            "gender": np.where(np.arange(n) // 20 % 2 == 0, "F", "M"),
+            "vocoder": np.where(is_bonafide, "-", "wavenet"),
+            "score": rng.normal(0, 1, n) + 1.5 * is_bonafide,
+        }
+    )
+    write_manifest(tmp_path / "set.tsv", Path("/corpus"), trials.drop("score"))
+    write_scores(tmp_path / "scores.tsv", trials["utt_id"].to_list(), trials["score"].to_numpy())
+    return tmp_path / "scores.tsv", tmp_path / "set.tsv", trials
+
+
+def test_any_column_can_be_reported_by(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
+    scores, manifest, trials = files
+    command = ("evaluate", scores, manifest, tmp_path / "out", "--by", "gender", "--by", "vocoder")
+    done = run_cli(*command)
+    assert "Per gender: its bona fide against its spoof trials" in done.stdout
+    result = json.loads((tmp_path / "out/eval.json").read_text())
+    for row in result["by"]["gender"]:
+        part = trials.filter(pl.col("gender") == row["gender"])
+        classes = [part.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof")]
+        assert row["eer_official_percent"] == 100 * metrics.eer(*classes).eer
+        assert row["min_dcf"] == metrics.min_dcf(*classes)
+    assert [row["eer_official_percent"] for row in result["by"]["vocoder"]] == [None, None]  # one class in each
+    assert "Per gender" in (tmp_path / "out/report.html").read_text()
+    sentence = refusal("evaluate", scores, manifest, tmp_path / "out2", "--by", "age")
+    assert "--by age: no such column, expected one of speaker, attack, codec, gender, vocoder" in sentence
+    assert "options changed" in refusal("evaluate", scores, manifest, tmp_path / "out", "--reuse")
+
+
+def test_intervals_are_those_of_resampled_speakers(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
+    scores, manifest, trials = files
+    done = run_cli("evaluate", scores, manifest, tmp_path / "out")
+    found = json.loads((tmp_path / "out/eval.json").read_text())["intervals"]
+    number = {speaker: index for index, speaker in enumerate(sorted(trials["speaker"].unique()))}
+    cluster = trials["speaker"].replace_strict(number).to_numpy()
+    walk = make_walk(trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy(), cluster, 30)
+    expected = interval(100 * eer_replicates(walk, draw_clusters(30)), 30)
+    assert found["eer_official_percent"] == pytest.approx([expected.low, expected.high])
+    assert f"EER {expected.low:.3f} to {expected.high:.3f} %" in done.stdout
+    assert "(1,000 draws of 30 speakers)" in done.stdout
+    page = (tmp_path / "out/report.html").read_text()
+    assert f"{expected.low:.3f} to {expected.high:.3f} %" in page
+
+
+def test_intervals_without_speakers_say_that_they_are_too_narrow(
+    files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
+) -> None:
+    scores, _, trials = files
+    unknown = trials.drop("score").with_columns(speaker=pl.lit("-"))
+    write_manifest(tmp_path / "unknown.tsv", Path("/corpus"), unknown)
+    done = run_cli("evaluate", scores, tmp_path / "unknown.tsv", tmp_path / "out")
+    assert "the speaker of 600 of 600 trials is unknown" in done.stdout
+    assert "intervals are too narrow" in done.stdout
+
+
+def test_all_rows_as_tsv_and_a_table_for_papers(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
+    scores, manifest, _ = files
+    command = ("evaluate", scores, manifest, tmp_path / "out", "--by", "gender")
+    lines = [line.split("\t") for line in run_cli(*command, "--tsv").stdout.splitlines()]
+    result = json.loads((tmp_path / "out/eval.json").read_text())
+    assert lines[0][:4] == ["part", "value", "n_bonafide", "n_spoof"]
+    assert [line[:2] for line in lines[1:]] == [
+        ["all", ""],
+        ["attack", "A_01"],
+        ["codec", "-"],
+        ["attack and codec", "A_01 -"],
+        ["gender", "F"],
+        ["gender", "M"],
+    ]
+    assert float(lines[1][4]) == result["eer_official_percent"]
+    table = run_cli(*command, "--latex", "--reuse").stdout
+    assert r"A\_01 & 400 & " in table
+    assert f"Pooled & 400 & {result['eer_official_percent']:.2f} & {result['min_dcf']:.4f}" in table
+    assert table.count(r"\\") == 3
+    assert "expected one; choose" in refusal(*command, "--latex", "--json", "--reuse")
+
+
+def test_asv_scores_give_both_versions_of_the_tandem_cost(
+    files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
+) -> None:
+    scores, manifest, trials = files
+    asv = {"target": [3.0, 2.0, 0.5], "nontarget": [-1.0, 1.0, 0.0], "spoof": [2.5, -2.0]}
+    lines = [f"{'A01' if kind == 'spoof' else 'bonafide'} {kind} {s}" for kind, found in asv.items() for s in found]
+    (tmp_path / "asv.txt").write_text("\n".join(lines) + "\n")
+    done = run_cli("evaluate", scores, manifest, tmp_path / "out", "--asv", tmp_path / "asv.txt", "--json")
+    found = json.loads(done.stdout)["tandem"]
+    rates = tandem.asv_rates(**asv)
+    classes = [trials.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof")]
+    assert found["min_tdcf_2021"] == tandem.min_tdcf_2021(*classes, rates)
+    assert found["min_tdcf_2019"] == tandem.min_tdcf_2019(*classes, rates)
+    assert found["teer_percent"] == 100 * tandem.concurrent_teer(*classes, *asv.values())
+    (tmp_path / "asv.txt").write_text("bonafide target 1\nbonafide targets 2\n")
+    command = ("evaluate", scores, manifest, tmp_path / "x", "--asv", tmp_path / "asv.txt")
+    assert "line 2: column 2 is 'targets'" in refusal(*command)
+    assert not (tmp_path / "x").exists()
