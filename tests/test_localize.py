@@ -21,6 +21,8 @@ from spoofkit.corpora.release import prepare
 from spoofkit.data.audio import read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
 from spoofkit.data.manifest import read_manifest
+from spoofkit.data.mixframe import Mix, Region
+from spoofkit.data.mixlist import read_mix_list
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics, score_parts, scoring
@@ -38,6 +40,8 @@ from spoofkit.localisation.metrics import (
     segment_eer,
     spoofed_before,
 )
+from spoofkit.localisation.mixed import sought_regions
+from spoofkit.localisation.regions import Rule, find_regions, smooth, smooth_frames, window_frames
 from spoofkit.localisation.segment_report import measure
 from spoofkit.models.frame_model import load_frame_classifier
 
@@ -395,6 +399,162 @@ def test_what_is_no_finished_posttraining_is_refused(
     assert "does not describe a frame head of this version" in refusal(*command)
     (other / "frame_head/head.json").write_text(json.dumps(head | {"head": "mlp"}))
     assert "cannot be loaded into this head" in refusal(*command)
+
+
+# ---- Regions, smoothing, and a threshold of a development set
+
+
+def rule_of(threshold: float, min_region_seconds: float = 0.0) -> Rule:
+    return Rule(threshold, "a test", True, 0.0, min_region_seconds)
+
+
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open runs of True, found one by one."""
+    found: list[tuple[int, int]] = []
+    for at in range(flags.size):
+        if flags[at] and (at == 0 or not flags[at - 1]):
+            found.append((at, at + 1))
+        elif flags[at]:
+            found[-1] = (found[-1][0], at + 1)
+    return found
+
+
+@pytest.mark.parametrize("geometry", [WAV2VEC2_GEOMETRY, WHISPER_GEOMETRY, FrameGeometry(25, 11, 25, 12)])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), shortest=st.sampled_from([0, 30, 700]))
+def test_regions_are_the_runs_of_samples_whose_nearest_frame_is_not_above_the_threshold(
+    geometry: FrameGeometry, seed: int, shortest: int
+) -> None:
+    frames, _ = draw_frames(seed, geometry, n_utterances=1, ties=True)
+    n_samples = int(frames.n_samples_U[0])
+    ((_, nearest, scores),) = per_sample(frames, [np.zeros((0, 2), dtype=np.int64)])
+    found = find_regions(frames.score_N, n_samples, geometry, rule_of(2.0, shortest / 16_000))
+    expected = [(start, end) for start, end in runs(nearest <= 2.0) if end - start >= shortest]
+    assert [(region.start, region.end) for region in found] == expected
+    centre_T = geometry.first_centre + geometry.hop * np.arange(scores.size)
+    for region in found:
+        if region.end < n_samples and region.start > 0:
+            inside = scores[(centre_T >= region.start) & (centre_T < region.end)]
+            assert region.mean_score == pytest.approx(inside.mean(), abs=1e-6)
+            assert region.lowest_score == inside.min()
+
+
+def test_regions_at_the_threshold_of_the_range_eer_make_exactly_its_errors() -> None:
+    frames, regions = draw_frames(5, WAV2VEC2_GEOMETRY, n_utterances=9)
+    result = measure(frames, make_timeline(frames.n_samples_U, regions))
+    missed = called = 0
+    truths = [truth for truth, _, _ in per_sample(frames, regions)]
+    for utt_id, n_samples, truth in zip(frames.utt_ids, frames.n_samples_U.tolist(), truths, strict=True):
+        marked = np.zeros(n_samples, dtype=bool)
+        rule = rule_of(result["range_eer_threshold"])
+        for region in find_regions(frames.of(utt_id), n_samples, WAV2VEC2_GEOMETRY, rule):
+            marked[region.start : region.end] = True
+        missed, called = missed + int((truth & ~marked).sum()), called + int((~truth & marked).sum())
+    whole = np.concatenate(truths)
+    assert 50 * (missed / whole.sum() + called / (~whole).sum()) == pytest.approx(result["range_eer_percent"], abs=1e-9)
+
+
+def test_smoothing_is_a_running_median_of_each_utterance_alone() -> None:
+    frames, _ = draw_frames(2, WAV2VEC2_GEOMETRY)
+    assert [window_frames(seconds, 320) for seconds in (0.0, 0.01, 0.04, 0.1, 0.3)] == [1, 1, 3, 5, 15]
+    smoothed = smooth_frames(frames, 0.1)
+    for utt_id in frames.utt_ids:
+        own = frames.of(utt_id)
+        padded = np.concatenate([own[:1], own[:1], own, own[-1:], own[-1:]])
+        expected = [sorted(padded[at : at + 5].tolist())[2] for at in range(own.size)]
+        assert smoothed.of(utt_id).tolist() == expected
+    assert smooth_frames(frames, 0.0).score_N.tolist() == frames.score_N.tolist()
+    assert smooth(np.array([1, 1, -9, 1, 1], np.float32), 0.06, 320).tolist() == [1, 1, 1, 1, 1]
+
+
+def test_threshold_and_smoothing_of_a_development_set_are_used_on_another(
+    localized: Path, exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = truth[0]
+    run_cli("localize", exp, data / "dev.tsv", tmp_path / "dev.npz")
+    of_dev = ["evaluate-segments", tmp_path / "dev.npz", data / "dev.segments.tsv"]
+    done = run_cli(*of_dev, tmp_path / "dev", "--smooth", "fit")
+    fitted = json.loads((tmp_path / "dev/segments.json").read_text())
+    tried = {row["smooth_seconds"]: row["range_eer_percent"] for row in fitted["smoothings_tried"]}
+    assert tried[fitted["smooth_seconds"]] == min(tried.values()) == fitted["range_eer_percent"]
+    assert "fitted on this set" in done.stdout
+    for seconds, percent in tried.items():
+        folder = tmp_path / f"dev{seconds}"
+        run_cli(*of_dev, folder, "--smooth", seconds)
+        assert json.loads((folder / "segments.json").read_text())["range_eer_percent"] == percent
+    json_path = tmp_path / "dev/segments.json"
+    of_eval = ["evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "eval"]
+    run_cli(*of_eval, "--threshold-from", json_path)
+    result = json.loads((tmp_path / "eval/segments.json").read_text())
+    assert result["frames"]["threshold"] == fitted["range_eer_threshold"]
+    assert result["smooth_seconds"] == fitted["smooth_seconds"]
+    assert result["frames"]["threshold_from"].endswith("of dev.npz")
+    again = [*of_eval, "--threshold-from", json_path, "--overwrite"]
+    assert "found --threshold beside it" in refusal(*again, "--threshold", "0")
+    assert "found --smooth beside it" in refusal(*again, "--smooth", "0.1")
+    assert "expected seconds, such as 0.1, or fit" in refusal(*of_eval, "--overwrite", "--smooth", "much")
+    assert "expected seconds from 0 (none) to 10" in refusal(*of_eval, "--overwrite", "--smooth", "-1")
+    other = json.loads(json_path.read_text())
+    other["made_with"]["frames_made_with"]["model_sha256"] = "0" * 64
+    json_path.write_text(json.dumps(other))
+    assert "another frame model (model_sha256 differ)" in refusal(*again)
+    json_path.write_text("{}")
+    assert "has no threshold and smoothing" in refusal(*again)
+
+
+# ---- Mixed utterances
+
+
+def test_what_is_sought_in_a_mix_hangs_on_what_the_frames_were_trained_for() -> None:
+    mix = Mix("m", "base", "injector", 100, 1000, (Region(100, 7, 200), Region(600, 0, 50)))
+    injected, rest = [(0, 200), (500, 550)], [(200, 500), (550, 1000)]
+    assert sought_regions(mix, "region", set()) == sought_regions(mix, "region", {"base"}) == injected
+    assert sought_regions(mix, "authenticity", {"injector"}) == injected
+    assert sought_regions(mix, "authenticity", {"base"}) == rest
+    assert sought_regions(mix, "authenticity", {"base", "injector"}) == [(0, 1000)]
+    assert sought_regions(mix, "authenticity", set()) == []
+
+
+def test_mixes_are_localized_with_their_regions_beside(
+    exp: Path, manifests: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    mix_path, out = exp.parent / "mix_dev.tsv", tmp_path / "mix_dev.npz"
+    done = run_cli("localize", exp, manifests / "dev.tsv", out, "--mix", mix_path)
+    assert "samples of spoofed utterances, of 8 mixes" in done.stdout
+    frames, record = read_frames(out)
+    manifest = read_manifest(manifests / "dev.tsv")
+    mixes = read_mix_list(mix_path, manifest).mixes
+    assert list(frames.utt_ids) == [mix.mix_id for mix in mixes]
+    assert frames.n_samples_U.tolist() == [mix.crop_samples for mix in mixes]
+    keys = dict(manifest.table.select("utt_id", "key").iter_rows())
+    regions = read_segments(tmp_path / "mix_dev.segments.tsv")
+    assert list(regions) == list(frames.utt_ids)
+    for mix in mixes:
+        is_spoof_S = np.full(mix.crop_samples, keys[mix.base_id] == "spoof")
+        for region in mix.regions:
+            start = region.base_start - mix.crop_start
+            is_spoof_S[start : start + region.n_samples] = keys[mix.injector_id] == "spoof"
+        assert [tuple(own) for own in regions[mix.mix_id].tolist()] == runs(is_spoof_S)
+    # Scores are those of the audio that `mixlist render` writes, but for its 16 bits.
+    run_cli("mixlist", "render", mix_path, manifests / "dev.tsv", tmp_path / "m.wav", "--mix-id", mixes[3].mix_id)
+    wave = torch.from_numpy(read_audio(tmp_path / "m.wav"))[None]
+    classifier, _ = load_frame_classifier(exp)
+    with torch.no_grad():
+        logit_BT, _ = classifier(wave, torch.tensor([wave.shape[1]]))
+    np.testing.assert_allclose(frames.of(mixes[3].mix_id), -logit_BT[0].numpy(), atol=0.02)
+    done = run_cli("evaluate-segments", out, tmp_path / "mix_dev.segments.tsv", tmp_path / "results")
+    assert "how well spliced samples are told from the rest" in done.stderr
+    assert record["regions"] == "samples of spoofed utterances"
+    again = ["localize", exp, manifests / "dev.tsv", out, "--mix", mix_path]
+    assert "kept as it was" in run_cli(*again, "--reuse").stdout
+    assert "exists already" in refusal(*again)
+    assert "mix_sha256 changed" in refusal("localize", exp, manifests / "dev.tsv", out, "--reuse")
+    out.unlink()
+    write_segments(tmp_path / "mix_dev.segments.tsv", segment_table({"x": []}), overwrite=True)
+    assert "holds other regions than those of this mix list" in refusal(*again)
+    assert not out.exists()
+    sentence = refusal("localize", exp, truth[0] / "dev.tsv", tmp_path / "x.npz", "--mix", mix_path)
+    assert "which is not in" in sentence
 
 
 # ---- The file

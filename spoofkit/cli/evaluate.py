@@ -1,6 +1,8 @@
 """Verbs about results and health: score, evaluate, doctor."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +25,8 @@ def score(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="A manifest and the score file to write; or audio files and folders, and optionally a score file.",
+            help="A manifest and the score file to write; or recordings (files, folders, quoted globs, `-` for paths "
+            "on stdin), and optionally a score file.",
             metavar="INPUT... [OUT.tsv]",
         ),
     ],
@@ -34,8 +37,49 @@ def score(
             "N. None: as the model says, mostly whole."
         ),
     ] = None,
+    window: Annotated[
+        float,
+        typer.Option(help="Recordings longer than so many seconds are scored in windows of that length; 0: never."),
+    ] = 30.0,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from one window to the next; none: they do not overlap.")
+    ] = None,
+    over_windows: Annotated[
+        str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
+    ] = "mean",
+    windows: Annotated[
+        Path | None, typer.Option(help="Also write the windows' scores here.", metavar="WINDOWS.tsv")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="From `calibrate`: scores become log-likelihood ratios, and what is printed has a probability and a "
+            "decision.",
+            metavar="CAL.json",
+        ),
+    ] = None,
+    spoof_prior: Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")] = None,
+    miss_cost: Annotated[float | None, typer.Option(help="Of rejecting bona fide speech; none: 1.")] = None,
+    fa_cost: Annotated[float | None, typer.Option(help="Of accepting spoofed speech; none: 10.")] = None,
+    abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
+    accept_from: Annotated[
+        float | None, typer.Option(help="Accept from this log-likelihood ratio on, whatever the costs.")
+    ] = None,
+    reject_below: Annotated[
+        float | None, typer.Option(help="With --accept-from: reject below this one, abstain between; none: the same.")
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print a line of JSON for each recording as soon as it is scored.")
+    ] = False,
     device: options.Device = "auto",
-    workers: options.Workers = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes that load a manifest's audio; of loose files, threads that decode (0: two). Results do not "
+            "depend on it.",
+        ),
+    ] = 0,
     shard: Annotated[
         str | None,
         typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),
@@ -49,28 +93,40 @@ def score(
     """Score utterances: log-odds of bona fide, higher = more likely genuine.
 
     A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
-    made. Loose audio files are scored to stdout unless a score file is named last. Scores are kept as they come: after
-    a kill or a stop, the same command goes on where it was, and ends with the same file.
+    made. Other recordings (any audio, and the first audio track of a video) are scored to stdout unless a score file is
+    named last: as a table on a terminal, as TSV in a pipe. One that cannot be read is named in its row, the others are
+    scored, and the exit code is 1. Scores in a file are kept as they come: after a kill or a stop, the same command
+    goes on where it was, and ends with the same file.
 
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`
 
-    Example: `spoofkit score exp/x/finetune/model call.wav other_calls/`
+    Example: `spoofkit score exp/x/finetune/model call.wav other_calls/ --calibration cal.json --abstain-cost 0.2`
+
+    Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
     Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
     """
     from spoofkit.evaluation.score_files import score_inputs
+    from spoofkit.evaluation.score_options import Options
+    from spoofkit.evaluation.verdicts import DecisionOptions
+    from spoofkit.evaluation.windows import parse_windows
 
-    for line in score_inputs(
-        model,
-        inputs,
+    wanted = Options(
         crop=crop,
+        windows=parse_windows(window, hop, over_windows),
         device=device,
         workers=workers,
+        calibration=calibration,
+        decision=DecisionOptions(spoof_prior, miss_cost, fa_cost, abstain_cost, accept_from, reject_below),
+        windows_out=windows,
+        json_lines=json_lines,
+        width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
         overwrite=overwrite,
         reuse=reuse,
         shard=shard,
         merge=merge,
-    ):
+    )
+    for line in score_inputs(model, inputs, wanted):
         typer.echo(line)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.cli.options import say
+from spoofkit.errors import SpoofkitError
 
 
 def register(app: typer.Typer) -> None:
@@ -20,24 +21,91 @@ def localize(
     experiment: Annotated[
         Path, typer.Argument(help="Folder of a finished `posttrain`, such as exp/x/posttrain.", metavar="EXP")
     ],
-    manifest: Annotated[Path, typer.Argument(help="Manifest of what is to be scored.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Frame scores to write, and their record beside.", metavar="OUT.npz")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Recordings (files, folders, quoted globs) and the folder for the outputs; or a manifest and the "
+            "frame scores to write.",
+            metavar="INPUT... OUTDIR|OUT.npz",
+        ),
+    ],
+    threshold_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of recordings: segments.json of `evaluate-segments` on a development set, for threshold and "
+            "smoothing.",
+            metavar="SEGMENTS.json",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Scores not above it are marked. None: 0, and every output says: not fitted.")
+    ] = None,
+    smooth: Annotated[
+        float | None, typer.Option(help="Seconds of a running median over the scores; none: no smoothing.")
+    ] = None,
+    min_region: Annotated[float | None, typer.Option(help="Shorter regions are dropped; none: 0.1 s.")] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            help="Mix list drawn from the manifest: score its mixes, and write the regions that are to be found in "
+            "them as OUT.segments.tsv.",
+            metavar="MIX.tsv",
+        ),
+    ] = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Score every frame with the frame head that post-training left: higher = more bona fide.
+    """Find out where recordings are spoofed, with the frame head that post-training left.
+
+    Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
+    to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
+    kill or a stop, the same command goes on where it was, and ends with the same file.
 
     To find spoofed regions, post-train with `mix.frame_target: authenticity`; with `region` a low score says injected,
-    of whatever kind. Scores are kept as they come: after a kill or a stop, the same command goes on where it was, and
-    ends with the same file.
+    of whatever kind.
+
+    Example: `spoofkit localize exp/x/posttrain call.wav calls/ marked --threshold-from exp/x/results/dev/segments.json`
 
     Example: `spoofkit localize exp/x/posttrain data/eval.tsv exp/x/frames/eval.npz`
-    """
-    from spoofkit.localisation.localize import localize as run
 
-    for line in run(experiment, manifest, out, device=device, workers=workers, overwrite=overwrite, reuse=reuse):
+    Example: `spoofkit localize exp/x/posttrain data/dev.tsv exp/x/frames/mix_dev.npz --mix exp/x/posttrain/mix_dev.tsv`
+    """
+    from spoofkit.localisation.regions import MIN_REGION_SECONDS
+
+    if len(inputs) < 2:
+        raise SpoofkitError(
+            f"localize: found {inputs[0]} alone, expected inputs and, last, the folder for the outputs or OUT.npz; "
+            "name it"
+        )
+    *sources, out = inputs
+    of_rules = {"--threshold-from": threshold_from, "--threshold": threshold, "--smooth": smooth,
+                "--min-region": min_region}  # fmt: skip
+    if out.suffix == ".npz" or mix is not None or sources[0].suffix == ".tsv":
+        from spoofkit.localisation.localize import localize as run
+
+        if len(sources) > 1:
+            raise SpoofkitError(f"localize: found {len(sources)} inputs before {out}, expected one manifest; name one")
+        for name, value in of_rules.items():
+            if value is not None:
+                raise SpoofkitError(
+                    f"{name}: is about marked regions of recordings, found a manifest, of which frame scores are "
+                    "written as they are; give it to `spoofkit evaluate-segments`, or leave it out"
+                )
+        lines = run(
+            experiment, sources[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
+        )
+    else:
+        from spoofkit.localisation.recordings import RuleOptions, localize_recordings
+
+        if reuse or workers:
+            raise SpoofkitError(
+                f"{'--reuse' if reuse else '--workers'}: is about manifests, found recordings; leave it out"
+            )
+        rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
+        lines = localize_recordings(experiment, sources, out, rule, device=device, overwrite=overwrite)
+    for line in lines:
         typer.echo(line)
 
 
@@ -51,20 +119,46 @@ def evaluate_segments(
         float | None,
         typer.Option(help="For precision, recall and F1, such as one of dev. None: where this set has its EER."),
     ] = None,
+    threshold_from: Annotated[
+        Path | None,
+        typer.Option(help="segments.json of a development set: its threshold and smoothing.", metavar="SEGMENTS.json"),
+    ] = None,
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds of a running median over the scores; or `fit`: of 0 to 0.5 s the one with the lowest "
+            "range-based EER, for a development set. None: no smoothing.",
+            metavar="SECONDS|fit",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
     """Compute range-based EER, segment EER from 0.02 to 0.64 s, precision, recall and F1; table, JSON and a picture.
 
-    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz data/eval.segments.tsv exp/x/results/eval_segments`
+    Of a development set, segments.json holds the threshold and the smoothing that `localize --threshold-from` takes.
+
+    Example: `spoofkit evaluate-segments exp/x/frames/dev.npz data/dev.segments.tsv exp/x/results/dev --smooth fit`
+
+    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz data/eval.segments.tsv exp/x/results/eval
+    --threshold-from exp/x/results/dev/segments.json`
     """
     from rich.console import Console
 
     from spoofkit.localisation.segment_report import evaluate_segments as run
     from spoofkit.localisation.segment_report import print_table
 
-    result = run(frames, segments, out, threshold=threshold, overwrite=overwrite, reuse=reuse)
+    result = run(
+        frames,
+        segments,
+        out,
+        threshold=threshold,
+        threshold_from=threshold_from,
+        smoothing=smooth,
+        overwrite=overwrite,
+        reuse=reuse,
+    )
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:

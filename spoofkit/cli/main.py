@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import spoofkit
-from spoofkit.cli import compare, corpora, data, evaluate, localize, models, train
+from spoofkit.cli import compare, corpora, data, evaluate, export, localize, models, train
 from spoofkit.errors import Interrupted, SpoofkitError
 
 EXIT_INTERRUPTED = 130
@@ -49,6 +49,7 @@ def options(
 data.register(app)
 corpora.register(app)
 models.register(app)
+export.register(app)
 train.register(app)
 evaluate.register(app)
 compare.register(app)

@@ -5,6 +5,7 @@
     591785b7 {"batch": 2, "scores": {"E_0000000042": -1.25, …}}
 
 A line is the CRC-32 of what follows it, a blank, and JSON: first what the part belongs to, then one line for a batch.
+A batch of loose files may also hold `errors` (why a file has no score) and `windows` (of recordings that were cut).
 Lines are only ever added; what a kill or a power cut tore is cut off when the part is taken up again, and its batches
 are scored again. Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every
 score is bit for bit the one that a single process writes. Nothing is scored here.
@@ -142,18 +143,30 @@ def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], o
     scores: BatchScores = {}
     for line in part.lines:
         number = line["batch"]
-        if number in scores or list(line["scores"]) != own.get(number):
+        if number in scores or number not in own or list(line["scores"]) != _scored(own[number], line):
             fault = "stands twice" if number in scores else "is not this part's, or holds other utterances"
             raise SpoofkitError(f"{path}: batch {number} {fault}; score this part anew with --overwrite")
         scores[number] = line["scores"]
     return scores
 
 
+def _scored(utt_ids: list[str], line: dict[str, Any]) -> list[str]:
+    """Those of a batch that are to have a score."""
+    return [utt_id for utt_id in utt_ids if utt_id not in line.get("errors", ())]
+
+
 @contextmanager
 def open_part(
-    path: Path, shard: Shard, identity: dict[str, Any], own: BatchIds, record: dict[str, Any], *, anew: bool
-) -> Iterator[tuple[BatchScores, Callable[[int, Scores], None]]]:
-    """Hold a part for this process: what it has, and a function that adds a batch.
+    path: Path,
+    shard: Shard,
+    identity: dict[str, Any],
+    own: BatchIds,
+    record: dict[str, Any],
+    *,
+    anew: bool,
+    lines: list[dict[str, Any]] | None = None,
+) -> Iterator[tuple[BatchScores, Callable[..., None]]]:
+    """Hold a part for this process: what it has, and a function that adds a batch (and what else belongs to it).
 
     Args:
         path: The part file; made with its folder if it is not there.
@@ -162,6 +175,7 @@ def open_part(
         own: The batches that belong to it.
         record: How it is made, for the record of the score file.
         anew: Throw away what it holds.
+        lines: Gets the lines of all its batches, those that it has and those that are added.
 
     Raises:
         SpoofkitError: another process holds it, it was made from something else, or the disk refuses.
@@ -182,6 +196,7 @@ def open_part(
         handle.seek(0)
         part = _parse(handle.read())
         scores: BatchScores = {}
+        lines = [] if lines is None else lines
         last_sync = time.monotonic()
 
         def add(line: dict[str, Any]) -> None:
@@ -200,6 +215,7 @@ def open_part(
 
         if is_begun(part, own) and not anew:
             scores = check_part(path, part, shard, identity, own)
+            lines += part.lines
             handle.truncate(part.n_bytes)
         else:
             handle.truncate(0)
@@ -207,9 +223,10 @@ def open_part(
             sync(path.parent)
         has_batches = bool(scores) or not own
 
-        def add_batch(number: int, batch: Scores) -> None:
+        def add_batch(number: int, batch: Scores, **more: Any) -> None:
             nonlocal has_batches
-            add({"batch": number, "scores": batch})
+            lines.append({"batch": number, "scores": batch, **more})
+            add(lines[-1])
             scores[number] = batch
             has_batches = True
 

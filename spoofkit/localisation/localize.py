@@ -1,4 +1,4 @@
-"""The verb `localize`: from what post-training left and a manifest to a frame score file and its record.
+"""The verb `localize` on a set: from what post-training left and a manifest, or a mix list, to a frame score file.
 
 Scores are kept in a part as they come (`score_parts`), so that the same command goes on after a kill; when all are
 there, they become the file (`frame_scores`).
@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import spoofkit
-from spoofkit.data.dataset import UtteranceDataset
+from spoofkit.data.dataset import Item, UtteranceDataset
 from spoofkit.data.loading import load_batches, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation import score_parts
 from spoofkit.evaluation.score_parts import Shard, part_path
@@ -34,27 +36,38 @@ from spoofkit.files import (
     text_sha256,
 )
 from spoofkit.localisation import frame_scores
+from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.models.detector import FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FRAME_TARGETS, frame_model_sha256, load_frame_classifier
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.signals import caught_signals
 
-MADE_FROM = ("model_sha256", "manifest_sha256", "frame_target")
+MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")
 
 Utterance = tuple[int, np.ndarray]
 """Samples of an utterance, and float32 scores of its frames, higher = more bona fide, shape (frames,)."""
 
 
 def localize(
-    folder: Path, manifest_path: Path, out: Path, *, device: str, workers: int, overwrite: bool, reuse: bool
+    folder: Path,
+    manifest_path: Path,
+    out: Path,
+    *,
+    mix_path: Path | None = None,
+    device: str,
+    workers: int,
+    overwrite: bool,
+    reuse: bool,
 ) -> Iterator[str]:
-    """Score every frame of every utterance of a manifest, and yield the lines for stdout.
+    """Score every frame of every utterance of a manifest, or of mixes of them, and yield the lines for stdout.
 
     Args:
         folder: The folder of a post-training that is finished.
         manifest_path: What to score.
         out: The frame score file, which ends in `.npz`; its record stands beside it.
+        mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions that are to
+            be found in them are written beside, as `OUT.segments.tsv`.
         device: Name of the device.
         workers: Loader processes.
         overwrite: Replace an existing file; begin anew what an interrupted call left.
@@ -77,6 +90,12 @@ def localize(
         "manifest_sha256": file_sha256(manifest_path),
         "frame_target": frame_target,
     }
+    dataset: Dataset[Item] = UtteranceDataset(manifest)
+    mixed = None
+    if mix_path is not None:
+        mixed = read_mixed_set(mix_path, manifest, classifier.encoder.geometry, frame_target)
+        manifest, dataset = mixed.mixes, mixed.dataset
+        made_from["mix_sha256"] = file_sha256(mix_path)
     budget = batch_budget(chosen)
     plan = plan_batches(manifest, budget)
     utt_ids = manifest.table["utt_id"].to_list()
@@ -95,6 +114,14 @@ def localize(
             return
         refuse_existing(out, overwrite)
     how = made_from | _record(folder, manifest, chosen, classifier, frame_target)
+    if mixed is not None:
+        yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
+        how |= {
+            "manifest": str(manifest_path),
+            "mix": str(mix_path),
+            "regions": MEANING[frame_target],
+            "segments_sha256": file_sha256(segments_path(out)),
+        }
     with score_parts.open_part(path, Shard(), identity, own, how, anew=overwrite) as (done, keep):
         todo = {number: plan[number] for number in own if number not in done}
         n_before = sum(map(len, done.values()))
@@ -109,7 +136,7 @@ def localize(
 
             try:
                 score_frames(
-                    classifier.to(chosen), manifest, todo, chosen, keep_and_count, workers=workers,
+                    classifier.to(chosen), manifest, todo, chosen, keep_and_count, dataset=dataset, workers=workers,
                     should_stop=lambda: bool(caught),
                 )  # fmt: skip
             except Interrupted:
@@ -137,6 +164,7 @@ def score_frames(
     device: torch.device,
     keep: Callable[[int, dict[str, Utterance]], None],
     *,
+    dataset: Dataset[Item] | None = None,
     workers: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -148,6 +176,7 @@ def score_frames(
         batches: Batches by their number in the plan, in the order in which they are scored.
         device: Where to compute.
         keep: Gets the number of a batch, and length and scores of its utterances by id.
+        dataset: What gives the utterances, in the manifest's order; none: the manifest's files.
         workers: Loader processes; 0 decodes in this one.
         should_stop: Asked before each batch.
 
@@ -158,7 +187,7 @@ def score_frames(
     classifier.eval()
     _require_usable_lengths(classifier, manifest, list(batches.values()))
     loading = load_batches(
-        UtteranceDataset(manifest),
+        UtteranceDataset(manifest) if dataset is None else dataset,
         list(batches.values()),
         workers=workers,
         shortest=classifier.shortest,
@@ -180,6 +209,30 @@ def score_frames(
                     )
                 found[utt_id] = (n_samples, score_T)
             keep(number, found)
+
+
+def segments_path(out: Path) -> Path:
+    """Where the regions of mixes stand beside their frame scores."""
+    return out.with_suffix(".segments.tsv")
+
+
+def _keep_segments(path: Path, mixed: MixedSet, frame_target: str, overwrite: bool) -> str:
+    """Write the regions, unless they stand there already, as after a kill; the line for stdout."""
+    said = f"{path}: {MEANING[frame_target]}, of {mixed.mixes.table.height:,} mixes"
+    if path.exists() and not overwrite:
+        if segment_table({utt_id: own.tolist() for utt_id, own in read_segments(path).items()}).equals(mixed.segments):
+            return said
+        raise SpoofkitError(
+            f"{path}: holds other regions than those of this mix list; pass --overwrite, or name another output"
+        )
+    write_segments(path, mixed.segments, overwrite)
+    return said
+
+
+def score_meaning(classifier: FrameClassifier, frame_target: str) -> str:
+    """What the scores of its frames are, in words."""
+    is_log_odds = classifier.loss_settings.kind in ("ce", "focal")
+    return f"{'log-odds' if is_log_odds else 'difference of cosines'}, {FRAME_TARGETS[frame_target]}; not calibrated"
 
 
 def _encode(utterance: Utterance) -> list[Any]:
@@ -209,7 +262,7 @@ def _made_from(out: Path) -> dict[str, Any]:
 
 def _mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its part."""
-    names = (out.stem, score_parts.parts_folder(out).name)
+    names = (out.stem, segments_path(out).stem, score_parts.parts_folder(out).name)
     mend_interrupted(out.parent, "|".join(map(re.escape, names)))
 
 
@@ -226,10 +279,8 @@ def _record(
     folder: Path, manifest: Manifest, device: torch.device, classifier: FrameClassifier, frame_target: str
 ) -> dict[str, Any]:
     provenance = classifier.encoder.provenance
-    is_log_odds = classifier.loss_settings.kind in ("ce", "focal")
-    meaning = FRAME_TARGETS[frame_target]
     return {
-        "score": f"{'log-odds' if is_log_odds else 'difference of cosines'}, {meaning}; not calibrated",
+        "score": score_meaning(classifier, frame_target),
         "geometry": frame_scores.geometry_record(classifier.encoder.geometry),
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),

@@ -16,6 +16,7 @@ from spoofkit.evaluation.metrics import EER_VARIANT
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
 from spoofkit.localisation.frame_scores import FrameScores, read_frames
 from spoofkit.localisation.metrics import (
+    Samples,
     Timeline,
     frame_operation,
     frame_stretches,
@@ -25,6 +26,7 @@ from spoofkit.localisation.metrics import (
     segment_eer,
     spoofed_before,
 )
+from spoofkit.localisation.regions import SMOOTHINGS_SECONDS, make_rule, require_smoothing, smooth_frames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of segments.json; rises when a name in it changes its meaning."""
+RULE = (
+    "a segment is spoofed if any part of it is, its score is the lowest of the frames centred in it; every segment is a "
+    f"trial; EER: {EER_VARIANT} variant"
+)
 RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)
 """Of PartialSpoof's segment labels (version 1.2)."""
 # Labels of 10 ms segments may reach past the end of an utterance by less than one of them.
@@ -44,6 +50,8 @@ def evaluate_segments(
     out_dir: Path,
     *,
     threshold: float | None = None,
+    threshold_from: Path | None = None,
+    smoothing: str | None = None,
     overwrite: bool = False,
     reuse: bool = False,
 ) -> dict[str, Any]:
@@ -54,6 +62,9 @@ def evaluate_segments(
         segments_path: The spoofed regions of exactly the same utterances.
         out_dir: Folder of the results; made if it is not there.
         threshold: For precision, recall and F1; none: that of the range-based EER of this very set.
+        threshold_from: A `segments.json` of a development set, whose threshold and smoothing are taken instead.
+        smoothing: Seconds of the running median over the scores, as text; or `fit`: the one of SMOOTHINGS_SECONDS with
+            the lowest range-based EER of this set; none: no smoothing.
         overwrite: Replace results that stand there.
         reuse: Keep results that were made from the same files; finish ones of an interrupted run.
 
@@ -72,6 +83,8 @@ def evaluate_segments(
         "frames_sha256": file_sha256(frames_path),
         "segments_sha256": file_sha256(segments_path),
         "threshold": threshold,
+        "threshold_from_sha256": None if threshold_from is None else file_sha256(threshold_from),
+        "smoothing": smoothing,
     }
     if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and png_path.exists():
         result: dict[str, Any] = read_json(json_path)
@@ -80,9 +93,19 @@ def evaluate_segments(
     from spoofkit.evaluation.plots import png
 
     frames, record = read_frames(frames_path)
-    result = measure(frames, _timeline(frames, frames_path, segments_path), threshold)
-    result["warnings"] = _warnings(record)
-    result["partial"] = record["partial"]
+    timeline = _timeline(frames, frames_path, segments_path)
+    if threshold_from is None:
+        smooth_seconds, tried = _smoothing(smoothing, frames, timeline)
+        threshold_words = "the command line"
+    else:
+        model = {name: str(record[name]) for name in ("model_sha256", "frame_target")}
+        rule = make_rule(threshold, threshold_from, None if smoothing is None else 0.0, 0.0, model)
+        threshold, threshold_words, smooth_seconds, tried = rule.threshold, rule.threshold_from, rule.smooth_seconds, []
+    result = measure(smooth_frames(frames, smooth_seconds), timeline, threshold, threshold_words)
+    result["smooth_seconds"] = smooth_seconds
+    result["smoothings_tried"] = tried
+    result["warnings"] = _warnings(record, file_sha256(segments_path))
+    result["partial"], result["n_rejected"] = record["partial"], record["n_rejected"]
     result["made_from"] = made_from
     result["made_with"] = {
         "frames": str(frames_path),
@@ -101,12 +124,13 @@ def evaluate_segments(
     return result
 
 
-def measure(frames: FrameScores, timeline: Timeline, threshold: float | None = None) -> dict[str, Any]:
+def measure(
+    frames: FrameScores, timeline: Timeline, threshold: float | None = None, threshold_from: str = "the command line"
+) -> dict[str, Any]:
     """All numbers of `localisation`, as plain values with their units in their names."""
     utterance_N, centre_N, hop = frames.utterance_of_frame(), frames.centres(), frames.geometry.hop
-    start_N, end_N = frame_stretches(timeline, utterance_N, centre_N, hop)
-    spoof_samples_N = spoofed_before(timeline, end_N) - spoofed_before(timeline, start_N)
-    overall = range_eer(frames.score_N, spoof_samples_N, end_N - start_N - spoof_samples_N)
+    spoof_samples_N, bonafide_samples_N = _samples_of_frames(frames, timeline)
+    overall = range_eer(frames.score_N, spoof_samples_N, bonafide_samples_N)
     last_N = timeline.n_samples_U[utterance_N] - 1
     operation = frame_operation(
         frames.score_N,
@@ -140,7 +164,7 @@ def measure(frames: FrameScores, timeline: Timeline, threshold: float | None = N
         "left_out_seconds": [ms / 1000 for ms in RESOLUTIONS_MS if ms not in measured],
         "frames": {
             "threshold": operation.threshold,
-            "threshold_from": "range-based EER of this set" if threshold is None else "the command line",
+            "threshold_from": "range-based EER of this set" if threshold is None else threshold_from,
             "precision_percent": _percent(operation.precision),
             "recall_percent": _percent(operation.recall),
             "f1_percent": _percent(operation.f1),
@@ -194,8 +218,11 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
         name: "-" if frames[f"{name}_percent"] is None else f"{frames[f'{name}_percent']:.2f} %"
         for name in ("precision", "recall", "f1")
     }
+    smoothed = f"running median of {result['smooth_seconds']:g} s" if result["smooth_seconds"] else "not smoothed"
+    fitted = ", fitted on this set" if result["smoothings_tried"] else ""
     lines = [
-        f"range-based EER {result['range_eer_percent']:.3f} %, threshold {result['range_eer_threshold']:.6g}",
+        f"range-based EER {result['range_eer_percent']:.3f} %, threshold {result['range_eer_threshold']:.6g}; scores "
+        f"{smoothed}{fitted}",
         f"frames at {frames['threshold']:.6g} ({frames['threshold_from']}): precision {shown['precision']}, "
         f"recall {shown['recall']}, F1 {shown['f1']}",
         f"{result['n_utterances']:,} utterances, {result['seconds']:,.1f} s, {result['spoofed_seconds']:,.1f} s of it "
@@ -206,6 +233,9 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
         lines.append(f"left out: {finer} s, finer than the distance of two frames ({result['frame_hop_seconds']:g} s)")
     if result["partial"]:
         lines.append(f"partial set: {result['partial']}")
+    if result["n_rejected"]:
+        lines.append(f"{result['n_rejected']:,} utterances were rejected because their files cannot be used")
+    lines.append(RULE)
     console.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
     for name in ("segment, s", "EER, %", "bona fide", "spoof", "no frame"):
@@ -215,6 +245,33 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
         counts = (f"{row[name]:,}" for name in ("n_bonafide", "n_spoof", "n_without_frame"))
         table.add_row(f"{row['resolution_seconds']:g}", "-" if value is None else f"{value:.3f}", *counts)
     console.print(table)
+
+
+def _samples_of_frames(frames: FrameScores, timeline: Timeline) -> tuple[Samples, Samples]:
+    """How many samples of each frame's stretch are spoofed, and how many are not; shape (N,) each."""
+    start_N, end_N = frame_stretches(timeline, frames.utterance_of_frame(), frames.centres(), frames.geometry.hop)
+    spoof_samples_N = spoofed_before(timeline, end_N) - spoofed_before(timeline, start_N)
+    return spoof_samples_N, end_N - start_N - spoof_samples_N
+
+
+def _smoothing(smoothing: str | None, frames: FrameScores, timeline: Timeline) -> tuple[float, list[dict[str, float]]]:
+    """Seconds of the running median, and if it was to be fitted what was tried."""
+    if smoothing != "fit":
+        try:
+            seconds = float(smoothing or 0)
+        except ValueError:
+            raise SpoofkitError(f"--smooth {smoothing}: expected seconds, such as 0.1, or fit; give one") from None
+        require_smoothing(seconds)
+        return seconds, []
+    samples = _samples_of_frames(frames, timeline)
+    tried = [
+        {
+            "smooth_seconds": seconds,
+            "range_eer_percent": 100 * range_eer(smooth_frames(frames, seconds).score_N, *samples).eer,
+        }
+        for seconds in SMOOTHINGS_SECONDS
+    ]
+    return min(tried, key=lambda row: row["range_eer_percent"])["smooth_seconds"], tried
 
 
 def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path) -> Timeline:
@@ -236,9 +293,16 @@ def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path) -> Ti
     return make_timeline(frames.n_samples_U, [regions[utt_id] for utt_id in frames.utt_ids])
 
 
-def _warnings(record: Mapping[str, Any]) -> list[str]:
+def _warnings(record: Mapping[str, Any], segments_sha256: str) -> list[str]:
     warnings = []
-    if record["frame_target"] == "region":
+    of_mixes = record.get("segments_sha256") == segments_sha256
+    if of_mixes:
+        warnings.append(
+            f"the utterances are mixes of {Path(record['mix']).name} and the regions {record['regions']}: the figures "
+            "say how well spliced samples are told from the rest of such mixes, not how well forgeries of others are "
+            "found"
+        )
+    if record["frame_target"] == "region" and not of_mixes:
         warnings.append(
             "the frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
             "spoofed; post-train with mix.frame_target authenticity to find spoofed regions"

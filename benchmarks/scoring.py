@@ -1,0 +1,230 @@
+"""Scoring files: ours beside the field's usual ways, interleaved in one run; a large folder; an hour in one file.
+
+    python benchmarks/scoring.py                                  # wav2vec 2.0 base, 24 files, then folder and hour
+    python benchmarks/scoring.py --model xlsr-300m --files 200 --device cuda
+    python benchmarks/scoring.py --parts folder hour --folder-files 10000
+
+`files`: FLACs with lengths like those of speech corpora (log-normal, 1 to 10 s, mean 3 s), random weights, fp32.
+`64,600, one by one` is what most published evaluation scripts do: a file is decoded whole, cut or repeated to 64,600
+samples and scored alone. `padded` takes files in the order of the list, eight at a time, padded with zeros that the
+model hears; its deviation is from each file alone, in standard deviations of the scores. `loose` is `spoofkit score
+FILES`, `manifest` is `spoofkit score MANIFEST OUT`. Real time is seconds of audio in the files a second.
+
+`folder` and `hour` run the program itself with the `tiny` encoder: a folder of one-second files; and an hour of audio,
+at 16 kHz in FLAC and at 44.1 kHz in stereo, with the most memory that the process ever held, beside that of a file of
+five seconds. `windows` is the same for the model of `--model`, with three windows instead of an hour's.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import soundfile
+import torch
+
+from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
+from spoofkit.evaluation.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
+from spoofkit.evaluation.scoring import score_manifest
+from spoofkit.evaluation.windows import parse_windows
+from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings, LossSettings
+
+RATE = 16_000
+CROP = 64_600
+PADDED = 8  # files of a padded batch
+BASE = {"conv_bias": False}
+LARGE = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
+}  # fmt: skip
+MODELS = {"tiny": None, "wav2vec2-base": BASE, "xlsr-300m": LARGE}
+PARTS = ("files", "windows", "folder", "hour")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--model", choices=MODELS, default="wav2vec2-base")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--files", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder-files", type=int, default=10_000)
+    parser.add_argument("--hours", type=float, default=1.0)
+    options = parser.parse_args()
+    print(f"# {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}, {options.device}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        make_model(folder / "small", "tiny")
+        tiny = folder / "small" / "model"
+        if "files" in options.parts or "windows" in options.parts:
+            model = make_model(folder / "of_interest", options.model)
+        if "files" in options.parts:
+            manifest = make_set(folder / "set", options.files)
+            compare(model, manifest, torch.device(options.device), options.repeats, options.model)
+        if "windows" in options.parts:
+            memory(folder, folder / "of_interest" / "model", options.model, options.device, 80 / 3600)
+        if "folder" in options.parts:
+            large_folder(folder, tiny, options.folder_files, options.device)
+        if "hour" in options.parts:
+            memory(folder, tiny, "tiny", options.device, options.hours)
+
+
+def make_model(folder: Path, name: str) -> Detector:
+    """A detector with random weights, and its model folder."""
+    import transformers
+
+    torch.manual_seed(0)
+    settings = MODELS[name]
+    source = "tiny"
+    if settings is not None:
+        config = transformers.Wav2Vec2Config(**settings)
+        source = str(folder / "encoder")
+        transformers.Wav2Vec2Model(config).save_pretrained(source)
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=settings is LARGE).save_pretrained(source)
+    detector = Detector(
+        load_encoder(EncoderSettings(name=source, freeze="none")), "mean", "last", LossSettings()
+    ).eval()
+    save_detector(folder / "model", detector, {"settings": None})
+    return detector
+
+
+def make_set(folder: Path, n_files: int) -> Manifest:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    lengths = np.clip(RATE * rng.lognormal(1.0, 0.5, n_files), RATE, 10 * RATE).astype(int)
+    names = [f"{index:05d}.flac" for index in range(n_files)]
+    for name, n_samples in zip(names, lengths, strict=True):
+        soundfile.write(folder / name, noise(rng, n_samples), RATE)
+    table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": lengths})
+    blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
+    write_manifest(folder / "set.tsv", folder, table.with_columns(pl.lit("spoof").alias("key"), *blank))
+    return read_manifest(folder / "set.tsv")
+
+
+def noise(rng: np.random.Generator, n_samples: int) -> np.ndarray:
+    """Noise in syllables of a tenth of a second."""
+    envelope = np.repeat(rng.uniform(0.02, 0.3, n_samples // 1600 + 1), 1600)[:n_samples]
+    wave: np.ndarray = (envelope * rng.standard_normal(n_samples)).astype(np.float32)
+    return wave
+
+
+def compare(detector: Detector, manifest: Manifest, device: torch.device, repeats: int, name: str) -> None:
+    detector = detector.to(device)
+    files = [str(manifest.audio_path(path)) for path in manifest.table["path"]]
+    seconds = manifest.table["n_samples"].sum() / RATE
+    reading = Reading(None, parse_windows(30, None, "mean"))
+
+    def loose() -> list[float]:
+        size = chunk_size(device)
+        chunks = [[Recording(file, file) for file in files[i : i + size]] for i in range(0, len(files), size)]
+        results = score_recordings(detector, chunks, device, reading, n_threads=n_decoders(device, 0))
+        return [result.score or 0.0 for chunk in results for result in chunk]
+
+    rows: dict[str, Callable[[], list[float]]] = {
+        "64,600, one by one": lambda: [score(detector, [cropped(read(file))], device)[0] for file in files],
+        f"padded, {PADDED} at a time": lambda: [s for batch in padded(files) for s in score(detector, batch, device)],
+        "ours, loose": loose,
+        "ours, manifest": lambda: score_manifest(detector, manifest, device).tolist(),
+        "ours, manifest, 2 workers": lambda: score_manifest(detector, manifest, device, workers=2).tolist(),
+    }
+    print(f"\n{name}: {len(files)} files, {seconds:.0f} s; {repeats} rounds after one to warm up")
+    print(f"  {'':28s} {'files/s':>8s} {'x real time':>12s} {'ratio':>20s} {'deviation':>10s}")
+    times: dict[str, list[float]] = {row: [] for row in rows}
+    found: dict[str, list[float]] = {}
+    for round_ in range(repeats + 1):
+        for row, run in rows.items():
+            start = time.perf_counter()
+            found[row] = run()  # ends with the scores on the host, so the device is done
+            if round_:
+                times[row].append(time.perf_counter() - start)
+    alone = np.array([score(detector, [read(file)], device)[0] for file in files])
+    for row, taken in times.items():
+        median = statistics.median(taken)
+        ratios = [a / b for a, b in zip(times["64,600, one by one"], taken, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        deviation = np.abs(np.array(found[row]) - alone).max() / alone.std()
+        print(f"  {row:28s} {len(files) / median:8.2f} {seconds / median:12.2f} {ratio:>20s} {deviation:10.1e}")
+
+
+def read(file: str) -> torch.Tensor:
+    wave, _ = soundfile.read(file, dtype="float32")
+    return torch.from_numpy(wave)
+
+
+def cropped(wave_S: torch.Tensor) -> torch.Tensor:
+    return wave_S.repeat(-(-CROP // wave_S.numel()))[:CROP]
+
+
+def padded(files: list[str]) -> Iterator[list[torch.Tensor]]:
+    for first in range(0, len(files), PADDED):
+        yield [read(file) for file in files[first : first + PADDED]]
+
+
+def score(detector: Detector, waves: list[torch.Tensor], device: torch.device) -> list[float]:
+    """What a plain script does: padding is sound like any other."""
+    wave_BS = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
+    with torch.inference_mode():
+        scores: list[float] = detector(wave_BS, torch.full((len(waves),), wave_BS.shape[1], device=device)).tolist()
+    return scores
+
+
+def large_folder(folder: Path, model: Path, n_files: int, device: str) -> None:
+    rng = np.random.default_rng(0)
+    place = folder / "many"
+    place.mkdir()
+    for index in range(n_files):
+        soundfile.write(place / f"{index:06d}.wav", noise(rng, RATE), RATE)
+    print(f"\ntiny: a folder of {n_files:,} files of 1 s, the program from start to end")
+    for name, arguments in {"to a pipe": [place], "to a file": [place, folder / "many.tsv"]}.items():
+        seconds, megabytes = run(model, *arguments, "--device", device)
+        print(f"  {name:28s} {n_files / seconds:8.1f} files/s {seconds:8.1f} s {megabytes:8.0f} MB")
+
+
+def memory(folder: Path, model: Path, name: str, device: str, hours: float) -> None:
+    print(f"\n{name}: {60 * hours:.3g} minutes in one file, the program from start to end")
+    few = write_long(folder / "few.flac", 5 / 3600, RATE, 1)
+    _, before = run(model, few, "--device", device)
+    print(f"  {'5 s':28s} {'':8s} {'':22s} {before:8.0f} MB")
+    for label, suffix, rate, channels in (("16 kHz FLAC", "flac", RATE, 1), ("44.1 kHz stereo WAV", "wav", 44_100, 2)):
+        path = write_long(folder / f"{name}.{suffix}", hours, rate, channels)
+        seconds, megabytes = run(model, path, "--device", device)
+        faster = 3600 * hours / seconds
+        print(
+            f"  {label:28s} {seconds:8.1f} s {faster:8.1f} x real time {megabytes:8.0f} MB, {megabytes - before:+.0f}"
+        )
+        path.unlink()
+
+
+def write_long(path: Path, hours: float, rate: int, channels: int) -> Path:
+    rng = np.random.default_rng(0)
+    left = int(3600 * hours * rate)
+    with soundfile.SoundFile(path, "w", rate, channels) as file:
+        while left > 0:
+            n_samples = min(left, 60 * rate)
+            file.write(np.repeat(noise(rng, n_samples)[:, None], channels, axis=1))
+            left -= n_samples
+    return path
+
+
+def run(model: Path, *arguments: object) -> tuple[float, float]:
+    """Seconds, and the most memory in 10^6 bytes, of `spoofkit score` in a process of its own."""
+    command = [sys.executable, "-m", "spoofkit", "score", str(model), *map(str, arguments)]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

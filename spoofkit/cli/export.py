@@ -1,0 +1,41 @@
+"""The verb `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spoofkit.cli import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's verb to the program."""
+    app.command()(export)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(help="File to write; its record goes beside it.", metavar="OUT.onnx")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise matrix products; the shift of the EER is measured and recorded.")
+    ] = False,
+    calibrate_on: Annotated[
+        Path | None,
+        typer.Option(help="Manifest with keys on which --int8 is measured against fp32.", metavar="MANIFEST"),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Write a model as one ONNX file: waveforms in, scores out, for onnxruntime without torch.
+
+    Front-end, input normalisation and head are one graph, for any batch and any length. It is compared with torch on
+    random utterances, alone and in padded batches, and written only if no score differs by 1e-4.
+
+    Example: `spoofkit export exp/x/finetune/model detector.onnx`
+
+    Example: `spoofkit export exp/x/finetune/model small.onnx --int8 --calibrate-on data/dev.tsv`
+    """
+    from spoofkit.export.run import export as run
+
+    for line in run(model, out, int8=int8, calibrate_on=calibrate_on, overwrite=overwrite, reuse=reuse):
+        typer.echo(line)

@@ -1,0 +1,99 @@
+"""Which recordings a command line names: files, folders, globs, and `-` for a list on stdin."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from spoofkit.data.audio import EXTENSIONS
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.errors import SpoofkitError
+
+T = TypeVar("T")
+
+STDIN = "-"
+IN_FOLDERS = (
+    *EXTENSIONS,
+    ".oga",
+    ".aif",
+    ".wma",
+    ".amr",
+    ".3gp",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mka",
+    ".caf",
+)
+"""What is taken for a recording inside a folder; of a video its first audio track. A file that is named may be called
+anything."""
+
+
+def find_files(inputs: list[Path]) -> Iterator[str]:
+    """The files that arguments name, each once, in the order given; a folder's and a glob's sorted.
+
+    Names on stdin, one a line, are taken as they come.
+
+    Raises:
+        SpoofkitError: a folder without recordings, a glob that matches nothing, or stdin named twice. That a file is
+            missing is found when it is read.
+    """
+    if [str(path) for path in inputs].count(STDIN) > 1:
+        raise SpoofkitError("score: found - (paths on stdin) twice, expected it once")
+    # What can be refused is refused before anything is scored.
+    named = [None if str(path) == STDIN else _expanded(path) for path in inputs]
+    return _each_once(file for files in named for file in (_on_stdin() if files is None else files))
+
+
+def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
+    """So many at a time; one at a time they are handed on as they come."""
+    files = iter(files)
+    while chunk := list(islice(files, n)):
+        yield chunk
+
+
+def loose_manifest(files: Iterable[str]) -> Manifest:
+    """A manifest made up for files: sorted, nothing known of them."""
+    names = sorted(files)
+    table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": [UNKNOWN_LENGTH] * len(names)})
+    blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
+    return Manifest(Path("-"), Path(), table.with_columns(blank))
+
+
+def _expanded(path: Path) -> list[str]:
+    if path.is_dir():
+        inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IN_FOLDERS and file.is_file())
+        if not inside:
+            raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(IN_FOLDERS)}")
+        return inside
+    if glob.has_magic(str(path)) and not path.exists():
+        matching = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+        if not matching:
+            raise SpoofkitError(f"{path}: matches no file, expected some recordings; check the pattern")
+        return matching
+    return [str(path)]
+
+
+def _on_stdin() -> Iterator[str]:
+    # Unbuffered: a name is there as soon as its line is, and at exit no lock of a waiting thread is left.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
+        for line in lines:
+            if name := line.rstrip(b"\r\n"):
+                yield os.fsdecode(name)
+
+
+def _each_once(files: Iterable[str]) -> Iterator[str]:
+    seen = set()
+    for file in files:
+        if file not in seen:
+            seen.add(file)
+            yield file
+    if not seen:
+        raise SpoofkitError("score: found no paths on stdin, expected one a line")

@@ -1,0 +1,253 @@
+"""A score file in the making: what it is made from, its batches, how they are scored, and how it is finished.
+
+Batches of a manifest are planned by length; recordings longer than a window are batches of their own. Of loose files
+nothing is known beforehand: they are taken some at a time, in the order of their names, and one that cannot be scored
+has a reason in the record instead of a score.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation import score_parts, verdicts
+from spoofkit.evaluation.loose_files import in_chunks
+from spoofkit.evaluation.recordings import (
+    Reading,
+    Recording,
+    Result,
+    chunk_size,
+    n_decoders,
+    score_recordings,
+)
+from spoofkit.evaluation.scores import write_scores
+from spoofkit.evaluation.scoring import Plan, batch_budget, in_manifest_order, plan_batches, score_batches
+from spoofkit.evaluation.verdicts import Verdicts
+from spoofkit.files import (
+    file_sha256,
+    is_up_to_date,
+    mend_interrupted,
+    read_json,
+    refuse_existing,
+    text_sha256,
+    write_json,
+    write_text,
+)
+from spoofkit.models.detector import Detector
+
+LOOSE = Path("-")
+MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "calibration_sha256")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A score file that is to be made, or one part of it."""
+
+    manifest: Manifest
+    out: Path
+    reading: Reading
+    rows_apart: frozenset[int]
+    """Rows of a manifest that are scored recording by recording: `rows_apart`."""
+    made_from: dict[str, Any]
+    """Hashes of model, manifest and calibration, and the input policy."""
+    verdicts: Verdicts | None
+    windows_out: Path | None
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether files were named instead of a manifest."""
+        return self.manifest.path == LOOSE
+
+    @property
+    def size_name(self) -> str:
+        """What the size of a batch counts."""
+        return "batch_files" if self.is_loose else "batch_samples"
+
+    def size(self, device: torch.device) -> int:
+        """Of a batch on this device."""
+        return chunk_size(device) if self.is_loose else batch_budget(device)
+
+    def plan(self, size: int) -> tuple[Plan, list[list[str]], dict[str, Any]]:
+        """The batches, the utterance ids of each, and what tells this plan from others."""
+        utt_ids = self.manifest.table["utt_id"].to_list()
+        if self.is_loose:
+            plan = [[(0, row) for row in chunk] for chunk in in_chunks(range(len(utt_ids)), size)]
+        else:
+            whole = plan_batches(self.manifest, size, self.reading.first_samples)
+            plan = [part for batch in whole for part in _apart(batch, self.rows_apart)]
+        batch_ids = [[utt_ids[row] for _, row in batch] for batch in plan]
+        return plan, batch_ids, {self.size_name: size, "plan_sha256": text_sha256(json.dumps(batch_ids))}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a score file and its record are made of."""
+
+    scores: dict[str, float]
+    errors: dict[str, str]
+    windows: dict[str, list[tuple[float, float, float]]]
+
+    @staticmethod
+    def of(lines: Iterable[dict[str, Any]]) -> "Outcome":
+        """What lines of parts say together."""
+        outcome = Outcome({}, {}, {})
+        for line in lines:
+            outcome.scores.update(line["scores"])
+            outcome.errors.update(line.get("errors", {}))
+            outcome.windows.update(line.get("windows", {}))
+        return outcome
+
+
+def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
+    """Rows of utterances that are longer than a window, or may be: their length is not known."""
+    if reading.windows is None:
+        return frozenset()
+    longest = float("inf") if reading.first_samples is None else reading.first_samples
+    n_samples = manifest.table["n_samples"].to_numpy()
+    is_long = np.minimum(n_samples, longest) > reading.windows.n_samples
+    return frozenset(np.flatnonzero(is_long | (n_samples == UNKNOWN_LENGTH)).tolist())
+
+
+def score_job(
+    job: Job,
+    detector: Detector,
+    device: torch.device,
+    todo: dict[int, list[tuple[int, int]]],
+    keep: Callable[..., None],
+    workers: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Score some batches of a job's plan: short utterances of a manifest together, other recordings one by one.
+
+    Args:
+        job: What is scored.
+        detector: On `device`.
+        device: Where to compute.
+        todo: Batches by their number in the plan.
+        keep: Gets a batch's number, its scores by id, and if there are any its `errors` and `windows`.
+        workers: Loader processes, or decoding threads.
+        should_stop: Asked before each batch.
+
+    Raises:
+        SpoofkitError: an utterance of a manifest cannot be scored.
+        Interrupted: `should_stop` said so.
+    """
+    apart = {number: batch for number, batch in todo.items() if job.is_loose or batch[0][1] in job.rows_apart}
+    together = {number: batch for number, batch in todo.items() if number not in apart}
+    if together:
+        score_batches(
+            detector,
+            job.manifest,
+            together,
+            device,
+            keep,
+            first_samples=job.reading.first_samples,
+            workers=workers,
+            should_stop=should_stop,
+        )
+    rows = list(job.manifest.table.select("utt_id", "path", "n_samples").iter_rows())
+    chunks = ([_recording(job.manifest, *rows[row]) for _, row in batch] for batch in apart.values())
+    n_threads = n_decoders(device, workers)
+    results = score_recordings(detector, chunks, device, job.reading, n_threads=n_threads, should_stop=should_stop)
+    for number, scored in zip(apart, results, strict=True):
+        errors = {result.name: result.error for result in scored if result.error}
+        if errors and not job.is_loose:
+            raise SpoofkitError(next(iter(errors.values())))
+        windows = {result.name: plain_windows(result) for result in scored if result.windows}
+        more = {name: value for name, value in (("errors", errors), ("windows", windows)) if value}
+        keep(number, {result.name: result.score for result in scored if not result.error}, **more)
+
+
+def _recording(manifest: Manifest, utt_id: str, path: str, n_samples: int) -> Recording:
+    return Recording(utt_id, manifest.audio_path(path), manifest.downmix, n_samples)
+
+
+def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
+    """Write the score file and its record; only when both stand are the parts removed."""
+    out = job.out
+    mend(out)
+    if not outcome.scores:
+        score_parts.discard_parts(out)
+        raise_for(list(outcome.errors.values()), len(outcome.errors))
+    scored = replace(job.manifest, table=job.manifest.table.filter(~pl.col("utt_id").is_in(list(outcome.errors))))
+    values = in_manifest_order(outcome.scores, scored)
+    if job.verdicts is not None:
+        values = job.verdicts.calibration.apply(values[:, None])
+    write_scores(out, scored.table["utt_id"].to_list(), values, overwrite=True)
+    if job.windows_out is not None:
+        write_text(job.windows_out, verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts), overwrite=True)
+    result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
+    if outcome.errors:
+        result["errors"] = dict(sorted(outcome.errors.items()))
+    write_json(out.with_suffix(".json"), job.made_from | result, overwrite=True)
+    score_parts.discard_parts(out)
+
+
+def plain_windows(result: Result) -> list[tuple[float, float, float]]:
+    """Start and end in seconds, and score, of each window."""
+    return [(window.start_seconds, window.end_seconds, window.score) for window in result.windows]
+
+
+def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
+    """Whether --reuse keeps the score file that stands; otherwise nothing may be in the way.
+
+    Raises:
+        SpoofkitError: an output exists, or was made from something else.
+    """
+    out, windows_out = job.out, job.windows_out
+    is_there = windows_out is None or windows_out.exists()
+    if is_there and is_up_to_date(out, job.made_from, _made_from, reuse):
+        mend(out)
+        return True
+    for path in (out, windows_out):
+        if path is not None:
+            refuse_existing(path, overwrite)
+    return False
+
+
+def mend(out: Path) -> None:
+    """Remove what a kill left of writing `out` and its record, or of removing its parts."""
+    names = (out.stem, score_parts.parts_folder(out).name)
+    mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+
+
+def raise_for(errors: list[str], n_files: int) -> None:
+    """Say at the end that some loose files could not be scored."""
+    if errors:
+        others = "none" if len(errors) == n_files else f"the other {n_files - len(errors):,} were"
+        raise SpoofkitError(
+            f"{len(errors):,} of {n_files:,} files could not be scored, {others}; mend or remove them, the first: "
+            f"{errors[0]}"
+        )
+
+
+def _made_from(out: Path) -> dict[str, Any]:
+    """What an existing score file was made from; nothing if its record is missing or of other scores."""
+    sidecar = out.with_suffix(".json")
+    record = read_json(sidecar) if sidecar.exists() else None
+    if not isinstance(record, dict) or record.get("scores_sha256") != file_sha256(out):
+        return {}
+    return {name: record[name] for name in MADE_FROM if name in record}
+
+
+def refuse_foreign(sidecar: Path) -> None:
+    """The record must not replace somebody else's JSON, such as the eval.json of `spoofkit evaluate`."""
+    record = read_json(sidecar) if sidecar.exists() else {"scores_sha256": None}
+    if not (isinstance(record, dict) and "scores_sha256" in record):
+        raise SpoofkitError(
+            f"{sidecar}: is not the record of a score file and would be replaced by one; name other scores"
+        )
+
+
+def _apart(batch: list[tuple[int, int]], rows: frozenset[int]) -> Plan:
+    """A batch with those of some rows in batches of their own."""
+    rest = [pair for pair in batch if pair[1] not in rows]
+    return [[pair] for pair in batch if pair[1] in rows] + ([rest] if rest else [])

@@ -1,0 +1,67 @@
+"""What the options of `score` say, and which contradict each other."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.verdicts import DecisionOptions
+from spoofkit.evaluation.windows import Windows
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides model and inputs."""
+
+    crop: str | None = None
+    """`whole`, `first:N` or `repeat:N`; none: as the model says."""
+    windows: Windows | None = None
+    """How long recordings are cut; none: not."""
+    device: str = "auto"
+    workers: int = 0
+    """Loader processes of a manifest, decoding threads of loose files."""
+    calibration: Path | None = None
+    decision: DecisionOptions = field(default_factory=DecisionOptions)
+    windows_out: Path | None = None
+    """Where the scores of windows are written."""
+    json_lines: bool = False
+    width: int | None = None
+    """Of the terminal that stdout is; none: it is none."""
+    overwrite: bool = False
+    """Replace existing files; begin anew what an interrupted call left."""
+    reuse: bool = False
+    """Keep a score file made by the same model from the same inputs."""
+    shard: str | None = None
+    """`K/N`: score only part K of N, and leave it beside the score file."""
+    merge: bool = False
+    """Score nothing, but make the score file from the parts beside it."""
+
+
+def parse_crop(crop: str) -> tuple[int | None, int | None]:
+    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not."""
+    if crop == "whole":
+        return None, None
+    name, _, number = crop.partition(":")
+    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
+        return int(number), int(number) if name == "repeat" else None
+    raise SpoofkitError(f"--crop {crop}: expected whole, first:N or repeat:N, such as first:64600")
+
+
+def refuse_contradictions(options: Options, out: Path | None) -> None:
+    """Refuse options that mean nothing beside each other, or beside a score file."""
+    if options.merge and options.shard is not None:
+        raise SpoofkitError(
+            "--shard and --merge: expected one of them; score every part, then --merge alone joins them"
+        )
+    if out is None and (options.merge or options.shard is not None):
+        raise SpoofkitError(
+            f"{'--merge' if options.merge else '--shard'}: parts stand beside the score file, found none named; "
+            "name it last, such as scores/eval.tsv"
+        )
+    printed = [*(["--json-lines"] if options.json_lines else []), *options.decision.given()]
+    if out is not None and printed:
+        raise SpoofkitError(
+            f"{printed[0]}: is for scores that are printed, found the score file {out}, which holds scores alone; "
+            "leave one of them out"
+        )
+    if options.shard is not None and options.windows_out is not None:
+        raise SpoofkitError("--windows and --shard: a part is not all windows; give --windows to --merge")

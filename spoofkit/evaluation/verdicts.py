@@ -1,0 +1,208 @@
+"""What a score of a loose file says: with a calibration a log-likelihood ratio, a probability and a decision; without,
+no more than which of two recordings is more likely bona fide. And how that is printed.
+"""
+
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.calibration import Calibration, read_calibration
+from spoofkit.evaluation.decision import Thresholds, bayes_thresholds
+from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
+from spoofkit.evaluation.recordings import Result
+from spoofkit.evaluation.scores import HEADER
+from spoofkit.files import file_sha256
+
+CALIBRATED_HEADER = "filename\tllr\tbonafide_probability\tdecision"
+WINDOWS_HEADER = "filename\tstart_seconds\tend_seconds"
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """As the command line gives them; none: not given."""
+
+    spoof_prior: float | None = None
+    miss_cost: float | None = None
+    fa_cost: float | None = None
+    abstain_cost: float | None = None
+    accept_from: float | None = None
+    reject_below: float | None = None
+
+    def given(self) -> list[str]:
+        """Names of the options that were given."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """How log-likelihood ratios are read."""
+
+    path: Path
+    calibration: Calibration
+    sha256: str
+    spoof_prior: float
+    thresholds: Thresholds
+    reason: str
+    """Where the thresholds are from, in words."""
+
+    def llr(self, score: float) -> float:
+        """Log-likelihood ratio in nats."""
+        return float(self.calibration.apply([[score]])[0])
+
+    def probability(self, score: float) -> float:
+        """Probability of bona fide at the prior."""
+        log_odds = self.llr(score) + math.log((1 - self.spoof_prior) / self.spoof_prior)
+        return 0.5 * (1 + math.tanh(log_odds / 2))
+
+    def decide(self, score: float) -> str:
+        """`accept`, `reject` or `abstain`."""
+        return self.thresholds.decide(self.llr(score))
+
+
+def read_verdicts(calibration: Path | None, options: DecisionOptions) -> Verdicts | None:
+    """Read a calibration and what is to be decided with it; none: scores stay as they are.
+
+    Raises:
+        SpoofkitError: no calibration of a single system, options that need one or exclude each other.
+    """
+    if calibration is None:
+        if options.given():
+            raise SpoofkitError(
+                f"{options.given()[0]}: means nothing for scores that are not calibrated; add --calibration, which "
+                "`spoofkit calibrate` makes"
+            )
+        return None
+    found, _ = read_calibration(calibration)
+    if len(found.scales) != 1:
+        raise SpoofkitError(
+            f"{calibration}: is for {len(found.scales)} systems together, expected one for this model alone; make it "
+            "with `spoofkit calibrate`"
+        )
+    prior = ASVSPOOF5.spoof_prior if options.spoof_prior is None else options.spoof_prior
+    costs = DcfCosts(
+        prior,
+        ASVSPOOF5.miss_cost if options.miss_cost is None else options.miss_cost,
+        ASVSPOOF5.fa_cost if options.fa_cost is None else options.fa_cost,
+    )
+    thresholds, reason = _thresholds(options, costs)
+    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason)
+
+
+def _thresholds(options: DecisionOptions, costs: DcfCosts) -> tuple[Thresholds, str]:
+    if options.accept_from is None:
+        if options.reject_below is not None:
+            raise SpoofkitError("--reject-below: found without --accept-from, expected both; give it too")
+        words = f"costs: reject bona fide {costs.miss_cost:g}, accept spoof {costs.fa_cost:g}"
+        if options.abstain_cost is not None:
+            words += f", abstain {options.abstain_cost:g}"
+        return bayes_thresholds(costs, options.abstain_cost), words
+    others = [name for name in options.given() if name.endswith("-cost")]
+    if others:
+        raise SpoofkitError(
+            f"--accept-from and {others[0]}: both say what is decided, expected one of them; leave the other out"
+        )
+    below = options.accept_from if options.reject_below is None else options.reject_below
+    return Thresholds(options.accept_from, below), "as given"
+
+
+def meaning(verdicts: Verdicts | None, score_meaning: str) -> str:
+    """In a line, what the numbers are.
+
+    Args:
+        verdicts: None: they are not calibrated.
+        score_meaning: What the detector's own score is.
+    """
+    if verdicts is None:
+        return (
+            f"cm-score: {score_meaning}, higher = more bona fide; not calibrated, so it has no probability and no "
+            "decision: compare it with scores of the same model, or give --calibration"
+        )
+    cut = verdicts.thresholds
+    between = "" if cut.accept_from == cut.reject_below else f", reject below {cut.reject_below:.4g}, abstain between"
+    return (
+        f"llr: log-likelihood ratio of bona fide against spoof in nats, by {verdicts.path}; bonafide_probability: "
+        f"where {verdicts.spoof_prior:g} of recordings are spoofed; accept from {cut.accept_from:.4g}{between} "
+        f"({verdicts.reason})"
+    )
+
+
+def as_json(result: Result, verdicts: Verdicts | None) -> str:
+    """A line of JSON."""
+    if result.score is None:
+        return json.dumps({"file": result.name, "error": result.error}, ensure_ascii=False)
+    line: dict[str, Any] = {"file": result.name, "seconds": result.seconds, "score": result.score}
+    if verdicts is not None:
+        line |= {
+            "llr": verdicts.llr(result.score),
+            "spoof_prior": verdicts.spoof_prior,
+            "bonafide_probability": verdicts.probability(result.score),
+            "decision": verdicts.decide(result.score),
+        }
+    if result.windows:
+        line["windows"] = [
+            vars(window) | ({} if verdicts is None else {"llr": verdicts.llr(window.score)})
+            for window in result.windows
+        ]
+    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+def header(verdicts: Verdicts | None) -> str:
+    """Of the TSV."""
+    return HEADER if verdicts is None else CALIBRATED_HEADER
+
+
+def cells(result: Result, verdicts: Verdicts | None) -> list[str]:
+    """A row: the file and what is said of it; where the score would stand, `error: ` and the reason."""
+    if result.score is None:
+        said = [f"error: {result.error}"] + ([] if verdicts is None else ["-", "-"])
+    elif verdicts is None:
+        said = [f"{result.score:.9g}"]
+    else:
+        score = result.score
+        said = [f"{verdicts.llr(score):.9g}", f"{verdicts.probability(score):.6g}", verdicts.decide(score)]
+    return [_one_line(text) for text in (result.name, *said)]
+
+
+def table(results: Iterable[Result], verdicts: Verdicts | None, width: int) -> str:
+    """A table to read, so many characters wide."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(results)
+    grid = Table(box=None, pad_edge=False)
+    for number, name in enumerate(header(verdicts).split("\t")):
+        grid.add_column(name, overflow="fold", justify="right" if number in (1, 2) else "left")
+    if any(result.error for result in shown):
+        grid.add_column("error", overflow="fold", ratio=1)
+    for result in shown:
+        name, *said = cells(result, verdicts)
+        row = [name, *("-" for _ in said), result.error] if result.error else [name, *map(_rounded, said)]
+        grid.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(grid)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def windows_tsv(scored: Iterable[tuple[str, Iterable[tuple[float, float, float]]]], verdicts: Verdicts | None) -> str:
+    """All windows of the recordings that were cut: name, and (start, end, score) of each."""
+    rows = [f"{WINDOWS_HEADER}\t{'cm-score' if verdicts is None else 'llr'}"]
+    for name, windows in scored:
+        for start, end, score in windows:
+            value = score if verdicts is None else verdicts.llr(score)
+            rows.append(f"{_one_line(name)}\t{start:.10g}\t{end:.10g}\t{value:.9g}")
+    return "\n".join(rows) + "\n"
+
+
+def _rounded(text: str) -> str:
+    return text if text.isalpha() else f"{float(text):.4g}"
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,142 @@
+"""Long recordings: cut into windows while they are read, and one score made of those of the windows.
+
+A recording no longer than a window is one piece and scored whole. Of a longer one, windows start every hop, and a last
+one ends where the recording ends: all are equally long, and none is too short for a detector.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.audio_blocks import read_blocks, stated_length
+from spoofkit.errors import SpoofkitError
+
+OVER = ("mean", "min")
+SECONDS = 30.0
+"""Longest recording that is scored in one piece, unless told otherwise: most of the field's utterances are shorter, and
+with XLS-R 300M half a minute takes 0.6 to 0.8 GB beyond the model, a minute 1.4 GB (measured, fp32 on a CPU)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How long recordings are cut, and how their score is made."""
+
+    n_samples: int
+    hop_samples: int
+    over: str
+    """`mean`: over the windows, each weighted by the seconds it adds to those before it; `min`: the lowest, which finds
+    a spoofed stretch in a bona fide recording, and falls with length."""
+
+    def record(self) -> dict[str, Any]:
+        """As it stands beside scores."""
+        return {
+            "window_seconds": self.n_samples / SAMPLE_RATE,
+            "hop_seconds": self.hop_samples / SAMPLE_RATE,
+            "over_windows": self.over,
+        }
+
+    def words(self) -> str:
+        """In a sentence."""
+        rule = "the mean over its windows, weighted by the time each adds" if self.over == "mean" else "its lowest one"
+        length, hop = self.n_samples / SAMPLE_RATE, self.hop_samples / SAMPLE_RATE
+        cut = f"windows of {length:g} s every {hop:g} s"
+        return f"a recording longer than {length:g} s is scored in {cut}, and {rule} counts"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording, in samples from its start."""
+
+    start: int
+    wave_S: np.ndarray
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.start + self.wave_S.size
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """A window's score."""
+
+    start_seconds: float
+    end_seconds: float
+    score: float
+
+
+def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windows | None:
+    """Windows as the command line names them; none: recordings are scored whole, however long.
+
+    Raises:
+        SpoofkitError: a hop that is not positive or leaves gaps, a negative length, or an unknown rule.
+    """
+    if over not in OVER:
+        raise SpoofkitError(f"--over-windows {over}: expected one of {', '.join(OVER)}")
+    if seconds == 0:
+        if hop_seconds is not None:
+            raise SpoofkitError("--hop: means nothing with --window 0, which scores recordings whole; leave it out")
+        return None
+    n_samples = round(seconds * SAMPLE_RATE) if 0 < seconds < float("inf") else 0
+    if n_samples < 1:
+        raise SpoofkitError(f"--window {seconds:g}: expected a positive number of seconds, or 0 for none")
+    hop = n_samples if hop_seconds is None else round(hop_seconds * SAMPLE_RATE) if hop_seconds < float("inf") else 0
+    if not 1 <= hop <= n_samples:
+        raise SpoofkitError(f"--hop {hop_seconds:g}: expected seconds between 0 and those of --window, {seconds:g}")
+    return Windows(n_samples, hop, over)
+
+
+def read_windows(
+    path: Path | str, windows: Windows | None, first_samples: int | None = None, downmix: str = "mean"
+) -> Iterator[Window]:
+    """Read a recording as one piece, or if it is longer than a window, window by window.
+
+    Args:
+        path: Any audio file, or an address.
+        windows: How it is cut; none: always one piece.
+        first_samples: Only so many samples from the start are read; none: all.
+        downmix: One of `spoofkit.data.audio.DOWNMIXES`.
+
+    Raises:
+        SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
+    """
+    n_samples = stated_length(path)
+    if n_samples is not None and first_samples is not None:
+        n_samples = min(n_samples, first_samples)
+    if n_samples is not None and (windows is None or n_samples <= windows.n_samples):
+        yield Window(0, read_audio(path, 0, None if first_samples is None else n_samples, downmix))
+    elif windows is None:
+        yield Window(0, np.concatenate(list(read_blocks(path, first_samples, downmix))))
+    else:
+        yield from cut(read_blocks(path, first_samples, downmix), windows)
+
+
+def cut(blocks: Iterable[np.ndarray], windows: Windows) -> Iterator[Window]:
+    """Windows of a recording that comes in blocks; no more than a window and a block is held."""
+    held_S, held_from, start = np.zeros(0, np.float32), 0, 0
+    for block_S in blocks:
+        held_S = np.concatenate([held_S, block_S])
+        # Longer, not as long: the window that the recording ends with is given at the end.
+        while held_from + held_S.size > start + windows.n_samples:
+            offset = start - held_from
+            yield Window(start, held_S[offset : offset + windows.n_samples])
+            start += windows.hop_samples
+        # The last window may begin before the next regular one.
+        n_passed = min(start - held_from, held_S.size - windows.n_samples)
+        if n_passed > 0:
+            held_S, held_from = held_S[n_passed:], held_from + n_passed
+    last_S = held_S[-windows.n_samples :]
+    yield Window(held_from + held_S.size - last_S.size, last_S)
+
+
+def score_over(scores: list[WindowScore], over: str) -> float:
+    """A recording's score, by the rule."""
+    if over == "min":
+        return min(window.score for window in scores)
+    ends = [0.0, *(window.end_seconds for window in scores)]
+    weights = np.diff(ends)
+    return float(np.average([window.score for window in scores], weights=weights))

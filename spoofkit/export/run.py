@@ -1,0 +1,241 @@
+"""The verb `export`: from a model folder to one ONNX file that scores waveforms, and the record beside it.
+
+torch's exporter by tracing writes the graph (`dynamo=False`). The newer one by torch.export makes graphs that are as
+exact, but takes ten to twenty times as long, needs one package more (onnxscript), and with torch 2.13 bakes the number
+of windows of the head `sls` into the graph. The older one is deprecated; the bound of torch in setup.cfg keeps it.
+"""
+
+import json
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import spoofkit
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.export import int8 as eight_bits
+from spoofkit.export.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
+from spoofkit.export.runtime import FORMAT, detector_of, open_session
+from spoofkit.export.traceable import traceable
+from spoofkit.files import (
+    atomic_path,
+    file_sha256,
+    is_up_to_date,
+    mend_interrupted,
+    read_json,
+    refuse_existing,
+    write_json,
+)
+from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
+from spoofkit.models.provenance import contamination_warning
+
+OPSET = 17
+PACKAGES = ("onnx", "onnxruntime")
+MOST_BYTES = 2**31 - 2**24
+"""protobuf's limit for one file, less the graph itself."""
+
+
+def export(
+    model: Path,
+    out: Path,
+    *,
+    int8: bool = False,
+    calibrate_on: Path | None = None,
+    overwrite: bool = False,
+    reuse: bool = False,
+) -> Iterator[str]:
+    """Write a model folder as one ONNX file, and yield the lines for stdout.
+
+    Args:
+        model: Model folder.
+        out: The file to write, `*.onnx`; its record is written beside it, `*.json`.
+        int8: Quantise matrix products.
+        calibrate_on: Manifest on which the shift of the EER is measured; int8 is not written without it.
+        overwrite: Replace an existing file.
+        reuse: Keep a file made of the same model, in the same precision.
+
+    Raises:
+        SpoofkitError: a package is not installed; not a model folder; a network that cannot be exported, or whose
+            graph scores otherwise than torch; the output exists.
+    """
+    _require_packages()
+    manifest = _check(model, out, int8, calibrate_on)
+    sidecar = out.with_suffix(".json")
+    _refuse_foreign(sidecar)
+    made_from = {
+        "model_sha256": folder_sha256(model),
+        "precision": "int8" if int8 else "fp32",
+        "manifest_sha256": None if manifest is None else file_sha256(manifest.path),
+    }
+    if is_up_to_date(out, made_from, _made_from, reuse):
+        yield f"{out}: kept as it was"
+        return
+    refuse_existing(out, overwrite)
+    mend_interrupted(out.parent, re.escape(out.stem))
+    detector, model_record = load_detector(model)
+    _require_room(model, detector)
+    record = made_from | _record(model, detector, model_record)
+    with atomic_path(out, overwrite) as temporary, _removed(temporary.with_suffix(".fp32.onnx")) as fp32:
+        trace(model, detector, fp32)
+        exported = detector_of(open_session(fp32), record | {"precision": "fp32"})
+        parity = measure_parity(detector, exported)
+        require_parity(model, parity)
+        record |= {"parity": asdict(parity) | {"limit": LARGEST_DIFFERENCE}}
+        yield (
+            f"parity: scores of {parity.n_utterances} random utterances differ from torch's by "
+            f"{parity.largest_difference:.1e} at most"
+        )
+        if manifest is None:
+            fp32.rename(temporary)
+        else:
+            eight_bits.quantise(fp32, temporary)
+            megabytes = (fp32.stat().st_size / 1e6, temporary.stat().st_size / 1e6)
+            quantised = detector_of(open_session(temporary), record)
+            shift = eight_bits.measure_shift(exported, quantised, manifest, megabytes)
+            record |= {"int8": asdict(shift)}
+            yield shift.line()
+        _write_metadata(temporary, record)
+    write_json(sidecar, record | {"onnx_sha256": file_sha256(out)}, overwrite=True)
+    yield f"{out}: {out.stat().st_size / 1e6:.1f} MB, {record['score']}, higher = more bona fide"
+
+
+def trace(model: Path, detector: Detector, path: Path) -> None:
+    """Write a detector's graph, of any batch and any length.
+
+    Raises:
+        SpoofkitError: the network holds what ONNX, or the exporter, does not know.
+    """
+    lengths = (detector.shortest + SAMPLE_RATE, detector.shortest + SAMPLE_RATE // 2)
+    example = (0.1 * torch.randn(2, lengths[0], generator=torch.Generator().manual_seed(0)), torch.tensor(lengths))
+    try:
+        with traceable(), torch.no_grad(), warnings.catch_warnings():
+            # Of its own age, and of values that are written into the graph: whether those matter, the comparison shows.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                detector,
+                example,
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["wave", "n_samples"],
+                output_names=["score"],
+                dynamic_axes={
+                    "wave": {0: "batch", 1: "samples"},
+                    "n_samples": {0: "batch"},
+                    "score": {0: "batch"},
+                },
+            )
+    except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpoofkitError(
+            f"{model}: cannot be exported, torch's exporter does not know a part of this network ({reason}); "
+            "score with the model folder instead"
+        ) from error
+
+
+def _require_packages() -> None:
+    try:
+        for name in PACKAGES:
+            import_module(name)
+    except ImportError as error:
+        raise SpoofkitError(
+            f"export: needs the packages onnx and onnxruntime ({error}); run `pip install 'spoofkit[onnx]'`"
+        ) from error
+
+
+def _check(model: Path, out: Path, int8: bool, calibrate_on: Path | None) -> Manifest | None:
+    """Refuse a call that contradicts itself; the manifest, if there is one."""
+    if out.suffix != ".onnx":
+        raise SpoofkitError(f"{out}: expected the name of an ONNX file, such as {out.with_suffix('.onnx')}")
+    require_model_folder(model)
+    if not int8:
+        if calibrate_on is not None:
+            raise SpoofkitError("--calibrate-on: is for --int8, found it alone; give both or none")
+        return None
+    if calibrate_on is None:
+        raise SpoofkitError(
+            "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST, such as "
+            "data/dev.tsv"
+        )
+    manifest = read_manifest(calibrate_on)
+    eight_bits.require_both_keys(manifest)
+    return manifest
+
+
+def _require_room(model: Path, detector: Detector) -> None:
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in detector.state_dict().values())
+    if n_bytes > MOST_BYTES:
+        raise SpoofkitError(
+            f"{model}: has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2 GB; score with the model folder"
+        )
+
+
+@contextmanager
+def _removed(path: Path) -> Iterator[Path]:
+    """A path that is gone when the block ends."""
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_metadata(path: Path, record: dict[str, Any]) -> None:
+    import onnx
+
+    graph = onnx.load(path)
+    # The file goes elsewhere: what folders are called here stays in the record beside it.
+    fields = {
+        name: json.dumps(value, allow_nan=False) for name, value in record.items() if name not in ("model", "command")
+    }
+    onnx.helper.set_model_props(graph, fields)
+    onnx.save(graph, path)
+
+
+def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> dict[str, Any]:
+    provenance = detector.encoder.provenance
+    return {
+        "format": FORMAT,
+        "score": f"{detector.score_meaning}, not calibrated",
+        "polarity": "higher = more bona fide",
+        "model": str(model),
+        "head": detector.kind,
+        "provenance": None if provenance is None else asdict(provenance),
+        "contamination": contamination_warning(provenance),
+        "inputs": "wave (B, S) float32, 16 kHz mono, zeros behind the end; n_samples (B) int64",
+        "sample_rate": SAMPLE_RATE,
+        "input_policy": str(model_record.get("input_policy", "whole")),
+        "shortest": detector.shortest,
+        "longest": detector.encoder.longest,
+        "opset": OPSET,
+        "versions": {"spoofkit": spoofkit.__version__, "python": sys.version.split()[0]}
+        | {name: version(name) for name in ("torch", "transformers", *PACKAGES)},
+        "command": ["spoofkit", *sys.argv[1:]],
+    }
+
+
+def _refuse_foreign(sidecar: Path) -> None:
+    """The record must not replace somebody else's JSON."""
+    found = read_json(sidecar) if sidecar.exists() else {"onnx_sha256": None}
+    if not (isinstance(found, dict) and "onnx_sha256" in found):
+        raise SpoofkitError(
+            f"{sidecar}: is not the record of an exported model and would be replaced by one; name another output"
+        )
+
+
+def _made_from(out: Path) -> dict[str, Any]:
+    """What an existing file was made from; nothing if its record is missing or of another file."""
+    sidecar = out.with_suffix(".json")
+    record = read_json(sidecar) if sidecar.exists() else {}
+    if record.get("onnx_sha256") != file_sha256(out):
+        return {}
+    return {name: record.get(name) for name in ("model_sha256", "precision", "manifest_sha256")}

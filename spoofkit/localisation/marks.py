@@ -1,0 +1,123 @@
+"""The regions of one recording as files that other programs read: RTTM, an Audacity label track, JSON.
+
+* RTTM: ten fields a line as NIST laid them out (Rich Transcription RT-09 plan, appendix A), of type SPEAKER, because
+  that is the one type that common readers read; the "speaker" is `spoof` or `injected`. Fields that say nothing are
+  `<NA>`; so is the confidence, which NIST wants to be a probability: scores are in the JSON.
+* Audacity: `start<TAB>end<TAB>label`, in seconds (manual, "Importing and Exporting Labels").
+
+Both say only what stands in a region, so a label says if the threshold was not fitted; an empty file is a recording
+without a marked region.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.frames import FrameGeometry
+from spoofkit.localisation.frame_scores import POLARITY, geometry_record
+from spoofkit.localisation.regions import Frames, Marked, Rule, marked_seconds
+
+FORMAT = 1
+"""Of a recording's JSON; rises when a name in it changes its meaning."""
+KIND = "regions of a recording"
+MOST_LETTERS = 80  # of a name: with a suffix and the name of a temporary file it stays far below 255 bytes
+UNFITTED = "_threshold_not_fitted"
+DIGITS = 4
+"""Of a score after the point, in JSON."""
+
+
+def safe_names(paths: Iterable[str]) -> dict[str, str]:
+    """A name for the outputs of each recording, in their order: unique in one folder, without what leaves a folder.
+
+    Of a file's own name are kept letters, digits, `.`, `-` and `_`; what would be the same name (small and capital
+    letters are, on some disks) is numbered.
+
+    >>> safe_names(["a/call.wav", "b/call.wav", "b/my call.mp3", "../..wav"])
+    {'a/call.wav': 'call', 'b/call.wav': 'call_2', 'b/my call.mp3': 'my_call', '../..wav': 'recording'}
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        stem = re.sub(r"[^\w.-]+", "_", Path(path).stem, flags=re.ASCII).strip("._-")[:MOST_LETTERS] or "recording"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name.casefold())
+        names[path] = name
+    return names
+
+
+def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule) -> str:
+    """RTTM of a recording: a line a region; times in seconds to the millisecond."""
+    who = label + ("" if rule.is_fitted else UNFITTED)
+    return "".join(
+        f"SPEAKER {name} 1 {region.start_seconds:.3f} {region.end_seconds - region.start_seconds:.3f} <NA> <NA> {who} "
+        "<NA> <NA>\n"
+        for region in regions
+    )
+
+
+def audacity(regions: Sequence[Marked], label: str, rule: Rule) -> str:
+    """Audacity's label track: a line a region, with its mean score."""
+    unfitted = "" if rule.is_fitted else ", threshold not fitted"
+    return "".join(
+        f"{region.start_seconds:.6f}\t{region.end_seconds:.6f}\t{label} ({region.mean_score:.2f}{unfitted})\n"
+        for region in regions
+    )
+
+
+def as_json(
+    recording: dict[str, Any],
+    raw_T: Frames,
+    score_T: Frames,
+    regions: Sequence[Marked],
+    geometry: FrameGeometry,
+    rule: Rule,
+    label: str,
+) -> dict[str, Any]:
+    """Everything of a recording as plain values: frames, regions, rule.
+
+    Args:
+        recording: What is known of it and of the model, with `n_samples`.
+        raw_T: Scores as the model gave them.
+        score_T: Those that the threshold was put to: smoothed.
+        regions: What was marked.
+        geometry: The frames'.
+        rule: How they were marked.
+        label: What they are called.
+    """
+    marked = marked_seconds(regions)
+    seconds = recording["n_samples"] / SAMPLE_RATE
+    return {
+        "format": FORMAT,
+        "kind": KIND,
+        "polarity": POLARITY,
+        **recording,
+        "seconds": seconds,
+        **rule.record(),
+        "label": label,
+        "marked_seconds": round(marked, 6),
+        "marked_share": round(marked / seconds, 6),
+        "regions": [
+            {
+                "start_seconds": region.start_seconds,
+                "end_seconds": region.end_seconds,
+                "mean_score": round(region.mean_score, DIGITS),
+                "lowest_score": round(region.lowest_score, DIGITS),
+            }
+            for region in regions
+        ],
+        "frames": {
+            "geometry": geometry_record(geometry),
+            "first_centre_seconds": geometry.first_centre / SAMPLE_RATE,
+            "hop_seconds": geometry.hop / SAMPLE_RATE,
+            "n_frames": int(raw_T.size),
+            "score": np.round(raw_T.astype(np.float64), DIGITS).tolist(),
+            "smoothed_score": np.round(score_T.astype(np.float64), DIGITS).tolist() if rule.smooth_seconds else None,
+        },
+    }

@@ -1,0 +1,82 @@
+"""Mixed utterances as a set to localize in: spliced when they are read, and the regions that are to be found.
+
+What those regions are hangs on what the frames were trained for. `region`: the injected ones, of whatever kind, since
+that is all such a head can find. `authenticity`: those that come from a spoofed utterance; it may be the base.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from spoofkit.data.dataset import MixDataset
+from spoofkit.data.frames import FrameGeometry
+from spoofkit.data.manifest import Manifest
+from spoofkit.data.mixframe import Mix
+from spoofkit.data.mixlist import read_mix_list
+from spoofkit.data.segments import segment_table
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import file_sha256
+
+MEANING = {"region": "injected samples, of whatever kind", "authenticity": "samples of spoofed utterances"}
+"""What the regions of a mix list are, by mix.frame_target."""
+
+
+@dataclass(frozen=True)
+class MixedSet:
+    """The mixes of a list."""
+
+    mixes: Manifest
+    """Ids and lengths of the mixes, in the place of a manifest; its paths name nothing."""
+    dataset: MixDataset
+    """Gives them spliced, in the same order."""
+    segments: pl.DataFrame
+    """As `spoofkit.data.segments` writes them."""
+
+
+def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, frame_target: str) -> MixedSet:
+    """Read a mix list as a set.
+
+    Args:
+        path: The mix list.
+        manifest: What it was drawn from.
+        geometry: The encoder's.
+        frame_target: What the frames were trained for.
+
+    Raises:
+        SpoofkitError: not a mix list, or one drawn from another manifest.
+    """
+    mix_list = read_mix_list(path, manifest)
+    if mix_list.made_from["manifest"] != file_sha256(manifest.path):
+        raise SpoofkitError(
+            f"{path}: was drawn from another manifest than {manifest.path}; name that one, or draw the list again with "
+            "`spoofkit mixlist`"
+        )
+    dataset = MixDataset(mix_list, manifest, geometry, frame_target)
+    ids = [mix.mix_id for mix in mix_list.mixes]
+    blank = {name: ["-"] * len(ids) for name in ("path", "key", "speaker", "attack", "codec")}
+    table = pl.DataFrame({"utt_id": ids, **blank, "n_samples": [mix.crop_samples for mix in mix_list.mixes]})
+    mixes = Manifest(path, manifest.root, table, partial=manifest.partial, n_rejected=manifest.n_rejected)
+    regions = {mix.mix_id: sought_regions(mix, frame_target, dataset.spoofed) for mix in mix_list.mixes}
+    return MixedSet(mixes, dataset, segment_table(regions))
+
+
+def sought_regions(mix: Mix, frame_target: str, spoofed: set[str]) -> list[tuple[int, int]]:
+    """The regions of a mix that its frames are to find.
+
+    Args:
+        mix: The mix.
+        frame_target: `region` or `authenticity`.
+        spoofed: Ids of spoofed utterances; read for `authenticity` only.
+
+    Returns:
+        Half-open (start, end) in samples of the crop, ascending, none empty.
+    """
+    injected = sorted(mix.injected())
+    if frame_target == "region":
+        return injected
+    edges = [0, *(edge for region in injected for edge in region), mix.crop_samples]
+    base = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+    if {mix.base_id, mix.injector_id} <= spoofed:
+        return [(0, mix.crop_samples)]
+    return injected if mix.injector_id in spoofed else base if mix.base_id in spoofed else []

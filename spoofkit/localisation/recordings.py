@@ -1,0 +1,238 @@
+"""The verb `localize` on recordings: audio files to regions, as files for other programs and a page to listen to.
+
+A folder gets NAME.rttm, NAME.txt (Audacity), NAME.png, and last NAME.json of each recording; and timeline.html.
+A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
+both have a frame, the one counts in which it lies further from the edge.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import spoofkit
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.frames import FrameGeometry
+from spoofkit.data.loading import require_usable_length
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.loose_files import find_files
+from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, write_json, write_text
+from spoofkit.localisation import timeline
+from spoofkit.localisation.localize import score_meaning
+from spoofkit.localisation.marks import KIND, as_json, audacity, rttm, safe_names
+from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
+from spoofkit.models.detector import FrameClassifier
+from spoofkit.models.device import choose_device, memory_advice, plain_fp32
+from spoofkit.models.frame_model import frame_model_sha256, load_frame_classifier
+from spoofkit.models.provenance import contamination_warning
+
+WINDOW_SECONDS = 30.0
+OVERLAP_SECONDS = 2.0
+SUFFIXES = (".rttm", ".txt", ".png", ".json")
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """What a command line says about regions; see `regions.make_rule`."""
+
+    threshold: float | None
+    threshold_from: Path | None
+    smooth_seconds: float | None
+    min_region_seconds: float
+
+
+def localize_recordings(
+    folder: Path, inputs: list[Path], out_dir: Path, options: RuleOptions, *, device: str, overwrite: bool
+) -> Iterator[str]:
+    """Mark the regions of recordings, write them, and yield a line for each.
+
+    Args:
+        folder: The folder of a post-training that is finished.
+        inputs: Files, folders, globs.
+        out_dir: Folder of the outputs; made if it is not there.
+        options: How regions are made of scores.
+        device: Name of the device.
+        overwrite: Replace what an earlier call wrote there; nothing else is ever replaced.
+
+    Raises:
+        SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording could not be
+            read, which does not keep the others from being written.
+    """
+    _refuse_no_folder(out_dir)
+    chosen = choose_device(device)
+    classifier, frame_target = load_frame_classifier(folder)
+    classifier.to(chosen)
+    model = {"model_sha256": frame_model_sha256(folder), "frame_target": frame_target}
+    rule = make_rule(
+        options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, model
+    )
+    contamination = contamination_warning(classifier.encoder.provenance)
+    names = safe_names(find_files(inputs))
+    for name in names.values():
+        _refuse_others(out_dir, name, overwrite)
+    pages = timeline.Pages(out_dir, page_facts(folder, model, rule, contamination), overwrite)
+    how = {
+        "model": str(folder),
+        **model,
+        "score": score_meaning(classifier, frame_target),
+        "contamination": contamination,
+        "versions": {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)},
+        "command": ["spoofkit", *sys.argv[1:]],
+    }
+    faults = []
+    for path, name in tqdm(names.items(), desc="localize", unit="file", disable=not sys.stderr.isatty()):
+        try:
+            section, line = _localize_one(path, out_dir / name, classifier, chosen, rule, how, overwrite)
+        except _CannotRead as error:
+            faults.append(str(error))
+            tqdm.write(f"spoofkit: {error}", file=sys.stderr)
+            continue
+        pages.add(section)
+        yield line
+    for page in pages.finish():
+        yield f"{page}: {CALLED[frame_target]} regions to look at and listen to"
+    if not rule.is_fitted:
+        tqdm.write(f"spoofkit: warning: {rule.words()}; see --threshold-from", file=sys.stderr)
+    if faults:
+        raise SpoofkitError(
+            f"{out_dir}: {len(faults)} of {len(names)} recordings could not be localized, the others are there; first: "
+            f"{faults[0]}"
+        )
+
+
+def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: str | None) -> timeline.Facts:
+    """What a page says above its recordings."""
+    warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
+                                          "are low, not that these regions are spoofed."]  # fmt: skip
+    if model["frame_target"] == "region":
+        warnings.append(
+            "The frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
+            "spoofed."
+        )
+    return timeline.Facts(
+        model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
+        warnings=(*warnings, *([contamination] if contamination else [])),
+    )  # fmt: skip
+
+
+def cut_windows(n_samples: int, geometry: FrameGeometry, longest: int | None) -> list[tuple[int, int, int, int]]:
+    """How a recording is cut, and which of a window's frames count.
+
+    Args:
+        n_samples: Of the recording.
+        geometry: The encoder's.
+        longest: Most samples that the encoder can place; none: no limit.
+
+    Returns:
+        For each window its start and end in samples, and the half-open range of its own frames that count. All starts
+        are multiples of the hop, so that frames fall on those of the whole recording.
+
+    >>> cut_windows(16_000 * 40, FrameGeometry(400, 320, 400, 200), None)
+    [(0, 480000, 0, 1450), (448000, 640000, 50, 599)]
+    """
+    hop = geometry.hop
+    window = int(min(WINDOW_SECONDS * SAMPLE_RATE, longest or np.inf)) // hop * hop
+    margin = min(int(OVERLAP_SECONDS * SAMPLE_RATE), window // 2) // (2 * hop)  # frames, half of the overlap
+    step = window - 2 * margin * hop
+    found = []
+    start = 0
+    while start + window < n_samples:
+        found.append((start, start + window, margin if start else 0, step // hop + margin))
+        start += step
+    return [*found, (start, n_samples, margin if start else 0, geometry.n_frames(n_samples - start))]
+
+
+def score_recording(classifier: FrameClassifier, wave_S: np.ndarray, device: torch.device) -> Frames:
+    """Scores of the frames of one recording in fp32, higher = more bona fide, shape (frames,)."""
+    parts = []
+    with torch.no_grad(), plain_fp32(), memory_advice("use --device cpu"):
+        for start, end, first, last in cut_windows(
+            wave_S.size, classifier.encoder.geometry, classifier.encoder.longest
+        ):
+            wave_BS = torch.from_numpy(wave_S[start:end])[None].to(device)
+            logit_BT, is_frame_BT = classifier(wave_BS, torch.tensor([end - start], device=device))
+            parts.append(-logit_BT[0][is_frame_BT[0]].float().cpu().numpy()[first:last])
+    return np.concatenate(parts).astype(np.float32)
+
+
+class _CannotRead(Exception):
+    """A recording that is left out."""
+
+
+def _read(path: str, classifier: FrameClassifier) -> tuple[np.ndarray, str]:
+    try:
+        wave_S = read_audio(path)
+        require_usable_length(path, wave_S.size, classifier.shortest, None)
+        return wave_S, file_sha256(path)
+    except (SpoofkitError, OSError) as error:
+        raise _CannotRead(str(error)) from error
+
+
+def _localize_one(
+    path: str,
+    target: Path,
+    classifier: FrameClassifier,
+    device: torch.device,
+    rule: Rule,
+    how: dict[str, Any],
+    overwrite: bool,
+) -> tuple[timeline.Section, str]:
+    """Mark one recording and write its files; its part of the page, and the line for stdout."""
+    wave_S, audio_sha256 = _read(path, classifier)
+    geometry, label = classifier.encoder.geometry, CALLED[how["frame_target"]]
+    raw_T = score_recording(classifier, wave_S, device)
+    if not np.isfinite(raw_T).all():
+        raise _CannotRead(f"{path}: a frame's score is not a finite number; check the audio and the model")
+    score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
+    regions = find_regions(score_T, wave_S.size, geometry, rule)
+    curve = timeline.Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+    shown = path.encode("utf-8", "replace").decode()  # a name on a disk need not be text
+    is_cut = len(cut_windows(wave_S.size, geometry, classifier.encoder.longest)) > 1
+    recording = {
+        "recording": shown,
+        "audio_sha256": audio_sha256,
+        "n_samples": wave_S.size,
+        **how,
+        "windows": {"window_seconds": WINDOW_SECONDS, "overlap_seconds": OVERLAP_SECONDS} if is_cut else None,
+    }
+    write_text(_beside(target, ".rttm"), rttm(target.name, regions, label, rule), overwrite)
+    write_text(_beside(target, ".txt"), audacity(regions, label, rule), overwrite)
+    with atomic_path(_beside(target, ".png"), overwrite) as temporary:
+        temporary.write_bytes(timeline.picture(target.name, wave_S, curve, regions, rule, label))
+    record = as_json(recording, raw_T, score_T, regions, geometry, rule, label)
+    write_json(_beside(target, ".json"), record, overwrite)
+    seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
+    line = f"{_beside(target, '.json')}: {len(regions)} {label} regions, {seconds}"
+    return timeline.make_section(shown, target.name, wave_S, curve, regions, rule), line
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    # Not with_suffix: a name may hold points.
+    return target.with_name(target.name + suffix)
+
+
+def _refuse_no_folder(out_dir: Path) -> None:
+    if out_dir.exists() and not out_dir.is_dir():
+        raise SpoofkitError(
+            f"{out_dir}: is a file, expected the folder for the outputs last (or OUT.npz, after a manifest); name one"
+        )
+
+
+def _refuse_others(out_dir: Path, name: str, overwrite: bool) -> None:
+    """Refuse what stands there; with `overwrite`, what is not of an earlier call."""
+    standing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
+    for path in standing:
+        refuse_existing(path, overwrite)
+    if standing:
+        sidecar = _beside(out_dir / name, ".json")
+        record = read_json(sidecar) if sidecar.exists() else None
+        if not (isinstance(record, dict) and record.get("kind") == KIND):
+            raise SpoofkitError(
+                f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
+                "name another folder, or move it away"
+            )

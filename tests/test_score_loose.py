@@ -1,0 +1,609 @@
+"""`score` for loose recordings: files, folders, globs, pipes, video, long recordings in windows, decisions."""
+
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import av
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+import torch
+from conftest import make_voice, refusal, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.audio_blocks import read_blocks
+from spoofkit.data.manifest import read_manifest, write_manifest
+from spoofkit.data.pack import pack
+from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation import recordings, scoring
+from spoofkit.evaluation.calibration import Calibration, write_calibration
+from spoofkit.evaluation.recordings import Reading, Recording, score_recordings
+from spoofkit.evaluation.score_parts import Shard, part_path
+from spoofkit.evaluation.scores import read_scores
+from spoofkit.evaluation.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
+from spoofkit.files import file_sha256
+from spoofkit.models.detector import Detector, load_detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings, LossSettings
+
+SCALE, OFFSET = 40.0, -12.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    torch.manual_seed(0)
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
+    save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five recordings, one in a folder inside it."""
+    folder = tmp_path_factory.mktemp("calls")
+    (folder / "more").mkdir()
+    for index in range(5):
+        place = folder / "more" if index == 4 else folder
+        soundfile.write(place / f"{index}.wav", make_voice(index, index % 2 == 0, 0.3 + 0.2 * index), SAMPLE_RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "cal.json"
+    write_calibration(path, Calibration((SCALE,), OFFSET, 0.5), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, calls: Path) -> dict[str, float]:
+    """Scores of each recording alone, by the model itself."""
+    return {str(path): alone(model, read_audio(path)) for path in sorted(calls.rglob("*.wav"))}
+
+
+def alone(model: Path, wave_S: np.ndarray) -> float:
+    detector, _ = load_detector(model)
+    with torch.inference_mode():
+        return float(detector(torch.from_numpy(wave_S)[None], torch.tensor([wave_S.size])).item())
+
+
+def rows(stdout: str) -> dict[str, list[str]]:
+    return {line.split("\t")[0]: line.split("\t")[1:] for line in stdout.splitlines()[1:]}
+
+
+def lines(stdout: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def write_mp4(path: Path, wave_S: np.ndarray, rate: int, n_pictures: int = 5) -> Path:
+    """A video with a sound track, AAC, as phones and messengers make them."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=rate)
+        audio.layout = "mono"
+        for number in range(n_pictures):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * number, np.uint8), format="rgb24")
+            container.mux(video.encode(picture))
+        frame = av.AudioFrame.from_ndarray(wave_S[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = rate
+        container.mux(audio.encode(frame))
+        for stream in (video, audio):
+            container.mux(stream.encode(None))
+    return path
+
+
+# ---- What may be named
+
+
+def test_files_folders_globs_and_stdin_name_the_same_recordings(
+    model: Path, calls: Path, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("\n".join([*expected, "", ""]))
+    with open(tmp_path / "list") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        found = {
+            "files": run_cli("score", model, *expected).stdout,
+            "folder": run_cli("score", model, calls).stdout,
+            "glob": run_cli("score", model, calls / "**" / "*.wav").stdout,
+            "stdin": run_cli("score", model, "-").stdout,
+            "twice": run_cli("score", model, calls / "more", calls, calls / "?.wav").stdout,
+        }
+    for name, stdout in found.items():
+        assert stdout.splitlines()[0] == "filename\tcm-score", name
+        assert {file: float(cells[0]) for file, cells in rows(stdout).items()} == pytest.approx(expected, abs=1e-6), (
+            name
+        )
+        assert len(stdout.splitlines()) == 1 + len(expected), name
+    assert len(set(expected.values())) == 5
+
+
+def test_what_names_nothing_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "*.wav: matches no file" in refusal("score", model, tmp_path / "*.wav")
+    assert "no audio files inside" in refusal("score", model, tmp_path)
+    assert "found - (paths on stdin) twice" in refusal("score", model, "-", "-")
+    with open(os.devnull) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert "found no paths on stdin" in refusal("score", model, "-")
+
+
+def test_a_name_with_the_signs_of_a_glob_is_a_file(model: Path, calls: Path, tmp_path: Path) -> None:
+    odd = shutil.copy(calls / "0.wav", tmp_path / "[1] call*.wav")
+    assert list(rows(run_cli("score", model, odd).stdout)) == [str(odd)]
+
+
+def test_the_sound_of_a_video_is_scored(model: Path, tmp_path: Path) -> None:
+    video = write_mp4(tmp_path / "clip.mp4", make_voice(1, True, 1.0, 44_100), 44_100)
+    soundfile.write(tmp_path / "clip.flac", read_audio(video), SAMPLE_RATE, subtype="PCM_24")
+    (score,), (same,) = rows(run_cli("score", model, video, tmp_path / "clip.flac").stdout).values()
+    assert float(score) == pytest.approx(float(same), abs=1e-5)
+    assert list(rows(run_cli("score", model, tmp_path, "--window", 0).stdout)) == [
+        str(tmp_path / "clip.flac"),
+        str(video),
+    ]
+
+
+def test_a_pipe_is_answered_name_by_name(model: Path, expected: dict[str, float]) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "spoofkit", "score", model, "-", "--json-lines"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        for file, score in expected.items():  # the next name is given only when the last is answered
+            process.stdin.write(f"{file}\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert (answer["file"], answer["score"]) == (file, pytest.approx(score, abs=1e-5))
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+# ---- What is said
+
+
+def test_without_a_calibration_there_is_no_probability_and_no_decision(
+    model: Path, calls: Path, expected: dict[str, float]
+) -> None:
+    done = run_cli("score", model, calls, "--json-lines")
+    assert [line.keys() for line in lines(done.stdout)] == [{"file", "seconds", "score"}] * 5
+    assert {line["file"]: line["score"] for line in lines(done.stdout)} == pytest.approx(expected, abs=1e-6)
+    assert [line["seconds"] for line in lines(done.stdout)] == pytest.approx([0.3, 0.5, 0.7, 0.9, 1.1])
+    assert "cm-score: log-odds of bona fide, higher = more bona fide; not calibrated" in done.stderr
+    for option in ("--spoof-prior", "--miss-cost", "--fa-cost", "--abstain-cost", "--accept-from", "--reject-below"):
+        assert f"{option}: means nothing for scores that are not calibrated" in refusal(
+            "score", model, calls, option, "0.5"
+        )
+
+
+def test_a_calibration_gives_llr_probability_and_decision(
+    model: Path, calls: Path, expected: dict[str, float], calibration: Path
+) -> None:
+    options = ("--spoof-prior", 0.2, "--miss-cost", 2, "--fa-cost", 5, "--abstain-cost", 0.9)
+    done = run_cli("score", model, calls, "--calibration", calibration, *options)
+    assert done.stdout.splitlines()[0] == "filename\tllr\tbonafide_probability\tdecision"
+    decisions = set()
+    for file, (llr, probability, decision) in rows(done.stdout).items():
+        assert float(llr) == pytest.approx(SCALE * expected[file] + OFFSET, abs=1e-3)
+        bonafide = 0.8 * math.exp(float(llr)) / (0.8 * math.exp(float(llr)) + 0.2)  # Bayes' rule
+        assert float(probability) == pytest.approx(bonafide, abs=1e-5)
+        # The cheapest of the three, worked out for this one recording.
+        costs = {"accept": 5 * (1 - bonafide), "reject": 2 * bonafide, "abstain": 0.9}
+        assert decision == min(costs, key=costs.__getitem__)
+        decisions.add(decision)
+    assert len(decisions) >= 2
+    assert f"in nats, by {calibration}; bonafide_probability: where 0.2 of recordings are spoofed" in done.stderr
+    assert "costs: reject bona fide 2, accept spoof 5, abstain 0.9" in done.stderr
+    as_json = lines(run_cli("score", model, calls, "--calibration", calibration, *options, "--json-lines").stdout)
+    assert [line["decision"] for line in as_json] == [cells[2] for cells in rows(done.stdout).values()]
+    assert [line["llr"] for line in as_json] == pytest.approx([float(c[0]) for c in rows(done.stdout).values()])
+    assert {line["spoof_prior"] for line in as_json} == {0.2}
+
+
+def test_thresholds_may_be_given(model: Path, calls: Path, calibration: Path) -> None:
+    arguments = ("score", model, calls, "--calibration", calibration)
+    llrs = sorted(float(cells[0]) for cells in rows(run_cli(*arguments).stdout).values())
+    done = run_cli(*arguments, "--accept-from", llrs[3], "--reject-below", llrs[1])
+    decided = {float(cells[0]): cells[2] for cells in rows(done.stdout).values()}
+    # The printed ones have nine digits, so those at the thresholds may lie on either side.
+    assert (decided[llrs[0]], decided[llrs[2]], decided[llrs[4]]) == ("reject", "abstain", "accept")
+    assert "--accept-from and --fa-cost: both say what is decided" in refusal(
+        *arguments, "--accept-from", 1, "--fa-cost", 3
+    )
+    assert "--reject-below: found without --accept-from" in refusal(*arguments, "--reject-below", 1)
+
+
+def test_a_calibration_of_several_systems_is_refused(model: Path, calls: Path, tmp_path: Path) -> None:
+    write_calibration(tmp_path / "fusion.json", Calibration((1.0, 2.0), 0.0, 0.5), {})
+    sentence = refusal("score", model, calls, "--calibration", tmp_path / "fusion.json")
+    assert "is for 2 systems together, expected one" in sentence
+
+
+class Terminal(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: object, ok: bool = True) -> str:
+    screen = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr("contextlib.redirect_stdout", lambda _: redirect_stdout(screen))
+        patch.setenv("COLUMNS", "200")
+        run_cli(*arguments, ok=ok)
+    return screen.getvalue()
+
+
+def test_a_terminal_gets_a_table(
+    model: Path, calls: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = on_terminal(monkeypatch, "score", model, calls, "--calibration", calibration).splitlines()
+    assert shown[0].split() == ["filename", "llr", "bonafide_probability", "decision"]
+    assert "\t" not in "".join(shown)
+    plain = rows(run_cli("score", model, calls, "--calibration", calibration).stdout)
+    assert [line.split()[0] for line in shown[1:]] == list(plain)
+    assert [float(line.split()[1]) for line in shown[1:]] == pytest.approx([float(c[0]) for c in plain.values()], 1e-3)
+    (tmp_path / "[red]bad.wav").write_text("no sound")
+    shown = on_terminal(monkeypatch, "score", model, calls, tmp_path / "[red]bad.wav", ok=False).splitlines()
+    assert shown[0].split() == ["filename", "cm-score", "error"]
+    (first,) = (number for number, line in enumerate(shown) if "[red]bad.wav  " in line)
+    assert "can decode it" in " ".join(" ".join(shown[first:]).split())
+
+
+# ---- What cannot be scored
+
+
+@pytest.fixture
+def mixed(calls: Path, tmp_path: Path) -> dict[str, Path]:
+    """Good recordings, and between them some of every fault."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "b_text.wav").write_text("this is not audio " * 50)
+    soundfile.write(folder / "d_short.wav", np.full(100, 0.1), SAMPLE_RATE)
+    soundfile.write(folder / "f_nan.wav", np.full(9000, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    wave = make_voice(5, True, 0.5)
+    soundfile.write(folder / "h_cancel.wav", np.stack([wave, -wave], axis=1), SAMPLE_RATE)
+    for name, index in (("a", 0), ("c", 1), ("i", 2)):
+        shutil.copy(calls / f"{index}.wav", folder / f"{name}.wav")
+    return {path.stem: path for path in [*folder.iterdir(), folder / "g_missing.wav"]}
+
+
+FAULTS = {
+    "b_text": "neither libsndfile nor FFmpeg can decode it",
+    "d_short": "has 100 samples, the encoder needs at least 400",
+    "f_nan": "holds NaN or infinite samples",
+    "g_missing": "no such file",
+    "h_cancel": "its 2 channels cancel each other",
+}
+
+
+@pytest.mark.parametrize("window", [0, 30])
+def test_what_cannot_be_scored_is_a_row_with_its_reason_and_the_rest_is_scored(
+    window: float, model: Path, mixed: dict[str, Path], expected: dict[str, float]
+) -> None:
+    files = [mixed[name] for name in sorted(mixed)]
+    done = run_cli("score", model, *files, "--window", window, ok=False)
+    assert done.returncode == 1
+    found = rows(done.stdout)
+    assert list(found) == list(map(str, files))
+    for name, path in mixed.items():
+        (cell,) = found[str(path)]
+        if name in FAULTS:
+            assert cell.startswith("error: ")
+            assert FAULTS[name] in cell
+        else:
+            float(cell)
+    assert "spoofkit: error: 5 of 8 files could not be scored, the other 3 were" in done.stderr
+    told = lines(run_cli("score", model, *files, "--json-lines", "--window", window, ok=False).stdout)
+    assert [set(line) for line in told if "error" in line] == [{"file", "error"}] * 5
+
+
+def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
+    model: Path, mixed: dict[str, Path], tmp_path: Path
+) -> None:
+    files = [mixed[name] for name in sorted(mixed)]
+    sentence = refusal("score", model, *files, tmp_path / "out.tsv")
+    assert sentence.startswith("5 of 8 files could not be scored, the other 3 were")
+    assert set(read_scores(tmp_path / "out.tsv")["utt_id"]) == {str(mixed[name]) for name in ("a", "c", "i")}
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["n_trials"] == 3
+    assert {Path(file).stem for file in record["errors"]} == set(FAULTS)
+    for file, reason in record["errors"].items():
+        assert FAULTS[Path(file).stem] in reason
+    # In parts too, and in any order.
+    for number in (3, 1, 2):
+        run_cli("score", model, *files, tmp_path / "cut.tsv", "--shard", f"{number}/3")
+    refusal("score", model, *files, tmp_path / "cut.tsv", "--merge")
+    assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "out.tsv").read_bytes()
+    assert json.loads((tmp_path / "cut.json").read_text())["errors"] == record["errors"]
+
+
+def test_a_part_with_errors_is_gone_on_with(model: Path, mixed: dict[str, Path], tmp_path: Path) -> None:
+    files, out = [mixed[name] for name in sorted(mixed)], tmp_path / "out.tsv"
+    run_cli("score", model, *files, out, "--shard", "1/1")
+    path = part_path(out, Shard())
+    part = path.read_bytes().splitlines(keepends=True)
+    assert len(part) == 1 + 8
+    refusal("score", model, *files, out)
+    whole = out.read_bytes()
+    out.unlink()
+    out.with_suffix(".json").unlink()
+    path.parent.mkdir()
+    path.write_bytes(b"".join(part[:5]))
+    done = run_cli("score", model, *files, out, ok=False)
+    assert "goes on after 4 of 8 utterances" in done.stderr
+    assert out.read_bytes() == whole
+    assert len(json.loads(out.with_suffix(".json").read_text())["errors"]) == 5
+
+
+# ---- Windows
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_windows_are_those_of_the_whole_wave(data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, 300))
+    hop = data.draw(st.integers(1, length))
+    wave_S = np.arange(data.draw(st.integers(1, 2000)), dtype=np.float32)
+    ends = sorted(data.draw(st.lists(st.integers(0, wave_S.size), max_size=20)))
+    found = list(cut(np.split(wave_S, ends), Windows(length, hop, "mean")))
+    if wave_S.size <= length:
+        starts, length = [0], wave_S.size
+    else:  # every hop as long as another window fits behind it, then the one that ends with the wave
+        starts = [start for start in range(0, wave_S.size, hop) if start + length < wave_S.size]
+        starts.append(wave_S.size - length)
+    assert [window.start for window in found] == starts
+    for window in found:
+        assert np.array_equal(window.wave_S, wave_S[window.start : window.start + length])
+    assert found[-1].end == wave_S.size
+
+
+def test_the_mean_over_windows_weighs_each_by_the_time_it_adds() -> None:
+    scores = [WindowScore(0, 10, 1.0), WindowScore(5, 15, 2.0), WindowScore(7, 17, 4.0)]
+    assert score_over(scores, "mean") == pytest.approx((10 * 1 + 5 * 2 + 2 * 4) / 17)
+    assert score_over(scores, "min") == 1.0
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7.3 s, the second half another voice."""
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    soundfile.write(path, np.concatenate([make_voice(1, True, 3.6), make_voice(2, False, 3.7)]), SAMPLE_RATE)
+    return path
+
+
+@pytest.mark.parametrize(("options", "starts"), [((), [0, 2, 4, 5.3]), (("--hop", 1.5), [0, 1.5, 3, 4.5, 5.3])])
+def test_a_long_recording_is_scored_window_by_window(
+    options: tuple[object, ...], starts: list[float], model: Path, long: Path, calls: Path, tmp_path: Path
+) -> None:
+    wave_S = read_audio(long)
+    starts_S = [round(start * SAMPLE_RATE) for start in starts]
+    alone_W = [alone(model, wave_S[start : start + 2 * SAMPLE_RATE]) for start in starts_S]
+    arguments = ("score", model, long, calls / "0.wav", "--window", 2, *options)
+    done = run_cli(*arguments, "--json-lines", "--windows", tmp_path / "windows.tsv")
+    first, second = lines(done.stdout)
+    assert [w["start_seconds"] for w in first["windows"]] == starts  # type: ignore[attr-defined]
+    assert [w["end_seconds"] for w in first["windows"]] == pytest.approx([s + 2 for s in starts])  # type: ignore[attr-defined]
+    assert [w["score"] for w in first["windows"]] == pytest.approx(alone_W, abs=1e-6)  # type: ignore[attr-defined]
+    added = np.diff([0, *(start + 2 for start in starts)])
+    assert first["score"] == pytest.approx(float(added @ alone_W) / 7.3, abs=1e-6)
+    assert first["seconds"] == pytest.approx(7.3)
+    assert "windows" not in second
+    table = pl.read_csv(tmp_path / "windows.tsv", separator="\t")
+    assert table.columns == ["filename", "start_seconds", "end_seconds", "cm-score"]
+    assert table["start_seconds"].to_list() == starts
+    assert table["cm-score"].to_list() == pytest.approx(alone_W, abs=1e-6)
+    lowest = rows(run_cli(*arguments, "--over-windows", "min").stdout)[str(long)]
+    assert float(lowest[0]) == pytest.approx(min(alone_W), abs=1e-6)
+    assert np.ptp(alone_W) > 1e-3
+    assert "is scored in windows of 2 s every" in done.stderr
+    whole = rows(run_cli("score", model, long, "--window", 0).stdout)[str(long)]
+    assert float(whole[0]) == pytest.approx(alone(model, wave_S), abs=1e-5)
+    cropped = rows(run_cli(*arguments, "--crop", "first:40000").stdout)[str(long)]
+    two = [alone(model, wave_S[:32000]), alone(model, wave_S[8000:40000])]
+    assert float(cropped[0]) == pytest.approx((2 * two[0] + 0.5 * two[1]) / 2.5, abs=1e-6)
+
+
+def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
+    model: Path, long: Path, calls: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(calls, corpus)
+    shutil.copy(long, corpus)
+    names = [*(f"{index}.wav" for index in range(4)), "long.flac"]
+    lengths = [soundfile.info(corpus / name).frames for name in names]
+    table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": lengths})
+    blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
+    table = table.with_columns(pl.lit("spoof").alias("key"), *blank)
+    write_manifest(corpus / "set.tsv", corpus, table)
+    arguments = ("score", model, corpus / "set.tsv")
+    one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
+    done = run_cli(*arguments, one, "--window", 2, "--windows", tmp_path / "one.windows.tsv")
+    assert "set.tsv: 1 of 5 utterances are longer than a window" in done.stderr
+    loose = rows(run_cli("score", model, corpus, "--window", 2).stdout)
+    scores = dict(read_scores(one).iter_rows())
+    assert scores == pytest.approx({name: float(loose[str(corpus / name)][0]) for name in names}, abs=1e-5)
+    record = json.loads(one.with_suffix(".json").read_text())
+    assert record["windows"] == {"window_seconds": 2.0, "hop_seconds": 2.0, "over_windows": "mean"}
+    for number in (2, 1):
+        run_cli(*arguments, out, "--window", 2, "--shard", f"{number}/2")
+    assert "(windows changed)" in refusal(*arguments, out, "--window", 3, "--merge")
+    run_cli(*arguments, out, "--window", 2, "--merge", "--windows", tmp_path / "out.windows.tsv")
+    assert out.read_bytes() == one.read_bytes()
+    assert (tmp_path / "out.windows.tsv").read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
+    assert "(windows changed)" in refusal(*arguments, out, "--window", 3, "--reuse")
+    # What is asked for and not there is not kept.
+    sentence = refusal(*arguments, one, "--window", 2, "--reuse", "--windows", tmp_path / "new.windows.tsv")
+    assert f"{one}: exists already" in sentence
+    # Where nothing is longer than a window, windows are not what scores were made from.
+    run_cli(*arguments, tmp_path / "whole.tsv", "--window", 10)
+    assert "windows" not in json.loads((tmp_path / "whole.json").read_text())
+    assert "kept as it was" in run_cli(*arguments, tmp_path / "whole.tsv", "--window", 0, "--reuse").stdout
+    # Of an unknown length it may be longer.
+    write_manifest(corpus / "set.tsv", corpus, table.with_columns(pl.lit(-1).alias("n_samples")), overwrite=True)
+    run_cli(*arguments, tmp_path / "unknown.tsv", "--window", 2)
+    assert dict(read_scores(tmp_path / "unknown.tsv").iter_rows()) == pytest.approx(scores, abs=1e-5)
+    # And a manifest that is older than the file is refused.
+    wrong = table.with_columns(pl.Series("n_samples", [*lengths[:-1], lengths[-1] + 5]))
+    write_manifest(corpus / "set.tsv", corpus, wrong, overwrite=True)
+    sentence = refusal(*arguments, tmp_path / "wrong.tsv", "--window", 2)
+    assert f"found {lengths[-1]} samples where {lengths[-1] + 5} were expected" in sentence
+
+
+def test_repeat_says_what_is_scored_and_nothing_is_cut(model: Path, long: Path) -> None:
+    arguments = ("score", model, long, "--crop", "repeat:64600")
+    assert run_cli(*arguments, "--window", 2).stdout == run_cli(*arguments, "--window", 0).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--window", -1), "--window -1: expected a positive number of seconds"),
+        (("--window", "nan"), "--window nan: expected a positive number"),
+        (("--window", "inf"), "--window inf: expected a positive number"),
+        (("--window", 2, "--hop", 3), "--hop 3: expected seconds between 0 and those of --window, 2"),
+        (("--window", 2, "--hop", 0), "--hop 0: expected seconds"),
+        (("--window", 0, "--hop", 1), "--hop: means nothing with --window 0"),
+        (("--window", 0.01), "--window: 160 samples are too few, the encoder needs at least 400"),
+        (("--over-windows", "max"), "--over-windows max: expected one of mean, min"),
+    ],
+)
+def test_windows_that_mean_nothing_are_refused(
+    options: tuple[object, ...], words: str, model: Path, calls: Path
+) -> None:
+    assert words in refusal("score", model, calls, *options)
+
+
+# ---- Blocks
+
+
+@pytest.mark.parametrize("rate", [16_000, 8_000, 44_100])
+@pytest.mark.parametrize("name", ["mono.wav", "stereo.flac", "coded.mp4", "coded.ogg"])
+def test_blocks_are_bit_for_bit_what_a_whole_read_gives(rate: int, name: str, tmp_path: Path) -> None:
+    wave = make_voice(3, True, 2.7, rate)
+    path = tmp_path / name
+    if name == "coded.mp4":
+        write_mp4(path, wave, rate)
+    else:
+        soundfile.write(path, np.stack([wave, 0.5 * wave], 1) if name == "stereo.flac" else wave, rate)
+    blocks = list(read_blocks(path))
+    assert len(blocks) >= 3
+    assert np.array_equal(np.concatenate(blocks), read_audio(path))
+    assert np.array_equal(np.concatenate(list(read_blocks(path, 20_000))), read_audio(path, 0, 20_000))
+    if name == "stereo.flac":
+        second = np.concatenate(list(read_blocks(path, downmix="second")))
+        assert np.array_equal(second, read_audio(path, downmix="second"))
+
+
+def test_blocks_of_a_packed_utterance_are_its_samples(long: Path, tmp_path: Path) -> None:
+    table = pl.DataFrame({"utt_id": ["u"], "path": ["long.flac"], "key": ["spoof"], "n_samples": [-1]})
+    blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
+    write_manifest(tmp_path / "set.tsv", long.parent, table.with_columns(*blank))
+    made = read_manifest(pack(tmp_path / "set.tsv", tmp_path / "packed").manifest)
+    path = made.audio_path(made.table["path"][0])
+    assert np.array_equal(np.concatenate(list(read_blocks(path))), read_audio(long))
+    windows = list(read_windows(path, Windows(32_000, 32_000, "mean")))
+    assert [window.start for window in windows] == [0, 32_000, 64_000, 84_800]
+
+
+def test_faults_of_a_long_recording_are_found_in_blocks_too(model: Path, tmp_path: Path) -> None:
+    wave = make_voice(1, True, 5.0)
+    soundfile.write(tmp_path / "nan.wav", np.where(np.arange(wave.size) == 70_000, np.nan, wave), 16_000, "FLOAT")
+    soundfile.write(tmp_path / "cancel.wav", np.stack([wave, -wave], 1), 16_000)
+    write_mp4(tmp_path / "cut.mp4", wave, 16_000)
+    found = rows(run_cli("score", model, tmp_path, "--window", 2, ok=False).stdout)
+    assert "holds NaN or infinite samples" in found[str(tmp_path / "nan.wav")][0]
+    assert "channels cancel each other" in found[str(tmp_path / "cancel.wav")][0]
+    float(found[str(tmp_path / "cut.mp4")][0])
+    for path, message in (("nan.wav", "NaN"), ("cancel.wav", "cancel"), ("none.wav", "no such file")):
+        with pytest.raises(SpoofkitError, match=message):
+            list(read_blocks(tmp_path / path))
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    peaks = []
+    for seconds in (20, 200):
+        path = tmp_path / f"{seconds}.wav"
+        soundfile.write(path, np.zeros(seconds * 44_100, np.int16), 44_100)
+        tracemalloc.start()
+        n_windows = sum(1 for _ in read_windows(path, Windows(64_000, 64_000, "mean")))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert n_windows == seconds / 4
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+# ---- Calibrated score files, devices that take many at once
+
+
+def test_a_score_file_holds_log_likelihood_ratios_if_a_calibration_is_given(
+    model: Path, calls: Path, expected: dict[str, float], calibration: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    arguments = ("score", model, calls, out)
+    run_cli(*arguments, "--calibration", calibration)
+    found = dict(read_scores(out).iter_rows())
+    assert found == pytest.approx({file: SCALE * score + OFFSET for file, score in expected.items()}, abs=1e-3)
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["score"] == "log-likelihood ratio, nats"
+    assert record["calibration_sha256"] == file_sha256(calibration)
+    assert "(calibration_sha256 changed)" in refusal(*arguments, "--reuse")
+    out.unlink()
+    out.with_suffix(".json").unlink()
+    run_cli(*arguments, "--calibration", calibration, "--shard", "1/2")
+    assert "(calibration_sha256 changed)" in refusal(*arguments, "--shard", "1/2")
+    for option in (("--json-lines",), ("--calibration", calibration, "--fa-cost", 3)):
+        assert "is for scores that are printed" in refusal(*arguments, *option)
+
+
+def test_chunks_are_batched_by_length_and_keep_their_order(
+    model: Path, calls: Path, long: Path, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 40_000)
+    detector, _ = load_detector(model)
+    seen: list[list[int]] = []
+    detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
+    files = [str(calls / "3.wav"), str(long), str(calls / "none.wav"), *sorted(expected)[:3]]
+    reading = Reading(None, Windows(16_000, 16_000, "mean"))
+    chunk = [Recording(file, file) for file in files]
+    (results,) = score_recordings(detector, [chunk], torch.device("cpu"), reading)
+    assert [result.name for result in results] == files
+    assert seen[:2] == [[14_400, 11_200], [8_000, 4_800]]
+    assert all(sizes == [16_000] * len(sizes) for sizes in seen[2:])
+    assert max(map(len, seen[2:])) == 2  # windows of a long one together too
+    for result in results:
+        if result.name in expected:
+            assert result.score == pytest.approx(expected[result.name], abs=1e-5)
+    assert len(results[1].windows) == 8
+    assert "no such file" in results[2].error
+
+
+def test_decoding_threads_change_nothing(model: Path, calls: Path) -> None:
+    assert run_cli("score", model, calls).stdout == run_cli("score", model, calls, "--workers", 5).stdout
+    assert recordings.n_decoders(torch.device("cpu"), 5) == 5
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not left
+
+
+def test_hop_and_window_are_counted_in_samples() -> None:
+    assert parse_windows(4.0375, None, "mean") == Windows(64_600, 64_600, "mean")
+    assert parse_windows(2, 0.5, "min") == Windows(32_000, 8_000, "min")
+    assert parse_windows(0, None, "mean") is None

@@ -1,0 +1,439 @@
+"""`localize` on recordings: names, files for other programs, windows, and the page; Chromium looks at it, if there.
+
+Regions are compared with a reference that goes sample by sample; RTTM and Audacity's labels are read back by field.
+"""
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import make_voice, refusal, run_cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_report_browser import CHROMIUM, PHONE, Tab, opened
+
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
+from spoofkit.localisation import recordings, timeline
+from spoofkit.localisation.marks import safe_names
+from spoofkit.localisation.recordings import cut_windows, score_recording
+from spoofkit.localisation.regions import Marked, Rule
+from spoofkit.models.frame_model import load_frame_classifier
+
+CONFIG = """
+crop_samples: 12000
+encoder: {name: tiny, freeze: none}
+mix: {n_train: 16, n_dev: 4, min_region_samples: 800, margin_samples: 400, frame_target: authenticity}
+posttrain: {precision: fp32, n_steps: 4, batch_size: 4, eval_every: 4, checkpoint_every: 4}
+"""
+SUFFIXES = ("json", "png", "rttm", "txt")
+FITTED = Rule(0.5, "a test", True, 0.0, 0.1)
+
+
+@pytest.fixture(scope="module")
+def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hardly trained: what it marks is not looked at, only that it is marked right."""
+    folder = tmp_path_factory.mktemp("exp")
+    conf = folder / "conf.yaml"
+    conf.write_text(CONFIG)
+    run_cli("mixlist", manifests / "train.tsv", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
+    sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
+    run_cli("posttrain", folder / "posttrain", *sets, "-c", conf, *lists, "--device", "cpu")
+    return folder / "posttrain"
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two recordings of one name, in two formats, and one of an awkward name."""
+    folder = tmp_path_factory.mktemp("calls")
+    (folder / "b").mkdir()
+    # Voice and noise in turn, so that some region begins in the middle, whichever of them scores lower.
+    noise_S = 0.05 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    voice_S = make_voice(1, True, 0.5)
+    soundfile.write(folder / "call.wav", np.concatenate([voice_S, noise_S, voice_S, noise_S]), SAMPLE_RATE)
+    soundfile.write(folder / "b/call.flac", make_voice(2, False, 1.5, 8000), 8000)
+    soundfile.write(folder / "b/<b>&my call;.wav", make_voice(3, False, 0.7), SAMPLE_RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def middle(exp: Path, calls: Path) -> float:
+    """A threshold that some frames are below and some above."""
+    classifier, _ = load_frame_classifier(exp)
+    return float(np.median(score_recording(classifier, read_audio(calls / "call.wav"), torch.device("cpu"))))
+
+
+@pytest.fixture(scope="module")
+def marked(exp: Path, calls: Path, middle: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("marked") / "out"
+    rule = ["--threshold", middle, "--smooth", "0.1", "--min-region", "0.05"]
+    done = run_cli("localize", exp, calls, calls / "call.wav", out, *rule)
+    assert done.stdout.count("spoof regions, ") == 3
+    assert "timeline.html: spoof regions to look at" in done.stdout
+    return out
+
+
+def read_record(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def slow_regions(score_T: np.ndarray, n_samples: int, threshold: float, shortest: float) -> list[tuple[int, int]]:
+    """Regions sample by sample: each sample is called by the frame whose centre is nearest to it, of two the later."""
+    centre_T = 200 + 320 * np.arange(score_T.size)
+    nearest_S = score_T.size - 1 - np.argmin(np.abs(np.arange(n_samples)[:, None] - centre_T[::-1]), axis=1)
+    called_S = [False, *(score_T[nearest_S] <= threshold).tolist(), False]
+    starts = [at for at in range(n_samples) if called_S[at + 1] and not called_S[at]]
+    ends = [at + 1 for at in range(n_samples) if called_S[at + 1] and not called_S[at + 2]]
+    return [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= shortest * SAMPLE_RATE]
+
+
+# ---- Files
+
+
+def test_regions_in_every_file_are_those_of_the_frames(exp: Path, calls: Path, middle: float, marked: Path) -> None:
+    classifier, _ = load_frame_classifier(exp)
+    n_regions = 0
+    for name in ("call", "call_2", "b_my_call"):
+        record = read_record(marked / f"{name}.json")
+        wave_S = read_audio(record["recording"])
+        assert record["n_samples"] == wave_S.size
+        with torch.no_grad():
+            logit_BT, _ = classifier(torch.from_numpy(wave_S)[None], torch.tensor([wave_S.size]))
+        raw_T = -logit_BT[0].numpy()
+        np.testing.assert_allclose(record["frames"]["score"], raw_T, atol=1e-4)
+        padded = np.concatenate([raw_T[:1], raw_T[:1], raw_T, raw_T[-1:], raw_T[-1:]])
+        score_T = np.array([np.sort(padded[at : at + 5])[2] for at in range(raw_T.size)])
+        np.testing.assert_allclose(record["frames"]["smoothed_score"], score_T, atol=1e-4)
+        expected = np.array(slow_regions(score_T, wave_S.size, middle, 0.05)).reshape(-1, 2) / SAMPLE_RATE
+        n_regions += len(expected)
+        found = [(region["start_seconds"], region["end_seconds"]) for region in record["regions"]]
+        np.testing.assert_allclose(np.array(found).reshape(-1, 2), expected, atol=1e-9)
+        lines = [line.split(" ") for line in (marked / f"{name}.rttm").read_text().splitlines()]
+        assert {(*line[:3], *line[5:]) for line in lines} <= {
+            ("SPEAKER", name, "1", "<NA>", "<NA>", "spoof", "<NA>", "<NA>")
+        }
+        timed = np.array([(float(line[3]), float(line[3]) + float(line[4])) for line in lines]).reshape(-1, 2)
+        np.testing.assert_allclose(timed, expected, atol=0.0011)
+        labels = [line.split("\t") for line in (marked / f"{name}.txt").read_text().splitlines()]
+        assert all(len(label) == 3 and label[2].startswith("spoof (") for label in labels)
+        timed = np.array([tuple(map(float, label[:2])) for label in labels]).reshape(-1, 2)
+        np.testing.assert_allclose(timed, expected, atol=1e-6)
+        assert (marked / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert record["model_sha256"] == recordings.frame_model_sha256(exp)
+    assert n_regions > 2
+
+
+def test_two_recordings_of_one_name_and_awkward_names_stay_apart_and_inside(calls: Path, marked: Path) -> None:
+    names = ("call", "call_2", "b_my_call")
+    expected = {f"{name}.{suffix}" for name in names for suffix in SUFFIXES} | {"timeline.html"}
+    assert {path.name for path in marked.rglob("*")} == expected
+    assert sorted(path.name for path in marked.parent.iterdir()) == ["out"]
+    paths = {read_record(marked / f"{name}.json")["recording"] for name in names}
+    assert paths == {str(calls / "call.wav"), str(calls / "b/call.flac"), str(calls / "b/<b>&my call;.wav")}
+
+
+@given(st.lists(st.text(min_size=1).filter(lambda text: "\0" not in text), unique=True))
+def test_names_are_one_a_recording_and_never_leave_a_folder(paths: list[str]) -> None:
+    names = safe_names(paths)
+    assert list(names) == paths
+    assert len({name.lower() for name in names.values()}) == len(paths)
+    for name in names.values():
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,90}", name)
+        assert Path("out", name).parent == Path("out")
+        assert not name.endswith(".")
+
+
+def test_names_that_differ_by_a_number_or_by_capitals_do_not_collide() -> None:
+    names = safe_names(["a/call.wav", "b/call.wav", "call_2.wav", "CALL.wav", "..", "../../etc/x.wav", "."])
+    assert list(names.values()) == ["call", "call_2", "call_2_2", "CALL_3", "recording", "x", "recording_2"]
+
+
+def test_a_threshold_that_is_not_fitted_is_said_everywhere(exp: Path, calls: Path, tmp_path: Path) -> None:
+    # Only the sign says something at 0, so the head is told that every frame is spoofed.
+    other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(other / "frame_head/head.safetensors")
+    (bias,) = [name for name in tensors if name.startswith("output") and name.endswith("bias")]
+    tensors[bias] += 100
+    save_file(tensors, other / "frame_head/head.safetensors")
+    done = run_cli("localize", other, calls / "call.wav", tmp_path / "out")
+    assert "NOT fitted" in done.stderr
+    assert "1 spoof regions, 2.00 of 2.00 s" in done.stdout
+    assert (tmp_path / "out/call.rttm").read_text().split()[7] == "spoof_threshold_not_fitted"
+    assert "threshold not fitted" in (tmp_path / "out/call.txt").read_text()
+    record = read_record(tmp_path / "out/call.json")
+    assert (record["threshold"], record["threshold_is_fitted"]) == (0.0, False)
+    assert record["threshold_from"] == "0 of the score, not fitted on any data"
+    assert "The threshold was not fitted on any data" in (tmp_path / "out/timeline.html").read_text()
+
+
+def test_threshold_and_smoothing_come_from_a_development_set(
+    exp: Path, manifests: Path, calls: Path, tmp_path: Path
+) -> None:
+    mix_path = exp.parent / "mix_dev.tsv"
+    run_cli("localize", exp, manifests / "dev.tsv", tmp_path / "dev.npz", "--mix", mix_path)
+    results = tmp_path / "results"
+    run_cli(
+        "evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", results, "--smooth", "0.18"
+    )  # fmt: skip
+    fitted = results / "segments.json"
+    done = run_cli("localize", exp, calls / "call.wav", tmp_path / "out", "--threshold-from", fitted)
+    assert "NOT fitted" not in done.stderr
+    record = read_record(tmp_path / "out/call.json")
+    assert record["threshold"] == read_record(fitted)["range_eer_threshold"]
+    assert (record["smooth_seconds"], record["threshold_is_fitted"]) == (0.18, True)
+    assert record["threshold_from"].endswith("% of dev.npz")
+    assert record["min_region_seconds"] == 0.1
+    again = ["localize", exp, calls / "call.wav", tmp_path / "other"]
+    assert "found --smooth beside it" in refusal(*again, "--threshold-from", fitted, "--smooth", "0")
+    fitted.write_text(fitted.read_text().replace('"authenticity"', '"region"'))
+    assert "another frame model (frame_target differ)" in refusal(*again, "--threshold-from", fitted)
+    assert "is a folder, expected a segments.json" in refusal(*again, "--threshold-from", results)
+    assert "--min-region -1" in refusal(*again, "--min-region", "-1")
+    assert "expected a finite number" in refusal(*again, "--threshold", "nan")
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_but_an_earlier_result_is_replaced(exp: Path, calls: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["localize", exp, calls / "call.wav", out, "--threshold", "0"]
+    (out / "call.txt").write_text("hello, who is there?")
+    assert "call.txt: exists already; pass --overwrite" in refusal(*command)
+    assert "is not of `spoofkit localize`" in refusal(*command, "--overwrite")
+    (out / "call.json").write_text('{"said": "hello, who is there?"}')
+    assert "call.json does not say so" in refusal(*command, "--overwrite")
+    assert sorted(path.name for path in out.iterdir()) == ["call.json", "call.txt"]
+    for name in ("call.json", "call.txt"):
+        (out / name).unlink()
+    run_cli(*command)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "exists already; pass --overwrite" in refusal(*command)
+    (out / "timeline_2.html").write_text("<html>mine</html>")
+    assert "is not a page of `spoofkit localize`" in refusal(*command, "--overwrite")
+    shutil.copy(out / "timeline.html", out / "timeline_2.html")
+    run_cli(*command, "--overwrite")
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert after.keys() == before.keys()  # the page of a larger call is gone
+    assert all(after[name] == before[name] for name in ("call.rttm", "call.txt", "call.png"))
+
+
+def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
+    exp: Path, calls: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.wav").write_text("no sound")
+    soundfile.write(tmp_path / "short.wav", np.zeros(20, np.float32), SAMPLE_RATE)
+    inputs = [tmp_path / "bad.wav", calls / "call.wav", tmp_path / "short.wav"]
+    sentence = refusal("localize", exp, *inputs, tmp_path / "out", "--threshold", "0")
+    assert "2 of 3 recordings could not be localized, the others are there" in sentence
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"call.{suffix}" for suffix in SUFFIXES),
+        "timeline.html",
+    }
+
+
+def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Path, calls: Path, tmp_path: Path) -> None:
+    call, out = calls / "call.wav", tmp_path / "out"
+    assert "expected inputs and, last, the folder" in refusal("localize", exp, call)
+    assert "is a file, expected the folder for the outputs last" in refusal("localize", exp, calls, call)
+    assert "frame scores end in .npz" in refusal("localize", exp, manifests / "dev.tsv", out)
+    assert "expected one manifest" in refusal("localize", exp, call, call, tmp_path / "x.npz")
+    assert "--reuse: is about manifests" in refusal("localize", exp, call, out, "--reuse")
+    sentence = refusal("localize", exp, manifests / "dev.tsv", tmp_path / "x.npz", "--threshold", "1")
+    assert "give it to `spoofkit evaluate-segments`" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- Long recordings
+
+
+@pytest.mark.parametrize(
+    "geometry", [WAV2VEC2_GEOMETRY, FrameGeometry(1040, 320, 160, 0), FrameGeometry(25, 11, 25, 12)]
+)
+@settings(max_examples=40, deadline=None)
+@given(n_samples=st.integers(400, 4_000_000), longest=st.sampled_from([None, 480_000, 100_000]))
+def test_windows_give_every_frame_once_and_none_near_an_inner_edge(
+    geometry: FrameGeometry, n_samples: int, longest: int | None
+) -> None:
+    windows = cut_windows(n_samples, geometry, longest)
+    frames: list[int] = []
+    for number, (start, end, first, last) in enumerate(windows):
+        assert start % geometry.hop == 0
+        assert geometry.shortest <= end - start <= min(480_000, longest or 480_000)
+        assert 0 <= first < last <= geometry.n_frames(end - start)
+        frames += range(start // geometry.hop + first, start // geometry.hop + last)
+        half_second = 8000 - geometry.hop
+        assert number == 0 or first * geometry.hop >= half_second
+        assert number == len(windows) - 1 or end - start - last * geometry.hop >= half_second
+    assert frames == list(range(geometry.n_frames(n_samples)))
+    assert windows[-1][1] == n_samples
+
+
+def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
+    exp: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, _ = load_frame_classifier(exp)
+    wave_S = read_audio(calls / "call.wav")  # 2 s
+    monkeypatch.setattr(recordings, "WINDOW_SECONDS", 1.2)
+    monkeypatch.setattr(recordings, "OVERLAP_SECONDS", 0.4)
+    found_T = score_recording(classifier, wave_S, torch.device("cpu"))
+    pieces = []
+    for start, end, first, last in ((0, 19200, 0, 50), (12800, 32000, 10, 59)):
+        with torch.no_grad():
+            logit_BT, _ = classifier(torch.from_numpy(wave_S[start:end])[None], torch.tensor([end - start]))
+        pieces.append(-logit_BT[0].numpy()[first:last])
+    assert found_T.tolist() == np.concatenate(pieces).tolist()
+    assert found_T.size == WAV2VEC2_GEOMETRY.n_frames(wave_S.size)
+    run_cli("localize", exp, calls / "call.wav", tmp_path / "out", "--threshold", "0")
+    assert read_record(tmp_path / "out/call.json")["windows"] == {"window_seconds": 1.2, "overlap_seconds": 0.4}
+
+
+# ---- The page
+
+
+def make_section(name: str, wave_S: np.ndarray, regions: list[Marked]) -> timeline.Section:
+    seconds_T = WAV2VEC2_GEOMETRY.centres(wave_S.size) / SAMPLE_RATE
+    score_T = np.linspace(-1, 1, seconds_T.size).astype(np.float32)
+    curve = timeline.Curve(seconds_T, score_T, score_T)
+    return timeline.make_section(name, name, wave_S, curve, regions, FITTED)
+
+
+def test_pages_are_filled_and_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = [make_section(f"call_{n}", make_voice(n, True, 3.0), []) for n in range(5)]
+    monkeypatch.setattr(timeline, "PAGE_BYTES", int(2.5 * sections[0].size()))
+    facts = timeline.Facts("exp", "0" * 64, "spoof", FITTED, ())
+    pages = timeline.Pages(tmp_path, facts, overwrite=False)
+    for section in sections:
+        pages.add(section)
+    written = pages.finish()
+    assert [path.name for path in written] == ["timeline.html", "timeline_2.html", "timeline_3.html"]
+    texts = [path.read_text() for path in written]
+    shown = [re.findall(r'data-recording="(\w+)"', text) for text in texts]
+    assert shown == [["call_0", "call_1"], ["call_2", "call_3"], ["call_4"]]
+    assert [re.findall(r'href="([^"]+)"', text) for text in texts] == [
+        ["timeline_2.html"],
+        ["timeline.html", "timeline_3.html"],
+        ["timeline_2.html"],
+    ]
+    for text, names in zip(texts, shown, strict=True):
+        assert len(text.encode()) < sum(section.size() for section in sections[: len(names)]) + 15_000
+
+
+def test_of_a_recording_too_long_for_a_page_the_beginning_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave_S = np.tile(make_voice(4, True, 2.0), 12)
+    monkeypatch.setattr(timeline, "MOST_AUDIO_BYTES", 50_000)
+    regions = [Marked(8000, 16000, -1.0, -2.0), Marked(370_000, 380_000, -1.0, -2.0)]
+    section = make_section("call", wave_S, regions)
+    content = base64.b64decode(section.audio.removeprefix("data:audio/ogg;base64,"))
+    assert 25_000 < len(content) <= 50_000
+    info = soundfile.info(io.BytesIO(content))
+    assert info.frames == round(section.heard_seconds * SAMPLE_RATE)
+    assert 5 < section.heard_seconds < 20
+    assert [bar.is_playable for bar in section.bars] == [True, False]
+    page = timeline.render(timeline.Facts("exp", "0" * 64, "spoof", FITTED, ()), [section], 1, True)
+    assert f"Only its first {section.heard_seconds:.0f} s" in page
+    assert page.count(" disabled>") == 2  # the second region, on the timeline and in the list
+
+
+def test_embedded_audio_is_the_recording_in_time(marked: Path, calls: Path) -> None:
+    page = (marked / "timeline.html").read_text()
+    audio = [base64.b64decode(text) for text in re.findall(r'src="data:audio/ogg;base64,([^"]+)"', page)]
+    assert len(audio) == 3
+    by_length = {soundfile.info(io.BytesIO(content)).frames: content for content in audio}
+    wave_S = read_audio(calls / "call.wav")
+    heard_S, rate = soundfile.read(io.BytesIO(by_length[wave_S.size]), dtype="float32")
+    assert rate == SAMPLE_RATE
+    spectrum = np.fft.rfft(heard_S, 2 * wave_S.size) * np.conj(np.fft.rfft(wave_S, 2 * wave_S.size))
+    delay = int(np.argmax(np.fft.irfft(spectrum)))
+    assert min(delay, 2 * wave_S.size - delay) <= 16  # a millisecond
+
+
+def test_a_page_loads_nothing_and_names_are_text(marked: Path) -> None:
+    page = (marked / "timeline.html").read_text()
+    assert len(page) < 8_000_000
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<b>&my" not in page
+    assert "&lt;b&gt;&amp;my call;.wav" in page
+    record = read_record(marked / "call.json")
+    for region in record["regions"]:
+        assert page.count(f'data-start="{region["start_seconds"]}" data-end="{region["end_seconds"]}"') >= 2
+
+
+# ---- In a browser
+
+
+@pytest.fixture(scope="module")
+def tab(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium (sudo apt install chromium)")
+    with opened(tmp_path_factory.mktemp("profile")) as tab:
+        tab.open(marked / "timeline.html")
+        yield tab
+
+
+def test_page_opens_without_an_error_and_every_player_has_its_recording(tab: Tab, marked: Path) -> None:
+    tab.open(marked / "timeline.html")
+    loaded = """Promise.all([...document.querySelectorAll("audio")].map((player) => new Promise((done) => {
+        const say = () => done([player.duration, player.error && player.error.code]);
+        player.readyState >= 1 || player.error ? say() : (player.onloadedmetadata = player.onerror = say);
+    })))"""
+    lengths = [read_record(path)["seconds"] for path in marked.glob("*.json")]
+    players = tab.run(loaded)
+    assert sorted(duration for duration, _ in players) == pytest.approx(sorted(lengths), abs=0.03)
+    assert {error for _, error in players} == {None}
+    assert tab.run("[...document.images].every((image) => image.complete && image.naturalWidth > 40)") is True
+    assert tab.happened("Runtime.exceptionThrown") == []
+    assert tab.happened("Runtime.consoleAPICalled") == []
+    assert [entry["entry"]["text"] for entry in tab.happened("Log.entryAdded")] == []
+    asked = {request["request"]["url"] for request in tab.happened("Network.requestWillBeSent")}
+    assert {url for url in asked if not url.startswith("data:")} == {(marked / "timeline.html").as_uri()}
+
+
+@pytest.mark.parametrize("kind", ["band", "chip"])
+def test_a_click_on_a_region_plays_it_from_its_start_to_its_end(tab: Tab, marked: Path, kind: str) -> None:
+    tab.open(marked / "timeline.html")
+    tab.run(f"""window.region = [...document.querySelectorAll("[aria-label$='/call.wav'] .{kind}")].find(
+            (button) => button.dataset.start > 0.2 && button.dataset.end < 1.7);  // of 2 s: neither end is the file's
+        window.audio = region.closest("[data-recording]").querySelector("audio"); window.heard = [];
+        audio.addEventListener("playing", () => heard.push(audio.currentTime));
+        window.over = new Promise((done) => audio.addEventListener("pause", () => done(audio.currentTime)));
+        region.scrollIntoView({{ block: "center", inline: "center" }}); undefined""")
+    x, y, start, end = tab.run(
+        "(() => { const box = region.getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2, +region.dataset.start, +region.dataset.end]; })()"
+    )
+    for what in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
+    stopped = tab.run("over")
+    heard = tab.run("heard")
+    assert heard[0] == pytest.approx(start, abs=0.05)
+    assert end - 0.01 <= stopped <= end + 0.25
+    assert tab.run("document.querySelectorAll('output')[0].textContent") == ""
+    assert tab.happened("Runtime.exceptionThrown") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_no_wider_than_a_phone_and_follows_the_colour_scheme(tab: Tab, marked: Path, scheme: str) -> None:
+    tab.call("Emulation.setDeviceMetricsOverride", **PHONE)
+    tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    tab.open(marked / "timeline.html")
+    assert tab.run("document.documentElement.scrollWidth") <= PHONE["width"]
+    colours = tab.run("['color', 'backgroundColor'].map((name) => getComputedStyle(document.body)[name])")
+    ink, paper = (sum(map(int, colour.strip("rgb()").split(", "))) for colour in colours)
+    assert (ink < paper) == (scheme == "light")
+    assert abs(ink - paper) > 3 * 128
+    tab.call("Emulation.clearDeviceMetricsOverride")
+    tab.call("Emulation.setEmulatedMedia", features=[])
