@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of segments.json; rises when a name in it changes its meaning."""
 RULE = (
-    "a segment is spoofed if any part of it is, its score is the lowest of the frames centred in it; every segment is a "
-    f"trial; EER: {EER_VARIANT} variant"
+    "a segment is spoofed if any part of it is, its score is the lowest of the frames centred in it; every segment is "
+    f"a trial; EER: {EER_VARIANT} variant"
 )
 RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)
 """Of PartialSpoof's segment labels (version 1.2)."""
