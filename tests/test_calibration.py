@@ -86,6 +86,9 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         ([[3.0], [2.0], [1.0], [0.0]], "without an error"),
         ([[3.0, 0], [0, 3.0], [1.0, 1.0], [0.0, 1.9]], "without an error"),  # only together
         ([[1.0], [1.0], [1.0], [1.0]], "all scores of system 1 are the same"),
+        ([[0.1], [0.1], [0.1], [0.1]], "all scores of system 1 are the same"),
+        ([[2.0], [1.0], [1.0], [0.0]], "without an error"),  # they touch in a tie
+        ([[3e160], [0.0], [1.0], [2.0]], "expected numbers of a usual size"),
         ([[0.0], [1.0], [3.0], [0.5]], "the polarity is reversed"),
     ):
         with pytest.raises(SpoofkitError, match=sentence):
@@ -115,3 +118,13 @@ def test_a_calibration_file_gives_back_what_was_written_and_others_are_refused(t
     (tmp_path / "d.json").write_text("[1]")
     with pytest.raises(SpoofkitError, match="not a calibration of format 1"):
         read_calibration(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize("prior", [1e-5, 1 - 1e-5])
+def test_rare_classes_are_fitted_as_well(prior: float) -> None:
+    """The scores' true likelihood ratio does not depend on the prior, and there are many of them."""
+    score, is_bonafide = normal_trials(50_000, 50_000, 2.0, 4)
+    found = fit(score[:, None], is_bonafide, prior)
+    assert found.scales[0] == pytest.approx(2.0, rel=0.25)
+    with pytest.raises(SpoofkitError, match="expected one between 1e-06"):
+        fit(score[:, None], is_bonafide, 1e-9)

@@ -12,7 +12,7 @@ from scipy.stats import binom, ttest_ind
 
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.compare import clusters_of, compare
+from spoofkit.evaluation.compare import clusters_of, compare, intervals
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds, genuine_threshold
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
@@ -99,6 +99,37 @@ def test_unknown_speakers_are_said(trials: pl.DataFrame) -> None:
         clusters_of(trials, "utterance")
 
 
+def test_very_many_single_trials_are_drawn_in_groups_which_vary_as_much() -> None:
+    rng = np.random.default_rng(0)
+    n = 6000
+    is_bonafide = rng.random(n) < 0.5
+    trials = pl.DataFrame(
+        {
+            "score": rng.normal(0, 1, n) + 1.5 * is_bonafide,
+            "key": np.where(is_bonafide, "bonafide", "spoof"),
+            "speaker": "-",
+            "attack": "-",
+        }
+    )
+    clusters = clusters_of(trials)
+    assert clusters.n_clusters == 2000
+    assert np.bincount(clusters.number_N).tolist() == [3] * 2000
+    found = intervals(trials, n_replicates=400)["eer_official_percent"]
+    spreads = []
+    for _ in range(200):
+        rows = rng.integers(0, n, n)
+        score, chosen = trials["score"].to_numpy()[rows], is_bonafide[rows]
+        spreads.append(100 * eer(score[chosen], score[~chosen]).eer)
+    assert (found[1] - found[0]) / 2 / 1.96 == pytest.approx(np.std(spreads), rel=0.2)
+
+
+def test_seeds_that_are_one_file_or_none_are_refused(files: Path) -> None:
+    a = files / "a.tsv"
+    assert "each once" in refusal("compare", f"{a},{a},{a}", files / "b.tsv", files / "set.tsv")
+    assert "found the score files none" in refusal("compare", ",", files / "b.tsv", files / "set.tsv")
+    assert "--by utt_id: no such column" in refusal("compare", a, files / "b.tsv", files / "set.tsv", "--by", "utt_id")
+
+
 def test_files_that_do_not_fit_are_refused_by_name(files: Path, tmp_path: Path) -> None:
     scores = read_scores(files / "a.tsv")
     write_scores(tmp_path / "cut.tsv", scores["utt_id"].to_list()[:-1], scores["score"].to_numpy()[:-1])
@@ -116,7 +147,7 @@ def test_calibrating_dev_makes_eval_scores_cost_what_they_could(files: Path, tmp
     out = tmp_path / "calibration.json"
     done = run_cli("calibrate", shifted, files / "set.tsv", out, "--on", shifted, files / "set.tsv")
     figures = json.loads(out.read_text())["figures"]
-    before, after = (figures[f"{files / 'set.tsv'}, {when}"] for when in ("before", "after"))
+    before, after = (figures[f"tried on {files / 'set.tsv'}, {when}"] for when in ("before", "after"))
     assert before["cllr_bits"] > 5
     assert after["cllr_bits"] < after["min_cllr_bits"] + 0.03
     assert after["min_dcf"] == before["min_dcf"]
@@ -130,6 +161,26 @@ def test_calibrating_dev_makes_eval_scores_cost_what_they_could(files: Path, tmp
     assert llr["score"].to_numpy() == pytest.approx(expected, rel=1e-7)
     assert json.loads((tmp_path / "llr.json").read_text())["score"] == "log-likelihood ratio, nats"
     assert "exists already" in refusal("apply", out, shifted, tmp_path / "llr.tsv")
+
+
+def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_model(files: Path, tmp_path: Path) -> None:
+    scores = read_scores(files / "a.tsv")
+    write_scores(tmp_path / "a.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
+    (tmp_path / "a.json").write_text(json.dumps({"contamination": "trained on this very set"}))
+    calibration = tmp_path / "c.json"
+    run_cli("calibrate", tmp_path / "a.tsv", files / "set.tsv", calibration)
+    before = calibration.read_bytes()
+    (tmp_path / "mine.json").write_text("{}")
+    assert "mine.json: exists already" in refusal("apply", calibration, tmp_path / "a.tsv", tmp_path / "mine.tsv")
+    assert not (tmp_path / "mine.tsv").exists()
+    for out in ("c.tsv", "a.tsv"):  # whose record would be the calibration; the scores themselves
+        command = ("apply", calibration, tmp_path / "a.tsv", tmp_path / out, "--overwrite")
+        assert "would replace what it is made of" in refusal(*command)
+    assert "is where the record" in refusal("apply", calibration, tmp_path / "a.tsv", tmp_path / "x.json")
+    assert calibration.read_bytes() == before
+    run_cli("apply", calibration, tmp_path / "a.tsv", tmp_path / "llr.tsv")
+    done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", tmp_path / "out", "--replicates", 0)
+    assert "trained on this very set" in done.stderr
 
 
 def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_stand(
@@ -168,12 +219,13 @@ def test_bayes_decisions_cost_least_of_the_three_whatever_the_score() -> None:
 
 def test_a_threshold_from_genuine_recordings_rejects_the_share_that_was_asked_for() -> None:
     scores = np.random.default_rng(0).permutation(np.arange(200.0))
-    threshold, at_most = genuine_threshold(scores, 0.02)
-    assert (scores < threshold).mean() == 0.02
+    threshold, share, at_most = genuine_threshold(scores, 0.02)
+    assert (scores < threshold).mean() == share == 0.02
     # Clopper and Pearson: at that share, four or fewer of 200 are rejected with probability 0.05.
     assert binom.cdf(4, 200, at_most) == pytest.approx(0.05, abs=1e-9)
     tied = np.repeat([0.0, 1.0], [10, 90])
-    assert (tied < genuine_threshold(tied, 0.05)[0]).mean() == 0  # a tie is not torn apart
+    threshold, share, _ = genuine_threshold(tied, 0.05)
+    assert (tied < threshold).mean() == share == 0  # a tie is not torn apart
     with pytest.raises(SpoofkitError, match=r"found 50 bona fide scores, expected at least 100 for a share of 0\.01"):
         genuine_threshold(np.arange(50.0), 0.01)
 
@@ -187,3 +239,5 @@ def test_threshold_says_from_where_to_accept(files: Path, tmp_path: Path) -> Non
     text = run_cli("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01).stdout
     assert "of 400 genuine recordings 1.00% would be rejected" in text
     assert "belong together" in refusal("threshold", tmp_path / "mine.tsv")
+    command = ("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01, "--fa-cost", 3)
+    assert "costs have no effect" in refusal(*command)

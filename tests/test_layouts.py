@@ -89,9 +89,23 @@ def test_lists_of_2021_are_cut_to_the_subset_that_is_published(tmp_path: Path) -
     assert read_layout_keys(tmp_path / "keys.txt", "asvspoof2021_la", "all").height == 3
     (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_2 -1\nLA_E_3 0\n")
     command = ("evaluate", tmp_path / "scores.txt", tmp_path / "keys.txt", tmp_path / "out")
-    assert "not in the manifest are 1 trial (LA_E_3)" in refusal(*command, "--layout", "asvspoof2021_la")
-    assert "--layout asvspoof2015: unknown" in refusal(*command, "--layout", "asvspoof2015")
-    run_cli(*command, "--layout", "asvspoof2021_la", "--subset", "all", "--replicates", 0)
+    # Scores of the whole list, as the organisers' package wants them, and of the subset alone.
+    run_cli(*command, "--layout", "asvspoof2021_la", "--replicates", 0)
+    assert json.loads((tmp_path / "out/eval.json").read_text())["n_trials"] == 2
+    (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_2 -1\n")
+    run_cli(*command, "--layout", "asvspoof2021_la", "--replicates", 0, "--overwrite")
+    (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_3 -1\n")
+    assert "not in the manifest are 1 trial (LA_E_3)" in refusal(*command, "--layout", "asvspoof2021_la", "--overwrite")
+    (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_2 -1\nLA_E_3 0\n")
+    assert "--layout asvspoof2015: unknown" in refusal(*command, "--layout", "asvspoof2015", "--overwrite")
+    run_cli(*command, "--layout", "asvspoof2021_la", "--subset", "all", "--replicates", 0, "--overwrite")
+    for options, sentence in (
+        (("--subset", "all"), "only the lists of 2021 have subsets"),
+        (("--resample", "bogus"), "--resample bogus: expected one of"),
+        (("--replicates", 5), "too few for an interval"),
+        (("--by", "attack"), "is there in any case"),
+    ):
+        assert sentence in refusal(*command, *options, "--overwrite")
 
 
 @pytest.mark.parametrize("layout", ["asvspoof2019_la", "asvspoof2021_la", "asvspoof5"])
@@ -209,6 +223,20 @@ def test_all_rows_as_tsv_and_a_table_for_papers(files: tuple[Path, Path, pl.Data
     assert f"Pooled & 400 & {result['eer_official_percent']:.2f} & {result['min_dcf']:.4f}" in table
     assert table.count(r"\\") == 3
     assert "expected one; choose" in refusal(*command, "--latex", "--json", "--reuse")
+
+
+def test_what_is_wrong_with_another_system_is_said_with_its_name(
+    files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
+) -> None:
+    scores, manifest, trials = files
+    write_scores(tmp_path / "turned.tsv", trials["utt_id"].to_list(), -trials["score"].to_numpy())
+    (tmp_path / "turned.json").write_text(json.dumps({"contamination": "has seen these speakers"}))
+    command = ("evaluate", scores, manifest, tmp_path / "out", "--against", tmp_path / "turned.tsv")
+    done = run_cli(*command, "--replicates", 0)
+    assert "turned: has seen these speakers" in done.stderr
+    assert "turned: EER is above 50 %" in done.stderr
+    (tmp_path / "turned.json").write_text("[1]")
+    assert "is none; move it away" in refusal(*command, "--overwrite")
 
 
 def test_asv_scores_give_both_versions_of_the_tandem_cost(

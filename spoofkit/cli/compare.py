@@ -52,6 +52,12 @@ def compare(
 
     table = read_manifest(manifest).table
     paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
+    for files in paths:
+        if not files or len(set(files)) < len(files):
+            raise SpoofkitError(
+                f"compare: found the score files {', '.join(map(str, files)) or 'none'} for one system, expected one "
+                "for each of its seeds, each once"
+            )
     systems = {
         name: [np.asarray(_joined(path, table)["score"]) for path in files]
         for name, files in zip("AB", paths, strict=True)
@@ -132,9 +138,9 @@ def threshold(
     reject_genuine: Annotated[
         float | None, typer.Option(help="Share of these recordings that may be rejected, such as 0.01.")
     ] = None,
-    spoof_prior: Annotated[float, typer.Option(help="Probability that a recording is spoofed.")] = 0.05,
-    miss_cost: Annotated[float, typer.Option(help="Of rejecting bona fide speech.")] = 1.0,
-    fa_cost: Annotated[float, typer.Option(help="Of accepting spoofed speech.")] = 10.0,
+    spoof_prior: Annotated[float | None, typer.Option(help="Probability that a recording is spoofed [0.05].")] = None,
+    miss_cost: Annotated[float | None, typer.Option(help="Of rejecting bona fide speech [1].")] = None,
+    fa_cost: Annotated[float | None, typer.Option(help="Of accepting spoofed speech [10].")] = None,
     abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -152,17 +158,22 @@ def threshold(
 
     if (scores is None) != (reject_genuine is None):
         raise SpoofkitError("threshold: SCORES and --reject-genuine belong together; give both, or costs alone")
+    costs = (spoof_prior, miss_cost, fa_cost, abstain_cost)
+    if scores is not None and any(cost is not None for cost in costs):
+        raise SpoofkitError("threshold: with --reject-genuine costs have no effect; leave out one of the two")
     if scores is not None and reject_genuine is not None:
         table = read_scores(scores)
-        accept_from, at_most = genuine_threshold(table["score"].to_numpy(), reject_genuine)
+        accept_from, share, at_most = genuine_threshold(table["score"].to_numpy(), reject_genuine)
         found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}
-        found |= {"rejects_at_most": at_most, "confidence": 0.95}
+        found |= {"rejects": share, "rejects_at_most": at_most, "confidence": 0.95}
         words = (
-            f"accept from {accept_from:.6g} on: of {table.height:,} genuine recordings {reject_genuine:.2%} would be "
+            f"accept from {accept_from:.6g} on: of {table.height:,} genuine recordings {share:.2%} would be "
             f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
         )
     else:
-        cut = bayes_thresholds(DcfCosts(spoof_prior, miss_cost, fa_cost), abstain_cost)
+        usual = (0.05, 1.0, 10.0)
+        given = [own if cost is None else cost for cost, own in zip(costs, usual, strict=False)]
+        cut = bayes_thresholds(DcfCosts(*given), abstain_cost)
         found = {"accept_from": cut.accept_from, "reject_below": cut.reject_below}
         words = (
             f"log-likelihood ratios (nats): accept from {cut.accept_from:.6g} on, reject below {cut.reject_below:.6g}"
@@ -245,7 +256,8 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         console.print(table)
         left_out = [row["part"] for row in result["rows"] if "left_out" in row]
         if left_out:
-            console.print(f"left out, for want of speakers or of a class: {', '.join(left_out)}", highlight=False)
+            words = f"left out, for want of speakers or of a class: {', '.join(left_out)}"
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
         first = result["rows"][0][figure]
         spreads = [system["standard_deviation"] for system in first["systems"].values()]
         if all(spread is not None for spread in spreads):

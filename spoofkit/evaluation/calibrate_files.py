@@ -1,5 +1,6 @@
 """What `calibrate`, `fuse` and `apply` do with files: read, fit, write, and say what it changed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_ch
 from spoofkit.evaluation.reliability import draw_reliability
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
-from spoofkit.files import file_sha256, refuse_existing, write_json
+from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing
 
 FIGURES = ("cllr_bits", "min_cllr_bits", "act_dcf", "min_dcf")
 
@@ -53,9 +54,9 @@ def fit_files(
         bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
     score_NK, is_bonafide_N = _read(scores, manifest)
     calibration = fit(score_NK, is_bonafide_N, bonafide_prior, tuple(map(str, scores)))
-    sets = {str(manifest): (score_NK, is_bonafide_N)}
+    sets = {f"fitted on {manifest}": (score_NK, is_bonafide_N)}
     if on is not None:
-        sets[str(on[1])] = _read(*on)
+        sets[f"tried on {on[1]}"] = _read(*on)
     figures: dict[str, dict[str, float]] = {}
     for name, (score, is_bonafide) in sets.items():
         if len(scores) == 1:
@@ -68,6 +69,14 @@ def fit_files(
             "scores_sha256": [file_sha256(path) for path in scores],
             "manifest": str(manifest),
             "manifest_sha256": file_sha256(manifest),
+        },
+        "tried_on": None
+        if on is None
+        else {
+            "scores": [str(path) for path in on[0]],
+            "scores_sha256": [file_sha256(path) for path in on[0]],
+            "manifest": str(on[1]),
+            "manifest_sha256": file_sha256(on[1]),
         },
         "figures": figures,
         "spoofkit": spoofkit.__version__,
@@ -91,7 +100,13 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     """
     calibration, _ = read_calibration(path)
     _require_systems(calibration, scores, path)
-    refuse_existing(out, overwrite)
+    record_path = out.with_suffix(".json")
+    if out.suffix == ".json":
+        raise SpoofkitError(f"{out}: is where the record of the scores goes, expected another name, such as llr.tsv")
+    for target in (out, record_path):
+        if target.resolve() in [file.resolve() for file in (path, *scores, *(f.with_suffix(".json") for f in scores))]:
+            raise SpoofkitError(f"{target}: would replace what it is made of; name another output")
+        refuse_existing(target, overwrite)
     tables = [read_scores(file) for file in scores]
     for file, table in zip(scores[1:], tables[1:], strict=True):
         if set(table["utt_id"]) != set(tables[0]["utt_id"]):
@@ -99,7 +114,7 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     utt_ids = tables[0]["utt_id"]
     columns = [dict(table.iter_rows()) for table in tables]
     score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
-    write_scores(out, utt_ids.to_list(), calibration.apply(score_NK), overwrite)
+    made_with = [_record_of(file) for file in scores]
     record = {
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
@@ -107,11 +122,25 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         "calibration_sha256": file_sha256(path),
         "scores": [str(file) for file in scores],
         "made_of_sha256": [file_sha256(file) for file in scores],
-        "scores_sha256": file_sha256(out),
+        "scores_made_with": made_with,
+        # What is known of a model goes with its scores: `evaluate` warns of it.
+        "contamination": "; ".join(str(made["contamination"]) for made in made_with if made.get("contamination")),
         "spoofkit": spoofkit.__version__,
     }
-    write_json(out.with_suffix(".json"), record, overwrite=True)
+    # The record appears last, so that where it stands the scores beside it are its own.
+    with atomic_path(record_path, overwrite) as temporary:
+        record_path.unlink(missing_ok=True)
+        write_scores(out, utt_ids.to_list(), calibration.apply(score_NK), overwrite)
+        text = json.dumps(record | {"scores_sha256": file_sha256(out)}, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     return len(utt_ids)
+
+
+def _record_of(scores: Path) -> dict[str, Any]:
+    """The record beside a score file, if there is one."""
+    path = scores.with_suffix(".json")
+    record = read_json(path) if path != scores and path.is_file() else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -> None:

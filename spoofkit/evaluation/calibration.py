@@ -20,7 +20,8 @@ from spoofkit.files import read_json, write_json
 
 FORMAT = 1
 N_STEPS = 100
-FLAT = 1e-10  # of the gradient, with standardised scores
+FLAT = 1e-10  # of the gradient, with standardised scores and even priors
+RAREST = 1e-6  # prior of a class
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,29 @@ def fit(
     """
     score, is_bonafide = np.asarray(scores_NK, dtype=np.float64), np.asarray(is_bonafide_N, dtype=bool)
     names = names or tuple(f"system {k + 1}" for k in range(score.shape[1]))
-    if not 0 < bonafide_prior < 1:
-        raise SpoofkitError(f"calibration: the prior of bona fide is {bonafide_prior}, expected one between 0 and 1")
+    if not RAREST <= bonafide_prior <= 1 - RAREST:
+        raise SpoofkitError(
+            f"calibration: the prior of bona fide is {bonafide_prior}, expected one between {RAREST:g} and 1 - "
+            f"{RAREST:g}"
+        )
     if is_bonafide.all() or not is_bonafide.any():
         raise SpoofkitError("calibration: the development set holds one class only, expected both; take another")
-    mean, spread = score.mean(axis=0), score.std(axis=0)
-    if (spread == 0).any():
+    constant = score.min(axis=0) == score.max(axis=0)
+    if constant.any():
+        raise SpoofkitError(f"calibration: all scores of {names[int(np.argmax(constant))]} are the same; score again")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = score.mean(axis=0), score.std(axis=0)
+    odd = ~(np.isfinite(spread) & (spread > 1e-100) & (spread < 1e100))
+    if odd.any():
         raise SpoofkitError(
-            f"calibration: all scores of {names[int(np.argmin(spread))]} are the same; score them again"
+            f"calibration: the scores of {names[int(np.argmax(odd))]} spread by {spread[int(np.argmax(odd))]:g}, "
+            "expected numbers of a usual size; mend the scores"
         )
     design = np.column_stack([(score - mean) / spread, np.ones(len(score))])
     weight = np.where(is_bonafide, bonafide_prior / is_bonafide.sum(), (1 - bonafide_prior) / (~is_bonafide).sum())
     sign, log_odds = np.where(is_bonafide, 1.0, -1.0), math.log(bonafide_prior / (1 - bonafide_prior))
-    parameters = _minimise(design, weight, sign, log_odds)
+    flat = FLAT * min(bonafide_prior, 1 - bonafide_prior)
+    parameters = _minimise(design, weight, sign, log_odds, flat)
     scales = parameters[:-1] / spread
     if len(names) == 1 and scales[0] < 0:
         raise SpoofkitError(
@@ -79,7 +90,11 @@ def fit(
 
 
 def _minimise(
-    design: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], sign: npt.NDArray[np.float64], log_odds: float
+    design: npt.NDArray[np.float64],
+    weight: npt.NDArray[np.float64],
+    sign: npt.NDArray[np.float64],
+    log_odds: float,
+    flat: float,
 ) -> npt.NDArray[np.float64]:
     """Newton's method with halved steps on a convex function."""
 
@@ -94,7 +109,7 @@ def _minimise(
             break
         wrong = 0.5 * (1 - np.tanh(margin / 2))  # probability that the map gives to the other class
         gradient = -design.T @ (weight * sign * wrong)
-        if np.abs(gradient).max() < FLAT * max(1.0, cost) and not _separates(design, sign, parameters):
+        if np.abs(gradient).max() < flat and not _separates(design, sign, parameters):
             return parameters
         curvature = (design * (weight * wrong * (1 - wrong))[:, None]).T @ design
         step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
@@ -115,8 +130,10 @@ def _minimise(
 def _separates(
     design: npt.NDArray[np.float64], sign: npt.NDArray[np.float64], parameters: npt.NDArray[np.float64]
 ) -> bool:
+    # Where the classes only touch there is no best map either: the tie costs less the larger the scale.
     combined = design[:, :-1] @ parameters[:-1]
-    return bool(combined[sign > 0].min() > combined[sign < 0].max())
+    lowest, highest = combined[sign > 0].min(), combined[sign < 0].max()
+    return bool(lowest >= highest and combined.max() > combined.min())
 
 
 def write_calibration(path: Path, calibration: Calibration, record: dict[str, Any], overwrite: bool = False) -> None:
@@ -140,9 +157,9 @@ def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
         numbers = [*scales, offset, prior]
         if record["format"] != FORMAT or not scales or not all(type(n) in (int, float) for n in numbers):
             raise ValueError
-        if not all(map(math.isfinite, numbers)):
+        if not all(map(math.isfinite, numbers)) or not 0 < prior < 1:
             raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SpoofkitError(
             f"{path}: not a calibration of format {FORMAT}, expected what `spoofkit calibrate` or `spoofkit fuse` wrote"
         ) from error

@@ -29,6 +29,9 @@ from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, m
 
 RESAMPLED = ("speaker", "speaker_attack", "trial")
 FIGURES = ("eer_official_percent", "min_dcf")
+MOST_GROUPS = 2000  # of single trials
+NO_PARTS = ("utt_id", "path", "key", "score", "n_samples")
+"""Columns that do not divide a list into parts."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,21 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
             f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled: where "
             "speakers differ, intervals are too narrow and p values too small"
         )
-        return Clusters(np.arange(trials.height), trials.height, "trial", note)
+        return _single_trials(trials.height, note)
     if resample == "trial":
-        return Clusters(np.arange(trials.height), trials.height, "trial", "")
+        return _single_trials(trials.height, "")
     columns = ["speaker"] if resample == "speaker" else ["speaker", "attack"]
     names = trials.select(pl.concat_str(columns, separator="\t")).to_series() if columns[1:] else trials["speaker"]
     values = names.unique().sort()
     codes = names.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
     return Clusters(codes, values.len(), resample, "")
+
+
+def _single_trials(n_trials: int, note: str) -> Clusters:
+    """Trials as clusters; of very many, groups dealt at random, which vary as much and fit into memory."""
+    number_N = np.random.default_rng(0).permutation(n_trials) % MOST_GROUPS if n_trials > MOST_GROUPS else None
+    codes = np.arange(n_trials) if number_N is None else number_N
+    return Clusters(codes, min(n_trials, MOST_GROUPS), "trial", note)
 
 
 def intervals(
@@ -99,6 +109,7 @@ def intervals(
     how = {
         "confidence": CONFIDENCE,
         "n_replicates": n_replicates,
+        "seed": seed,
         "resampled": clusters.of,
         "n_clusters": clusters.n_clusters,
         "note": clusters.note,
@@ -144,8 +155,9 @@ def compare(
     """
     if len(systems) != 2:
         raise SpoofkitError(f"compare: found {len(systems)} systems, expected two")
-    if by is not None and by not in trials.columns:
-        raise SpoofkitError(f"--by {by}: no such column, expected one of {', '.join(trials.columns)}")
+    if by is not None and (by not in trials.columns or by in NO_PARTS):
+        possible = [name for name in trials.columns if name not in NO_PARTS]
+        raise SpoofkitError(f"--by {by}: no such column, expected one of {', '.join(possible)}")
     clusters = clusters_of(trials, resample)
     draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
     rows: list[dict[str, Any]] = []

@@ -54,7 +54,7 @@ def bayes_thresholds(costs: DcfCosts, abstain_cost: float | None = None) -> Thre
     )
 
 
-def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, float]:
+def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, float, float]:
     """The highest threshold that rejects at most a share of bona fide scores, and what the share may really be.
 
     Args:
@@ -62,8 +62,8 @@ def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, floa
         rate: Share of them that may be rejected.
 
     Returns:
-        The threshold, to accept from, and the upper end of the one-sided 95 % interval of the share of other bona fide
-        recordings, drawn alike, that it rejects (Clopper and Pearson, 1934).
+        The threshold, to accept from; the share of these scores below it; and the upper end of the one-sided 95 %
+        interval of the share of other bona fide recordings, drawn alike, that it rejects (Clopper and Pearson, 1934).
 
     Raises:
         SpoofkitError: too few scores for such a rate, or they are not finite.
@@ -81,4 +81,4 @@ def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, floa
         )
     threshold = float(scores[n_rejected])
     n_below = int(np.searchsorted(scores, threshold))
-    return threshold, float(beta.ppf(0.95, n_below + 1, scores.size - n_below))
+    return threshold, n_below / scores.size, float(beta.ppf(0.95, n_below + 1, scores.size - n_below))

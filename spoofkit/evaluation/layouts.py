@@ -145,6 +145,12 @@ def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite
     if layout == "asvspoof5":
         write_scores(path, trials["utt_id"].to_list(), trials["score"].to_numpy(), overwrite)
         return
+    for name in ("utt_id", "attack"):
+        spaced = trials.filter(pl.col(name).str.contains(r"\s")) if name in trials.columns else trials.clear()
+        if spaced.height:
+            raise SpoofkitError(
+                f"{path}: {name} {spaced[name][0]!r} holds a space, which separates columns in {layout}"
+            )
     score = trials["score"].map_elements(lambda value: f"{value:.9g}", return_dtype=pl.Utf8)
     columns = [trials["utt_id"], score]
     if layout == "asvspoof2019_la":

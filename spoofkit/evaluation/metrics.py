@@ -65,6 +65,8 @@ class DcfCosts:
             raise SpoofkitError(
                 f"{self}: expected a prior between 0 and 1 and positive, finite costs; give such values"
             )
+        if not (self.miss_weight > 0 and self.fa_weight > 0):
+            raise SpoofkitError(f"{self}: prior and costs are too small to tell from 0; give larger ones")
 
     @property
     def miss_weight(self) -> float:

@@ -15,8 +15,8 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES
-from spoofkit.evaluation.breakdown import METRICS, measure, split_classes
-from spoofkit.evaluation.compare import intervals
+from spoofkit.evaluation.breakdown import METRICS, measure, score_warnings, split_classes
+from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT
@@ -24,9 +24,10 @@ from spoofkit.evaluation.report_page import FIGURES, draw_figures, figure_paths,
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
 from spoofkit.evaluation.systems import measure_systems, name_systems
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
-from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, write_text
+from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
 
 ASV_PRESET = "asvspoof5"
+FEWEST_REPLICATES = 100
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,6 +84,9 @@ def evaluate(
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
     options = options or Options()
+    _check_options(options)
+    if Path(scores_path).is_dir():
+        raise SpoofkitError(f"{scores_path}: is a folder, expected a score file; name the file in it")
     scores_path, json_path, html_path = Path(scores_path), Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
     sidecar_path = scores_path.with_suffix(".json")
     if json_path.resolve() == sidecar_path.resolve():
@@ -120,8 +124,8 @@ def evaluate(
         trials, *others = (_read_trials(path, manifest) for path in paths)
         caveats, rejection = {"partial": manifest.partial, "n_rejected": manifest.n_rejected}, manifest.rejection()
     else:
-        keys = read_layout_keys(Path(manifest_path), options.layout, options.subset)
-        trials, *others = (join_scores(read_layout_scores(path, options.layout, keys), keys) for path in paths)
+        keys = read_layout_keys(Path(manifest_path), options.layout, "all")
+        trials, *others = (_read_layout_trials(path, keys, options) for path in paths)
     result = {**measure(trials, ASVSPOOF5, options.by), **caveats, "made_from": made_from}
     result["intervals"] = (
         intervals(trials, options.resample, n_replicates=options.n_replicates) if options.n_replicates else None
@@ -135,6 +139,15 @@ def evaluate(
         result["warnings"].append(str(contamination))
     if newline_warning := final_newline_warning(scores_path):
         result["warnings"].append(newline_warning)
+    for name, path in zip(names[1:], paths[1:], strict=True):
+        beside = path.with_suffix(".json")
+        known = (_read_sidecar(beside) if beside.is_file() and beside != path else None) or {}
+        own = [
+            str(known.get("contamination") or ""),
+            final_newline_warning(path) or "",
+            *score_warnings(*systems[name]),
+        ]
+        result["warnings"] += [f"{name}: {warning}" for warning in own if warning]
     result["made_with"] = {
         "scores": str(scores_path),
         "manifest": str(manifest_path),
@@ -156,9 +169,41 @@ def evaluate(
     # The record appears last, so that where it stands the report and figures beside it are of the same run.
     with atomic_path(json_path, overwrite or reuse) as temporary:
         temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        write_text(html_path, page, overwrite or reuse)
+        with atomic_path(html_path, overwrite or reuse) as temporary_page:
+            temporary_page.write_text(page, encoding="utf-8")
+            json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
         write_figures(figures, json_path.parent, overwrite or reuse)
     return result
+
+
+def _check_options(options: Options) -> None:
+    """Refuse what would have no effect, or none that means something."""
+    if options.subset != "eval" and not (options.layout or "").startswith("asvspoof2021"):
+        raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; leave it out")
+    if options.resample not in RESAMPLED:
+        raise SpoofkitError(f"--resample {options.resample}: expected one of {', '.join(RESAMPLED)}")
+    if 0 < options.n_replicates < FEWEST_REPLICATES:
+        raise SpoofkitError(
+            f"--replicates {options.n_replicates}: too few for an interval, expected at least {FEWEST_REPLICATES}, or 0"
+        )
+    for column in options.by:
+        if column in ("attack", "codec"):
+            raise SpoofkitError(f"--by {column}: is there in any case; leave it out")
+
+
+def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """Scores of a challenge's list or of the subset alone; the trials of the subset."""
+    in_subset = keys
+    if "subset" in keys.columns and options.subset != "all":
+        in_subset = keys.filter(pl.col("subset") == options.subset)
+        if not in_subset.height:
+            raise SpoofkitError(f"{path}: the list holds no trial of subset {options.subset!r}; choose another")
+    scores = read_layout_scores(path, str(options.layout), keys)
+    if scores.height == keys.height:
+        return join_scores(scores, keys).join(
+            in_subset.select("utt_id"), on="utt_id", how="semi", maintain_order="left"
+        )
+    return join_scores(scores, in_subset)
 
 
 def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
@@ -267,7 +312,10 @@ def as_tsv(result: Mapping[str, Any]) -> str:
 
 def as_latex(result: Mapping[str, Any]) -> str:
     """The pooled figures and those by attack as a LaTeX table (booktabs)."""
-    escaped = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+    escaped = str.maketrans(
+        {character: f"\\{character}" for character in "&%$#_{}"}
+        | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
+    )
     lines = [
         f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials",
         r"\begin{tabular}{lrrrr}",
@@ -303,6 +351,8 @@ def _read_sidecar(path: Path) -> Any:
         json.dumps(sidecar, allow_nan=False)
     except ValueError as error:
         raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON has not; make it again with `score`") from error
+    if not isinstance(sidecar, dict):
+        raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
     return sidecar
 
 
