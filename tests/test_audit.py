@@ -359,6 +359,7 @@ def test_lists_that_cannot_be_audited_are_refused(corpus: Path, tmp_path: Path) 
 def test_the_picture_shows_every_predictor_and_marks_those_below_the_line(corpus: Path) -> None:
     from matplotlib.colors import to_hex
 
+    from spoofkit.checks.audit_picture import draw_audit
     from spoofkit.evaluation import plots
 
     is_bonafide = np.arange(40) % 2 == 0
@@ -369,7 +370,7 @@ def test_the_picture_shows_every_predictor_and_marks_those_below_the_line(corpus
     )
     result = judge(table)
     worst = result["predictors"][:2]
-    figure = plots.audit_overview(result, worst, table, 35.0)
+    figure = draw_audit(result, worst, table, 35.0)
     bars, *details = figure.axes
     shown = {
         label.get_text(): (patch.get_width(), to_hex(patch.get_facecolor()))

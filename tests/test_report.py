@@ -27,8 +27,9 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
-from spoofkit.evaluation.report import Options, evaluate, print_table
+from spoofkit.evaluation.report import Options, evaluate
 from spoofkit.evaluation.report_page import FIGURES
+from spoofkit.evaluation.report_text import print_table
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
 from spoofkit.evaluation.systems import name_systems
 from spoofkit.files import file_sha256

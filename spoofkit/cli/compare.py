@@ -153,7 +153,7 @@ def threshold(
     Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
     """
     from spoofkit.evaluation.decision import bayes_thresholds, genuine_threshold
-    from spoofkit.evaluation.metrics import DcfCosts
+    from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
     from spoofkit.evaluation.scores import read_scores
 
     if (scores is None) != (reject_genuine is None):
@@ -171,9 +171,12 @@ def threshold(
             f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
         )
     else:
-        usual = (0.05, 1.0, 10.0)
-        given = [own if cost is None else cost for cost, own in zip(costs, usual, strict=False)]
-        cut = bayes_thresholds(DcfCosts(*given), abstain_cost)
+        chosen = DcfCosts(
+            ASVSPOOF5.spoof_prior if spoof_prior is None else spoof_prior,
+            ASVSPOOF5.miss_cost if miss_cost is None else miss_cost,
+            ASVSPOOF5.fa_cost if fa_cost is None else fa_cost,
+        )
+        cut = bayes_thresholds(chosen, abstain_cost)
         found = {"accept_from": cut.accept_from, "reject_below": cut.reject_below}
         words = (
             f"log-likelihood ratios (nats): accept from {cut.accept_from:.6g} on, reject below {cut.reject_below:.6g}"

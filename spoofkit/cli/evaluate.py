@@ -175,8 +175,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from spoofkit.evaluation import report
-    from spoofkit.evaluation.report import Options, print_table
+    from spoofkit.evaluation import report_text
+    from spoofkit.evaluation.report import Options
     from spoofkit.evaluation.report import evaluate as run
 
     if as_json + as_tsv + as_latex > 1:
@@ -188,9 +188,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(result))
     elif as_tsv or as_latex:
-        typer.echo(report.as_tsv(result) if as_tsv else report.as_latex(result), nl=False)
+        typer.echo(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result), nl=False)
     else:
-        print_table(result, Console())
+        report_text.print_table(result, Console())
     say(f"report: {out / 'report.html'}")
 
 

@@ -20,14 +20,8 @@ from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.release import (
-    ReleasedSet,
-    Wanted,
-    chosen_sets,
-    find_list,
-    require_rows,
-    require_unique,
-)
+from spoofkit.corpora.lists import find_list, require_rows, require_unique
+from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
 from spoofkit.corpora.tables import read_table
 from spoofkit.errors import SpoofkitError
 

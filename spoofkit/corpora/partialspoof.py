@@ -31,15 +31,8 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.corpora.release import (
-    ReleasedSet,
-    Wanted,
-    chosen_sets,
-    find_list,
-    read_columns,
-    require_rows,
-    require_unique,
-)
+from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
+from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
 from spoofkit.corpora.seglab import FINEST_SECONDS, SpoofFlags, compare_with_finest, read_labels, spoofed_runs
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import segment_table

@@ -1,4 +1,4 @@
-"""What all corpora have in common: reading a released list strictly, checking its counts, writing manifests.
+"""What all corpora have in common: checking a released set's counts, finding its audio, writing its manifest.
 
 A reader (one module a corpus) turns the lists of a corpus folder into `ReleasedSet`s and touches no audio; `prepare`
 does the rest. The counts that must hold stand in counts.yaml.
@@ -28,7 +28,7 @@ from spoofkit.data.manifest import (
 )
 from spoofkit.data.segments import write_segments
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256, is_up_to_date, read_text, refuse_existing, text_sha256
+from spoofkit.files import file_sha256, is_up_to_date, refuse_existing, text_sha256
 
 LABEL_SLACK = SAMPLE_RATE // 100  # a label of the finest resolution more or less
 
@@ -192,88 +192,6 @@ def reader_of(corpus: str) -> Reader:
     module, _, name = CORPORA[corpus].partition(":")
     reader: Reader = getattr(import_module(f"spoofkit.corpora.{module}"), name)
     return reader
-
-
-def read_columns(path: Path, names: Sequence[str], separator: str = " ") -> pl.DataFrame:
-    """Read a list without header: every line has these columns, exactly one separator between two.
-
-    Returns:
-        Text columns in the order of the file: row 0 is line 1. A final blank line is not one; CRLF is a line's end.
-
-    Raises:
-        SpoofkitError: no such file, it is empty, or a line (which is named) has other columns.
-    """
-    # Reading as text has made CRLF one character; Windows' editors may put a byte-order mark before all.
-    lines = pl.Series(read_text(path).removeprefix("\ufeff").removesuffix("\n").split("\n"), dtype=pl.Utf8)
-    if lines.len() == 1 and not lines[0]:
-        raise SpoofkitError(f"{path}: is empty, expected one trial a line; unpack or fetch it again")
-    n_columns = lines.str.count_matches(separator, literal=True) + 1
-    has_tab = lines.str.contains("\t", literal=True) if separator != "\t" else pl.repeat(False, lines.len(), eager=True)
-    wrong = (n_columns != len(names)) | has_tab
-    if wrong.any():
-        index = wrong.arg_max() or 0
-        called = {" ": "spaces", "\t": "tabs", "|": "'|'", ",": "commas"}[separator]
-        found = f"found {n_columns[index]} columns separated by {called}" if lines[index] else "is blank"
-        found += " and a tab" if has_tab[index] else ""
-        raise SpoofkitError(
-            f"{path}, line {index + 1}: {found}, expected {len(names)} ({' '.join(names)}); it is not the released list"
-        )
-    fields = lines.str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
-    return fields.struct.unnest()
-
-
-def require_rows(path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], first_line: int = 1) -> None:
-    """Refuse a list in which a rule does not hold, naming the first line where.
-
-    Args:
-        path: The list, for the message.
-        table: Its rows.
-        rules: What is said of a row that breaks a rule, with `{column!r}` for its values; and what must hold. Of
-            several that the same row breaks the first is said.
-        first_line: Line number of the first row.
-
-    Raises:
-        SpoofkitError: naming the line, what was found and what was expected.
-    """
-    broken: dict[int, str] = {}
-    for sentence, rule in rules.items():
-        holds = table.select(rule.fill_null(False)).to_series()
-        if not holds.all():
-            broken.setdefault(int((~holds).arg_max() or 0), sentence)
-    if broken:
-        index = min(broken)
-        problem = broken[index].format(**table.row(index, named=True))
-        raise SpoofkitError(f"{path}, line {index + first_line}: {problem}; it is not the released list")
-
-
-def require_unique(path: Path, table: pl.DataFrame, column: str, first_line: int = 1) -> None:
-    """Refuse a list in which a value of a column stands twice.
-
-    Raises:
-        SpoofkitError: naming both lines.
-    """
-    if table[column].n_unique() == table.height:
-        return
-    again = int((~table[column].is_first_distinct()).arg_max() or 0)
-    value = table[column][again]
-    before = int((table[column] == value).arg_max() or 0)
-    raise SpoofkitError(
-        f"{path}, line {again + first_line}: {column} {value!r} stood in line {before + first_line} already; "
-        "it is not the released list"
-    )
-
-
-def find_list(folder: Path, places: Sequence[str], how: str) -> Path:
-    """The first of some places below the corpus folder where a list lies.
-
-    Raises:
-        SpoofkitError: it is in none of them; `how` says how to mend it.
-    """
-    for place in places:
-        if (folder / place).is_file():
-            return folder / place
-    others = f", nor {', nor '.join(places[1:])}" if places[1:] else ""
-    raise SpoofkitError(f"{folder / places[0]}: no such file{others}; {how}")
 
 
 def chosen_sets(wanted: Wanted, known: Sequence[str]) -> list[str]:

@@ -25,15 +25,8 @@ from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.release import (
-    ReleasedSet,
-    Wanted,
-    chosen_sets,
-    find_list,
-    read_columns,
-    require_rows,
-    require_unique,
-)
+from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
+from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
 from spoofkit.errors import SpoofkitError
 
 COLUMNS = ("file", "speaker", "attack")

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from spoofkit.corpora import asvspoof5, asvspoof2019, asvspoof2021
-from spoofkit.corpora.release import read_columns, require_rows, require_unique
+from spoofkit.corpora.lists import read_columns, require_rows, require_unique
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import read_scores, write_scores
 from spoofkit.files import read_text, write_text

@@ -1,12 +1,11 @@
-"""What `spoofkit evaluate` does: read, join, measure, write eval.json, report.html, figures; the table on stdout."""
+"""What `spoofkit evaluate` does: read, join, measure, write eval.json, report.html, figures."""
 
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,12 +14,13 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES
-from spoofkit.evaluation.breakdown import METRICS, measure, score_warnings, split_classes
+from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
 from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
-from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT
+from spoofkit.evaluation.metrics import ASVSPOOF5
 from spoofkit.evaluation.report_page import FIGURES, draw_figures, figure_paths, render_report, write_figures
+from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
 from spoofkit.evaluation.systems import measure_systems, name_systems
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
@@ -28,10 +28,6 @@ from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, r
 
 ASV_PRESET = "asvspoof5"
 FEWEST_REPLICATES = 100
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 FORMAT = 2
 """Of eval.json; rises when a name in it changes its meaning."""
@@ -224,113 +220,6 @@ def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
     }
 
 
-def print_table(result: Mapping[str, Any], console: "Console") -> None:
-    """Print the pooled numbers, then the EER per attack × codec, as wide as the console is (80 columns in a pipe)."""
-    say = {"highlight": False, "markup": False, "soft_wrap": True}
-    console.print(
-        f"EER {result['eer_official_percent']:.3f} % ({EER_VARIANT}), threshold {result['eer_threshold']:.6g}\n"
-        f"minDCF {result['min_dcf']:.4f}   actDCF {result['act_dcf']:.4f}   Cllr {result['cllr_bits']:.4f} bits "
-        f"(min {result['min_cllr_bits']:.4f})\n"
-        f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof",
-        **say,  # type: ignore[arg-type]
-    )
-    partial = f"partial set: {result['partial']}" if result["partial"] else ""
-    for line in (partial, intervals_in_words(result), tandem_in_words(result)):
-        if line:
-            console.print(line, **say)  # type: ignore[arg-type]
-    one_codec = len(result["by_codec"]) == 1
-    console.print(f"\nPer attack{'' if one_codec else ' × codec'}: EER in % is the {EER_VARIANT} variant", **say)  # type: ignore[arg-type]
-    for table in [_attack_table(result)] if one_codec else _codec_tables(result, console.width):
-        console.print()
-        console.print(table)
-    for column, rows in result["by"].items():
-        console.print(f"\nPer {column}: its bona fide against its spoof trials", **say)  # type: ignore[arg-type]
-        table = _table([column, "bona fide", "spoof", "EER, %", "minDCF"])
-        for row in rows:
-            numbers = ["", ""]
-            if row["eer_official_percent"] is not None:
-                numbers = [f"{row['eer_official_percent']:.3f}", f"{row['min_dcf']:.4f}"]
-            _add_row(table, row[column], f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *numbers)
-        console.print()
-        console.print(table)
-
-
-def intervals_in_words(result: Mapping[str, Any]) -> str:
-    """One line about the intervals; empty if none were asked for."""
-    found = result.get("intervals")
-    if found is None:
-        return ""
-    if "left_out" in found:
-        return f"no intervals: {found['left_out']}"
-    what = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
-    low, high = found["eer_official_percent"]
-    low_dcf, high_dcf = found["min_dcf"]
-    words = (
-        f"{found['confidence']:.0%} intervals: EER {low:.3f} to {high:.3f} %, minDCF {low_dcf:.4f} to {high_dcf:.4f} "
-        f"({found['n_replicates']:,} draws of {found['n_clusters']:,} {what[found['resampled']]})"
-    )
-    return f"{words}; {found['note']}" if found["note"] else words
-
-
-def tandem_in_words(result: Mapping[str, Any]) -> str:
-    """One line about the tandem costs; empty if none were asked for."""
-    found = result.get("tandem")
-    if found is None:
-        return ""
-    teer = "" if found["teer_percent"] is None else f"concurrent t-EER {found['teer_percent']:.3f} %; "
-    return (
-        f"min t-DCF {found['min_tdcf_2021']:.6f} (version of 2021 and 5), {found['min_tdcf_2019']:.6f} (legacy, 2019); "
-        f"{teer}ASV: miss {found['asv']['miss']:.4%}, false alarm {found['asv']['fa']:.4%}, of spoofs "
-        f"{found['asv']['fa_spoof']:.4%}"
-    )
-
-
-def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All parts of an evaluation as flat rows: what they are of, their counts, METRICS."""
-
-    def row(part: str, value: str, of: Mapping[str, Any]) -> dict[str, Any]:
-        counts = {"n_bonafide": of["n_bonafide"], "n_spoof": of["n_spoof"]}
-        return {"part": part, "value": value, **counts, **{name: of[name] for name in METRICS}}
-
-    rows = [row("all", "", result)]
-    rows += [row("attack", entry["attack"], entry) for entry in result["by_attack"]]
-    rows += [row("codec", entry["codec"], entry) for entry in result["by_codec"]]
-    pairs = result["by_attack_and_codec"]
-    rows += [row("attack and codec", f"{entry['attack']} {entry['codec']}", entry) for entry in pairs]
-    for column, entries in result["by"].items():
-        rows += [row(column, entry[column], entry) for entry in entries]
-    return rows
-
-
-def as_tsv(result: Mapping[str, Any]) -> str:
-    """`rows_of` as a table with tabs, all digits; a part without trials of a class has empty fields."""
-    rows = rows_of(result)
-    lines = ["\t".join(rows[0])]
-    lines += ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def as_latex(result: Mapping[str, Any]) -> str:
-    """The pooled figures and those by attack as a LaTeX table (booktabs)."""
-    escaped = str.maketrans(
-        {character: f"\\{character}" for character in "&%$#_{}"}
-        | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
-    )
-    lines = [
-        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials",
-        r"\begin{tabular}{lrrrr}",
-        r"\toprule",
-        r"Attack & Spoof & EER (\%) & minDCF & $C_\mathrm{llr}$ (bits) \\",
-        r"\midrule",
-    ]
-    for name, row in [*((entry["attack"], entry) for entry in result["by_attack"]), ("Pooled", result)]:
-        if name == "Pooled":
-            lines.append(r"\midrule")
-        numbers = f"{row['eer_official_percent']:.2f} & {row['min_dcf']:.4f} & {row['cllr_bits']:.4f}"
-        lines.append(f"{name.translate(escaped)} & {row['n_spoof']} & {numbers} " + r"\\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
 def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
     scores = read_scores(scores_path)
     try:
@@ -354,58 +243,3 @@ def _read_sidecar(path: Path) -> Any:
     if not isinstance(sidecar, dict):
         raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
     return sidecar
-
-
-def _attack_table(result: Mapping[str, Any]) -> "Table":
-    table = _table(["attack", "spoof", "EER, %", "minDCF", "actDCF", "Cllr"])
-    pooled = {"attack": "all", **result}
-    for row in (*result["by_attack"], pooled):
-        numbers = (f"{row[name]:.4f}" for name in ("min_dcf", "act_dcf", "cllr_bits"))
-        _add_row(table, row["attack"], f"{row['n_spoof']:,}", f"{row['eer_official_percent']:.3f}", *numbers)
-    return table
-
-
-def _codec_tables(result: Mapping[str, Any], width: int) -> Iterator["Table"]:
-    """EER per attack (down) and codec (across), in as many tables as the width asks for."""
-    cells = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
-    columns = {"all": [*result["by_attack"], result]}
-    for codec in result["by_codec"]:
-        columns[codec["codec"]] = [*(cells[row["attack"], codec["codec"]] for row in result["by_attack"]), codec]
-    texts = {
-        name: ["" if row["eer_official_percent"] is None else f"{row['eer_official_percent']:.2f}" for row in rows]
-        for name, rows in columns.items()
-    }
-    attacks = [*(row["attack"] for row in result["by_attack"]), "all"]
-    first_width = max(map(len, [*attacks, "attack"])) + 2
-    blocks: list[list[str]] = []
-    used = width
-    for name, column in texts.items():
-        needed = max(map(len, [name, *column])) + 2
-        if used + needed > width:
-            blocks.append([])
-            used = first_width
-        blocks[-1].append(name)
-        used += needed
-    for block in blocks:
-        table = _table(["attack", *block])
-        for place, attack in enumerate(attacks):
-            _add_row(table, attack, *(texts[name][place] for name in block))
-        yield table
-
-
-def _table(columns: list[str]) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    # Text and not str: a name such as "[b]" is a name, not markup.
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if place == 0 else "right", no_wrap=True)
-    return table
-
-
-def _add_row(table: "Table", *texts: str) -> None:
-    from rich.text import Text
-
-    table.add_row(*map(Text, texts))
