@@ -208,8 +208,9 @@ def reformat(
 def _joined(path: Path, table: "pl.DataFrame") -> "pl.DataFrame":
     from spoofkit.evaluation.scores import join_scores, read_scores
 
+    scores = read_scores(path)
     try:
-        return join_scores(read_scores(path), table)
+        return join_scores(scores, table)
     except SpoofkitError as error:
         raise SpoofkitError(f"{path}: {error}") from error
 

@@ -156,8 +156,9 @@ def _read(scores: list[Path], manifest: Path) -> tuple[npt.NDArray[np.float64], 
     table = read_manifest(manifest).table
     columns = []
     for path in scores:
+        scores_of_one = read_scores(path)
         try:
-            columns.append(join_scores(read_scores(path), table)["score"].to_numpy())
+            columns.append(join_scores(scores_of_one, table)["score"].to_numpy())
         except SpoofkitError as error:
             raise SpoofkitError(f"{path} with {manifest}: {error}") from error
     return np.column_stack(columns), (table["key"] == "bonafide").to_numpy()
