@@ -31,11 +31,11 @@ import soundfile
 import torch
 
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
-from spoofkit.evaluation.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
-from spoofkit.evaluation.scoring import score_manifest
-from spoofkit.evaluation.windows import parse_windows
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.batches import score_manifest
+from spoofkit.scoring.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
+from spoofkit.scoring.windows import parse_windows
 from spoofkit.settings import EncoderSettings, LossSettings
 
 RATE = 16_000

@@ -18,7 +18,6 @@ from test_models import detector_of
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.export import run, traceable
 from spoofkit.export.runtime import OnnxDetector, load_onnx, pad
 from spoofkit.export.stand_in import load_exported
@@ -30,6 +29,7 @@ from spoofkit.models.heads.graph import GraphPool
 from spoofkit.models.heads.mean import MeanHead
 from spoofkit.models.merge import MERGES
 from spoofkit.models.provenance import Provenance
+from spoofkit.scoring.batches import score_manifest
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

@@ -25,8 +25,7 @@ from spoofkit.data.mixframe import Mix, Region
 from spoofkit.data.mixlist import read_mix_list
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import metrics, score_parts, scoring
-from spoofkit.evaluation.score_parts import Shard, part_path
+from spoofkit.evaluation import metrics
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation import localize as frame_scoring
 from spoofkit.localisation.frame_scores import FrameScores, read_frames, write_frames
@@ -44,6 +43,9 @@ from spoofkit.localisation.mixed import sought_regions
 from spoofkit.localisation.regions import Rule, find_regions, smooth, smooth_frames, window_frames
 from spoofkit.localisation.segment_report import measure
 from spoofkit.models.frame_model import load_frame_classifier
+from spoofkit.scoring import batches
+from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring.parts import Shard, part_path
 
 WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
 CONFIG = """
@@ -230,7 +232,7 @@ def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("frames") / "eval.npz"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", 60_000)
+        patch.setattr(batches, "CPU_BUDGET_SAMPLES", 60_000)
         done = run_cli("localize", exp, truth[0] / "eval.tsv", out)
     assert "frames of 12 utterances, higher = more bona fide" in done.stdout
     return out
@@ -292,7 +294,7 @@ def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[st
     manifest = read_manifest(truth[0] / "eval.tsv")
     found: list[dict[str, np.ndarray]] = []
     for budget in (1, 10**9):
-        plan = dict(enumerate(scoring.plan_batches(manifest, budget)))
+        plan = dict(enumerate(batches.plan_batches(manifest, budget)))
         assert len(plan) == (12 if budget == 1 else 1)
         own: dict[str, np.ndarray] = {}
         frame_scoring.score_frames(
@@ -309,7 +311,7 @@ def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[st
 def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
     exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 60_000)
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 60_000)
     out, scored = tmp_path / "eval.npz", []
     arguments = ["localize", exp, truth[0] / "eval.tsv", out]
     original = score_parts._line

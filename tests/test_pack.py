@@ -26,9 +26,9 @@ from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.pack import Pack, pack
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.scoring import score_manifest
 from spoofkit.models.detector import Detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.batches import score_manifest
 from spoofkit.settings import EncoderSettings
 
 SMALL_SHARD = 150_000  # bytes: five seconds, so that the miniature fills several

@@ -28,15 +28,15 @@ from spoofkit.data.audio_blocks import read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.data.pack import pack
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import recordings, scoring
 from spoofkit.evaluation.calibration import Calibration, write_calibration
-from spoofkit.evaluation.recordings import Reading, Recording, score_recordings
-from spoofkit.evaluation.score_parts import Shard, part_path
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.evaluation.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring import batches, recordings
+from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.recordings import Reading, Recording, score_recordings
+from spoofkit.scoring.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
 from spoofkit.settings import EncoderSettings, LossSettings
 
 SCALE, OFFSET = 40.0, -12.0
@@ -572,7 +572,7 @@ def test_a_score_file_holds_log_likelihood_ratios_if_a_calibration_is_given(
 def test_chunks_are_batched_by_length_and_keep_their_order(
     model: Path, calls: Path, long: Path, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 40_000)
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 40_000)
     detector, _ = load_detector(model)
     seen: list[list[int]] = []
     detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))

@@ -28,11 +28,12 @@ from hypothesis import strategies as st
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import write_manifest
-from spoofkit.evaluation import score_files, score_parts, scoring
-from spoofkit.evaluation.score_parts import Shard, part_path
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring import batches, run
+from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.settings import EncoderSettings, LossSettings
 
 N_UTTERANCES = 36
@@ -78,7 +79,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory)
     """The score file that a process writes which nothing disturbs."""
     out = tmp_path_factory.mktemp("whole") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, out)
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.json", "out.tsv"]
     return out.read_bytes()
@@ -97,7 +98,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     """The part file of a process that was killed when all was scored."""
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, out, "--shard", "1/1")
     return part_path(out, Shard()).read_bytes()
 
@@ -186,7 +187,7 @@ def test_what_was_scored_is_not_scored_again(
     for utt_id in done:
         (corpus / f"{utt_id[-2:]}.wav").unlink()
     out = tmp_path / "out.tsv"
-    sha256 = score_files.file_sha256(corpus / "set.tsv")
+    sha256 = run.file_sha256(corpus / "set.tsv")
     killed(out, forged(part, lambda header: header["identity"].update(manifest_sha256=sha256), line=0))  # type: ignore[attr-defined]
     stderr = run_cli("score", model, corpus / "set.tsv", out).stderr
     assert f"goes on after {len(done)} of {N_UTTERANCES} utterances" in stderr
@@ -227,7 +228,7 @@ def test_a_part_made_from_something_else_is_refused_and_begun_anew_with_overwrit
         sentence = refusal("score", *arguments)
         assert f"{path}: was made from something else ({names} changed); score this part anew with" in sentence
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET // 2)
+        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET // 2)
         assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, out)
     with monkeypatch.context() as patch:
         patch.setattr(spoofkit, "__version__", "99")
@@ -317,7 +318,7 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
 def test_a_length_that_the_encoder_cannot_use_is_refused_before_anything_is_scored(
     model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 1)  # a batch each; the shortest would come last
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 1)  # a batch each; the shortest would come last
     soundfile.write(tmp_path / "click.wav", np.full(100, 0.1), SAMPLE_RATE)
     shutil.copy(manifest.parent / "00.wav", tmp_path)
     rows = [("click", "click.wav", 100), ("utt_00", "00.wav", soundfile.info(tmp_path / "00.wav").frames)]
@@ -348,7 +349,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
 def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     n_parts: int, model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, one)
     n_scored = 0
@@ -360,7 +361,7 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     assert sum(n_batches) == 4
     assert max(n_batches) - min(n_batches) <= 1
     # The merging machine may have another device; the plan is that of the parts.
-    monkeypatch.setattr(scoring, "CPU_BUDGET_SAMPLES", 1)
+    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 1)
     assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
     assert out.read_bytes() == one.read_bytes()
     record, alone = (json.loads(path.with_suffix(".json").read_text()) for path in (out, one))
@@ -379,7 +380,7 @@ def three_parts(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFa
     """Folder with the three parts of a set; copied, not changed."""
     out = tmp_path_factory.mktemp("three") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
         for number in (1, 2, 3):
             run_cli("score", model, manifest, out, "--shard", f"{number}/3")
     return out.parent
@@ -484,9 +485,9 @@ CHILDREN = """
 import json, os, signal, sys, time
 import transformers.models.wav2vec2.modeling_wav2vec2
 from spoofkit.cli.main import main
-from spoofkit.evaluation import score_files, scoring
+from spoofkit.scoring import batches, run
 
-scoring.CPU_BUDGET_SAMPLES = int(sys.argv[1])
+batches.CPU_BUDGET_SAMPLES = int(sys.argv[1])
 for line in sys.stdin:
     arguments, log, kill_after = json.loads(line)
     if not (pid := os.fork()):

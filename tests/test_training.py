@@ -22,10 +22,10 @@ from spoofkit.config import load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
-from spoofkit.evaluation.scoring import score_batches
 from spoofkit.models.detector import Detector, load_detector
 from spoofkit.models.losses import make_output
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.batches import score_batches
 from spoofkit.settings import LossSettings, OptimSettings
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
 from spoofkit.training.posttrain import frame_eer, frame_loss

@@ -106,10 +106,10 @@ def score(
 
     Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
     """
-    from spoofkit.evaluation.score_files import score_inputs
-    from spoofkit.evaluation.score_options import Options
-    from spoofkit.evaluation.verdicts import DecisionOptions
-    from spoofkit.evaluation.windows import parse_windows
+    from spoofkit.scoring.options import Options
+    from spoofkit.scoring.run import score_inputs
+    from spoofkit.scoring.verdicts import DecisionOptions
+    from spoofkit.scoring.windows import parse_windows
 
     wanted = Options(
         crop=crop,

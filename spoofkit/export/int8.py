@@ -19,8 +19,8 @@ from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import KEYS, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.evaluation.scoring import CPU_BUDGET_SAMPLES, plan_batches
 from spoofkit.export.runtime import OnnxDetector
+from spoofkit.scoring.batches import CPU_BUDGET_SAMPLES, plan_batches
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The verb `localize` on a set: from what post-training left and a manifest, or a mix list, to a frame score file.
 
-Scores are kept in a part as they come (`score_parts`), so that the same command goes on after a kill; when all are
+Scores are kept in a part as they come (`parts`), so that the same command goes on after a kill; when all are
 there, they become the file (`frame_scores`).
 """
 
@@ -24,9 +24,6 @@ from spoofkit.data.loading import load_batches, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.evaluation import score_parts
-from spoofkit.evaluation.score_parts import Shard, part_path
-from spoofkit.evaluation.scoring import Plan, batch_budget, plan_batches
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
@@ -41,6 +38,9 @@ from spoofkit.models.detector import FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FRAME_TARGETS, frame_model_sha256, load_frame_classifier
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring.batches import Plan, batch_budget, plan_batches
+from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.signals import caught_signals
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")

@@ -20,7 +20,6 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.data.loading import require_usable_length
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.loose_files import find_files
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, write_json, write_text
 from spoofkit.localisation import timeline
 from spoofkit.localisation.localize import score_meaning
@@ -30,6 +29,7 @@ from spoofkit.models.detector import FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import frame_model_sha256, load_frame_classifier
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring.loose_files import find_files
 
 WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0

@@ -18,10 +18,10 @@ from spoofkit.data.loading import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer, min_dcf
-from spoofkit.evaluation.scoring import batch_budget, in_manifest_order, plan_batches, score_batches
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.batches import batch_budget, in_manifest_order, plan_batches, score_batches
 from spoofkit.settings import AugmentSettings, Config
 from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment

@@ -20,13 +20,13 @@ from spoofkit.data.mixframe import MixList
 from spoofkit.data.mixlist import read_mix_list
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.evaluation.scoring import batch_budget
 from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
 from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import is_valid
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.batches import batch_budget
 from spoofkit.settings import Config
 from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment

@@ -23,10 +23,10 @@ from spoofkit.data.dataset import Item, batches_by_length, collate
 from spoofkit.data.loading import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.evaluation.scoring import batch_budget
-from spoofkit.evaluation.windows import Window, Windows, WindowScore, read_windows, score_over
 from spoofkit.models.detector import Detector
 from spoofkit.models.device import memory_advice, plain_fp32
+from spoofkit.scoring.batches import batch_budget
+from spoofkit.scoring.windows import Window, Windows, WindowScore, read_windows, score_over
 
 GPU_CHUNK = 64  # recordings that are sorted by length together
 

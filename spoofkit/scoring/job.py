@@ -18,19 +18,7 @@ import torch
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import score_parts, verdicts
-from spoofkit.evaluation.loose_files import in_chunks
-from spoofkit.evaluation.recordings import (
-    Reading,
-    Recording,
-    Result,
-    chunk_size,
-    n_decoders,
-    score_recordings,
-)
 from spoofkit.evaluation.scores import write_scores
-from spoofkit.evaluation.scoring import Plan, batch_budget, in_manifest_order, plan_batches, score_batches
-from spoofkit.evaluation.verdicts import Verdicts
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
@@ -42,6 +30,19 @@ from spoofkit.files import (
     write_text,
 )
 from spoofkit.models.detector import Detector
+from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring import verdicts
+from spoofkit.scoring.batches import Plan, batch_budget, in_manifest_order, plan_batches, score_batches
+from spoofkit.scoring.loose_files import in_chunks
+from spoofkit.scoring.recordings import (
+    Reading,
+    Recording,
+    Result,
+    chunk_size,
+    n_decoders,
+    score_recordings,
+)
+from spoofkit.scoring.verdicts import Verdicts
 
 LOOSE = Path("-")
 MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "calibration_sha256")

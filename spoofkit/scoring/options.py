@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.verdicts import DecisionOptions
-from spoofkit.evaluation.windows import Windows
+from spoofkit.scoring.verdicts import DecisionOptions
+from spoofkit.scoring.windows import Windows
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The verb `score`: from a model folder and a manifest or loose recordings to scores on stdout, or to a score file.
 
-Scores of a file are kept in parts as they come (`score_parts`); when all are there, they become the score file and its
-record (`score_job`).
+Scores of a file are kept in parts as they come (`parts`); when all are there, they become the score file and its
+record (`job`).
 """
 
 import sys
@@ -16,10 +16,13 @@ from tqdm import tqdm
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.evaluation import score_parts, verdicts
-from spoofkit.evaluation.loose_files import STDIN, find_files, in_chunks, loose_manifest
-from spoofkit.evaluation.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
-from spoofkit.evaluation.score_job import (
+from spoofkit.files import file_sha256, read_json, refuse_existing, text_sha256, write_text
+from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
+from spoofkit.models.device import choose_device
+from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring import verdicts
+from spoofkit.scoring.job import (
     LOOSE,
     Job,
     Outcome,
@@ -31,14 +34,12 @@ from spoofkit.evaluation.score_job import (
     rows_apart,
     score_job,
 )
-from spoofkit.evaluation.score_options import Options, parse_crop, refuse_contradictions
-from spoofkit.evaluation.score_parts import Shard
-from spoofkit.evaluation.verdicts import Verdicts, read_verdicts
-from spoofkit.evaluation.windows import Windows
-from spoofkit.files import file_sha256, read_json, refuse_existing, text_sha256, write_text
-from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
-from spoofkit.models.device import choose_device
-from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest
+from spoofkit.scoring.options import Options, parse_crop, refuse_contradictions
+from spoofkit.scoring.parts import Shard
+from spoofkit.scoring.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
+from spoofkit.scoring.verdicts import Verdicts, read_verdicts
+from spoofkit.scoring.windows import Windows
 from spoofkit.signals import caught_signals
 
 

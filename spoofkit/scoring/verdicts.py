@@ -14,9 +14,9 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
-from spoofkit.evaluation.recordings import Result
 from spoofkit.evaluation.scores import HEADER
 from spoofkit.files import file_sha256
+from spoofkit.scoring.recordings import Result
 
 CALIBRATED_HEADER = "filename\tllr\tbonafide_probability\tdecision"
 WINDOWS_HEADER = "filename\tstart_seconds\tend_seconds"
