@@ -11,12 +11,14 @@ equal. Printed are medians over rounds and ratios with the smallest and largest 
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk, min_dcf_replicates
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.metrics import act_dcf, cllr, eer, min_dcf
+from spoofkit.evaluation.report import Options, measure_files
 from spoofkit.evaluation.scores import write_scores
 
 BONAFIDE_SHARE = 138_688 / 680_774
@@ -135,14 +138,24 @@ def whole_command(folder: Path, trials: pl.DataFrame, repeats: int) -> None:
     table = trials.drop("score").with_columns(path=pl.col("utt_id") + ".flac", n_samples=pl.lit(64_000, dtype=pl.Int64))
     write_manifest(folder / "eval.tsv", folder, table)
     write_scores(folder / "scores.tsv", trials["utt_id"].to_list(), trials["score"].to_numpy())
-    command = [sys.executable, "-m", "spoofkit", "evaluate", folder / "scores.tsv", folder / "eval.tsv", folder / "out"]
+    paths = folder / "scores.tsv", folder / "eval.tsv"
+    quick = Options(n_replicates=0)
+    measure_files(*paths, quick)  # what is imported late is imported here
+    show("evaluate after imports: files to all figures", lambda: measure_files(*paths, quick), repeats)
+    show("evaluate after imports: with 1,000 replicates", lambda: measure_files(*paths), repeats)
+    command = [sys.executable, "-m", "spoofkit", "evaluate", *map(str, paths)]
+    for name, more in (
+        ("the command, no intervals, nothing written", ["--replicates", "0"]),
+        ("the command, with intervals", []),
+        ("the command, with page, PDF and PNG", [str(folder / "out"), "--overwrite"]),
+    ):
+        show(name, partial(subprocess.run, [*command, *more], check=True, capture_output=True), repeats)
+    print(f"most memory of a process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
 
-    def run() -> None:
-        subprocess.run([*map(str, command), "--overwrite"], check=True, capture_output=True)
 
-    times = [seconds(run) for _ in range(repeats)]
-    spread = f"{min(times):.3f}-{max(times):.3f}"
-    print(f"{'spoofkit evaluate, the whole command':42s} {statistics.median(times):8.3f} s ({spread})")
+def show(name: str, call: Callable[[], Any], repeats: int) -> None:
+    times = [seconds(call) for _ in range(repeats)]
+    print(f"{name:47s} {statistics.median(times):8.3f} s ({min(times):.3f}-{max(times):.3f})", flush=True)
 
 
 def compare(name: str, first: Callable[[], Any], second: Callable[[], Any], repeats: int, scale: float = 1) -> None:

@@ -16,6 +16,7 @@ from spoofkit.evaluation.compare import clusters_of, compare, intervals
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds, genuine_threshold
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
+from spoofkit.files import file_sha256
 
 N_SPEAKERS = 40
 
@@ -241,3 +242,41 @@ def test_threshold_says_from_where_to_accept(files: Path, tmp_path: Path) -> Non
     assert "belong together" in refusal("threshold", tmp_path / "mine.tsv")
     command = ("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01, "--fa-cost", 3)
     assert "costs have no effect" in refusal(*command)
+
+
+def test_a_fusion_is_refused_for_other_models_and_for_another_order(files: Path, tmp_path: Path) -> None:
+    """As far as the records beside the scores say which model made them."""
+    for name, model in (("a0", "a" * 64), ("b1", "b" * 64)):
+        scores = read_scores(files / f"{name}.tsv")
+        write_scores(tmp_path / f"{name}.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
+        (tmp_path / f"{name}.json").write_text(json.dumps({"model_sha256": model}))
+    a, b, fusion, out = tmp_path / "a0.tsv", tmp_path / "b1.tsv", tmp_path / "fusion.json", tmp_path / "llr.tsv"
+    run_cli("fuse", files / "set.tsv", a, b, fusion)
+    sentence = refusal("apply", fusion, b, a, out)
+    assert "was scored by model bbbbbbbbbbbb, expected aaaaaaaaaaaa" in sentence
+    assert "it is that of system 2, so mind the order" in sentence
+    (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64}))
+    assert "fit a calibration for this model" in refusal("apply", fusion, a, b, out)
+    assert not out.exists()
+    (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64, "exported_from": "b" * 64}))
+    run_cli("apply", fusion, a, b, out)
+    run_cli("apply", fusion, files / "a0.tsv", files / "b1.tsv", tmp_path / "unknown.tsv")
+    assert read_scores(out).equals(read_scores(tmp_path / "unknown.tsv"))
+
+
+def test_a_comparison_says_what_it_was_made_of_and_all_verbs_warn_of_cut_files(files: Path, tmp_path: Path) -> None:
+    cut, manifest = tmp_path / "cut.tsv", files / "set.tsv"
+    cut.write_text((files / "a.tsv").read_text().rstrip("\n"))
+    done = run_cli("compare", cut, files / "b.tsv", manifest, "--json")
+    assert json.loads(done.stdout)["made_from"] == {
+        "scores_sha256": {"A": [file_sha256(cut)], "B": [file_sha256(files / "b.tsv")]},
+        "manifest_sha256": file_sha256(manifest),
+    }
+    calls = (
+        ("calibrate", cut, manifest, tmp_path / "c.json"),
+        ("apply", tmp_path / "c.json", cut, tmp_path / "llr.tsv"),
+        ("reformat", cut, manifest, tmp_path / "f.txt", "--layout", "asvspoof2021_df"),
+        ("threshold", cut, "--reject-genuine", 0.1),
+    )
+    for warned in (done, *(run_cli(*call) for call in calls)):
+        assert f"{cut}: does not end in a newline" in warned.stderr

@@ -27,6 +27,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
+from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
 from spoofkit.evaluation.report import Options, evaluate
 from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import print_table
@@ -415,6 +416,15 @@ def test_reuse_finishes_an_interrupted_run(tmp_path, lost):
     assert contents(out) == complete
 
 
+def test_reuse_replaces_no_page_that_is_not_a_report(tmp_path):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    out.mkdir()
+    (out / "report.html").write_text("<html>minutes of a meeting</html>")
+    with pytest.raises(SpoofkitError, match=r"report\.html: is no report of spoofkit and would be replaced"):
+        evaluate(scores, manifest, out, reuse=True)
+    assert (out / "report.html").read_text() == "<html>minutes of a meeting</html>"
+
+
 def test_full_disk_leaves_the_old_results(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     evaluate(scores, manifest, out)
@@ -605,7 +615,7 @@ def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path
     for row in result["systems"]:
         start = page.cells.index(row["name"])
         assert page.cells[start + 1 : start + 3] == [f"{row['eer_official_percent']:.3f}", f"{row['min_dcf']:.4f}"]
-        label = f"{row['name']}: EER {row['eer_official_percent']:.3f} %"
+        label = f"EER {row['eer_official_percent']:.3f} %  {row['name']}"
         assert label in page.words  # the legend of the curves
     assert [file_sha256(path) in " ".join(page.words) for path in others] == [True, True]
 
@@ -638,6 +648,7 @@ def test_scores_of_other_trials_are_refused_as_another_system(tmp_path):
         (["exp/a/scores/eval.tsv", "exp/b/scores/eval.tsv"], ["a", "b"]),
         (["a.tsv", "b/a.tsv"], ["a", "b/a"]),
         (["e/a.tsv", "e/b.tsv", "e/a/c.tsv"], ["a", "b", "a/c"]),
+        (["e/a.tsv", "e/a.txt"], ["a.tsv", "a.txt"]),
     ],
 )
 def test_systems_are_called_what_their_paths_do_not_share(paths, names):
@@ -689,3 +700,41 @@ def test_command_line_takes_other_systems_and_examples(tmp_path, manifests):
     assert Page((tmp_path / "out/report.html").read_text()).tags.count("audio") == 2
     assert [row["name"] for row in json.loads((tmp_path / "out/eval.json").read_text())["systems"]] == ["a", "b"]
     assert run_cli(*call, "--examples", 61, ok=False).returncode == 2
+
+
+def test_a_legend_shows_names_that_begin_with_an_underscore():
+    bonafide, spoof = np.array([1.0, 2.0, 3.0]), np.array([-1.0, 0.0, 1.5])
+    figure = det_curves({"_a": (bonafide, spoof), "b": (bonafide, spoof)})
+    shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert [label.split()[-1] for label in shown] == ["_a", "b"]
+
+
+def test_an_attack_called_like_a_colour_keeps_its_name():
+    attacks = ["#0072b2", "#d55e00"]
+    result = {**measure(make_trials(attacks=attacks)), "systems": []}
+    svg = inline_svg(attack_bars(result), "bars", "")
+    for attack in attacks:
+        assert f">{attack}<" in svg
+    assert "var(--spoof, #d55e00)" in svg
+
+
+def test_columns_that_are_no_conditions_are_refused():
+    trials = make_trials()
+    called_like_a_figure = trials.with_columns(n_spoof=pl.lit("x"))
+    with pytest.raises(SpoofkitError, match="--by n_spoof: is the name of a figure too; rename the column"):
+        measure(called_like_a_figure, by=("n_spoof",))
+    many = pl.concat([trials] * 10).with_row_index("nth").with_columns(pl.col("nth").cast(pl.Utf8))
+    with pytest.raises(SpoofkitError, match=r"--by nth: has 6,000 values, expected at most 5,000"):
+        measure(many, by=("nth",))
+
+
+def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    before = contents(tmp_path)
+    found = json.loads(run_cli("evaluate", scores, manifest, "--json", "--replicates", 200).stdout)
+    assert contents(tmp_path) == before
+    written = evaluate(scores, manifest, out, options=Options(n_replicates=200))
+    del written["figures"]
+    assert found == json.loads(json.dumps(written))
+    for option in ("--reuse", "--overwrite"):
+        assert "name the folder OUT" in run_cli("evaluate", scores, manifest, option, ok=False).stderr

@@ -1,4 +1,4 @@
-"""Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat."""
+"""Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat, evaluate-sasv."""
 
 import json
 from pathlib import Path
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     for verb in (compare, calibrate, fuse, apply, threshold, reformat):
         app.command()(verb)
+    app.command("evaluate-sasv")(evaluate_sasv)
 
 
 def compare(
@@ -49,6 +50,7 @@ def compare(
 
     from spoofkit.data.manifest import read_manifest
     from spoofkit.evaluation.compare import compare as run
+    from spoofkit.files import file_sha256
 
     table = read_manifest(manifest).table
     paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
@@ -64,6 +66,11 @@ def compare(
     }
     result = run(systems, table, by=by, resample=resample, seed=seed)
     result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
+    result["made_from"] = {
+        "scores_sha256": {name: [file_sha256(path) for path in files] for name, files in zip("AB", paths, strict=True)},
+        "manifest_sha256": file_sha256(manifest),
+    }
+    _warn_of_cuts([path for files in paths for path in files])
     if result["note"]:
         say(f"spoofkit: warning: {result['note']}")
     if as_json:
@@ -128,6 +135,7 @@ def apply(
     if len(files) < 2:
         raise SpoofkitError("apply: found one file, expected scores and the file to write")
     n_scores = apply_to_files(calibration, files[:-1], files[-1], overwrite)
+    _warn_of_cuts(files[:-1])
     typer.echo(f"{files[-1]}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
 
 
@@ -163,6 +171,7 @@ def threshold(
         raise SpoofkitError("threshold: with --reject-genuine costs have no effect; leave out one of the two")
     if scores is not None and reject_genuine is not None:
         table = read_scores(scores)
+        _warn_of_cuts([scores])
         accept_from, share, at_most = genuine_threshold(table["score"].to_numpy(), reject_genuine)
         found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}
         found |= {"rejects": share, "rejects_at_most": at_most, "confidence": 0.95}
@@ -201,8 +210,18 @@ def reformat(
     from spoofkit.evaluation.layouts import write_layout_scores
 
     trials = _joined(scores, read_manifest(manifest).table)
+    _warn_of_cuts([scores])
     write_layout_scores(out, layout, trials, overwrite)
     typer.echo(f"{out}: {trials.height:,} scores as in {layout}")
+
+
+def _warn_of_cuts(scores: list[Path]) -> None:
+    """Say which score files may have been cut inside their last score."""
+    from spoofkit.evaluation.scores import final_newline_warning
+
+    for path in scores:
+        if warning := final_newline_warning(path):
+            say(f"spoofkit: warning: {warning}")
 
 
 def _joined(path: Path, table: "pl.DataFrame") -> "pl.DataFrame":
@@ -226,6 +245,7 @@ def _fit(
     from spoofkit.evaluation.calibrate_files import fit_files
 
     result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite)
+    _warn_of_cuts([*scores, *(on[0] if on is not None else [])])
     terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
     typer.echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
     for name, line in result["figures"].items():
@@ -282,3 +302,28 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def evaluate_sasv(
+    scores: Annotated[
+        Path, typer.Argument(help="TSV: [spk] filename cm-score asv-score sasv-score.", metavar="SCORES")
+    ],
+    keys: Annotated[
+        Path,
+        typer.Argument(help="TSV: [spk] filename cm-label asv-label; or the list of track 2.", metavar="KEYS"),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Compute a-DCF, min t-DCF and t-EER of a speaker verification system that also faces spoofs (track 2).
+
+    Costs and priors are those of ASVspoof 5.
+
+    Example: `spoofkit evaluate-sasv sasv_scores.tsv ASVspoof5.eval.track_2.trial.tsv`
+    """
+    from spoofkit.evaluation.sasv import evaluate_sasv as run
+    from spoofkit.evaluation.sasv import in_words
+
+    result = run(scores, keys)
+    _warn_of_cuts([scores])
+    for line in [json.dumps(result)] if as_json else in_words(result):
+        typer.echo(line)

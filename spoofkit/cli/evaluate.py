@@ -133,7 +133,10 @@ def score(
 def evaluate(
     scores: Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")],
     manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Folder for eval.json, report.html, figures/.", metavar="OUT")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Folder for eval.json, report.html, figures/; none: only print.", metavar="[OUT]"),
+    ] = None,
     by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
     asv: Annotated[
         str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
@@ -167,6 +170,8 @@ def evaluate(
 
     Intervals come from resampled speakers.
 
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv`
+
     Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval --by gender`
 
     Example: `spoofkit evaluate mix/scores/eval.tsv data/eval.tsv out --against direct/scores/eval.tsv`
@@ -176,13 +181,18 @@ def evaluate(
     from rich.console import Console
 
     from spoofkit.evaluation import report_text
-    from spoofkit.evaluation.report import Options
+    from spoofkit.evaluation.report import Options, measure_files
     from spoofkit.evaluation.report import evaluate as run
 
     if as_json + as_tsv + as_latex > 1:
         raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
     wanted = Options(tuple(by or ()), replicates, resample, asv, layout, subset, tuple(against or ()), examples)
-    result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
+    if out is None and (overwrite or reuse):
+        raise SpoofkitError("evaluate: --overwrite and --reuse are about files; name the folder OUT, or leave them out")
+    if out is None:
+        result = measure_files(scores, manifest, wanted).result
+    else:
+        result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
@@ -191,7 +201,8 @@ def evaluate(
         typer.echo(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result), nl=False)
     else:
         report_text.print_table(result, Console())
-    say(f"report: {out / 'report.html'}")
+    if out is not None:
+        say(f"report: {out / 'report.html'}")
 
 
 def doctor(as_json: options.Json = False) -> None:

@@ -13,7 +13,6 @@ Nothing of a corpus is known here. Its audio is read through `Manifest.read_audi
 down-mix.
 """
 
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ import polars as pl
 
 from spoofkit.data.audio import DOWNMIXES, read_audio
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_text, write_text
+from spoofkit.files import read_text, read_utf8, write_text
 
 KEYS = ("bonafide", "spoof")
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
@@ -132,10 +131,10 @@ def read_manifest(path: Path | str) -> Manifest:
         SpoofkitError: missing, empty, a column missing or unknown key, duplicate or unsorted ids, a path that leaves
             the root.
     """
-    text = read_text(path)
-    header, body = _split_header(text)
+    data = read_utf8(path)
+    header, body = _split_header(data)
     if "root" not in header:
-        found = f"begins with {text.splitlines()[0][:60]!r}" if text.strip() else "is empty"
+        found = f"begins with {data.splitlines()[0][:60].decode(errors='replace')!r}" if data.strip() else "is empty"
         raise SpoofkitError(
             f"{path}: {found}, expected a manifest, whose first line is '# root=FOLDER'; "
             "make one with `spoofkit prepare`"
@@ -145,7 +144,7 @@ def read_manifest(path: Path | str) -> Manifest:
             f"{path}: has no rows, expected a header and one row per utterance; make it anew with `spoofkit prepare`"
         )
     try:
-        table = pl.read_csv(io.StringIO(body), separator="\t", quote_char=None, infer_schema=False)
+        table = pl.read_csv(body, separator="\t", quote_char=None, infer_schema=False)
     except pl.exceptions.PolarsError as error:
         raise SpoofkitError(f"{path}: not a tab-separated table ({str(error).splitlines()[0]})") from error
     table = table.fill_null("")  # an empty field is empty text; "NA" and "null" are text like any other
@@ -156,7 +155,7 @@ def read_manifest(path: Path | str) -> Manifest:
             "make it anew with `spoofkit prepare`"
         )
     table = table.with_columns(_parse_lengths(table["n_samples"], str(path)))
-    if not text.endswith("\n") or header.get("rows", str(table.height)) != str(table.height):
+    if not data.endswith(b"\n") or header.get("rows", str(table.height)) != str(table.height):
         raise SpoofkitError(
             f"{path}: holds {table.height} rows and should hold {header.get('rows', 'a final newline')}; "
             "it is cut short or was edited, so make it anew with `spoofkit prepare`"
@@ -208,7 +207,7 @@ def read_rejected(manifest: Path) -> pl.DataFrame:
 
 def read_made_from(path: Path | str) -> dict[str, Any]:
     """Only the record of what a manifest was made from."""
-    header, _ = _split_header(read_text(path))
+    header, _ = _split_header(read_utf8(path))
     return _made_from(header, path)
 
 
@@ -240,13 +239,15 @@ def _n_rejected(header: dict[str, str], path: Path | str) -> int:
     return int(number)
 
 
-def _split_header(text: str) -> tuple[dict[str, str], str]:
-    header = {}
-    while text.startswith("# "):
-        line, _, text = text.partition("\n")
-        name, _, value = line[2:].partition("=")
+def _split_header(data: bytes) -> tuple[dict[str, str], bytes]:
+    header, start = {}, 0
+    while data.startswith(b"# ", start):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        name, _, value = data[start + 2 : end].decode().partition("=")
         header[name] = value
-    return header, text
+        start = end + 1
+    return header, data[start:]
 
 
 def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
@@ -259,6 +260,11 @@ def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
     return named
 
 
+def all_different(ids: pl.Series) -> bool:
+    """Whether no id stands twice; quick where they are sorted."""
+    return (not ids.null_count() and bool((ids > ids.shift()).all())) or ids.n_unique() == ids.len()
+
+
 def _check(table: pl.DataFrame, where: str) -> None:
     if table.height == 0:
         raise SpoofkitError(f"{where}: no utterances, expected at least one; check the protocol it is made from")
@@ -269,7 +275,7 @@ def _check(table: pl.DataFrame, where: str) -> None:
                 f"{where}: {name} is empty for utterance {empty['utt_id'][0]!r}, expected a value or '-'"
             )
     ids = table["utt_id"]
-    if ids.n_unique() != ids.len():
+    if not all_different(ids):
         twice = ids.filter(ids.is_duplicated())
         raise SpoofkitError(
             f"{where}: utt_id {twice[0]!r} stands {(ids == twice[0]).sum()} times ({twice.n_unique()} ids "

@@ -30,6 +30,8 @@ from spoofkit.evaluation.metrics import (
 from spoofkit.evaluation.rocch import interpolated_eer, min_cllr_of_sorted, rocch_eer
 
 METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")
+MOST_VALUES = 5000
+"""Of a further column; with more it is no condition but something of each trial."""
 MANY_TIES = 0.01
 """Share of trials whose exact score the other class has too, from which a warning is due."""
 
@@ -55,6 +57,7 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     >>> [(row["attack"], row["eer_official_percent"]) for row in measure(trials)["by_attack"]]
     [('A31', 0.0), ('A32', 75.0)]
     """
+    _check_columns(trials, by)
     bonafide, spoof = split_classes(trials)
     pooled = eer_of_sorted(bonafide, spoof)
     pooled_dcf = min_dcf_of_sorted(bonafide, spoof, costs)
@@ -74,8 +77,7 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
         "n_trials": trials.height,
         "n_bonafide": bonafide.size,
         "n_spoof": spoof.size,
-        **_breakdowns(trials, bonafide, costs),
-        "by": {column: _by_column(trials, column, costs) for column in by},
+        **_breakdowns(trials, bonafide, costs, by),
         "warnings": score_warnings(bonafide, spoof),
     }
 
@@ -122,55 +124,62 @@ def _count_shared(scores: Scores, others: Scores) -> int:
     return int(np.count_nonzero(others[np.minimum(at, others.size - 1)] == scores))
 
 
-def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts) -> dict[str, list[dict[str, Any]]]:
-    """The three lists. Sorts once; after that, stable splits keep every part sorted."""
-    trials = trials.select("score", "key", "attack", "codec").sort("score")
-    bonafide, spoof = (trials.filter(pl.col("key") == key) for key in ("bonafide", "spoof"))
-    attacks, codecs = sorted(spoof["attack"].unique()), sorted(trials["codec"].unique())
-    attack_of_spoof, codec_of_spoof = _codes(spoof["attack"], attacks), _codes(spoof["codec"], codecs)
+def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by: Sequence[str]) -> dict[str, Any]:
+    """The three lists and those of further columns. Sorts once; after that, stable splits keep every part sorted."""
+    score = trials["score"].to_numpy()
+    order = np.argsort(score)  # of equal scores any order will do
+    score, is_bonafide = score[order], (trials["key"] == "bonafide").to_numpy()[order]
 
-    scores = spoof["score"].to_numpy()
-    bonafide_in_codec = _split(bonafide["score"].to_numpy(), _codes(bonafide["codec"], codecs), len(codecs))
-    spoof_of_attack = _split(scores, attack_of_spoof, len(attacks))
-    spoof_in_codec = _split(scores, codec_of_spoof, len(codecs))
-    spoof_in_cell = _split(scores, attack_of_spoof * len(codecs) + codec_of_spoof, len(attacks) * len(codecs))
+    def split(key: npt.NDArray[np.bool_], codes: npt.NDArray[np.int64], n_parts: int) -> list[Scores]:
+        return _split(score[key], codes[order][key], n_parts)
+
+    attacks, attack_codes = _codes(trials["attack"])
+    spoof_of_attack = split(~is_bonafide, attack_codes, len(attacks))
+    # Of bona fide trials the attack means nothing.
+    places = [a for a, part in enumerate(spoof_of_attack) if part.size]
+
+    def by_column(column: str) -> tuple[list[str], list[Scores], list[Scores]]:
+        names, codes = _codes(trials[column])
+        return names, split(is_bonafide, codes, len(names)), split(~is_bonafide, codes, len(names))
+
+    def rows(column: str, values: list[str], bonafide: list[Scores], spoof: list[Scores]) -> list[dict[str, Any]]:
+        parts = zip(values, bonafide, spoof, strict=True)
+        return [{column: value, **_row(b, s, costs)} for value, b, s in parts]
+
+    codecs, bonafide_in_codec, spoof_in_codec = by_column("codec")
+    cells = attack_codes * len(codecs) + _codes(trials["codec"])[1]
+    spoof_in_cell = split(~is_bonafide, cells, len(attacks) * len(codecs))
     return {
-        "by_attack": [
-            {"attack": attack, **_row(all_bonafide, part, costs)}
-            for attack, part in zip(attacks, spoof_of_attack, strict=True)
-        ],
-        "by_codec": [
-            {"codec": codec, **_row(bonafide_part, spoof_part, costs)}
-            for codec, bonafide_part, spoof_part in zip(codecs, bonafide_in_codec, spoof_in_codec, strict=True)
-        ],
+        "by_attack": [{"attack": attacks[a], **_row(all_bonafide, spoof_of_attack[a], costs)} for a in places],
+        "by_codec": rows("codec", codecs, bonafide_in_codec, spoof_in_codec),
         "by_attack_and_codec": [
-            {
-                "attack": attack,
-                "codec": codec,
-                **_row(bonafide_in_codec[c], spoof_in_cell[a * len(codecs) + c], costs),
-            }
-            for a, attack in enumerate(attacks)
-            for c, codec in enumerate(codecs)
+            {"attack": attacks[a], "codec": codec, **_row(in_codec, spoof_in_cell[a * len(codecs) + c], costs)}
+            for a in places
+            for c, (codec, in_codec) in enumerate(zip(codecs, bonafide_in_codec, strict=True))
         ],
+        "by": {column: rows(column, *by_column(column)) for column in by},
     }
 
 
-def _by_column(trials: pl.DataFrame, column: str, costs: DcfCosts) -> list[dict[str, Any]]:
-    """A row for each value of a column: its bona fide against its spoof trials."""
-    if column not in trials.columns or column in ("utt_id", "path", "key", "score", "n_samples"):
-        possible = [name for name in trials.columns if name not in ("utt_id", "path", "key", "score", "n_samples")]
-        raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
-    rows = []
-    for (value,), part in sorted(trials.select(column, "key", "score").partition_by(column, as_dict=True).items()):
-        bonafide, spoof = (part.filter(pl.col("key") == key)["score"].sort() for key in ("bonafide", "spoof"))
-        rows.append({column: value, **_row(bonafide.to_numpy(), spoof.to_numpy(), costs)})
-    return rows
+def _check_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
+    """Refuse columns that are not there, or whose values are not conditions."""
+    possible = [name for name in trials.columns if name not in ("utt_id", "path", "key", "score", "n_samples")]
+    for column in by:
+        if column not in possible:
+            raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
+        if column in ("n_bonafide", "n_spoof", *METRICS):
+            raise SpoofkitError(f"--by {column}: is the name of a figure too; rename the column")
+        if (n_values := trials[column].n_unique()) > MOST_VALUES:
+            raise SpoofkitError(
+                f"--by {column}: has {n_values:,} values, expected at most {MOST_VALUES:,}; name a column of conditions"
+            )
 
 
-def _codes(names: pl.Series, all_names: list[str]) -> npt.NDArray[np.int64]:
-    """Each name's place in `all_names`."""
-    places = dict(zip(all_names, range(len(all_names)), strict=True))
-    return np.asarray(names.replace_strict(places, return_dtype=pl.Int64).to_numpy(), dtype=np.int64)
+def _codes(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The different values in order, and each row's place among them."""
+    names = sorted(column.unique().to_list())
+    codes = column.cast(pl.Enum(names)).to_physical().to_numpy()
+    return names, codes.astype(np.int64)
 
 
 def _split(scores: Scores, codes: npt.NDArray[np.int64], n_parts: int) -> list[Scores]:

@@ -67,6 +67,7 @@ def fit_files(
         "fitted_on": {
             "scores": [str(path) for path in scores],
             "scores_sha256": [file_sha256(path) for path in scores],
+            "model_sha256": [_record_of(path).get("model_sha256") for path in scores],
             "manifest": str(manifest),
             "manifest_sha256": file_sha256(manifest),
         },
@@ -95,10 +96,10 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         How many.
 
     Raises:
-        SpoofkitError: another number of systems than the calibration was fitted on, files of other trials, or `out`
-            exists.
+        SpoofkitError: other systems than the calibration was fitted on, or another number of them; files of other
+            trials; or `out` exists.
     """
-    calibration, _ = read_calibration(path)
+    calibration, fitted = read_calibration(path)
     _require_systems(calibration, scores, path)
     record_path = out.with_suffix(".json")
     if out.suffix == ".json":
@@ -115,6 +116,7 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     columns = [dict(table.iter_rows()) for table in tables]
     score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
     made_with = [_record_of(file) for file in scores]
+    _require_same_models(fitted, made_with, scores, path)
     record = {
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
@@ -148,6 +150,22 @@ def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -
         raise SpoofkitError(
             f"{path}: is for {len(calibration.scales)} systems, found {len(scores)} score files; give one a system, in "
             "the order in which it was fitted"
+        )
+
+
+def _require_same_models(
+    fitted: dict[str, Any], made_with: list[dict[str, Any]], scores: list[Path], path: Path
+) -> None:
+    """Refuse scores of another model than the calibration was fitted on, where the records say which it was."""
+    known = (fitted.get("fitted_on") or {}).get("model_sha256") or [None] * len(scores)
+    for place, (wanted, made, file) in enumerate(zip(known, made_with, scores, strict=True)):
+        found = made.get("model_sha256")
+        if wanted is None or found is None or wanted in (found, made.get("exported_from")):
+            continue
+        where = f"; it is that of system {known.index(found) + 1}, so mind the order" if found in known else ""
+        raise SpoofkitError(
+            f"{file}: was scored by model {found[:12]}, expected {wanted[:12]}, on whose scores {path} was fitted as "
+            f"system {place + 1}{where or '; fit a calibration for this model'}"
         )
 
 

@@ -71,7 +71,7 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]]) -> Figure:
         for place, (name, classes) in enumerate(systems.items()):
             colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
             dashes = SYSTEM_DASHES[place // len(SYSTEM_COLOURS) % len(SYSTEM_DASHES)]
-            label = f"{name}: EER {100 * eers[place]:.3f} %"
+            label = f"EER {100 * eers[place]:.3f} %  {name}"  # matplotlib hides a label that begins with "_"
             axes.plot(*_det_points(*classes, low, high), color=colour, linestyle=dashes, linewidth=1.8, label=label)
             at = float(np.clip(ndtri(eers[place]), low, high))
             dot = SPOOF if len(systems) == 1 else colour
@@ -271,7 +271,8 @@ def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0
     assert head is not None
     body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body[head.end() :])
     for color, css_name in CSS_NAMES.items():
-        body = body.replace(color, f"var({css_name}, {color})")
+        # Where a colour stands in an attribute: an attack may be called like one.
+        body = re.sub(rf'(?<=[:" ]){color}(?=[;"])', f"var({css_name}, {color})", body)
     label = description.translate({ord("&"): "&amp;", ord('"'): "&quot;", ord("<"): "&lt;"})
     inches = float(head[1].split()[2]) / 72
     style = f"width:100%;max-width:{inches:.2f}in;min-width:{inches * narrowest:.2f}in;height:auto"

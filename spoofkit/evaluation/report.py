@@ -1,4 +1,4 @@
-"""What `spoofkit evaluate` does: read, join, measure, write eval.json, report.html, figures."""
+"""What `spoofkit evaluate` does: read, join, measure; with a folder, write eval.json, report.html, figures."""
 
 import json
 import platform
@@ -18,8 +18,8 @@ from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
 from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
-from spoofkit.evaluation.metrics import ASVSPOOF5
-from spoofkit.evaluation.report_page import FIGURES, draw_figures, figure_paths, render_report, write_figures
+from spoofkit.evaluation.metrics import ASVSPOOF5, Scores
+from spoofkit.evaluation.report_page import FIGURES, GENERATOR, draw_figures, figure_paths, render_report, write_figures
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
 from spoofkit.evaluation.systems import measure_systems, name_systems
@@ -55,6 +55,18 @@ class Options:
     """Worst errors of each class that the report lets one hear."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation has found, and what its page is made of."""
+
+    result: dict[str, Any]
+    trials: pl.DataFrame
+    manifest: Manifest | None
+    """None where a challenge's own list was read."""
+    systems: dict[str, tuple[Scores, Scores]]
+    """Bona fide and spoof scores, sorted ascending, of the evaluated system first, by name."""
+
+
 def evaluate(
     scores_path: Path | str,
     manifest_path: Path | str,
@@ -74,42 +86,75 @@ def evaluate(
         options: What else is asked for.
 
     Returns:
-        What stands in eval.json: the numbers of `breakdown.measure` with `warnings`, `made_from` and `made_with`.
+        What stands in eval.json: see `measure_files`; and the names of the figures.
 
     Raises:
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
     options = options or Options()
-    _check_options(options)
-    if Path(scores_path).is_dir():
-        raise SpoofkitError(f"{scores_path}: is a folder, expected a score file; name the file in it")
-    scores_path, json_path, html_path = Path(scores_path), Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
-    sidecar_path = scores_path.with_suffix(".json")
-    if json_path.resolve() == sidecar_path.resolve():
+    json_path, html_path = Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
+    if json_path.resolve() == Path(scores_path).with_suffix(".json").resolve():
         raise SpoofkitError(
-            f"{json_path}: is the record of how {scores_path.name} was made, "
+            f"{json_path}: is the record of how {Path(scores_path).name} was made, "
             "which the results would replace; name another output folder"
         )
     if not reuse:
         for path in (json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])):
             refuse_existing(path, overwrite)
-    has_sidecar = sidecar_path != scores_path and sidecar_path.is_file()
-    made_from = {
-        "format": FORMAT,
-        "scores_sha256": file_sha256(scores_path),
-        "manifest_sha256": file_sha256(manifest_path),
-        "sidecar_sha256": file_sha256(sidecar_path) if has_sidecar else None,
-        "options": {**asdict(options), "by": list(options.by), "against": list(options.against)},
-        "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
-        "against_sha256": [file_sha256(path) for path in options.against],
-    }
+    made_from = _inputs_record(Path(scores_path), Path(manifest_path), options)
     # Without overwrite a result that stands here from now on is ours: up to date, or half of an interrupted run.
     if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse):
         recorded: dict[str, Any] = read_json(json_path)
         if all(path.exists() for path in (html_path, *figure_paths(json_path.parent, recorded["figures"]))):
             return recorded
+    if reuse and not overwrite and not json_path.exists():
+        _refuse_foreign(html_path)
+    found = measure_files(scores_path, manifest_path, options, made_from)
+    result = found.result
+    figures = draw_figures(result, found.systems)
+    result["figures"] = [*figures]
+    page = render_report(
+        result,
+        figures,
+        make_examples(found.trials, found.manifest, options.n_examples),
+        intervals_in_words(result),
+        ["spoofkit", *sys.argv[1:]],
+    )
+    # The record appears last, so that where it stands the report and figures beside it are of the same run.
+    with atomic_path(json_path, overwrite or reuse) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        with atomic_path(html_path, overwrite or reuse) as temporary_page:
+            temporary_page.write_text(page, encoding="utf-8")
+            json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
+        write_figures(figures, json_path.parent, overwrite or reuse)
+    return result
 
-    sidecar = _read_sidecar(sidecar_path) if has_sidecar else None
+
+def measure_files(
+    scores_path: Path | str,
+    manifest_path: Path | str,
+    options: Options | None = None,
+    made_from: dict[str, Any] | None = None,
+) -> Measured:
+    """Evaluate a score file against a manifest, and write nothing.
+
+    Args:
+        scores_path: See `evaluate`.
+        manifest_path: See `evaluate`.
+        options: What else is asked for.
+        made_from: Hashes of the inputs, if they are known already.
+
+    Returns:
+        The numbers of `breakdown.measure` with `intervals`, `tandem`, `systems`, `warnings`, `made_from` and
+        `made_with`; and what they were computed from.
+
+    Raises:
+        SpoofkitError: An input is broken or does not fit the other.
+    """
+    options = options or Options()
+    scores_path = Path(scores_path)
+    made_from = made_from or _inputs_record(scores_path, Path(manifest_path), options)
+    sidecar = _read_sidecar(scores_path.with_suffix(".json")) if made_from["sidecar_sha256"] else None
     caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
     rejection = ""
     manifest = None
@@ -153,23 +198,25 @@ def evaluate(
         "python": platform.python_version(),
         "scores_made_with": sidecar,
     }
-    figures = draw_figures(result, systems)
-    result["figures"] = [*figures]
-    page = render_report(
-        result,
-        figures,
-        make_examples(trials, manifest, options.n_examples),
-        intervals_in_words(result),
-        ["spoofkit", *sys.argv[1:]],
-    )
-    # The record appears last, so that where it stands the report and figures beside it are of the same run.
-    with atomic_path(json_path, overwrite or reuse) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        with atomic_path(html_path, overwrite or reuse) as temporary_page:
-            temporary_page.write_text(page, encoding="utf-8")
-            json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
-        write_figures(figures, json_path.parent, overwrite or reuse)
-    return result
+    return Measured(result, trials, manifest, systems)
+
+
+def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> dict[str, Any]:
+    """Hashes of all that results are made from, and what was asked for."""
+    _check_options(options)
+    if scores_path.is_dir():
+        raise SpoofkitError(f"{scores_path}: is a folder, expected a score file; name the file in it")
+    sidecar_path = scores_path.with_suffix(".json")
+    has_sidecar = sidecar_path != scores_path and sidecar_path.is_file()
+    return {
+        "format": FORMAT,
+        "scores_sha256": file_sha256(scores_path),
+        "manifest_sha256": file_sha256(manifest_path),
+        "sidecar_sha256": file_sha256(sidecar_path) if has_sidecar else None,
+        "options": {**asdict(options), "by": list(options.by), "against": list(options.against)},
+        "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
+        "against_sha256": [file_sha256(path) for path in options.against],
+    }
 
 
 def _check_options(options: Options) -> None:
@@ -226,6 +273,12 @@ def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
         return join_scores(scores, manifest.table)
     except SpoofkitError as error:
         raise SpoofkitError(f"{scores_path} with {manifest.path}: {error}") from error
+
+
+def _refuse_foreign(html_path: Path) -> None:
+    """Without a record beside it, a page may be half of an interrupted run, or somebody else's."""
+    if html_path.exists() and GENERATOR.encode() not in html_path.read_bytes()[:2000]:
+        raise SpoofkitError(f"{html_path}: is no report of spoofkit and would be replaced; name another output folder")
 
 
 def _read_made_from(path: Path) -> dict[str, Any]:

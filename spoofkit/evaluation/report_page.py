@@ -28,6 +28,8 @@ FIGURES = {
     "heat": "Heat map: EER of each attack in each codec",
 }
 """Those a page may have, and what a screen reader says."""
+GENERATOR = '<meta name="generator" content="spoofkit">'
+"""Stands in the page's head: by it a page without its record is known."""
 SUFFIXES = (".pdf", ".png")
 DOTS_PER_INCH = 200
 NARROWEST_HEAT = 0.75  # of its width; then the map scrolls, so that its numbers can be read on a phone
@@ -112,6 +114,7 @@ def render_report(
     shown = [example for of_class in examples.values() for example in of_class]
     return environment.from_string(template).render(
         result=result,
+        generator=GENERATOR,
         name=Path(result["made_with"]["scores"]).name,
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
         intervals_in_words=words,

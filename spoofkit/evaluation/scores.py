@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from spoofkit.data.manifest import KEYS
+from spoofkit.data.manifest import KEYS, all_different
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import write_text
 
@@ -121,7 +121,7 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
             "manifest: has a column named 'score', which is taken by the score file; rename that column"
         )
     in_order = scores.height == manifest_table.height and (scores["utt_id"] == manifest_table["utt_id"]).all()
-    if not in_order or scores["utt_id"].n_unique() != scores.height:
+    if not in_order or not all_different(scores["utt_id"]):
         _check_same_ids(scores, manifest_table)
     # A null key is no member either, but `is_in` says null to it.
     unknown = manifest_table.filter(~pl.col("key").is_in(KEYS).fill_null(False))
@@ -144,7 +144,7 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
 def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:
     """Refuse ids that stand twice, or in one of the two tables only."""
     for name, table in (("score file", scores), ("manifest", manifest_table)):
-        if table["utt_id"].n_unique() != table.height:
+        if not all_different(table["utt_id"]):
             twice = table["utt_id"].filter(table["utt_id"].is_duplicated()).unique(maintain_order=True)
             shown = twice.head(N_NAMED).to_list()
             raise SpoofkitError(
@@ -217,7 +217,7 @@ def _check_ids(table: pl.DataFrame, path: Path | str) -> None:
     if empty.height:
         shown = [str(line) for line in empty["line"].head(N_NAMED)]
         raise SpoofkitError(f"{path}: found no id in {_named(empty.height, 'line', shown)}; name the trials")
-    if table["utt_id"].n_unique() == table.height:
+    if all_different(table["utt_id"]):
         return
     lines = table.group_by("utt_id", maintain_order=True).agg("line").filter(pl.col("line").list.len() > 1)
     shown = [f"{utt_id} in lines {', '.join(map(str, at[:N_NAMED]))}" for utt_id, at in lines.head(N_NAMED).rows()]

@@ -29,12 +29,15 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
     >>> name_systems([Path("exp/direct/scores/eval.tsv"), Path("exp/mix/scores/eval.tsv")])
     ['direct', 'mix']
     """
-    parts = [(*path.resolve().with_suffix("").parts,) for path in paths]
+    whole = [path.resolve() for path in paths]
     for place, path in enumerate(paths):
-        if parts[place] in parts[:place]:
+        if whole[place] in whole[:place]:
             raise SpoofkitError(
                 f"--against {path}: is named twice, expected the scores of another system; leave it out"
             )
+    parts = [path.with_suffix("").parts for path in whole]
+    if len(set(parts)) < len(parts):  # a/eval.tsv and a/eval.txt
+        parts = [path.parts for path in whole]
     if len(parts) == 1:
         return [paths[0].stem]
     start = _n_shared(parts)
