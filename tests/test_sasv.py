@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from spoofkit.cli.main import app
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.metrics import eer
 from spoofkit.evaluation.sasv import evaluate_sasv, in_words, join_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, concurrent_teer, min_tdcf_2021
 
@@ -68,17 +69,21 @@ def test_secondary_figures_take_both_kinds_of_bona_fide_and_the_organisers_asv(t
     asv = [[row[4] for row in rows if row[2] == kind] for kind in ("target", "nontarget", "spoof")]
     assert result["min_tdcf_2021"] == pytest.approx(min_tdcf_2021(*cm, ASVSPOOF5_ASV), rel=1e-12)
     assert result["teer_percent"] == pytest.approx(100 * concurrent_teer(*cm, *asv), rel=1e-12)
+    of = {kind: [row[5] for row in rows if row[2] == kind] for kind in ("target", "nontarget", "spoof")}
+    assert result["sv_eer_official_percent"] == 100 * eer(of["target"], of["nontarget"]).eer
+    assert result["spf_eer_official_percent"] == 100 * eer(of["target"], of["spoof"]).eer
     assert "min t-DCF" in in_words(result)[2]
     assert "version of 2021 and 5" in in_words(result)[2]
 
 
 def test_a_system_with_one_score_has_an_adcf_and_says_what_it_has_not(tmp_path, rows) -> None:
     scores, keys = write(tmp_path, rows)
-    lines = [HEADER, *(f"{s}\t{u}\t-\t-\t{sasv!r}\n" for s, u, *_, sasv in rows)]
-    scores.write_text("".join(lines))
-    result = evaluate_sasv(scores, keys)
+    for cm, asv in (("-", "1.5"), ("0.5", "-"), ("-", "-")):
+        lines = [HEADER, *(f"{s}\t{u}\t{cm}\t{asv}\t{sasv!r}\n" for s, u, *_, sasv in rows)]
+        scores.write_text("".join(lines))
+        result = evaluate_sasv(scores, keys)
+        assert result["min_tdcf_2021"] is None
     assert result["min_adcf"] == pytest.approx(slow_adcf(rows), rel=1e-12)
-    assert result["min_tdcf_2021"] is None
     assert result["teer_percent"] is None
     assert "not without cm-score" in in_words(result)[2]
 
