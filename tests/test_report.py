@@ -738,3 +738,29 @@ def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):
     assert found == json.loads(json.dumps(written))
     for option in ("--reuse", "--overwrite"):
         assert "name the folder OUT" in run_cli("evaluate", scores, manifest, option, ok=False).stderr
+
+
+def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
+    trials = make_trials()
+    scores, manifest, out = write_inputs(tmp_path, trials)
+    other = write_other(tmp_path, trials, 5)
+    costs = metrics.DcfCosts(spoof_prior=0.3, miss_cost=2, fa_cost=5)
+    given = ("--spoof-prior", 0.3, "--miss-cost", 2, "--fa-cost", 5)
+    call = ("evaluate", scores, manifest, out, "--against", other, "--replicates", 200, "--resample", "trial")
+    done = run_cli(*call, *given)
+    result = json.loads((out / "eval.json").read_text())
+    score, is_bonafide = trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy()
+    classes = score[is_bonafide], score[~is_bonafide]
+    assert result["min_dcf"] == metrics.min_dcf(*classes, costs)
+    assert result["act_dcf"] == metrics.act_dcf(*classes, costs)
+    assert result["systems"][0]["min_dcf"] == result["min_dcf"]
+    assert result["intervals"]["min_dcf"][0] < result["min_dcf"] < result["intervals"]["min_dcf"][1]
+    assert "DCFs with P(spoof) 0.3, costs 2 of a miss and 5 of a false alarm, not those of ASVspoof 5" in done.stdout
+    assert "DCFs with" not in run_cli("evaluate", scores, manifest).stdout
+    compared = run_cli("compare", scores, other, manifest, *given, "--resample", "trial", "--json")
+    both = json.loads(compared.stdout)
+    assert both["rows"][0]["min_dcf"]["systems"]["A"]["mean"] == result["min_dcf"]
+    assert both["dcf_costs"] == result["dcf_costs"] == {"spoof_prior": 0.3, "miss_cost": 2.0, "fa_cost": 5.0}
+    assert (
+        "expected a prior between 0 and 1" in run_cli("evaluate", scores, manifest, "--spoof-prior", 1, ok=False).stderr
+    )

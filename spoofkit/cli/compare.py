@@ -34,6 +34,9 @@ def compare(
     by: Annotated[str | None, typer.Option(help="Column to break down by, such as attack or codec.")] = None,
     resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    spoof_prior: options.SpoofPrior = None,
+    miss_cost: options.MissCost = None,
+    fa_cost: options.FaCost = None,
     as_json: options.Json = False,
 ) -> None:
     """Say whether two systems differ on the same trials: differences, their intervals, p values.
@@ -45,13 +48,17 @@ def compare(
 
     Example: `spoofkit compare d0.tsv,d1.tsv,d2.tsv m0.tsv,m1.tsv,m2.tsv data/eval.tsv`
     """
+    from dataclasses import asdict
+
     import numpy as np
     from rich.console import Console
 
     from spoofkit.data.manifest import read_manifest
     from spoofkit.evaluation.compare import compare as run
+    from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.files import file_sha256
 
+    costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
     table = read_manifest(manifest).table
     paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
     for files in paths:
@@ -64,7 +71,8 @@ def compare(
         name: [np.asarray(_joined(path, table)["score"]) for path in files]
         for name, files in zip("AB", paths, strict=True)
     }
-    result = run(systems, table, by=by, resample=resample, seed=seed)
+    result = run(systems, table, by=by, resample=resample, costs=costs, seed=seed)
+    result["dcf_costs"] = asdict(costs)
     result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
     result["made_from"] = {
         "scores_sha256": {name: [file_sha256(path) for path in files] for name, files in zip("AB", paths, strict=True)},
@@ -146,9 +154,9 @@ def threshold(
     reject_genuine: Annotated[
         float | None, typer.Option(help="Share of these recordings that may be rejected, such as 0.01.")
     ] = None,
-    spoof_prior: Annotated[float | None, typer.Option(help="Probability that a recording is spoofed [0.05].")] = None,
-    miss_cost: Annotated[float | None, typer.Option(help="Of rejecting bona fide speech [1].")] = None,
-    fa_cost: Annotated[float | None, typer.Option(help="Of accepting spoofed speech [10].")] = None,
+    spoof_prior: options.SpoofPrior = None,
+    miss_cost: options.MissCost = None,
+    fa_cost: options.FaCost = None,
     abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -161,7 +169,7 @@ def threshold(
     Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
     """
     from spoofkit.evaluation.decision import bayes_thresholds, genuine_threshold
-    from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
+    from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.scores import read_scores
 
     if (scores is None) != (reject_genuine is None):
@@ -180,12 +188,7 @@ def threshold(
             f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
         )
     else:
-        chosen = DcfCosts(
-            ASVSPOOF5.spoof_prior if spoof_prior is None else spoof_prior,
-            ASVSPOOF5.miss_cost if miss_cost is None else miss_cost,
-            ASVSPOOF5.fa_cost if fa_cost is None else fa_cost,
-        )
-        cut = bayes_thresholds(chosen, abstain_cost)
+        cut = bayes_thresholds(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
         found = {"accept_from": cut.accept_from, "reject_below": cut.reject_below}
         words = (
             f"log-likelihood ratios (nats): accept from {cut.accept_from:.6g} on, reject below {cut.reject_below:.6g}"

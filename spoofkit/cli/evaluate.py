@@ -47,6 +47,14 @@ def score(
     over_windows: Annotated[
         str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
     ] = "mean",
+    min_speech: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out what has less than so many seconds of speech, windows and recordings, such as 0.5; a mean "
+            "is then weighted by the speech each window adds. Needs the extra `vad`. None: all counts.",
+            metavar="SECONDS",
+        ),
+    ] = None,
     windows: Annotated[
         Path | None, typer.Option(help="Also write the windows' scores here.", metavar="WINDOWS.tsv")
     ] = None,
@@ -102,6 +110,8 @@ def score(
 
     Example: `spoofkit score exp/x/finetune/model call.wav other_calls/ --calibration cal.json --abstain-cost 0.2`
 
+    Example: `spoofkit score MODEL meeting.mp4 --min-speech 0.5 --windows windows.tsv`
+
     Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
     Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
@@ -114,6 +124,7 @@ def score(
     wanted = Options(
         crop=crop,
         windows=parse_windows(window, hop, over_windows),
+        min_speech=min_speech,
         device=device,
         workers=workers,
         calibration=calibration,
@@ -157,6 +168,9 @@ def evaluate(
             help="Scores of another system on the same trials, to show beside; may be repeated.", metavar="TSV"
         ),
     ] = None,
+    spoof_prior: options.SpoofPrior = None,
+    miss_cost: options.MissCost = None,
+    fa_cost: options.FaCost = None,
     examples: Annotated[
         int, typer.Option(min=0, max=60, help="Worst errors of each class in the report, with audio; 0: none.")
     ] = 6,
@@ -181,12 +195,23 @@ def evaluate(
     from rich.console import Console
 
     from spoofkit.evaluation import report_text
+    from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.report import Options, measure_files
     from spoofkit.evaluation.report import evaluate as run
 
     if as_json + as_tsv + as_latex > 1:
         raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
-    wanted = Options(tuple(by or ()), replicates, resample, asv, layout, subset, tuple(against or ()), examples)
+    wanted = Options(
+        by=tuple(by or ()),
+        n_replicates=replicates,
+        resample=resample,
+        asv=asv,
+        layout=layout,
+        subset=subset,
+        against=tuple(against or ()),
+        costs=dcf_costs(spoof_prior, miss_cost, fa_cost),
+        n_examples=examples,
+    )
     if out is None and (overwrite or reuse):
         raise SpoofkitError("evaluate: --overwrite and --reuse are about files; name the folder OUT, or leave them out")
     if out is None:

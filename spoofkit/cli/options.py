@@ -22,6 +22,9 @@ Reuse = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load audio; results do not depend on it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")]
+MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech; none: 1.")]
+FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech; none: 10.")]
 
 
 def say(message: str) -> None:

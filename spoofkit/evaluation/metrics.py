@@ -12,7 +12,7 @@ against the system. There is no interpolation. The source of every formula is th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,18 @@ class DcfCosts:
 
 
 ASVSPOOF5 = DcfCosts(spoof_prior=0.05, miss_cost=1, fa_cost=10)
+
+
+def dcf_costs(
+    spoof_prior: float | None = None, miss_cost: float | None = None, fa_cost: float | None = None
+) -> DcfCosts:
+    """Costs as given, and those of ASVspoof 5, track 1, where they are not.
+
+    Raises:
+        SpoofkitError: a prior outside 0 to 1, or a cost that is not positive and finite.
+    """
+    given = {"spoof_prior": spoof_prior, "miss_cost": miss_cost, "fa_cost": fa_cost}
+    return replace(ASVSPOOF5, **{name: value for name, value in given.items() if value is not None})
 
 
 def sorted_scores(scores: npt.ArrayLike, name: str) -> Scores:

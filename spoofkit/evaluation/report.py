@@ -18,7 +18,7 @@ from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
 from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
-from spoofkit.evaluation.metrics import ASVSPOOF5, Scores
+from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.report_page import FIGURES, GENERATOR, draw_figures, figure_paths, render_report, write_figures
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
@@ -51,6 +51,8 @@ class Options:
     """Of the trials in a challenge's list."""
     against: tuple[str, ...] = ()
     """Score files of other systems, of the same trials: their curves and figures beside."""
+    costs: DcfCosts = ASVSPOOF5
+    """Of minDCF and actDCF."""
     n_examples: int = 6
     """Worst errors of each class that the report lets one hear."""
 
@@ -167,13 +169,15 @@ def measure_files(
     else:
         keys = read_layout_keys(Path(manifest_path), options.layout, "all")
         trials, *others = (_read_layout_trials(path, keys, options) for path in paths)
-    result = {**measure(trials, ASVSPOOF5, options.by), **caveats, "made_from": made_from}
+    result = {**measure(trials, options.costs, options.by), **caveats, "made_from": made_from}
     result["intervals"] = (
-        intervals(trials, options.resample, n_replicates=options.n_replicates) if options.n_replicates else None
+        intervals(trials, options.resample, options.costs, n_replicates=options.n_replicates)
+        if options.n_replicates
+        else None
     )
     result["tandem"] = _tandem(trials, options.asv) if options.asv is not None else None
     systems = dict(zip(names, map(split_classes, [trials, *others]), strict=True))
-    result["systems"] = measure_systems(systems, paths) if others else []
+    result["systems"] = measure_systems(systems, paths, options.costs) if others else []
     if rejection:
         result["warnings"].append(rejection)
     if contamination := (sidecar or {}).get("contamination"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spoofkit.evaluation.breakdown import METRICS
-from spoofkit.evaluation.metrics import EER_VARIANT
+from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
         **say,  # type: ignore[arg-type]
     )
     partial = f"partial set: {result['partial']}" if result["partial"] else ""
-    for line in (partial, intervals_in_words(result), tandem_in_words(result)):
+    for line in (partial, costs_in_words(result), intervals_in_words(result), tandem_in_words(result)):
         if line:
             console.print(line, **say)  # type: ignore[arg-type]
     one_codec = len(result["by_codec"]) == 1
@@ -40,6 +40,17 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
             _add_row(table, row[column], f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *numbers)
         console.print()
         console.print(table)
+
+
+def costs_in_words(result: Mapping[str, Any]) -> str:
+    """One line about the costs of the DCFs; empty if they are those of ASVspoof 5."""
+    costs = DcfCosts(**result["dcf_costs"])
+    if costs == ASVSPOOF5:
+        return ""
+    return (
+        f"DCFs with P(spoof) {costs.spoof_prior:g}, costs {costs.miss_cost:g} of a miss and {costs.fa_cost:g} of a "
+        f"false alarm, not those of ASVspoof 5; actDCF cuts at {costs.bayes_threshold:.4f}"
+    )
 
 
 def intervals_in_words(result: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.metrics import (
-    ASVSPOOF5,
+    DcfCosts,
     Scores,
     act_dcf_of_sorted,
     cllr_of_checked,
@@ -45,20 +45,23 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
     return ["/".join(part[start : len(part) - end]) for part in parts]
 
 
-def measure_systems(systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path]) -> list[dict[str, Any]]:
+def measure_systems(
+    systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
+) -> list[dict[str, Any]]:
     """Pooled METRICS, threshold of the EER and min Cllr of each system, as plain JSON values.
 
     Args:
         systems: Bona fide and spoof scores, sorted ascending, by name.
         paths: Their score files.
+        costs: Prior and costs of the DCFs.
     """
     rows = []
     for (name, (bonafide, spoof)), path in zip(systems.items(), paths, strict=True):
         pooled = eer_of_sorted(bonafide, spoof)
         figures = (
             100 * pooled.eer,
-            min_dcf_of_sorted(bonafide, spoof, ASVSPOOF5).min_dcf,
-            act_dcf_of_sorted(bonafide, spoof, ASVSPOOF5),
+            min_dcf_of_sorted(bonafide, spoof, costs).min_dcf,
+            act_dcf_of_sorted(bonafide, spoof, costs),
             cllr_of_checked(bonafide, spoof),
         )
         others = {"eer_threshold": pooled.threshold, "min_cllr_bits": min_cllr_of_sorted(bonafide, spoof)}
