@@ -11,10 +11,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
 
@@ -29,6 +32,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise SpoofkitError(f"{path}: is a folder, expected the name of a file; name a file inside it")
     if path.exists() and not overwrite:
         raise SpoofkitError(f"{path}: exists already; pass --overwrite to replace it, or name another output")
+
+
+def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise SpoofkitError if an output would replace what it is made of, whatever the names say."""
+    made_of = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in made_of:
+            raise SpoofkitError(f"{path}: would replace what it is made of; name another output")
 
 
 @contextmanager
@@ -171,9 +182,26 @@ def read_utf8(path: Path | str) -> bytes:
         if not data.isascii():
             data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SpoofkitError(f"{path}: cannot be read ({reason}); check the name") from error
+        if isinstance(error, UnicodeDecodeError):
+            line = data.count(b"\n", 0, error.start) + 1
+            raise SpoofkitError(f"{path}: line {line} is not UTF-8 text, expected UTF-8; convert the file") from error
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def lines_with_other_counts(data: bytes, character: bytes, count: int) -> npt.NDArray[np.int64]:
+    """Which lines of a text, from 0, hold a character another number of times; an end without newline ends a line too.
+
+    >>> lines_with_other_counts(b"a.b\\nc\\n..", b".", 1).tolist()
+    [1, 2]
+    """
+    codes = np.frombuffer(data, dtype=np.uint8)
+    ends = np.flatnonzero(codes == ord("\n"))
+    if data and not data.endswith(b"\n"):
+        ends = np.append(ends, codes.size)
+    # Of the characters before an end, those before the end before are another line's.
+    before = np.searchsorted(np.flatnonzero(codes == ord(character)), ends)
+    return np.flatnonzero(np.diff(before, prepend=0) != count)
 
 
 def read_json(path: Path | str) -> Any:

@@ -83,13 +83,14 @@ def test_two_systems_that_know_different_things_are_better_together() -> None:
 def test_what_cannot_be_calibrated_is_refused() -> None:
     is_bonafide = np.array([True, True, False, False])
     for scores, sentence in (
-        ([[3.0], [2.0], [1.0], [0.0]], "without an error"),
-        ([[3.0, 0], [0, 3.0], [1.0, 1.0], [0.0, 1.9]], "without an error"),  # only together
+        ([[3.0], [2.0], [1.0], [0.0]], "overlap in no more than one score"),
+        ([[3.0, 0], [0, 3.0], [1.0, 1.0], [0.0, 1.9]], "overlap in no more than one score"),  # only together
         ([[1.0], [1.0], [1.0], [1.0]], "all scores of system 1 are the same"),
         ([[0.1], [0.1], [0.1], [0.1]], "all scores of system 1 are the same"),
-        ([[2.0], [1.0], [1.0], [0.0]], "without an error"),  # they touch in a tie
+        ([[2.0], [1.0], [1.0], [0.0]], "overlap in no more than one score"),  # they touch in a tie
         ([[3e160], [0.0], [1.0], [2.0]], "expected numbers of a usual size"),
         ([[0.0], [1.0], [3.0], [0.5]], "the polarity is reversed"),
+        ([[0.0], [1.0], [3.0], [2.5]], "the polarity is reversed"),  # and without an error
     ):
         with pytest.raises(SpoofkitError, match=sentence):
             fit(scores, is_bonafide, 0.5)
@@ -128,3 +129,22 @@ def test_rare_classes_are_fitted_as_well(prior: float) -> None:
     assert found.scales[0] == pytest.approx(2.0, rel=0.25)
     with pytest.raises(SpoofkitError, match="expected one between 1e-06"):
         fit(score[:, None], is_bonafide, 1e-9)
+
+
+@pytest.mark.parametrize("n_trials", [200, 1000, 5000])
+def test_ordinary_sets_have_a_best_map_and_the_gradient_there_is_nought(n_trials: int) -> None:
+    """Rounding at the end of the search must not be taken for a search without end; nor may one outlier."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        is_bonafide = rng.random(n_trials) < 0.5
+        score = rng.normal(size=n_trials) + (0.7, 1, 2)[seed % 3] * is_bonafide
+        if seed % 4 == 0:
+            score[np.flatnonzero(is_bonafide)[0]] = 1e9
+        prior = (0.6551724137931034, 0.5, 0.01)[seed % 3]
+        found = fit(score[:, None], is_bonafide, prior)
+        sign = np.where(is_bonafide, 1, -1)
+        weight = np.where(is_bonafide, prior / is_bonafide.sum(), (1 - prior) / (~is_bonafide).sum())
+        odds = sign * (score * found.scales[0] + found.offset + math.log(prior / (1 - prior)))
+        pull = weight * sign * 0.5 * (1 - np.tanh(odds / 2))
+        assert abs(pull.sum()) < 1e-7
+        assert abs((pull * np.clip(score, -10, 10)).sum()) < 1e-6 or seed % 4 == 0

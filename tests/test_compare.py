@@ -254,11 +254,11 @@ def test_a_fusion_is_refused_for_other_models_and_for_another_order(files: Path,
     run_cli("fuse", files / "set.tsv", a, b, fusion)
     sentence = refusal("apply", fusion, b, a, out)
     assert "was scored by model bbbbbbbbbbbb, expected aaaaaaaaaaaa" in sentence
-    assert "it is that of system 2, so mind the order" in sentence
+    assert "it is system 2, so mind the order" in sentence
     (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64}))
     assert "fit a calibration for this model" in refusal("apply", fusion, a, b, out)
     assert not out.exists()
-    (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64, "exported_from": "b" * 64}))
+    (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64, "exported_from_sha256": "b" * 64}))
     run_cli("apply", fusion, a, b, out)
     run_cli("apply", fusion, files / "a0.tsv", files / "b1.tsv", tmp_path / "unknown.tsv")
     assert read_scores(out).equals(read_scores(tmp_path / "unknown.tsv"))
@@ -280,3 +280,94 @@ def test_a_comparison_says_what_it_was_made_of_and_all_verbs_warn_of_cut_files(f
     )
     for warned in (done, *(run_cli(*call) for call in calls)):
         assert f"{cut}: does not end in a newline" in warned.stderr
+
+
+def with_record(files: Path, folder: Path, name: str, **record: object) -> Path:
+    """A copy of some scores with a record beside it, as `score` writes it."""
+    path = folder / f"{name}.tsv"
+    path.write_bytes((files / "a0.tsv").read_bytes())
+    (folder / f"{name}.json").write_text(json.dumps({"scores_sha256": file_sha256(path)} | record))
+    return path
+
+
+def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files: Path, tmp_path: Path) -> None:
+    manifest, a = files / "set.tsv", with_record(files, tmp_path, "a", model_sha256="a" * 64)
+    raw, llr, again = tmp_path / "raw.json", tmp_path / "llr.tsv", tmp_path / "again.tsv"
+    run_cli("calibrate", a, manifest, raw)
+    run_cli("apply", raw, a, llr)
+    assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, again)
+    run_cli("calibrate", llr, manifest, tmp_path / "second.json")
+    assert "a.tsv: holds raw scores, expected calibrated ones" in refusal("apply", tmp_path / "second.json", a, again)
+    run_cli("apply", tmp_path / "second.json", llr, again)
+    other = with_record(files, tmp_path, "b", model_sha256="b" * 64)
+    assert "fit a calibration for this model" in refusal(
+        "calibrate", a, manifest, tmp_path / "third.json", "--on", other, manifest
+    )
+    assert not (tmp_path / "third.json").exists()
+    exported = with_record(files, tmp_path, "x", model_sha256="e" * 64, exported_from_sha256="a" * 64)
+    run_cli("apply", raw, exported, tmp_path / "x_llr.tsv")
+    run_cli("calibrate", exported, manifest, tmp_path / "of_exported.json")
+    run_cli("apply", tmp_path / "of_exported.json", a, tmp_path / "a_llr.tsv")
+
+
+def test_a_record_of_other_scores_is_not_believed(files: Path, tmp_path: Path) -> None:
+    a = with_record(files, tmp_path, "a", model_sha256="a" * 64, contamination="trained on this very set")
+    run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
+    a.write_bytes((files / "b1.tsv").read_bytes())
+    sentence = "a.json: is the record of other scores than a.tsv"
+    assert sentence in refusal("apply", tmp_path / "c.json", a, tmp_path / "llr.tsv")
+    assert sentence in refusal("calibrate", a, files / "set.tsv", tmp_path / "d.json")
+    done = run_cli("evaluate", a, files / "set.tsv", tmp_path / "out", "--replicates", 0)
+    assert sentence in done.stderr
+    assert "trained on this very set" not in done.stderr
+    assert json.loads((tmp_path / "out/eval.json").read_text())["made_with"]["scores_made_with"] is None
+    (tmp_path / "a.json").write_text('{"model_sha256": 5}')
+    assert "stands where the record of the scores would" in refusal("evaluate", a, files / "set.tsv")
+
+
+def test_nothing_is_replaced_by_what_is_made_of_it(files: Path, tmp_path: Path) -> None:
+    a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
+    manifest = tmp_path / "set.tsv"
+    manifest.write_bytes((files / "set.tsv").read_bytes())
+    other = with_record(files, tmp_path / "results" if (tmp_path / "results").mkdir() is None else tmp_path, "eval")
+    before = {path: path.read_bytes() for path in (a, a.with_suffix(".json"), manifest, other.with_suffix(".json"))}
+    for command in (
+        ("evaluate", a, manifest, other.parent, "--against", other),
+        ("calibrate", a, manifest, a.with_suffix(".json")),
+        ("reformat", a, manifest, a, "--layout", "asvspoof2021_la"),
+        ("reformat", a, manifest, manifest, "--layout", "asvspoof2021_la"),
+    ):
+        assert "would replace what it is made of" in refusal(*command, "--overwrite")
+        assert {path: path.read_bytes() for path in before} == before
+    assert "is named twice" in refusal("fuse", manifest, a, a, tmp_path / "f.json")
+
+
+def test_apply_that_fails_leaves_what_stood_there(files: Path, tmp_path: Path) -> None:
+    calibration, out = tmp_path / "c.json", tmp_path / "llr.tsv"
+    run_cli("calibrate", files / "a.tsv", files / "set.tsv", calibration)
+    run_cli("apply", calibration, files / "a.tsv", out)
+    before = out.read_bytes(), out.with_suffix(".json").read_bytes()
+    calibration.write_text(json.dumps(json.loads(calibration.read_text()) | {"scales": [1e308]}))
+    sentence = refusal("apply", calibration, files / "a.tsv", out, "--overwrite")
+    assert "expected finite ratios" in sentence
+    assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == before
+
+
+def test_a_threshold_from_genuine_recordings_rejects_as_many_as_it_says(tmp_path: Path) -> None:
+    scores = 1 - np.geomspace(1e-9, 1e-7, 1000)
+    write_scores(tmp_path / "genuine.tsv", [f"u{n:04d}" for n in range(1000)], scores)
+    words = run_cli("threshold", tmp_path / "genuine.tsv", "--reject-genuine", 0.01).stdout
+    accept_from = float(words.split("accept from ")[1].split(" ")[0])
+    assert (scores < accept_from).sum() == 10
+
+
+def test_what_has_to_be_known_of_a_set_is_said_by_every_verb(files: Path, tmp_path: Path) -> None:
+    table = read_manifest(files / "set.tsv").table
+    write_manifest(tmp_path / "part.tsv", Path("/corpus"), table, partial="half of it")
+    a = with_record(files, tmp_path, "a", contamination="trained on this very set")
+    for command in (("compare", a, files / "b.tsv"), ("calibrate", a)):
+        end = (tmp_path / "c.json",) if command[0] == "calibrate" else ()
+        done = run_cli(*command, tmp_path / "part.tsv", *end)
+        assert "part.tsv: partial: half of it" in done.stderr
+        assert "trained on this very set" in done.stderr
+    assert "partial set: half of it" in run_cli("evaluate", a, tmp_path / "part.tsv", "--latex").stdout

@@ -206,3 +206,9 @@ def test_scores_that_are_no_scores_are_refused(metric, bonafide, spoof, words):
 def test_impossible_costs_are_refused(costs):
     with pytest.raises(SpoofkitError, match="expected a prior between 0 and 1"):
         DcfCosts(*costs)
+
+
+def test_cllr_of_huge_scores_is_their_mean_and_costs_too_far_apart_are_refused() -> None:
+    assert cllr([-1e308, -1e308, 0.0], [1e308]) == pytest.approx((1e308 / 3 + 1e308 / 2) / math.log(2), rel=1e-12)
+    with pytest.raises(SpoofkitError, match="too far apart"):
+        DcfCosts(0.5, 1e-300, 1e300)

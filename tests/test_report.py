@@ -30,7 +30,7 @@ from spoofkit.evaluation.examples import flac, make_examples, picture, worst_tri
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
 from spoofkit.evaluation.report import Options, evaluate
 from spoofkit.evaluation.report_page import FIGURES
-from spoofkit.evaluation.report_text import print_table
+from spoofkit.evaluation.report_text import as_latex, print_table
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
 from spoofkit.evaluation.systems import name_systems
 from spoofkit.files import file_sha256
@@ -357,7 +357,7 @@ def test_sidecar_of_the_scores_is_never_overwritten(tmp_path):
     scores, manifest, _ = write_inputs(tmp_path, make_trials())
     scores = scores.rename(tmp_path / "eval.tsv")
     (tmp_path / "eval.json").write_text('{"model": "exp/1"}')
-    with pytest.raises(SpoofkitError, match=r"eval\.json: is the record of how eval\.tsv was made"):
+    with pytest.raises(SpoofkitError, match=r"eval\.json: would replace what it is made of"):
         evaluate(scores, manifest, tmp_path, overwrite=True)
     assert (tmp_path / "eval.json").read_text() == '{"model": "exp/1"}'
 
@@ -764,3 +764,30 @@ def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
     assert (
         "expected a prior between 0 and 1" in run_cli("evaluate", scores, manifest, "--spoof-prior", 1, ok=False).stderr
     )
+
+
+def test_a_codec_called_all_is_a_codec_and_an_attack_called_pooled_an_attack(tmp_path):
+    result = {**measure(make_trials(attacks=("A17", "Pooled"), codecs=("all", "x"))), "partial": ""}
+    words = printed({**result, "intervals": None, "tandem": None})
+    lines = [line.split() for line in words.splitlines()]
+    heads = next(line for line in lines if line[:1] == ["attack"])
+    assert heads == ["attack", "all", "all", "x"]
+    assert [line for line in lines if line[:1] == ["all"]][-1][1] == f"{result['eer_official_percent']:.2f}"
+    table = as_latex(result).splitlines()
+    assert table[-5].startswith("Pooled & ")
+    assert table[-4:-2] == [r"\midrule", table[-3]]
+    assert table[1] == "% minDCF: P(spoof) 0.05, cost of a miss 1, of a false alarm 10"
+
+
+def test_results_that_cannot_be_written_leave_those_that_stand(tmp_path):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+    evaluate(scores, manifest, out)
+    for path in (out / "figures").iterdir():
+        path.unlink()
+    (out / "figures").rmdir()
+    (out / "figures").write_text("in the way")
+    before = contents(out)
+    write_inputs(tmp_path, make_trials(seed=9))
+    with pytest.raises(SpoofkitError, match="cannot be written"):
+        evaluate(scores, manifest, out, overwrite=True)
+    assert contents(out) == before

@@ -112,6 +112,8 @@ def test_trials_are_utterances_where_no_speaker_is_named(tmp_path, rows) -> None
         ("scores", "spk\t", "speaker\t", "line 1 holds speaker"),
         ("keys", "\ttarget\n", "\tgenuine\n", "line 3: the key is 'genuine', expected target, nontarget or spoof"),
         ("keys", "bonafide\ttarget", "spoof\ttarget", "cm-label 'spoof' contradicts asv-label 'target'"),
+        ("keys", "bonafide\ttarget", "genuine\ttarget", "cm-label is 'genuine', expected bonafide or spoof"),
+        ("keys", "E_0000000059\tbonafide", "\tbonafide", "line 2: holds no utterance"),
         ("keys", "spk\tfilename\tcm-label", "spk\tfilename\tlabel", "line 1 holds spk, filename, label, asv-label"),
     ],
 )
@@ -160,3 +162,10 @@ def test_the_verb_prints_figures_or_json_and_warns_of_a_cut_file(tmp_path, rows)
     found = json.loads(runner.invoke(app, ["evaluate-sasv", str(scores), str(keys), "--json"]).stdout)
     assert found["min_adcf"] == pytest.approx(slow_adcf(rows), rel=1e-12)
     assert len(found["scores_sha256"]) == 64
+
+
+def test_attack_and_key_of_the_released_list_must_agree(tmp_path, rows) -> None:
+    scores, keys = write(tmp_path, rows, with_keys="released list")
+    keys.write_text(keys.read_text().replace("bonafide target", "A18 target", 1))
+    with pytest.raises(SpoofkitError, match=r"keys.tsv, line 2: attack 'A18' contradicts the key 'target'"):
+        evaluate_sasv(scores, keys)

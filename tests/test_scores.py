@@ -1,6 +1,8 @@
 """The score file: what is read, what is refused and in which words, what is written."""
 
+import gzip
 import math
+import os
 import random
 
 import numpy as np
@@ -193,3 +195,25 @@ def test_join_refuses_a_set_of_one_class(key, absent):
 def test_join_refuses_a_manifest_that_has_scores_already():
     with pytest.raises(SpoofkitError, match="has a column named 'score'"):
         join_scores(scores_table(a=1.0, b=2.0), TWO.with_columns(score=pl.lit(0.0)))
+
+
+def test_every_digit_of_a_float64_is_written_and_nine_of_a_float32(tmp_path):
+    values = [0.1, 1 - 2.4e-11, 1e-300, -3.0, 1 / 3]
+    write_scores(tmp_path / "s.tsv", list("abcde"), values)
+    assert read_scores(tmp_path / "s.tsv")["score"].to_list() == values
+    assert (tmp_path / "s.tsv").read_text().splitlines()[1:5:3] == ["a\t0.1", "d\t-3"]
+    short = np.array([1 / 3, 0.1], dtype=np.float32)
+    write_scores(tmp_path / "t.tsv", ["a", "b"], short)
+    assert (tmp_path / "t.tsv").read_text().splitlines()[1:] == ["a\t0.333333343", "b\t0.100000001"]
+    assert np.array_equal(read_scores(tmp_path / "t.tsv")["score"].to_numpy().astype(np.float32), short)
+
+
+def test_what_is_no_file_of_text_is_refused_by_what_it_is(tmp_path):
+    with pytest.raises(SpoofkitError, match="is a folder, expected a score file"):
+        read_scores(tmp_path)
+    (tmp_path / "s.tsv").write_bytes(gzip.compress(b"filename\tcm-score\na\t1\n"))
+    with pytest.raises(SpoofkitError, match=r"is compressed \(gzip\)"):
+        read_scores(tmp_path / "s.tsv")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SpoofkitError, match="no regular file, and is read more than once"):
+        read_scores(tmp_path / "pipe")

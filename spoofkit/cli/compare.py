@@ -56,10 +56,12 @@ def compare(
     from spoofkit.data.manifest import read_manifest
     from spoofkit.evaluation.compare import compare as run
     from spoofkit.evaluation.metrics import dcf_costs
+    from spoofkit.evaluation.records import caveats
     from spoofkit.files import file_sha256
 
     costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
-    table = read_manifest(manifest).table
+    known = read_manifest(manifest)
+    table = known.table
     paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
     for files in paths:
         if not files or len(set(files)) < len(files):
@@ -72,13 +74,16 @@ def compare(
         for name, files in zip("AB", paths, strict=True)
     }
     result = run(systems, table, by=by, resample=resample, costs=costs, seed=seed)
-    result["dcf_costs"] = asdict(costs)
+    result |= {"dcf_costs": asdict(costs), "n_trials": table.height}
     result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
     result["made_from"] = {
         "scores_sha256": {name: [file_sha256(path) for path in files] for name, files in zip("AB", paths, strict=True)},
         "manifest_sha256": file_sha256(manifest),
     }
     _warn_of_cuts([path for files in paths for path in files])
+    result["warnings"] = caveats(known, [path for files in paths for path in files])
+    for warning in result["warnings"]:
+        say(f"spoofkit: warning: {warning}")
     if result["note"]:
         say(f"spoofkit: warning: {result['note']}")
     if as_json:
@@ -184,7 +189,7 @@ def threshold(
         found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}
         found |= {"rejects": share, "rejects_at_most": at_most, "confidence": 0.95}
         words = (
-            f"accept from {accept_from:.6g} on: of {table.height:,} genuine recordings {share:.2%} would be "
+            f"accept from {accept_from!r} on: of {table.height:,} genuine recordings {share:.2%} would be "
             f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
         )
     else:
@@ -211,7 +216,9 @@ def reformat(
     """
     from spoofkit.data.manifest import read_manifest
     from spoofkit.evaluation.layouts import write_layout_scores
+    from spoofkit.files import refuse_replacing
 
+    refuse_replacing((out,), (scores, scores.with_suffix(".json"), manifest))
     trials = _joined(scores, read_manifest(manifest).table)
     _warn_of_cuts([scores])
     write_layout_scores(out, layout, trials, overwrite)
@@ -249,6 +256,8 @@ def _fit(
 
     result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite)
     _warn_of_cuts([*scores, *(on[0] if on is not None else [])])
+    for warning in result["warnings"]:
+        say(f"spoofkit: warning: {warning}")
     terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
     typer.echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
     for name, line in result["figures"].items():
@@ -263,6 +272,8 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from spoofkit.evaluation.report_text import clusters_in_words
 
     for figure, name, digits in (("eer_official_percent", "EER, %", 3), ("min_dcf", "minDCF", 4)):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
@@ -298,9 +309,9 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
                 verdict = f"; the difference {exceeds} what seeds do (Welch's t test, p {first['p_seeds']:.3g})"
             console.print(f"{', '.join(described)}{verdict}", highlight=False, soft_wrap=True)
         console.print()
-    what = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "trials"}[result["resampled"]]
+    what = clusters_in_words(result, result["n_trials"])
     console.print(
-        f"{result['n_replicates']:,} draws of {result['n_clusters']:,} {what}, both systems together; EER: "
+        f"{result['n_replicates']:,} draws of {what}, both systems together; EER: "
         f"{result['eer_variant']} variant",
         highlight=False,
         soft_wrap=True,

@@ -8,8 +8,12 @@ import polars as pl
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
 
+NOT_RELEASED = "it is not the released list"
 
-def read_columns(path: Path, names: Sequence[str], separator: str = " ") -> pl.DataFrame:
+
+def read_columns(
+    path: Path, names: Sequence[str], separator: str = " ", conclusion: str = NOT_RELEASED
+) -> pl.DataFrame:
     """Read a list without header: every line has these columns, exactly one separator between two.
 
     Returns:
@@ -31,13 +35,15 @@ def read_columns(path: Path, names: Sequence[str], separator: str = " ") -> pl.D
         found = f"found {n_columns[index]} columns separated by {called}" if lines[index] else "is blank"
         found += " and a tab" if has_tab[index] else ""
         raise SpoofkitError(
-            f"{path}, line {index + 1}: {found}, expected {len(names)} ({' '.join(names)}); it is not the released list"
+            f"{path}, line {index + 1}: {found}, expected {len(names)} ({' '.join(names)}); {conclusion}"
         )
     fields = lines.str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
     return fields.struct.unnest()
 
 
-def require_rows(path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], first_line: int = 1) -> None:
+def require_rows(
+    path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], first_line: int = 1, conclusion: str = NOT_RELEASED
+) -> None:
     """Refuse a list in which a rule does not hold, naming the first line where.
 
     Args:
@@ -46,6 +52,7 @@ def require_rows(path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], fir
         rules: What is said of a row that breaks a rule, with `{column!r}` for its values; and what must hold. Of
             several that the same row breaks the first is said.
         first_line: Line number of the first row.
+        conclusion: What follows for the person who reads it.
 
     Raises:
         SpoofkitError: naming the line, what was found and what was expected.
@@ -58,10 +65,12 @@ def require_rows(path: Path, table: pl.DataFrame, rules: dict[str, pl.Expr], fir
     if broken:
         index = min(broken)
         problem = broken[index].format(**table.row(index, named=True))
-        raise SpoofkitError(f"{path}, line {index + first_line}: {problem}; it is not the released list")
+        raise SpoofkitError(f"{path}, line {index + first_line}: {problem}; {conclusion}")
 
 
-def require_unique(path: Path, table: pl.DataFrame, column: str, first_line: int = 1) -> None:
+def require_unique(
+    path: Path, table: pl.DataFrame, column: str, first_line: int = 1, conclusion: str = NOT_RELEASED
+) -> None:
     """Refuse a list in which a value of a column stands twice.
 
     Raises:
@@ -74,7 +83,7 @@ def require_unique(path: Path, table: pl.DataFrame, column: str, first_line: int
     before = int((table[column] == value).arg_max() or 0)
     raise SpoofkitError(
         f"{path}, line {again + first_line}: {column} {value!r} stood in line {before + first_line} already; "
-        "it is not the released list"
+        f"{conclusion}"
     )
 
 

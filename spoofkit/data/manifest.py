@@ -23,7 +23,7 @@ import polars as pl
 
 from spoofkit.data.audio import DOWNMIXES, read_audio
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_text, read_utf8, write_text
+from spoofkit.files import lines_with_other_counts, read_text, read_utf8, write_text
 
 KEYS = ("bonafide", "spoof")
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
@@ -143,6 +143,7 @@ def read_manifest(path: Path | str) -> Manifest:
         raise SpoofkitError(
             f"{path}: has no rows, expected a header and one row per utterance; make it anew with `spoofkit prepare`"
         )
+    _check_widths(body, data.count(b"\n", 0, len(data) - len(body)), path)
     try:
         table = pl.read_csv(body, separator="\t", quote_char=None, infer_schema=False)
     except pl.exceptions.PolarsError as error:
@@ -248,6 +249,21 @@ def _split_header(data: bytes) -> tuple[dict[str, str], bytes]:
         header[name] = value
         start = end + 1
     return header, data[start:]
+
+
+def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
+    """Refuse a row with fewer or more fields than the line of column names, and names that stand twice."""
+    names = body.partition(b"\n")[0].decode().split("\t")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpoofkitError(f"{path}: the column {twice!r} stands twice, expected different names; rename one")
+    wrong = lines_with_other_counts(body, b"\t", len(names) - 1)
+    if wrong.size:
+        line = body.split(b"\n", int(wrong[0]) + 1)[int(wrong[0])].decode()
+        raise SpoofkitError(
+            f"{path}, line {n_header_lines + int(wrong[0]) + 1}: {line[:60]!r} has {line.count(chr(9)) + 1} fields, "
+            f"expected {len(names)} separated by tabs; mend it, or make the manifest anew with `spoofkit prepare`"
+        )
 
 
 def _parse_lengths(column: pl.Series, where: str) -> pl.Series:

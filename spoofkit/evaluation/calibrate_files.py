@@ -12,10 +12,11 @@ from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
-from spoofkit.evaluation.reliability import draw_reliability
+from spoofkit.evaluation.records import caveats, identity, read_record, require_same_systems
+from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
-from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
-from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing
+from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
+from spoofkit.files import atomic_path, file_sha256, refuse_existing, refuse_replacing
 
 FIGURES = ("cllr_bits", "min_cllr_bits", "act_dcf", "min_dcf")
 
@@ -48,8 +49,15 @@ def fit_files(
     if out.suffix != ".json":
         raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .json; name the calibration so")
     picture = out.with_suffix(".png")
+    _require_different(scores)
+    all_scores = [*scores, *(on[0] if on is not None else [])]
+    inputs = [*all_scores, *(path.with_suffix(".json") for path in all_scores), manifest]
+    refuse_replacing((out, picture), inputs if on is None else [*inputs, on[1]])
     for path in (out, picture):
         refuse_existing(path, overwrite)
+    fitted = [identity(read_record(path)) for path in scores]
+    if on is not None:
+        require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
     if bonafide_prior is None:
         bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
     score_NK, is_bonafide_N = _read(scores, manifest)
@@ -67,7 +75,7 @@ def fit_files(
         "fitted_on": {
             "scores": [str(path) for path in scores],
             "scores_sha256": [file_sha256(path) for path in scores],
-            "model_sha256": [_record_of(path).get("model_sha256") for path in scores],
+            "made_by": fitted,
             "manifest": str(manifest),
             "manifest_sha256": file_sha256(manifest),
         },
@@ -80,11 +88,18 @@ def fit_files(
             "manifest_sha256": file_sha256(on[1]),
         },
         "figures": figures,
+        "warnings": [
+            sentence
+            for paths, of_set in [(scores, manifest), *([on] if on is not None else [])]
+            for sentence in caveats(read_manifest(of_set), paths)
+        ],
         "spoofkit": spoofkit.__version__,
     }
     score, is_bonafide = list(sets.values())[-1]
     before = score[:, 0] if len(scores) == 1 else None
-    draw_reliability(picture, before, calibration.apply(score), is_bonafide, list(sets)[-1], overwrite)
+    image = reliability_png(before, calibration.apply(score), is_bonafide, list(sets)[-1])
+    with atomic_path(picture, overwrite) as temporary:
+        temporary.write_bytes(image)
     write_calibration(out, calibration, record, overwrite)
     return {"scales": list(calibration.scales), "offset": calibration.offset, **record}
 
@@ -101,12 +116,13 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     """
     calibration, fitted = read_calibration(path)
     _require_systems(calibration, scores, path)
-    record_path = out.with_suffix(".json")
-    if out.suffix == ".json":
+    _require_different(scores)
+    record_path = out.with_suffix(".json") if out.name else out
+    if out.suffix == ".json" or not out.name:
         raise SpoofkitError(f"{out}: is where the record of the scores goes, expected another name, such as llr.tsv")
+    inputs = [path, *scores, *(file.with_suffix(".json") for file in scores if file.name)]
+    refuse_replacing((out, record_path), inputs)
     for target in (out, record_path):
-        if target.resolve() in [file.resolve() for file in (path, *scores, *(f.with_suffix(".json") for f in scores))]:
-            raise SpoofkitError(f"{target}: would replace what it is made of; name another output")
         refuse_existing(target, overwrite)
     tables = [read_scores(file) for file in scores]
     for file, table in zip(scores[1:], tables[1:], strict=True):
@@ -115,11 +131,21 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     utt_ids = tables[0]["utt_id"]
     columns = [dict(table.iter_rows()) for table in tables]
     score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
-    made_with = [_record_of(file) for file in scores]
-    _require_same_models(fitted, made_with, scores, path)
+    made_with = [read_record(file) for file in scores]
+    fitted_on = fitted.get("fitted_on")
+    require_same_systems(fitted_on.get("made_by") if isinstance(fitted_on, dict) else None, made_with, scores, path)
+    with np.errstate(over="ignore", invalid="ignore"):
+        llr_N = calibration.apply(score_NK)
+    if not np.isfinite(llr_N).all():
+        at = int(np.argmin(np.isfinite(llr_N)))
+        raise SpoofkitError(
+            f"{path}: makes {llr_N[at]} of the score of {utt_ids[at]!r}, expected finite ratios; check both files"
+        )
     record = {
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
+        # Of one system's scores it is known whose they are; a fusion is nobody's.
+        **(identity(made_with[0]) if len(scores) == 1 else {}),
         "calibration": str(path),
         "calibration_sha256": file_sha256(path),
         "scores": [str(file) for file in scores],
@@ -130,19 +156,22 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         "spoofkit": spoofkit.__version__,
     }
     # The record appears last, so that where it stands the scores beside it are its own.
-    with atomic_path(record_path, overwrite) as temporary:
-        record_path.unlink(missing_ok=True)
-        write_scores(out, utt_ids.to_list(), calibration.apply(score_NK), overwrite)
-        text = json.dumps(record | {"scores_sha256": file_sha256(out)}, indent=2, ensure_ascii=False)
+    with atomic_path(record_path, overwrite) as temporary, atomic_path(out, overwrite) as temporary_scores:
+        temporary_scores.write_text(scores_text(out, utt_ids.to_list(), llr_N), encoding="utf-8")
+        text = json.dumps(record | {"scores_sha256": file_sha256(temporary_scores)}, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+        record_path.unlink(missing_ok=True)
     return len(utt_ids)
 
 
-def _record_of(scores: Path) -> dict[str, Any]:
-    """The record beside a score file, if there is one."""
-    path = scores.with_suffix(".json")
-    record = read_json(path) if path != scores and path.is_file() else {}
-    return record if isinstance(record, dict) else {}
+def _require_different(scores: list[Path]) -> None:
+    seen: set[Path] = set()
+    for path in scores:
+        if path.is_dir():
+            raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
+        if path.resolve() in seen:
+            raise SpoofkitError(f"{path}: is named twice, expected the scores of different systems; leave it out")
+        seen.add(path.resolve())
 
 
 def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -> None:
@@ -150,22 +179,6 @@ def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -
         raise SpoofkitError(
             f"{path}: is for {len(calibration.scales)} systems, found {len(scores)} score files; give one a system, in "
             "the order in which it was fitted"
-        )
-
-
-def _require_same_models(
-    fitted: dict[str, Any], made_with: list[dict[str, Any]], scores: list[Path], path: Path
-) -> None:
-    """Refuse scores of another model than the calibration was fitted on, where the records say which it was."""
-    known = (fitted.get("fitted_on") or {}).get("model_sha256") or [None] * len(scores)
-    for place, (wanted, made, file) in enumerate(zip(known, made_with, scores, strict=True)):
-        found = made.get("model_sha256")
-        if wanted is None or found is None or wanted in (found, made.get("exported_from")):
-            continue
-        where = f"; it is that of system {known.index(found) + 1}, so mind the order" if found in known else ""
-        raise SpoofkitError(
-            f"{file}: was scored by model {found[:12]}, expected {wanted[:12]}, on whose scores {path} was fitted as "
-            f"system {place + 1}{where or '; fit a calibration for this model'}"
         )
 
 

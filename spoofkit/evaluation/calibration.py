@@ -19,8 +19,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
 
 FORMAT = 1
-N_STEPS = 100
-FLAT = 1e-10  # of the gradient, with standardised scores and even priors
+N_STEPS = 300
+CLOSE = 1e-12  # what a step may still gain, as a share of the cost, when it is the last
 RAREST = 1e-6  # prior of a class
 
 
@@ -68,25 +68,29 @@ def fit(
     if constant.any():
         raise SpoofkitError(f"calibration: all scores of {names[int(np.argmax(constant))]} are the same; score again")
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = score.mean(axis=0), score.std(axis=0)
+        # Of the middle of the scores: an outlier would make all others alike.
+        low, centre, high = np.quantile(score, [0.16, 0.5, 0.84], axis=0)
+        spread = np.where(high > low, (high - low) / 2, score.std(axis=0))
     odd = ~(np.isfinite(spread) & (spread > 1e-100) & (spread < 1e100))
     if odd.any():
         raise SpoofkitError(
             f"calibration: the scores of {names[int(np.argmax(odd))]} spread by {spread[int(np.argmax(odd))]:g}, "
             "expected numbers of a usual size; mend the scores"
         )
-    design = np.column_stack([(score - mean) / spread, np.ones(len(score))])
+    design = np.column_stack([(score - centre) / spread, np.ones(len(score))])
     weight = np.where(is_bonafide, bonafide_prior / is_bonafide.sum(), (1 - bonafide_prior) / (~is_bonafide).sum())
     sign, log_odds = np.where(is_bonafide, 1.0, -1.0), math.log(bonafide_prior / (1 - bonafide_prior))
-    flat = FLAT * min(bonafide_prior, 1 - bonafide_prior)
-    parameters = _minimise(design, weight, sign, log_odds, flat)
+    reversed_polarity = SpoofkitError(
+        f"calibration: higher scores of {names[0]} mean more spoofed on this set, expected more bona fide; the "
+        "polarity is reversed, or the set tells nothing"
+    )
+    if len(names) == 1 and score[is_bonafide].max() <= score[~is_bonafide].min():
+        raise reversed_polarity
+    parameters = _minimise(design, weight, sign, log_odds)
     scales = parameters[:-1] / spread
     if len(names) == 1 and scales[0] < 0:
-        raise SpoofkitError(
-            f"calibration: higher scores of {names[0]} mean more spoofed on this set (scale {scales[0]:.4g}), expected "
-            "more bona fide; the polarity is reversed, or the set tells nothing"
-        )
-    return Calibration(tuple(map(float, scales)), float(parameters[-1] - scales @ mean), bonafide_prior)
+        raise reversed_polarity
+    return Calibration(tuple(map(float, scales)), float(parameters[-1] - scales @ centre), bonafide_prior)
 
 
 def _minimise(
@@ -94,9 +98,8 @@ def _minimise(
     weight: npt.NDArray[np.float64],
     sign: npt.NDArray[np.float64],
     log_odds: float,
-    flat: float,
 ) -> npt.NDArray[np.float64]:
-    """Newton's method with halved steps on a convex function."""
+    """Newton's method, damped where a step goes too far (Levenberg and Marquardt), on a convex function."""
 
     def cost_of(parameters: npt.NDArray[np.float64]) -> float:
         return float(weight @ np.logaddexp(0, -sign * (design @ parameters + log_odds)))
@@ -109,21 +112,29 @@ def _minimise(
             break
         wrong = 0.5 * (1 - np.tanh(margin / 2))  # probability that the map gives to the other class
         gradient = -design.T @ (weight * sign * wrong)
-        if np.abs(gradient).max() < flat and not _separates(design, sign, parameters):
-            return parameters
         curvature = (design * (weight * wrong * (1 - wrong))[:, None]).T @ design
         step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
-        share = 1.0
-        while (new := cost_of(parameters - share * step)) > cost and share > 1e-12:
-            share /= 2
-        if share <= 1e-12:
+        gain = float(gradient @ step)
+        if gain <= CLOSE * cost:  # any less drowns in the rounding of the cost
             if _separates(design, sign, parameters):
                 break
-            return parameters
-        parameters, cost = parameters - share * step, new
+            return np.asarray(parameters - step)
+        damping, new = 0.0, cost_of(parameters - step)
+        while not new <= cost - 1e-4 * gain and damping < 1e12:
+            damping = max(1e-3, 10 * damping)
+            damped = curvature + damping * np.diag(np.diag(curvature))
+            step = np.linalg.lstsq(damped, gradient, rcond=None)[0]
+            gain, new = float(gradient @ step), cost_of(parameters - step)
+        if not new <= cost:
+            break
+        parameters, cost = parameters - step, new
+    if _separates(design, sign, parameters):
+        raise SpoofkitError(
+            "calibration: the classes of the development set overlap in no more than one score, so every larger scale "
+            "would be better and none is best; fit it on a set on which the system errs"
+        )
     raise SpoofkitError(
-        "calibration: these scores tell the classes of the development set apart without an error, so every larger "
-        "scale would be better and none is best; fit it on a set on which the system errs"
+        f"calibration: found no best map within {N_STEPS} steps; look for scores far from all others, and score again"
     )
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from spoofkit.corpora import asvspoof5, asvspoof2019, asvspoof2021
 from spoofkit.corpora.lists import read_columns, require_rows, require_unique
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.scores import read_scores, write_scores
+from spoofkit.evaluation.scores import number_texts, read_scores, write_scores
 from spoofkit.files import read_text, write_text
 
 KEY_COLUMNS = {
@@ -28,6 +28,8 @@ KEY_COLUMNS = {
 }
 LAYOUTS = tuple(KEY_COLUMNS)
 ASV_CLASSES = ("target", "nontarget", "spoof")
+NO_SCORES = "it is no score file of this layout"
+SUBSETS = ("eval", "progress", "hidden", "all")
 SUFFIX = r"\.(wav|flac)$"
 
 
@@ -67,14 +69,18 @@ def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFr
             f"{path}, line 1: found {n_columns} columns separated by spaces, expected {expected}; name its --layout"
         )
     columns = ("utt_id", "attack", "key", "text") if with_keys else ("utt_id", "text")
-    table = _without_suffix(read_columns(path, columns))
+    table = _without_suffix(read_columns(path, columns, conclusion=NO_SCORES))
     table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
-    require_rows(path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()})
-    require_unique(path, table, "utt_id")
+    require_rows(
+        path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}, conclusion=NO_SCORES
+    )
+    require_unique(path, table, "utt_id", conclusion=NO_SCORES)
     if with_keys:
         both = table.join(keys.select("utt_id", true_key="key"), on="utt_id", how="left", maintain_order="left")
         agrees = pl.col("true_key").is_null() | (pl.col("key") == pl.col("true_key"))  # unknown ids are refused later
-        require_rows(path, both, {"key of {utt_id!r} is {key!r}, the list says {true_key!r}": agrees})
+        require_rows(
+            path, both, {"key of {utt_id!r} is {key!r}, the list says {true_key!r}": agrees}, conclusion=NO_SCORES
+        )
     return table.select("utt_id", "score")
 
 
@@ -98,6 +104,8 @@ def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFr
         path, table, {"key is {key!r}, expected bonafide or spoof": pl.col("key").is_in(["bonafide", "spoof"])}
     )
     require_unique(path, table, "utt_id")
+    if subset not in SUBSETS:
+        raise SpoofkitError(f"--subset {subset}: expected one of {', '.join(SUBSETS)}")
     if "subset" in table.columns and subset != "all":
         table = table.filter(pl.col("subset") == subset)
         if not table.height:
@@ -151,7 +159,7 @@ def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite
             raise SpoofkitError(
                 f"{path}: {name} {spaced[name][0]!r} holds a space, which separates columns in {layout}"
             )
-    score = trials["score"].map_elements(lambda value: f"{value:.9g}", return_dtype=pl.Utf8)
+    score = pl.Series("score", number_texts(trials["score"].to_numpy()))
     columns = [trials["utt_id"], score]
     if layout == "asvspoof2019_la":
         columns = [trials["utt_id"], trials["attack"], trials["key"], score]

@@ -67,6 +67,8 @@ class DcfCosts:
             )
         if not (self.miss_weight > 0 and self.fa_weight > 0):
             raise SpoofkitError(f"{self}: prior and costs are too small to tell from 0; give larger ones")
+        if not 1e-300 < self.miss_weight / self.fa_weight < 1e300:
+            raise SpoofkitError(f"{self}: the costs of the two errors are too far apart; give closer ones")
 
     @property
     def miss_weight(self) -> float:
@@ -305,7 +307,11 @@ def cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
 
 def cllr_of_checked(bonafide: Scores, spoof: Scores) -> float:
     """`cllr` of scores that are checked already, in any order."""
-    nats = np.mean(np.logaddexp(0.0, -bonafide)) + np.mean(np.logaddexp(0.0, spoof))
+    costs = np.logaddexp(0.0, -bonafide), np.logaddexp(0.0, spoof)
+    with np.errstate(over="ignore"):
+        nats = np.mean(costs[0]) + np.mean(costs[1])
+    if not np.isfinite(nats):  # the sum is beyond a float, the mean is not
+        return float(sum(np.sum(cost / cost.size / 2 / math.log(2)) for cost in costs))
     return float(nats / 2 / math.log(2))
 
 

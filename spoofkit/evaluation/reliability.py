@@ -1,7 +1,6 @@
 """The reliability plot: does a log-likelihood ratio of 2 come with odds of e² to 1?"""
 
 import io
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,34 +10,29 @@ from matplotlib.figure import Figure
 
 from spoofkit.evaluation.metrics import Scores, sorted_scores
 from spoofkit.evaluation.plots import BONAFIDE, FAINT, FURTHEST, SPOOF, STYLE, draw_staircases
-from spoofkit.files import atomic_path
 
 N_BINS = 40
 
 
-def draw_reliability(
-    path: Path,
+def reliability_png(
     before_N: npt.NDArray[np.float64] | None,
     after_N: npt.NDArray[np.float64],
     is_bonafide_N: npt.NDArray[np.bool_],
     name: str,
-    overwrite: bool = False,
-) -> None:
+) -> bytes:
     """Draw stated against observed log-likelihood ratios, and histograms of the stated ones.
 
     The observed ratio of a group of neighbouring scores is that of the shares of both classes that fall into it; the
     groups are those of `pav_bins`.
 
     Args:
-        path: PNG to write.
         before_N: The scores as they came, taken for ratios; none: not drawn.
         after_N: The calibrated ratios, nats.
         is_bonafide_N: Classes.
         name: Of the set, for the title.
-        overwrite: Replace an existing file.
 
-    Raises:
-        SpoofkitError: the file exists or cannot be written.
+    Returns:
+        A PNG file's bytes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
@@ -56,8 +50,7 @@ def draw_reliability(
         _histograms(right, after_N, is_bonafide_N)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
-    with atomic_path(path, overwrite) as temporary:
-        temporary.write_bytes(image.getvalue())
+    return image.getvalue()
 
 
 def _classes(llr_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,23 @@ from spoofkit.evaluation.bootstrap import N_REPLICATES
 from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
 from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
-from spoofkit.evaluation.layouts import read_asv_scores, read_layout_keys, read_layout_scores
+from spoofkit.evaluation.layouts import SUBSETS, read_asv_scores, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
-from spoofkit.evaluation.report_page import FIGURES, GENERATOR, draw_figures, figure_paths, render_report, write_figures
+from spoofkit.evaluation.records import record_path, try_record
+from spoofkit.evaluation.report_page import (
+    FIGURES,
+    GENERATOR,
+    draw_figures,
+    figure_files,
+    figure_paths,
+    remove_other_figures,
+    render_report,
+)
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
 from spoofkit.evaluation.systems import measure_systems, name_systems
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
-from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
+from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, refuse_replacing
 
 ASV_PRESET = "asvspoof5"
 FEWEST_REPLICATES = 100
@@ -95,11 +105,13 @@ def evaluate(
     """
     options = options or Options()
     json_path, html_path = Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
-    if json_path.resolve() == Path(scores_path).with_suffix(".json").resolve():
-        raise SpoofkitError(
-            f"{json_path}: is the record of how {Path(scores_path).name} was made, "
-            "which the results would replace; name another output folder"
-        )
+    inputs = [Path(scores_path), *map(Path, options.against)]
+    for path in inputs:
+        if path.is_dir():
+            raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
+    records = [path.with_suffix(".json") for path in inputs]
+    others = [Path(manifest_path), *([Path(options.asv)] if options.asv not in (None, ASV_PRESET) else [])]
+    refuse_replacing((json_path, html_path), [*inputs, *records, *others])
     if not reuse:
         for path in (json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])):
             refuse_existing(path, overwrite)
@@ -122,13 +134,15 @@ def evaluate(
         intervals_in_words(result),
         ["spoofkit", *sys.argv[1:]],
     )
-    # The record appears last, so that where it stands the report and figures beside it are of the same run.
-    with atomic_path(json_path, overwrite or reuse) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        with atomic_path(html_path, overwrite or reuse) as temporary_page:
-            temporary_page.write_text(page, encoding="utf-8")
-            json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
-        write_figures(figures, json_path.parent, overwrite or reuse)
+    # All stand complete under temporary names before the first appears; the record appears last, so that where it
+    # stands the report and the figures beside it are of the same run.
+    contents = {json_path: f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()}
+    contents |= {html_path: page.encode(), **figure_files(figures, json_path.parent)}
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_path(path, overwrite or reuse)).write_bytes(content)
+        json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
+    remove_other_figures(figures, json_path.parent)
     return result
 
 
@@ -156,7 +170,7 @@ def measure_files(
     options = options or Options()
     scores_path = Path(scores_path)
     made_from = made_from or _inputs_record(scores_path, Path(manifest_path), options)
-    sidecar = _read_sidecar(scores_path.with_suffix(".json")) if made_from["sidecar_sha256"] else None
+    sidecar, foreign = try_record(scores_path)
     caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
     rejection = ""
     manifest = None
@@ -180,15 +194,14 @@ def measure_files(
     result["systems"] = measure_systems(systems, paths, options.costs) if others else []
     if rejection:
         result["warnings"].append(rejection)
-    if contamination := (sidecar or {}).get("contamination"):
-        result["warnings"].append(str(contamination))
+    result["warnings"] += [str(known) for known in (sidecar.get("contamination"), foreign) if known]
     if newline_warning := final_newline_warning(scores_path):
         result["warnings"].append(newline_warning)
     for name, path in zip(names[1:], paths[1:], strict=True):
-        beside = path.with_suffix(".json")
-        known = (_read_sidecar(beside) if beside.is_file() and beside != path else None) or {}
+        known, foreign = try_record(path)
         own = [
             str(known.get("contamination") or ""),
+            foreign,
             final_newline_warning(path) or "",
             *score_warnings(*systems[name]),
         ]
@@ -200,7 +213,7 @@ def measure_files(
         "numpy": np.__version__,
         "polars": pl.__version__,
         "python": platform.python_version(),
-        "scores_made_with": sidecar,
+        "scores_made_with": sidecar or None,
     }
     return Measured(result, trials, manifest, systems)
 
@@ -208,15 +221,12 @@ def measure_files(
 def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> dict[str, Any]:
     """Hashes of all that results are made from, and what was asked for."""
     _check_options(options)
-    if scores_path.is_dir():
-        raise SpoofkitError(f"{scores_path}: is a folder, expected a score file; name the file in it")
-    sidecar_path = scores_path.with_suffix(".json")
-    has_sidecar = sidecar_path != scores_path and sidecar_path.is_file()
+    sidecar_path = record_path(scores_path)
     return {
         "format": FORMAT,
         "scores_sha256": file_sha256(scores_path),
         "manifest_sha256": file_sha256(manifest_path),
-        "sidecar_sha256": file_sha256(sidecar_path) if has_sidecar else None,
+        "sidecar_sha256": None if sidecar_path is None else file_sha256(sidecar_path),
         "options": {**asdict(options), "by": list(options.by), "against": list(options.against)},
         "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
         "against_sha256": [file_sha256(path) for path in options.against],
@@ -225,6 +235,8 @@ def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> 
 
 def _check_options(options: Options) -> None:
     """Refuse what would have no effect, or none that means something."""
+    if options.subset not in SUBSETS:
+        raise SpoofkitError(f"--subset {options.subset}: expected one of {', '.join(SUBSETS)}")
     if options.subset != "eval" and not (options.layout or "").startswith("asvspoof2021"):
         raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; leave it out")
     if options.resample not in RESAMPLED:
@@ -244,13 +256,15 @@ def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.
     if "subset" in keys.columns and options.subset != "all":
         in_subset = keys.filter(pl.col("subset") == options.subset)
         if not in_subset.height:
-            raise SpoofkitError(f"{path}: the list holds no trial of subset {options.subset!r}; choose another")
+            raise SpoofkitError(f"--subset {options.subset}: the list of keys holds no such trial; choose another")
     scores = read_layout_scores(path, str(options.layout), keys)
-    if scores.height == keys.height:
-        return join_scores(scores, keys).join(
-            in_subset.select("utt_id"), on="utt_id", how="semi", maintain_order="left"
-        )
-    return join_scores(scores, in_subset)
+    try:
+        if scores.height == keys.height:
+            whole = join_scores(scores, keys)
+            return whole.join(in_subset.select("utt_id"), on="utt_id", how="semi", maintain_order="left")
+        return join_scores(scores, in_subset)
+    except SpoofkitError as error:
+        raise SpoofkitError(f"{path}: {error}") from error
 
 
 def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
@@ -289,14 +303,3 @@ def _read_made_from(path: Path) -> dict[str, Any]:
     value = read_json(path)
     made_from = value.get("made_from") if isinstance(value, dict) else None
     return made_from if isinstance(made_from, dict) else {}
-
-
-def _read_sidecar(path: Path) -> Any:
-    sidecar = read_json(path)
-    try:
-        json.dumps(sidecar, allow_nan=False)
-    except ValueError as error:
-        raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON has not; make it again with `score`") from error
-    if not isinstance(sidecar, dict):
-        raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
-    return sidecar

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
 from spoofkit.evaluation.metrics import Scores
-from spoofkit.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,19 +63,19 @@ def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / "figures" / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
 
 
-def write_figures(figures: Mapping[str, "Figure"], folder: Path, overwrite: bool) -> None:
-    """Write each figure as PDF and PNG into `figures/`, each file whole, and remove those of an evaluation before.
-
-    Raises:
-        SpoofkitError: A picture stands there and may not be replaced, or the disk refuses.
-    """
+def figure_files(figures: Mapping[str, "Figure"], folder: Path) -> dict[Path, bytes]:
+    """Each figure as PDF and as PNG: what is to stand where below `folder`."""
     from spoofkit.evaluation import plots
 
-    for name, figure in figures.items():
-        for path in figure_paths(folder, [name]):
-            content = plots.pdf(figure) if path.suffix == ".pdf" else plots.png(figure, DOTS_PER_INCH)
-            with atomic_path(path, overwrite) as temporary:
-                temporary.write_bytes(content)
+    return {
+        path: plots.pdf(figure) if path.suffix == ".pdf" else plots.png(figure, DOTS_PER_INCH)
+        for name, figure in figures.items()
+        for path in figure_paths(folder, [name])
+    }
+
+
+def remove_other_figures(figures: Mapping[str, "Figure"], folder: Path) -> None:
+    """Remove pictures that an evaluation before has left and this one has not."""
     for path in figure_paths(folder, [name for name in FIGURES if name not in figures]):
         path.unlink(missing_ok=True)
 

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+CLUSTERS = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
+"""What is drawn, in words."""
+
+
+def clusters_in_words(found: Mapping[str, Any], n_trials: int) -> str:
+    """How many of what are drawn, from the record of some intervals."""
+    in_groups = found["resampled"] == "trial" and found["n_clusters"] < n_trials
+    return f"{found['n_clusters']:,} {'random groups of trials' if in_groups else CLUSTERS[found['resampled']]}"
+
+
 def print_table(result: Mapping[str, Any], console: "Console") -> None:
     """Print the pooled numbers, then the EER per attack × codec, as wide as the console is (80 columns in a pipe)."""
     say = {"highlight": False, "markup": False, "soft_wrap": True}
@@ -60,12 +70,11 @@ def intervals_in_words(result: Mapping[str, Any]) -> str:
         return ""
     if "left_out" in found:
         return f"no intervals: {found['left_out']}"
-    what = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
     low, high = found["eer_official_percent"]
     low_dcf, high_dcf = found["min_dcf"]
     words = (
         f"{found['confidence']:.0%} intervals: EER {low:.3f} to {high:.3f} %, minDCF {low_dcf:.4f} to {high_dcf:.4f} "
-        f"({found['n_replicates']:,} draws of {found['n_clusters']:,} {what[found['resampled']]})"
+        f"({found['n_replicates']:,} draws of {clusters_in_words(found, result['n_trials'])})"
     )
     return f"{words}; {found['note']}" if found["note"] else words
 
@@ -110,23 +119,31 @@ def as_tsv(result: Mapping[str, Any]) -> str:
 
 def as_latex(result: Mapping[str, Any]) -> str:
     """The pooled figures and those by attack as a LaTeX table (booktabs)."""
+    costs = DcfCosts(**result["dcf_costs"])
     escaped = str.maketrans(
         {character: f"\\{character}" for character in "&%$#_{}"}
         | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
     )
     lines = [
-        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials",
+        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{_partial(result)}",
+        f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
+        f"{costs.fa_cost:g}",
         r"\begin{tabular}{lrrrr}",
         r"\toprule",
         r"Attack & Spoof & EER (\%) & minDCF & $C_\mathrm{llr}$ (bits) \\",
         r"\midrule",
     ]
     for name, row in [*((entry["attack"], entry) for entry in result["by_attack"]), ("Pooled", result)]:
-        if name == "Pooled":
+        if row is result:
             lines.append(r"\midrule")
         numbers = f"{row['eer_official_percent']:.2f} & {row['min_dcf']:.4f} & {row['cllr_bits']:.4f}"
         lines.append(f"{name.translate(escaped)} & {row['n_spoof']} & {numbers} " + r"\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _partial(result: Mapping[str, Any]) -> str:
+    words = " ".join(result["partial"].split())
+    return f"; partial set: {words}" if words else ""
 
 
 def _attack_table(result: Mapping[str, Any]) -> "Table":
@@ -141,28 +158,30 @@ def _attack_table(result: Mapping[str, Any]) -> "Table":
 def _codec_tables(result: Mapping[str, Any], width: int) -> Iterator["Table"]:
     """EER per attack (down) and codec (across), in as many tables as the width asks for."""
     cells = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
-    columns = {"all": [*result["by_attack"], result]}
+    # By place and not by name: a codec may be called "all".
+    columns = [("all", [*result["by_attack"], result])]
     for codec in result["by_codec"]:
-        columns[codec["codec"]] = [*(cells[row["attack"], codec["codec"]] for row in result["by_attack"]), codec]
-    texts = {
-        name: ["" if row["eer_official_percent"] is None else f"{row['eer_official_percent']:.2f}" for row in rows]
-        for name, rows in columns.items()
-    }
+        of_attacks = [cells[row["attack"], codec["codec"]] for row in result["by_attack"]]
+        columns.append((codec["codec"], [*of_attacks, codec]))
+    texts = [
+        (name, ["" if row["eer_official_percent"] is None else f"{row['eer_official_percent']:.2f}" for row in rows])
+        for name, rows in columns
+    ]
     attacks = [*(row["attack"] for row in result["by_attack"]), "all"]
     first_width = max(map(len, [*attacks, "attack"])) + 2
-    blocks: list[list[str]] = []
+    blocks: list[list[tuple[str, list[str]]]] = []
     used = width
-    for name, column in texts.items():
+    for name, column in texts:
         needed = max(map(len, [name, *column])) + 2
         if used + needed > width:
             blocks.append([])
             used = first_width
-        blocks[-1].append(name)
+        blocks[-1].append((name, column))
         used += needed
     for block in blocks:
-        table = _table(["attack", *block])
+        table = _table(["attack", *(name for name, _ in block)])
         for place, attack in enumerate(attacks):
-            _add_row(table, attack, *(texts[name][place] for name in block))
+            _add_row(table, attack, *(column[place] for _, column in block))
         yield table
 
 

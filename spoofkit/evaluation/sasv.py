@@ -17,6 +17,7 @@ import polars as pl
 
 from spoofkit.corpora.asvspoof5 import TRIAL_COLUMNS
 from spoofkit.corpora.lists import read_columns, require_rows
+from spoofkit.data.manifest import KEYS
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.evaluation.tandem import ASVSPOOF, ASVSPOOF5_ASV, TandemCosts, concurrent_teer, min_adcf, min_tdcf_2021
@@ -162,13 +163,18 @@ def _read_keys(path: Path) -> pl.DataFrame:
             )
         first_line, table = 2, table.rename({"asv-label": "kind"})
         agrees = (pl.col("cm-label") == "spoof") == (pl.col("kind") == "spoof")
-        rules = {"cm-label {cm-label!r} contradicts asv-label {kind!r}": agrees}
+        rules = {
+            "cm-label is {cm-label!r}, expected bonafide or spoof": pl.col("cm-label").is_in(KEYS),
+            "cm-label {cm-label!r} contradicts asv-label {kind!r}": agrees,
+        }
     else:
         first_line, table = 1, read_columns(path, TRIAL_COLUMNS)
         table = table.rename({TRIAL_COLUMNS[0]: "spk", TRIAL_COLUMNS[1]: "filename", TRIAL_COLUMNS[-1]: "kind"})
-        rules = {}
+        agrees = (pl.col("attack") != "bonafide") == (pl.col("kind") == "spoof")
+        rules = {"attack {attack!r} contradicts the key {kind!r}": agrees}
     known = {"the key is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(CLASSES)}
-    require_rows(path, table, known | rules, first_line)
+    named = {"holds no utterance": pl.col("filename") != ""}
+    require_rows(path, table, named | known | rules, first_line, conclusion="mend the line")
     return table.select([name for name in ("spk", "filename", "kind") if name in table.columns])
 
 
@@ -177,7 +183,7 @@ def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
     names = read_text(path).partition("\n")[0].removeprefix("\ufeff").split("\t")
     if len(set(names)) < len(names):
         raise SpoofkitError(f"{path}: line 1 names a column twice ({', '.join(names)}), expected different names")
-    table = read_columns(path, names, separator="\t").slice(1)
+    table = read_columns(path, names, "\t", conclusion="mend the line").slice(1)
     if not table.height:
         raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; make it anew")
     return table, names

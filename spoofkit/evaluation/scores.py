@@ -15,11 +15,10 @@ import polars as pl
 
 from spoofkit.data.manifest import KEYS, all_different
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import write_text
+from spoofkit.files import lines_with_other_counts, write_text
 
 HEADER = "filename\tcm-score"
 N_NAMED = 5  # trials that an error sentence names; the rest are counted
-_NEWLINE, _TAB = 10, 9
 
 
 def read_scores(path: Path | str) -> pl.DataFrame:
@@ -72,14 +71,21 @@ def write_scores(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike
     Args:
         path: Where it goes; its folder is made.
         utt_ids: One id per trial, in the order in which they shall stand.
-        scores: One finite score per trial; written with nine digits, which restore a float32 exactly.
+        scores: One finite score per trial; written with as many digits as restore its float32 or float64 exactly.
         overwrite: Replace an existing file.
 
     Raises:
         SpoofkitError: Lengths differ, there is no trial, an id is repeated, empty or holds a tab or a line break, a
             score is not finite, or the file exists already.
     """
-    values = np.asarray(scores, dtype=np.float64)
+    write_text(path, scores_text(path, utt_ids, scores), overwrite)
+
+
+def scores_text(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike) -> str:
+    """What `write_scores` writes, and the errors it raises, `path` being named in them."""
+    values = np.asarray(scores)
+    if values.dtype.kind not in "fiu":
+        raise SpoofkitError(f"{path}: scores are of type {values.dtype}, expected numbers")
     if values.shape != (len(utt_ids),) or not len(utt_ids):
         raise SpoofkitError(
             f"{path}: {len(utt_ids)} ids and scores of shape {values.shape}, expected one score per id and at least one"
@@ -98,8 +104,16 @@ def write_scores(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike
         raise SpoofkitError(
             f"{path}: found {_named(unfit.size, 'score', shown)} where a finite number was expected; mend the model"
         )
-    rows = [f"{utt_id}\t{score:.9g}\n" for utt_id, score in zip(utt_ids, values.tolist(), strict=True)]
-    write_text(path, HEADER + "\n" + "".join(rows), overwrite)
+    rows = [f"{utt_id}\t{text}\n" for utt_id, text in zip(utt_ids, number_texts(values), strict=True)]
+    return HEADER + "\n" + "".join(rows)
+
+
+def number_texts(values: npt.NDArray[np.generic]) -> list[str]:
+    """Numbers in as many digits as restore them: nine always do for a float32, for a float64 sometimes more."""
+    short = [f"{value:.9g}" for value in values.tolist()]
+    if values.dtype == np.float32:
+        return short
+    return [text if float(text) == value else repr(value) for text, value in zip(short, values.tolist(), strict=True)]
 
 
 def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
@@ -165,6 +179,9 @@ def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:
 
 
 def _read_bytes(path: Path | str) -> bytes:
+    if Path(path).exists() and not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "no regular file, and is read more than once"
+        raise SpoofkitError(f"{path}: is {what}, expected a score file; name one")
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -178,6 +195,8 @@ def _check_lines(data: bytes, path: Path | str) -> None:
             f"{path}: is empty, expected the header 'filename<TAB>cm-score' and one trial a line; score again"
         )
     first = data.split(b"\n", 1)[0]
+    if data.startswith(b"\x1f\x8b"):
+        raise SpoofkitError(f"{path}: is compressed (gzip), expected text; unpack it first")
     if b"\r" in data:
         raise SpoofkitError(
             f"{path}: has carriage returns (Windows line ends), expected '\\n' alone; convert it, as with dos2unix"
@@ -190,16 +209,12 @@ def _check_lines(data: bytes, path: Path | str) -> None:
     body = data[len(first) + 1 :]
     if not body:
         raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; score again")
-    codes = np.frombuffer(body, dtype=np.uint8)
-    ends = np.flatnonzero(codes == _NEWLINE)
-    if not body.endswith(b"\n"):
-        ends = np.append(ends, codes.size)
-    starts = np.append(0, ends[:-1] + 1)
-    n_tabs = np.bincount(np.searchsorted(ends, np.flatnonzero(codes == _TAB)), minlength=ends.size)
-    bad = np.flatnonzero(n_tabs != 1)
+    bad = lines_with_other_counts(body, b"\t", 1)
     if bad.size:
-        cut = bad.size == 1 and bad[0] == ends.size - 1 and not body.endswith(b"\n") and n_tabs[-1] == 0
-        shown = [f"line {i + 2} {_shown(body[starts[i] : ends[i]])}" for i in bad[:N_NAMED].tolist()]
+        lines = body.split(b"\n")
+        last = len(lines) - 1 - body.endswith(b"\n")
+        cut = bad.size == 1 and bad[0] == last and not body.endswith(b"\n") and b"\t" not in lines[last]
+        shown = [f"line {i + 2} {_shown(lines[i])}" for i in bad[:N_NAMED].tolist()]
         cure = "the file was cut short, so score again" if cut else "make it anew with `spoofkit score`"
         raise SpoofkitError(
             f"{path}: expected two tab-separated columns, found others in {_named(bad.size, 'line', shown)}; {cure}"

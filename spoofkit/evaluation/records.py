@@ -1,0 +1,111 @@
+"""The record beside a score file (`eval.json` beside `eval.tsv`): which model made the scores, and are they calibrated.
+
+`score` and `apply` write it. Scores of others have none; then nothing is known, and nothing is checked.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spoofkit.data.manifest import Manifest
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import file_sha256, read_json
+
+IDENTITY = ("model_sha256", "exported_from_sha256", "calibration_sha256")
+"""What tells one system's scores from another's: the model, the one it was exported from, how they were calibrated."""
+
+
+def record_path(scores: Path) -> Path | None:
+    """Where the record of a score file stands; none if there is none."""
+    path = scores.with_suffix(".json") if scores.name else scores
+    return path if path != scores and path.is_file() else None
+
+
+def read_record(scores: Path) -> dict[str, Any]:
+    """The record beside a score file; empty if there is none.
+
+    Raises:
+        SpoofkitError: it is no record, or one of other scores.
+    """
+    record, foreign = try_record(scores)
+    if foreign:
+        raise SpoofkitError(foreign)
+    return record
+
+
+def try_record(scores: Path) -> tuple[dict[str, Any], str]:
+    """As `read_record`; but of a record of other scores a sentence that says so, and an empty record.
+
+    Raises:
+        SpoofkitError: it is no record.
+    """
+    path = record_path(scores)
+    if path is None:
+        return {}, ""
+    record = read_json(path)
+    try:
+        json.dumps(record, allow_nan=False)
+    except ValueError as error:
+        raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON has not; make it again with `score`") from error
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), str | None) for name in IDENTITY):
+        raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
+    if record.get("scores_sha256") in (None, file_sha256(scores)):
+        return record, ""
+    return {}, (
+        f"{path}: is the record of other scores than {scores.name} (their SHA-256 differs), so which model made these "
+        "is not known; move it away, or score again"
+    )
+
+
+def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
+    """What a reader of any figure of these scores on this set has to know, one sentence each."""
+    known = [(path, try_record(path)) for path in scores]
+    sentences = [f"{path}: {record['contamination']}" for path, (record, _) in known if record.get("contamination")]
+    return [*manifest.caveats(), *sentences, *(foreign for _, (_, foreign) in known if foreign)]
+
+
+def identity(record: dict[str, Any]) -> dict[str, str]:
+    """What is known of the system that made some scores."""
+    return {name: record[name] for name in IDENTITY if record.get(name)}
+
+
+def require_same_systems(
+    fitted: Any, records: Sequence[dict[str, Any]], scores: Sequence[Path], calibration: Path
+) -> None:
+    """Refuse scores of other systems than a calibration was fitted on, where the records say which they were.
+
+    Args:
+        fitted: Of each system, in order, what `identity` gave when the calibration was fitted.
+        records: Of each score file, what `read_record` gives.
+        scores: The score files, for error sentences.
+        calibration: The calibration, for error sentences.
+
+    Raises:
+        SpoofkitError: another model, another order, or ratios in the place of scores or the other way round.
+    """
+    if not isinstance(fitted, list) or len(fitted) != len(scores) or not all(isinstance(one, dict) for one in fitted):
+        return
+    for place, (wanted, record, file) in enumerate(zip(fitted, records, scores, strict=True)):
+        found = identity(record)
+        if not wanted or not found:
+            continue
+        if found.get("calibration_sha256") != wanted.get("calibration_sha256"):
+            kinds = ["raw scores" if "calibration_sha256" not in one else "calibrated ones" for one in (found, wanted)]
+            if kinds[0] == kinds[1]:
+                kinds = ["scores of another calibration", "those"]
+            raise SpoofkitError(
+                f"{file}: holds {kinds[0]}, expected {kinds[1]} on which {calibration} was fitted; give the others"
+            )
+        if not _models(found) or not _models(wanted) or _models(found) & _models(wanted):
+            continue
+        others = [n for n, other in enumerate(fitted) if _models(other) & _models(found)]
+        cure = f"it is system {others[0] + 1}, so mind the order" if others else "fit a calibration for this model"
+        raise SpoofkitError(
+            f"{file}: was scored by model {found['model_sha256'][:12]}, expected {wanted['model_sha256'][:12]}, on "
+            f"whose scores {calibration} was fitted as system {place + 1}; {cure}"
+        )
+
+
+def _models(known: dict[str, Any]) -> set[str]:
+    return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}
