@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from spoofkit.data.dataset import batches_by_length
+from spoofkit.data.lengths import batches_by_length
 from spoofkit.models.device import training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
-from spoofkit.scoring.batches import batch_budget
+from spoofkit.scoring.with_torch import batch_budget
 
 LARGE = {
     "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,

@@ -6,17 +6,21 @@
 
 `files`: FLACs with lengths like those of speech corpora (log-normal, 1 to 10 s, mean 3 s), random weights, fp32.
 `64,600, one by one` is what most published evaluation scripts do: a file is decoded whole, cut or repeated to 64,600
-samples and scored alone. `padded` takes files in the order of the list, eight at a time, padded with zeros that the
-model hears; its deviation is from each file alone, in standard deviations of the scores. `loose` is `spoofkit score
-FILES`, `manifest` is `spoofkit score MANIFEST OUT`. Real time is seconds of audio in the files a second.
+samples and scored alone; `whole, one by one` is the same without cutting. `padded` takes files in the order of the
+list, eight at a time, padded with zeros that the model hears; its deviation is from each file alone, in standard
+deviations of the scores. `loose` is `spoofkit score FILES`, `manifest` is `spoofkit score MANIFEST OUT`; with `onnx`
+the model is an exported one, on the CPU whatever `--device` says. Real time is seconds of audio in the files a second;
+CPU is that of all threads, a file.
 
-`folder` and `hour` run the program itself with the `tiny` encoder: a folder of one-second files; and an hour of audio,
-at 16 kHz in FLAC and at 44.1 kHz in stereo, with the most memory that the process ever held, beside that of a file of
-five seconds. `windows` is the same for the model of `--model`, with three windows instead of an hour's.
+`folder` and `hour` run the program itself with the `tiny` encoder: a folder of one-second files, in WAV and in FLAC;
+and an hour of audio, at 16 kHz in FLAC and at 44.1 kHz in stereo, with the most memory that the process ever held,
+beside that of a file of five seconds. `windows` is the same for the model of `--model`, with three windows instead of
+an hour's.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,11 +36,16 @@ import soundfile
 import torch
 
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
+from spoofkit.export.run import export
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_manifest
-from spoofkit.scoring.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
+from spoofkit.scoring.recordings import Reading, Recording, score_recordings
+from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.windows import parse_windows
+from spoofkit.scoring.with_onnx import load_onnx
+from spoofkit.scoring.with_onnx import scorer_of as of_onnx
+from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings
 
 RATE = 16_000
@@ -66,17 +76,27 @@ def main() -> None:
         folder = Path(place)
         make_model(folder / "small", "tiny")
         tiny = folder / "small" / "model"
+        exported = [exported_of(tiny)] if {"folder", "hour"} & set(options.parts) else []
         if "files" in options.parts or "windows" in options.parts:
             model = make_model(folder / "of_interest", options.model)
         if "files" in options.parts:
             manifest = make_set(folder / "set", options.files)
-            compare(model, manifest, torch.device(options.device), options.repeats, options.model)
+            onnx = of_onnx(load_onnx(exported_of(folder / "of_interest" / "model")))
+            compare(model, onnx, manifest, torch.device(options.device), options.repeats, options.model)
         if "windows" in options.parts:
             memory(folder, folder / "of_interest" / "model", options.model, options.device, 80 / 3600)
         if "folder" in options.parts:
-            large_folder(folder, tiny, options.folder_files, options.device)
+            large_folder(folder, tiny, exported[0], options.folder_files, options.device)
         if "hour" in options.parts:
             memory(folder, tiny, "tiny", options.device, options.hours)
+            memory(folder, exported[0], "tiny, onnx", "cpu", options.hours)
+
+
+def exported_of(model: Path) -> Path:
+    """A model folder as an ONNX file beside it."""
+    for line in export(model, model.with_suffix(".onnx"), reuse=True):
+        print(f"# {line.replace(str(model.parent), '')}")
+    return model.with_suffix(".onnx")
 
 
 def make_model(folder: Path, name: str) -> Detector:
@@ -118,42 +138,52 @@ def noise(rng: np.random.Generator, n_samples: int) -> np.ndarray:
     return wave
 
 
-def compare(detector: Detector, manifest: Manifest, device: torch.device, repeats: int, name: str) -> None:
+def compare(
+    detector: Detector, onnx: Scorer, manifest: Manifest, device: torch.device, repeats: int, name: str
+) -> None:
     detector = detector.to(device)
+    ours = scorer_of(detector, device)
     files = [str(manifest.audio_path(path)) for path in manifest.table["path"]]
     seconds = manifest.table["n_samples"].sum() / RATE
-    reading = Reading(None, parse_windows(30, None, "mean"))
+    reading = Reading(windows=parse_windows(30, None, "mean"))
 
-    def loose() -> list[float]:
-        size = chunk_size(device)
+    def loose(scorer: Scorer) -> list[float]:
+        size = scorer.n_together
         chunks = [[Recording(file, file) for file in files[i : i + size]] for i in range(0, len(files), size)]
-        results = score_recordings(detector, chunks, device, reading, n_threads=n_decoders(device, 0))
-        return [result.score or 0.0 for chunk in results for result in chunk]
+        return [result.score or 0.0 for chunk in score_recordings(scorer, chunks, reading) for result in chunk]
 
     rows: dict[str, Callable[[], list[float]]] = {
         "64,600, one by one": lambda: [score(detector, [cropped(read(file))], device)[0] for file in files],
+        "whole, one by one": lambda: [score(detector, [read(file)], device)[0] for file in files],
         f"padded, {PADDED} at a time": lambda: [s for batch in padded(files) for s in score(detector, batch, device)],
-        "ours, loose": loose,
-        "ours, manifest": lambda: score_manifest(detector, manifest, device).tolist(),
-        "ours, manifest, 2 workers": lambda: score_manifest(detector, manifest, device, workers=2).tolist(),
+        "ours, loose": lambda: loose(ours),
+        "ours, manifest": lambda: score_manifest(ours, manifest).tolist(),
+        "ours, loose, onnx": lambda: loose(onnx),
+        "ours, manifest, onnx": lambda: score_manifest(onnx, manifest).tolist(),
     }
     print(f"\n{name}: {len(files)} files, {seconds:.0f} s; {repeats} rounds after one to warm up")
-    print(f"  {'':28s} {'files/s':>8s} {'x real time':>12s} {'ratio':>20s} {'deviation':>10s}")
+    print(f"  {'':28s} {'files/s':>8s} {'x real time':>12s} {'ratio':>20s} {'CPU ms':>8s} {'deviation':>10s}")
     times: dict[str, list[float]] = {row: [] for row in rows}
+    cpu: dict[str, list[float]] = {row: [] for row in rows}
     found: dict[str, list[float]] = {}
     for round_ in range(repeats + 1):
         for row, run in rows.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             found[row] = run()  # ends with the scores on the host, so the device is done
             if round_:
                 times[row].append(time.perf_counter() - start)
-    alone = np.array([score(detector, [read(file)], device)[0] for file in files])
+                cpu[row].append(time.process_time() - cpu_start)
+    alone = np.array(found["whole, one by one"])
     for row, taken in times.items():
         median = statistics.median(taken)
         ratios = [a / b for a, b in zip(times["64,600, one by one"], taken, strict=True)]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         deviation = np.abs(np.array(found[row]) - alone).max() / alone.std()
-        print(f"  {row:28s} {len(files) / median:8.2f} {seconds / median:12.2f} {ratio:>20s} {deviation:10.1e}")
+        per_file = 1e3 * statistics.median(cpu[row]) / len(files)
+        print(
+            f"  {row:28s} {len(files) / median:8.2f} {seconds / median:12.2f} {ratio:>20s} {per_file:8.2f} "
+            f"{deviation:10.1e}"
+        )
 
 
 def read(file: str) -> torch.Tensor:
@@ -178,29 +208,39 @@ def score(detector: Detector, waves: list[torch.Tensor], device: torch.device) -
     return scores
 
 
-def large_folder(folder: Path, model: Path, n_files: int, device: str) -> None:
+def large_folder(folder: Path, model: Path, exported: Path, n_files: int, device: str) -> None:
     rng = np.random.default_rng(0)
-    place = folder / "many"
-    place.mkdir()
-    for index in range(n_files):
-        soundfile.write(place / f"{index:06d}.wav", noise(rng, RATE), RATE)
     print(f"\ntiny: a folder of {n_files:,} files of 1 s, the program from start to end")
-    for name, arguments in {"to a pipe": [place], "to a file": [place, folder / "many.tsv"]}.items():
-        seconds, megabytes = run(model, *arguments, "--device", device)
-        print(f"  {name:28s} {n_files / seconds:8.1f} files/s {seconds:8.1f} s {megabytes:8.0f} MB")
+    for suffix in ("wav", "flac"):
+        place = folder / f"many_{suffix}"
+        place.mkdir()
+        for index in range(n_files):
+            soundfile.write(place / f"{index:06d}.{suffix}", noise(rng, RATE), RATE)
+        out = folder / f"many_{suffix}.tsv"
+        for name, arguments in {
+            f"{suffix}, to a pipe": [model, place, "--device", device],
+            f"{suffix}, to a file": [model, place, out, "--device", device],
+            f"{suffix}, to a pipe, onnx": [exported, place],
+        }.items():
+            took = run(*arguments)
+            print(
+                f"  {name:28s} {n_files / took.seconds:8.1f} files/s {took.seconds:8.1f} s {took.megabytes:8.0f} MB "
+                f"{1e3 * took.cpu_seconds / n_files:8.2f} ms CPU a file"
+            )
 
 
 def memory(folder: Path, model: Path, name: str, device: str, hours: float) -> None:
     print(f"\n{name}: {60 * hours:.3g} minutes in one file, the program from start to end")
     few = write_long(folder / "few.flac", 5 / 3600, RATE, 1)
-    _, before = run(model, few, "--device", device)
+    before = run(model, few, "--device", device).megabytes
     print(f"  {'5 s':28s} {'':8s} {'':22s} {before:8.0f} MB")
     for label, suffix, rate, channels in (("16 kHz FLAC", "flac", RATE, 1), ("44.1 kHz stereo WAV", "wav", 44_100, 2)):
         path = write_long(folder / f"{name}.{suffix}", hours, rate, channels)
-        seconds, megabytes = run(model, path, "--device", device)
-        faster = 3600 * hours / seconds
+        took = run(model, path, "--device", device)
+        faster = 3600 * hours / took.seconds
         print(
-            f"  {label:28s} {seconds:8.1f} s {faster:8.1f} x real time {megabytes:8.0f} MB, {megabytes - before:+.0f}"
+            f"  {label:28s} {took.seconds:8.1f} s {faster:8.1f} x real time {took.megabytes:8.0f} MB, "
+            f"{took.megabytes - before:+.0f}"
         )
         path.unlink()
 
@@ -216,14 +256,35 @@ def write_long(path: Path, hours: float, rate: int, channels: int) -> Path:
     return path
 
 
-def run(model: Path, *arguments: object) -> tuple[float, float]:
-    """Seconds, and the most memory in 10^6 bytes, of `spoofkit score` in a process of its own."""
-    command = [sys.executable, "-m", "spoofkit", "score", str(model), *map(str, arguments)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+class Took(NamedTuple):
+    """What a process of the program took."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+    """The most memory that it ever held, in 10^6 bytes."""
+
+
+# What a parent held when it forked would count as its child's in rusage, so the child says it itself.
+PROGRAM = """
+import re, sys
+from pathlib import Path
+from spoofkit.cli.main import main
+try:
+    main()
+finally:
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+"""
+
+
+def run(*arguments: object) -> Took:
+    """Run `spoofkit score` in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM, "score", *map(str, arguments)]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(seconds, cpu_seconds, int(done.stderr.splitlines()[-1]) * 1024 / 1e6)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.export import run, traceable
-from spoofkit.export.runtime import OnnxDetector, load_onnx, pad
-from spoofkit.export.stand_in import load_exported
 from spoofkit.files import file_sha256, read_json
 from spoofkit.models import wave_encoder
 from spoofkit.models.detector import Detector, folder_sha256, load_detector, save_detector
@@ -28,8 +26,10 @@ from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.graph import GraphPool
 from spoofkit.models.heads.mean import MeanHead
 from spoofkit.models.merge import MERGES
-from spoofkit.models.provenance import Provenance
+from spoofkit.scoring import with_onnx, with_torch
 from spoofkit.scoring.batches import score_manifest
+from spoofkit.scoring.scorer import pad
+from spoofkit.scoring.with_onnx import OnnxDetector, load_onnx
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -137,7 +137,7 @@ def test_a_model_scores_with_its_file_alone_and_without_torch(tiny: Path, export
     np.save(tmp_path / "wave.npy", voices(9_000)[0])
     program = (
         "import sys, numpy\n"
-        "from spoofkit.export.runtime import load_onnx\n"
+        "from spoofkit.scoring.with_onnx import load_onnx\n"
         f"print(load_onnx({str(alone)!r}).score([numpy.load({str(tmp_path / 'wave.npy')!r})])[0])\n"
         "print(sorted({'torch', 'transformers', 'onnx', 'spoofkit.models'} & set(sys.modules)))"
     )
@@ -171,10 +171,9 @@ def test_the_input_policy_of_a_model_goes_with_it(policy: str, first: int, repea
     exported = load_onnx(tmp_path / "model.onnx")
     assert (exported.first_samples, exported.repeat_to) == (first, repeat)
     detector, _ = load_detector(model)
-    detector.repeat_to = repeat
     short, long = voices(2_500, 20_000)
-    np.testing.assert_allclose(exported.score([short, long]), by_torch(detector, [short, long[:6000]]), atol=1e-4)
-    detector.repeat_to = None
+    heard = [short if repeat is None else np.tile(short, 3)[:repeat], long[:6000]]
+    np.testing.assert_allclose(exported.score([short, long]), by_torch(detector, heard), atol=1e-4)
     whole = load_onnx(tmp_path / "model.onnx", "whole")
     np.testing.assert_allclose(whole.score([short, long]), by_torch(detector, [short, long]), atol=1e-4)
     assert (whole.shortest, exported.shortest) == (400, 1 if repeat else 400)
@@ -319,7 +318,8 @@ def test_int8_is_written_with_what_it_costs(tiny: Path, manifests: Path, tmp_pat
     waves = [manifest.read_audio(path) for path in manifest.table["path"]]
     is_bonafide = (manifest.table["key"] == "bonafide").to_numpy()
     quantised, detector = load_onnx(out), load_detector(tiny)[0]
-    before, after = score_manifest(detector, manifest, torch.device("cpu")), quantised.score(waves)
+    before = score_manifest(with_torch.scorer_of(detector, torch.device("cpu")), manifest)
+    after = quantised.score(waves)
     shift = quantised.record["int8"]
     assert quantised.record["precision"] == "int8"
     assert shift["n_trials"] == len(waves) == 10
@@ -348,37 +348,23 @@ def test_int8_leaves_spectrograms_as_they_are(name: str, manifests: Path, tmp_pa
     assert load_onnx(tmp_path / "small.onnx").record["int8"]["mean_score_difference"] < 0.1
 
 
-@pytest.mark.parametrize("policy", ["whole", "repeat:20000"])
-def test_an_exported_model_takes_the_place_of_a_folder(policy: str, manifests: Path, tmp_path: Path) -> None:
-    provenance = Provenance("someone/something", "MIT", ("LibriSpeech",), ("a note",), ("ASVspoof 5",))
-    detector = detector_of("attentive")
-    detector.encoder.provenance = provenance
-    model = save(detector, tmp_path / "model", input_policy=policy)
-    run_cli("export", model, tmp_path / "model.onnx")
+def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Path) -> None:
+    dev = read_manifest(manifests / "dev.tsv")
+    model = save(detector_of("mean"), tmp_path / "model", input_policy="repeat:20000")
+    run_cli("export", model, tmp_path / "small.onnx", "--int8", "--calibrate-on", dev.path)
     detector, _ = load_detector(model)
-    first = None
-    if policy != "whole":
-        first = detector.repeat_to = 20_000
-        detector.shortest = 1
-    stand_in, record = load_exported(tmp_path / "model.onnx")
-    assert record["input_policy"] == policy
-    assert load_exported(tmp_path / "model.onnx", "whole")[0].repeat_to is None
-    assert (stand_in.shortest, stand_in.repeat_to) == (detector.shortest, detector.repeat_to)
-    assert stand_in.encoder.longest == detector.encoder.longest
-    assert stand_in.encoder.provenance == provenance
-    assert stand_in.score_meaning == detector.score_meaning
-    manifest, cpu = read_manifest(manifests / "eval.tsv"), torch.device("cpu")
-    expected, found = (score_manifest(d.to(cpu), manifest, cpu, first_samples=first) for d in (detector, stand_in))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.ptp(expected) > 1e-3
+    waves = [np.resize(dev.read_audio(path), 20_000) for path in dev.table["path"]]
+    quantised = load_onnx(tmp_path / "small.onnx")
+    difference = np.abs(by_torch(detector, waves) - quantised.score(waves))
+    assert quantised.record["int8"]["largest_score_difference"] == pytest.approx(difference.max(), abs=1e-5)
+    assert difference.max() > 1e-4
 
 
-def test_an_int8_model_in_the_place_of_a_folder_scores_one_by_one(tiny: Path, manifests: Path, tmp_path: Path) -> None:
+def test_an_int8_scorer_takes_one_utterance_at_a_time(tiny: Path, manifests: Path, tmp_path: Path) -> None:
     run_cli("export", tiny, tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
-    waves = voices(9_000, 70_000, 4_000)
-    stand_in, _ = load_exported(tmp_path / "small.onnx")
-    together = stand_in(*map(torch.from_numpy, pad(waves)))
-    np.testing.assert_array_equal(together.numpy(), load_onnx(tmp_path / "small.onnx").score(waves))
+    detector, manifest = load_onnx(tmp_path / "small.onnx"), read_manifest(manifests / "dev.tsv")
+    alone = [detector.score([manifest.read_audio(path)])[0] for path in manifest.table["path"]]
+    np.testing.assert_array_equal(score_manifest(with_onnx.scorer_of(detector), manifest), alone)
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the mini recipe has not been run here")

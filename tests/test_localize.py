@@ -42,8 +42,8 @@ from spoofkit.localisation.metrics import (
 from spoofkit.localisation.mixed import sought_regions
 from spoofkit.localisation.regions import Rule, find_regions, smooth, smooth_frames, window_frames
 from spoofkit.localisation.segment_report import measure
-from spoofkit.models.frame_model import load_frame_classifier
-from spoofkit.scoring import batches
+from spoofkit.models.frame_model import load_frame_model
+from spoofkit.scoring import batches, with_torch
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring.parts import Shard, part_path
 
@@ -232,7 +232,7 @@ def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("frames") / "eval.npz"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "CPU_BUDGET_SAMPLES", 60_000)
+        patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
         done = run_cli("localize", exp, truth[0] / "eval.tsv", out)
     assert "frames of 12 utterances, higher = more bona fide" in done.stdout
     return out
@@ -280,7 +280,7 @@ def test_what_is_localized_has_every_frame_of_every_utterance_in_order(
     assert record["geometry"] == {"receptive_field": 400, "hop": 320, "shortest": 400, "first_centre": 200}
     assert record["polarity"] == "higher = more bona fide"
     # The head's class 1 is spoofed, so the sign is turned; one utterance alone equals it in its padded batch.
-    classifier, _ = load_frame_classifier(exp)
+    classifier = load_frame_model(exp).classifier
     for utt_id, path in manifest.table.select("utt_id", "path").iter_rows():
         wave = torch.from_numpy(read_audio(manifest.audio_path(path)))[None]
         with torch.no_grad():
@@ -290,7 +290,7 @@ def test_what_is_localized_has_every_frame_of_every_utterance_in_order(
 
 
 def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[str, Any]]) -> None:
-    classifier, _ = load_frame_classifier(exp)
+    classifier = load_frame_model(exp).classifier
     manifest = read_manifest(truth[0] / "eval.tsv")
     found: list[dict[str, np.ndarray]] = []
     for budget in (1, 10**9):
@@ -311,7 +311,7 @@ def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[st
 def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
     exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 60_000)
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
     out, scored = tmp_path / "eval.npz", []
     arguments = ["localize", exp, truth[0] / "eval.tsv", out]
     original = score_parts._line
@@ -379,8 +379,8 @@ def test_frames_trained_for_regions_are_localized_with_a_warning(
     exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
-    config = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(config.replace("authenticity", "region"))
+    head = json.loads((other / "frame_head/head.json").read_text())
+    (other / "frame_head/head.json").write_text(json.dumps(head | {"frame_target": "region"}))
     done = run_cli("localize", other, truth[0] / "dev.tsv", tmp_path / "dev.npz")
     assert "higher = more not injected" in done.stdout
     done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", tmp_path / "out")
@@ -391,16 +391,22 @@ def test_what_is_no_finished_posttraining_is_refused(
     exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     command = ["localize", tmp_path / "posttrain", truth[0] / "dev.tsv", tmp_path / "dev.npz"]
-    assert "has no encoder, expected a folder that `spoofkit posttrain` finished" in refusal(*command)
+    assert "has no encoder, expected what `spoofkit posttrain` left" in refusal(*command)
     other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
-    (other / "config.yaml").write_text("seed: 0\n")
-    assert "does not say what the frames were trained for" in refusal(*command)
-    (other / "config.yaml").write_text((exp / "config.yaml").read_text())
-    head = json.loads((other / "frame_head/head.json").read_text())
-    (other / "frame_head/head.json").write_text(json.dumps(head | {"head": "conv"}))
-    assert "does not describe a frame head of this version" in refusal(*command)
-    (other / "frame_head/head.json").write_text(json.dumps(head | {"head": "mlp"}))
+    head_json, tensors = other / "frame_head/head.json", other / "frame_head/head.safetensors"
+    head = json.loads(head_json.read_text())
+    changes: list[dict[str, Any]] = [{"head": "conv"}, {"frame_target": "splice"}, {"format": 2}, {"layers": "all"}]
+    for change in (*changes, {"loss": {"kind": "bce"}}, {"encoder_sha256": None}):
+        head_json.write_text(json.dumps(head | change))
+        assert "does not describe a frame head of this version" in refusal(*command), change
+    head_json.write_text(json.dumps(head | {"head": "mlp"}))
     assert "cannot be loaded into this head" in refusal(*command)
+    head_json.write_text(json.dumps(head))
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    assert "head.safetensors: cannot be loaded into this head" in refusal(*command)
+    tensors.unlink()
+    assert "has no frame_head/head.safetensors" in refusal(*command)
+    assert not (tmp_path / "dev.npz").exists()
 
 
 # ---- Regions, smoothing, and a threshold of a development set
@@ -540,7 +546,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     # Scores are those of the audio that `mixlist render` writes, but for its 16 bits.
     run_cli("mixlist", "render", mix_path, manifests / "dev.tsv", tmp_path / "m.wav", "--mix-id", mixes[3].mix_id)
     wave = torch.from_numpy(read_audio(tmp_path / "m.wav"))[None]
-    classifier, _ = load_frame_classifier(exp)
+    classifier = load_frame_model(exp).classifier
     with torch.no_grad():
         logit_BT, _ = classifier(wave, torch.tensor([wave.shape[1]]))
     np.testing.assert_allclose(frames.of(mixes[3].mix_id), -logit_BT[0].numpy(), atol=0.02)

@@ -29,6 +29,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_manifest
+from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings
 
 SMALL_SHARD = 150_000  # bytes: five seconds, so that the miniature fills several
@@ -152,7 +153,7 @@ def test_training_from_a_pack_sees_the_same_items_and_mixes(manifests: Path, pac
 def test_scores_of_a_pack_are_those_of_its_files(manifests: Path, packed: Path) -> None:
     detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none"), seed=3), "mean")
     of_files, of_pack = (
-        score_manifest(detector, read_manifest(folder / "train.tsv"), torch.device("cpu"))
+        score_manifest(scorer_of(detector, torch.device("cpu")), read_manifest(folder / "train.tsv"))
         for folder in (manifests, packed)
     )
     assert np.unique(of_files).size == of_files.size

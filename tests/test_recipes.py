@@ -55,6 +55,7 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
         0,
     ]
     first = run("asvspoof5", "--corpus", corpus, *common)
+    assert ": timeline ==" not in first.stderr
     for title in ("data", "mix lists", "post-training", "fine-tuning", "scores", "report"):
         assert f": {title} ==" in first.stderr
     assert (exp / "posttrain/encoder/model.safetensors").is_file()
@@ -72,6 +73,15 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     assert after[exp / "scores/eval.tsv"] > before[exp / "scores/eval.tsv"]
     assert after[exp / "results/eval/report.html"] > before[exp / "results/eval/report.html"]
     assert after[exp / "finetune/model/model.json"] == before[exp / "finetune/model/model.json"]
+    with_frames = [*common, "--stage", 7, "--timeline", "true"]
+    assert ": timeline ==" in run("asvspoof5", *with_frames).stderr
+    both = exp / "timeline/model"
+    assert json.loads((both / "frame_head/head.json").read_text())["frame_target"] == "authenticity"
+    assert (both / "head.safetensors").read_bytes() == (exp / "finetune/model/head.safetensors").read_bytes()
+    assert (exp / "timeline/results/segments.json").is_file()
+    before = results(exp)
+    run("asvspoof5", *with_frames)
+    assert results(exp) == before
 
 
 @pytest.mark.slow

@@ -33,10 +33,11 @@ from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.scoring import batches, recordings
+from spoofkit.scoring import with_torch
 from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
+from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings
 
 SCALE, OFFSET = 40.0, -12.0
@@ -572,14 +573,14 @@ def test_a_score_file_holds_log_likelihood_ratios_if_a_calibration_is_given(
 def test_chunks_are_batched_by_length_and_keep_their_order(
     model: Path, calls: Path, long: Path, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 40_000)
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 40_000)
     detector, _ = load_detector(model)
     seen: list[list[int]] = []
     detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
     files = [str(calls / "3.wav"), str(long), str(calls / "none.wav"), *sorted(expected)[:3]]
-    reading = Reading(None, Windows(16_000, 16_000, "mean"))
+    reading = Reading(windows=Windows(16_000, 16_000, "mean"))
     chunk = [Recording(file, file) for file in files]
-    (results,) = score_recordings(detector, [chunk], torch.device("cpu"), reading)
+    (results,) = score_recordings(scorer_of(detector, torch.device("cpu")), [chunk], reading)
     assert [result.name for result in results] == files
     assert seen[:2] == [[14_400, 11_200], [8_000, 4_800]]
     assert all(sizes == [16_000] * len(sizes) for sizes in seen[2:])
@@ -591,9 +592,27 @@ def test_chunks_are_batched_by_length_and_keep_their_order(
     assert "no such file" in results[2].error
 
 
+def test_what_is_repeated_is_batched_by_the_length_it_then_has(
+    model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 20_000)
+    click = make_voice(9, True, 0.01)  # of itself too short for the encoder
+    soundfile.write(tmp_path / "click.wav", click, SAMPLE_RATE, "FLOAT")
+    files = [str(tmp_path / "click.wav"), *(str(calls / f"{index}.wav") for index in range(3))]
+    detector, _ = load_detector(model)
+    seen: list[list[int]] = []
+    detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
+    chunk = [Recording(file, file) for file in files]
+    (results,) = score_recordings(scorer_of(detector, torch.device("cpu")), [chunk], Reading(6000, 6000))
+    assert seen == [[6000] * 3, [6000]]
+    assert results[0].score == pytest.approx(alone(model, np.tile(click, 38)[:6000]), abs=1e-5)
+    assert [result.seconds for result in results] == pytest.approx([0.01, 0.3, 0.375, 0.375])  # not what was repeated
+    sentence = refusal("score", model, *files, "--crop", "repeat:300")
+    assert "--crop repeat:300: 300 samples are too few, the encoder needs at least 400" in sentence
+
+
 def test_decoding_threads_change_nothing(model: Path, calls: Path) -> None:
     assert run_cli("score", model, calls).stdout == run_cli("score", model, calls, "--workers", 5).stdout
-    assert recordings.n_decoders(torch.device("cpu"), 5) == 5
 
 
 @pytest.fixture(autouse=True)

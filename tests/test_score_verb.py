@@ -27,13 +27,16 @@ from hypothesis import strategies as st
 
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
-from spoofkit.data.manifest import write_manifest
+from spoofkit.data.manifest import read_manifest, write_manifest
+from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.scoring import batches, run
 from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring import run, with_torch
+from spoofkit.scoring.batches import score_manifest
 from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings
 
 N_UTTERANCES = 36
@@ -79,7 +82,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory)
     """The score file that a process writes which nothing disturbs."""
     out = tmp_path_factory.mktemp("whole") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, out)
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.json", "out.tsv"]
     return out.read_bytes()
@@ -98,7 +101,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     """The part file of a process that was killed when all was scored."""
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, out, "--shard", "1/1")
     return part_path(out, Shard()).read_bytes()
 
@@ -147,9 +150,55 @@ def test_scores_are_those_of_each_utterance_alone(model: Path, manifest: Path, w
     assert np.std(alone) > 1e-3  # or the order could be anything
 
 
-def test_loader_processes_change_no_byte(model: Path, manifest: Path, whole: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("crop", ["first:2000", "repeat:2000"])
+def test_what_is_scored_of_an_utterance_is_its_beginning_repeated_if_so_asked(
+    crop: str, model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    run_cli("score", model, manifest, tmp_path / "out.tsv", "--crop", crop)
+    found = dict(read_scores(tmp_path / "out.tsv").iter_rows())
+    detector, _ = load_detector(model)
+    lengths = set()
+    for index in range(N_UTTERANCES):
+        wave_S = read_audio(manifest.parent / f"{index:02d}.wav")
+        lengths.add(wave_S.size > 2000)
+        heard_S = wave_S[:2000] if crop.startswith("first") else np.concatenate([wave_S] * 3)[:2000]
+        with torch.inference_mode():
+            alone = detector(torch.from_numpy(heard_S)[None], torch.tensor([heard_S.size])).item()
+        assert found[f"utt_{index:02d}"] == pytest.approx(alone, abs=1e-5)
+    assert lengths == {True, False}
+
+
+def test_decoding_threads_change_no_byte(model: Path, manifest: Path, whole: bytes, tmp_path: Path) -> None:
     run_cli("score", model, manifest, tmp_path / "out.tsv", "--workers", 2)
     assert (tmp_path / "out.tsv").read_bytes() == whole
+
+
+def test_a_detector_in_training_scores_as_in_evaluation_and_is_trained_on(model: Path, manifest: Path) -> None:
+    detector, _ = load_detector(model)
+    scorer, listed = scorer_of(detector, torch.device("cpu")), read_manifest(manifest)
+    expected = score_manifest(scorer, listed)
+    assert not detector.training
+    modes: list[bool] = []
+    detector.head.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    detector.encoder.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    detector.train()
+    assert np.array_equal(score_manifest(scorer, listed), expected)
+    assert set(modes) == {False}
+    assert detector.training
+    assert detector.head.training
+    wave_BS = torch.from_numpy(read_audio(manifest.parent / "00.wav"))[None]
+    detector(wave_BS, torch.tensor([wave_BS.shape[1]])).sum().backward()
+
+
+def test_a_manifest_without_one_of_its_utterances_has_no_scores(model: Path, manifest: Path, tmp_path: Path) -> None:
+    corpus = shutil.copytree(manifest.parent, tmp_path / "corpus")
+    (corpus / "set.tsv").write_text(manifest.read_text().replace(str(manifest.parent), str(corpus)))
+    (corpus / "11.wav").unlink()
+    scorer = scorer_of(load_detector(model)[0], torch.device("cpu"))
+    with pytest.raises(SpoofkitError, match=r"11.wav: no such file"):
+        score_manifest(scorer, read_manifest(corpus / "set.tsv"))
+    with pytest.raises(Interrupted):
+        score_manifest(scorer, read_manifest(manifest), should_stop=lambda: True)
 
 
 # ---- Killed and continued
@@ -228,7 +277,7 @@ def test_a_part_made_from_something_else_is_refused_and_begun_anew_with_overwrit
         sentence = refusal("score", *arguments)
         assert f"{path}: was made from something else ({names} changed); score this part anew with" in sentence
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET // 2)
+        patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET // 2)
         assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, out)
     with monkeypatch.context() as patch:
         patch.setattr(spoofkit, "__version__", "99")
@@ -318,7 +367,7 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
 def test_a_length_that_the_encoder_cannot_use_is_refused_before_anything_is_scored(
     model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 1)  # a batch each; the shortest would come last
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 1)  # a batch each; the shortest would come last
     soundfile.write(tmp_path / "click.wav", np.full(100, 0.1), SAMPLE_RATE)
     shutil.copy(manifest.parent / "00.wav", tmp_path)
     rows = [("click", "click.wav", 100), ("utt_00", "00.wav", soundfile.info(tmp_path / "00.wav").frames)]
@@ -349,7 +398,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
 def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     n_parts: int, model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, one)
     n_scored = 0
@@ -361,7 +410,7 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     assert sum(n_batches) == 4
     assert max(n_batches) - min(n_batches) <= 1
     # The merging machine may have another device; the plan is that of the parts.
-    monkeypatch.setattr(batches, "CPU_BUDGET_SAMPLES", 1)
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 1)
     assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
     assert out.read_bytes() == one.read_bytes()
     record, alone = (json.loads(path.with_suffix(".json").read_text()) for path in (out, one))
@@ -380,7 +429,7 @@ def three_parts(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFa
     """Folder with the three parts of a set; copied, not changed."""
     out = tmp_path_factory.mktemp("three") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "CPU_BUDGET_SAMPLES", BUDGET)
+        patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         for number in (1, 2, 3):
             run_cli("score", model, manifest, out, "--shard", f"{number}/3")
     return out.parent
@@ -485,9 +534,9 @@ CHILDREN = """
 import json, os, signal, sys, time
 import transformers.models.wav2vec2.modeling_wav2vec2
 from spoofkit.cli.main import main
-from spoofkit.scoring import batches, run
+from spoofkit.scoring import run, with_torch
 
-batches.CPU_BUDGET_SAMPLES = int(sys.argv[1])
+with_torch.CPU_BUDGET_SAMPLES = int(sys.argv[1])
 for line in sys.stdin:
     arguments, log, kill_after = json.loads(line)
     if not (pid := os.fork()):

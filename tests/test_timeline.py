@@ -4,6 +4,7 @@ Regions are compared with a reference that goes sample by sample; RTTM and Audac
 """
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -27,7 +28,8 @@ from spoofkit.localisation import recordings, timeline
 from spoofkit.localisation.marks import safe_names
 from spoofkit.localisation.recordings import cut_windows, score_recording
 from spoofkit.localisation.regions import Marked, Rule
-from spoofkit.models.frame_model import load_frame_classifier
+from spoofkit.models.detector import folder_sha256
+from spoofkit.models.frame_model import load_frame_model
 
 CONFIG = """
 crop_samples: 12000
@@ -70,8 +72,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def middle(exp: Path, calls: Path) -> float:
     """A threshold that some frames are below and some above."""
-    classifier, _ = load_frame_classifier(exp)
-    return float(np.median(score_recording(classifier, read_audio(calls / "call.wav"), torch.device("cpu"))))
+    score_T, _ = score_recording(load_frame_model(exp), read_audio(calls / "call.wav"), torch.device("cpu"))
+    return float(np.median(score_T))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def slow_regions(score_T: np.ndarray, n_samples: int, threshold: float, shortest
 
 
 def test_regions_in_every_file_are_those_of_the_frames(exp: Path, calls: Path, middle: float, marked: Path) -> None:
-    classifier, _ = load_frame_classifier(exp)
+    classifier = load_frame_model(exp).classifier
     n_regions = 0
     for name in ("call", "call_2", "b_my_call"):
         record = read_record(marked / f"{name}.json")
@@ -130,7 +132,9 @@ def test_regions_in_every_file_are_those_of_the_frames(exp: Path, calls: Path, m
         timed = np.array([tuple(map(float, label[:2])) for label in labels]).reshape(-1, 2)
         np.testing.assert_allclose(timed, expected, atol=1e-6)
         assert (marked / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert record["model_sha256"] == recordings.frame_model_sha256(exp)
+        hashes = folder_sha256(exp / "encoder") + folder_sha256(exp / "frame_head")
+        assert record["model_sha256"] == hashlib.sha256(hashes.encode()).hexdigest()
+        assert record["utterance"] is None  # there is no utterance head
     assert n_regions > 2
 
 
@@ -252,7 +256,7 @@ def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Pat
     assert "expected one manifest" in refusal("localize", exp, call, call, tmp_path / "x.npz")
     assert "--reuse: is about manifests" in refusal("localize", exp, call, out, "--reuse")
     sentence = refusal("localize", exp, manifests / "dev.tsv", tmp_path / "x.npz", "--threshold", "1")
-    assert "give it to `spoofkit evaluate-segments`" in sentence
+    assert "`spoofkit evaluate-segments` takes thresholds" in sentence
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,11 +288,12 @@ def test_windows_give_every_frame_once_and_none_near_an_inner_edge(
 def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
     exp: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier, _ = load_frame_classifier(exp)
+    classifier = load_frame_model(exp).classifier
     wave_S = read_audio(calls / "call.wav")  # 2 s
     monkeypatch.setattr(recordings, "WINDOW_SECONDS", 1.2)
     monkeypatch.setattr(recordings, "OVERLAP_SECONDS", 0.4)
-    found_T = score_recording(classifier, wave_S, torch.device("cpu"))
+    found_T, windows = score_recording(load_frame_model(exp), wave_S, torch.device("cpu"))
+    assert windows is None
     pieces = []
     for start, end, first, last in ((0, 19200, 0, 50), (12800, 32000, 10, 59)):
         with torch.no_grad():

@@ -19,7 +19,8 @@ from conftest import refusal, run_cli
 from safetensors.torch import load_file
 
 from spoofkit.config import load_config
-from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, batches_by_length, collate
+from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, collate
+from spoofkit.data.lengths import batches_by_length
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
 from spoofkit.models.detector import Detector, load_detector

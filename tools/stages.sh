@@ -6,6 +6,8 @@
 #   fine_tuning          stage 4: $exp/finetune/model, from that encoder if $posttrain is true
 #   scores SET...        stage 5: $exp/scores/SET.tsv of the manifest $data/SET.tsv
 #   report SET...        stage 6: $exp/results/SET
+#   both_heads           stage 7: $exp/timeline/model, which scores as that of stage 4 and says where, and from held-out
+#                        mixes of $dev the threshold for it: $exp/timeline/results/segments.json
 #
 # What they read: data exp conf settings posttrain partial on_error overwrite device workers
 # (options of run.sh), train and dev
@@ -62,4 +64,16 @@ report() { # report SET...
     echo "$exp: $set"
     spoofkit evaluate "$exp/scores/$set.tsv" "$data/$set.tsv" "$exp/results/$set" "$keep"
   done
+}
+
+both_heads() {
+  local out=$exp/timeline
+  local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
+  if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
+  # The same mixes; of their frames is asked whether they are spoofed, as a timeline is to say.
+  $gpu_cmd spoofkit posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" "${sources[@]}" --config "$conf" \
+    "${place[@]}" ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"} --set mix.frame_target=authenticity
+  $gpu_cmd spoofkit localize "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv" \
+    "${place[@]}" "$keep"
+  spoofkit evaluate-segments "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit "$keep"
 }

@@ -5,6 +5,7 @@
 #   ./run.sh --conf conf/wavlm_large.yaml --exp exp/wavlm_large --corpus /data/asvspoof5
 #   ./run.sh --stage 5 --stop-stage 6                          # score and evaluate again
 #   ./run.sh --posttrain false --exp exp/direct --corpus DIR   # the control: no post-training (see README.md)
+#   ./run.sh --stage 7 --timeline true                         # a frame head for the model: where is it spoofed?
 #
 # A stage that was interrupted goes on where it stopped; one that is done is left as it is. Each stage reads files that
 # an earlier one wrote, and nothing else, so any can be run alone.
@@ -16,13 +17,14 @@ exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
 conf=conf/xlsr300m.yaml  # its settings
 settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
 posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
+timeline=false           # true: stage 7, which trains for as many steps as stage 3, but a frame head alone
 partial=false            # true: the corpus is a knowing subset
 on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
 workers=4                # processes that load audio
 stage=1                  # first stage to run
-stop_stage=6             # last stage to run
+stop_stage=7             # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"
 enter_recipe corpus data exp conf
 . ./path.sh
@@ -43,3 +45,4 @@ if $posttrain && stage 3 "post-training"; then post_training; fi
 if stage 4 "fine-tuning"; then fine_tuning; fi
 if stage 5 "scores"; then scores dev eval; fi
 if stage 6 "report"; then report dev eval; fi
+if $timeline && stage 7 "timeline"; then both_heads; fi

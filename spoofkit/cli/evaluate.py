@@ -21,7 +21,14 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Model folder, such as EXP/model of `finetune`; or what `export` made of it, `*.onnx`, which needs no "
+            "torch.",
+            metavar="MODEL",
+        ),
+    ],
     inputs: Annotated[
         list[Path],
         typer.Argument(
@@ -84,8 +91,7 @@ def score(
         int,
         typer.Option(
             min=0,
-            help="Processes that load a manifest's audio; of loose files, threads that decode (0: two). Results do not "
-            "depend on it.",
+            help="Threads that decode audio; 0: two on a CPU, up to eight beside a GPU. Results do not depend on it.",
         ),
     ] = 0,
     shard: Annotated[
@@ -115,6 +121,8 @@ def score(
     Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
     Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
+
+    Example: `torchrun --nproc-per-node 4 -m spoofkit score MODEL eval.tsv OUT.tsv`, on four GPUs
     """
     from spoofkit.scoring.options import Options
     from spoofkit.scoring.run import score_inputs

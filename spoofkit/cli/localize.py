@@ -19,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 def localize(
     experiment: Annotated[
-        Path, typer.Argument(help="Folder of a finished `posttrain`, such as exp/x/posttrain.", metavar="EXP")
+        Path,
+        typer.Argument(
+            help="Folder of a finished `posttrain`, such as exp/x/posttrain; or a model with both heads, such as "
+            "exp/x/timeline/model.",
+            metavar="EXP_OR_MODEL",
+        ),
     ],
     inputs: Annotated[
         list[Path],
@@ -52,21 +57,34 @@ def localize(
             metavar="MIX.tsv",
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of recordings, with a model that has both heads: what `calibrate` made of its scores, for a "
+            "probability and a decision.",
+            metavar="CALIBRATION.json",
+        ),
+    ] = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Find out where recordings are spoofed, with the frame head that post-training left.
+    """Find out where recordings are spoofed, with a frame head on its encoder.
 
     Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
     kill or a stop, the same command goes on where it was, and ends with the same file.
 
+    A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too, from the same
+    pass of the encoder.
+
     To find spoofed regions, post-train with `mix.frame_target: authenticity`; with `region` a low score says injected,
     of whatever kind.
 
     Example: `spoofkit localize exp/x/posttrain call.wav calls/ marked --threshold-from exp/x/results/dev/segments.json`
+
+    Example: `spoofkit localize exp/x/timeline/model call.wav marked --calibration exp/x/calibration.json`
 
     Example: `spoofkit localize exp/x/posttrain data/eval.tsv exp/x/frames/eval.npz`
 
@@ -80,18 +98,23 @@ def localize(
             "name it"
         )
     *sources, out = inputs
-    of_rules = {"--threshold-from": threshold_from, "--threshold": threshold, "--smooth": smooth,
-                "--min-region": min_region}  # fmt: skip
+    of_recordings = {
+        "--threshold-from": threshold_from,
+        "--threshold": threshold,
+        "--smooth": smooth,
+        "--min-region": min_region,
+        "--calibration": calibration,
+    }
     if out.suffix == ".npz" or mix is not None or sources[0].suffix == ".tsv":
         from spoofkit.localisation.localize import localize as run
 
         if len(sources) > 1:
             raise SpoofkitError(f"localize: found {len(sources)} inputs before {out}, expected one manifest; name one")
-        for name, value in of_rules.items():
+        for name, value in of_recordings.items():
             if value is not None:
                 raise SpoofkitError(
-                    f"{name}: is about marked regions of recordings, found a manifest, of which frame scores are "
-                    "written as they are; give it to `spoofkit evaluate-segments`, or leave it out"
+                    f"{name}: is about recordings, found a manifest, of which frame scores are written as they are; "
+                    "leave it out (`spoofkit evaluate-segments` takes thresholds, `spoofkit score` calibrations)"
                 )
         lines = run(
             experiment, sources[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
@@ -104,7 +127,9 @@ def localize(
                 f"{'--reuse' if reuse else '--workers'}: is about manifests, found recordings; leave it out"
             )
         rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
-        lines = localize_recordings(experiment, sources, out, rule, device=device, overwrite=overwrite)
+        lines = localize_recordings(
+            experiment, sources, out, rule, calibration=calibration, device=device, overwrite=overwrite
+        )
     for line in lines:
         typer.echo(line)
 

@@ -45,6 +45,13 @@ def posttrain(
     dev: Dev,
     mix: Annotated[Path | None, typer.Option(help="Training mix list; none: EXP/mix.tsv.")] = None,
     dev_mix: Annotated[Path | None, typer.Option(help="Held-out mix list; none: EXP/mix_dev.tsv.")] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train a frame head alone, on the encoder of this model as it is; writes EXP/model, with both heads.",
+            metavar="MODEL",
+        ),
+    ] = None,
     config: options.Config = None,
     set_: options.Set = None,
     device: options.Device = "auto",
@@ -59,7 +66,13 @@ def posttrain(
 
     Call it again after an interrupt: it goes on from the newest checkpoint, to the same result.
 
+    Fine-tuning changes the encoder, so the frame head of stage 1 does not fit its model. `--onto` trains another on the
+    encoder of that model, as it is: EXP/model scores as MODEL does, and `localize` takes it too.
+
     Example: `spoofkit posttrain exp/x/posttrain --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml`
+
+    Example: `spoofkit posttrain exp/x/timeline --onto exp/x/finetune/model --mix exp/x/posttrain/mix.tsv
+    --dev-mix exp/x/posttrain/mix_dev.tsv --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml`
     """
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
@@ -74,9 +87,10 @@ def posttrain(
         dev_manifest=dev,
         mix=mix or exp / "mix.tsv",
         dev_mix=dev_mix or exp / "mix_dev.tsv",
+        onto=onto,
         run=Run(choose_device(device), workers, overwrite, compile_, shard_layers, tensorboard, dry_run),
     )
-    _tell(exp / "encoder", result)
+    _tell(exp / ("encoder" if onto is None else "model"), result)
 
 
 def finetune(

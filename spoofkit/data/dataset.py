@@ -220,24 +220,3 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return (self.n_steps - self.first_step) * self.n_parts
-
-
-def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[tuple[int, int]]]:
-    """Sort items by length and cut them into batches whose padded size stays below a budget.
-
-    Args:
-        lengths: Samples of each item; negative where unknown, and then each such item is a batch of its own.
-        budget_samples: Most samples in a padded batch; a longer single item is a batch of its own.
-
-    Returns:
-        Lists of (0, index) pairs, longest first, so that memory is known at the start.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    batches: list[list[tuple[int, int]]] = []
-    for index in order:
-        longest = lengths[batches[-1][0][1]] if batches else 0
-        if batches and lengths[index] > 0 and longest * (len(batches[-1]) + 1) <= budget_samples:
-            batches[-1].append((0, index))
-        else:
-            batches.append([(0, index)])
-    return batches

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from spoofkit.data.dataset import Batch, collate
+from spoofkit.data.lengths import require_usable_length
 from spoofkit.errors import SpoofkitError
 
 
@@ -61,19 +62,6 @@ def _usable(batches: Iterator[Batch], shortest: int, longest: int | None) -> Ite
         for utt_id, n_samples in zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True):
             require_usable_length(utt_id, n_samples, shortest, longest)
         yield batch
-
-
-def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:
-    """Refuse an utterance that an encoder cannot use, by its id."""
-    if n_samples < shortest:
-        raise SpoofkitError(
-            f"{utt_id}: has {n_samples} samples, the encoder needs at least {shortest}; remove it from the list"
-        )
-    if longest is not None and n_samples > longest:
-        raise SpoofkitError(
-            f"{utt_id}: has {n_samples} samples, the encoder can place at most {longest}; "
-            f"remove it from the list, or score only its beginning with --crop first:{longest}"
-        )
 
 
 def _ignore_signals(_: int) -> None:

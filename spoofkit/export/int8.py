@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from spoofkit.data.dataset import UtteranceDataset
-from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import KEYS, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.export.runtime import OnnxDetector
-from spoofkit.scoring.batches import CPU_BUDGET_SAMPLES, plan_batches
+from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
+from spoofkit.scoring.recordings import Reading
+from spoofkit.scoring.with_onnx import OnnxDetector, scorer_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
     Raises:
         SpoofkitError: an utterance cannot be read or used.
     """
-    before, after = _scores(fp32, manifest, "fp32"), _scores(int8, manifest, "int8")
+    reading = Reading(fp32.first_samples, fp32.repeat_to)
+    before, after = (_scores(detector, manifest, reading) for detector in (fp32, int8))
     is_bonafide = (manifest.table["key"] == "bonafide").to_numpy()
     eer_before, eer_after = (100 * eer(found[is_bonafide], found[~is_bonafide]).eer for found in (before, after))
     difference = np.abs(after - before)
@@ -101,20 +101,15 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
     )
 
 
-def _scores(detector: OnnxDetector, manifest: Manifest, name: str) -> np.ndarray:
-    """Scores in the manifest's order; each batch is one call, as `spoofkit score` makes it."""
-    plan = plan_batches(manifest, CPU_BUDGET_SAMPLES, detector.first_samples)
-    scores = np.empty(manifest.table.height, dtype=np.float32)
-    loading = load_batches(
-        UtteranceDataset(manifest, first_samples=detector.first_samples),
-        plan,
-        workers=0,
-        shortest=detector.shortest,
-        longest=detector.longest,
-    )
-    with loading as batches:
-        steps = tqdm(zip(plan, batches, strict=True), name, len(plan), unit="batch")
-        for rows, batch in steps:
-            waves = [wave_S[:n].numpy() for wave_S, n in zip(batch.wave_BS, batch.n_samples_B.tolist(), strict=True)]
-            scores[[row for _, row in rows]] = detector.score(waves)
-    return scores
+def _scores(detector: OnnxDetector, manifest: Manifest, reading: Reading) -> np.ndarray:
+    """Scores in the manifest's order, as `spoofkit score` makes them."""
+    scorer, scores = scorer_of(detector), dict[str, float]()
+    plan = dict(enumerate(plan_batches(manifest, scorer.budget_samples, reading)))
+    with tqdm(desc=scorer.precision, total=manifest.table.height, unit="utt") as bar:
+
+        def keep(_: int, batch: dict[str, float]) -> None:
+            scores.update(batch)
+            bar.update(len(batch))
+
+        score_batches(scorer, manifest, plan, keep, reading=reading)
+    return in_manifest_order(scores, manifest)

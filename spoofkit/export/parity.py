@@ -8,8 +8,9 @@ import torch
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
-from spoofkit.export.runtime import OnnxDetector, pad
 from spoofkit.models.detector import Detector
+from spoofkit.scoring.scorer import pad
+from spoofkit.scoring.with_onnx import OnnxDetector
 
 LARGEST_DIFFERENCE = 1e-4
 BATCH_SIZES = (3, 1, 4, 2)

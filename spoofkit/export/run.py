@@ -25,7 +25,6 @@ from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.export import int8 as eight_bits
 from spoofkit.export.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
-from spoofkit.export.runtime import FORMAT, detector_of, open_session
 from spoofkit.export.traceable import traceable
 from spoofkit.files import (
     atomic_path,
@@ -38,6 +37,7 @@ from spoofkit.files import (
 )
 from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
 
 OPSET = 17
 PACKAGES = ("onnx", "onnxruntime")

@@ -1,4 +1,4 @@
-"""The verb `localize` on a set: from what post-training left and a manifest, or a mix list, to a frame score file.
+"""The verb `localize` on a set: from a frame head on its encoder and a manifest, or a mix list, to a frame score file.
 
 Scores are kept in a part as they come (`parts`), so that the same command goes on after a kill; when all are
 there, they become the file (`frame_scores`).
@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.dataset import Item, UtteranceDataset
-from spoofkit.data.loading import load_batches, require_usable_length
+from spoofkit.data.lengths import require_usable_length
+from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import Interrupted, SpoofkitError
@@ -36,11 +37,12 @@ from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.models.detector import FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
-from spoofkit.models.frame_model import FRAME_TARGETS, frame_model_sha256, load_frame_classifier
+from spoofkit.models.frame_model import FRAME_TARGETS, FrameModel, load_frame_model
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring.batches import Plan, batch_budget, plan_batches
+from spoofkit.scoring.batches import Plan, plan_batches
 from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.signals import caught_signals
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")
@@ -63,7 +65,7 @@ def localize(
     """Score every frame of every utterance of a manifest, or of mixes of them, and yield the lines for stdout.
 
     Args:
-        folder: The folder of a post-training that is finished.
+        folder: What post-training left, or a model with a frame head, whose utterance head is not asked.
         manifest_path: What to score.
         out: The frame score file, which ends in `.npz`; its record stands beside it.
         mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions that are to
@@ -80,13 +82,14 @@ def localize(
     if out.suffix != ".npz":
         raise SpoofkitError(f"{out}: frame scores end in .npz, found {out.suffix or 'no suffix'}; name it so")
     chosen = choose_device(device)
-    classifier, frame_target = load_frame_classifier(folder)
+    model = load_frame_model(folder)
+    classifier, frame_target = model.classifier, model.target
     manifest = read_manifest(manifest_path)
     for caveat in manifest.caveats():
         tqdm.write(caveat, file=sys.stderr)
     _refuse_foreign(frame_scores.record_path(out))
     made_from = {
-        "model_sha256": frame_model_sha256(folder),
+        "model_sha256": model.sha256,
         "manifest_sha256": file_sha256(manifest_path),
         "frame_target": frame_target,
     }
@@ -113,7 +116,7 @@ def localize(
             yield f"{out}: kept as it was"
             return
         refuse_existing(out, overwrite)
-    how = made_from | _record(folder, manifest, chosen, classifier, frame_target)
+    how = made_from | _record(folder, manifest, chosen, model)
     if mixed is not None:
         yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
         how |= {
@@ -229,12 +232,6 @@ def _keep_segments(path: Path, mixed: MixedSet, frame_target: str, overwrite: bo
     return said
 
 
-def score_meaning(classifier: FrameClassifier, frame_target: str) -> str:
-    """What the scores of its frames are, in words."""
-    is_log_odds = classifier.loss_settings.kind in ("ce", "focal")
-    return f"{'log-odds' if is_log_odds else 'difference of cosines'}, {FRAME_TARGETS[frame_target]}; not calibrated"
-
-
 def _encode(utterance: Utterance) -> list[Any]:
     """An utterance as JSON has it: a third longer than its bytes, and exact."""
     n_samples, score_T = utterance
@@ -275,13 +272,12 @@ def _refuse_foreign(sidecar: Path) -> None:
         )
 
 
-def _record(
-    folder: Path, manifest: Manifest, device: torch.device, classifier: FrameClassifier, frame_target: str
-) -> dict[str, Any]:
-    provenance = classifier.encoder.provenance
+def _record(folder: Path, manifest: Manifest, device: torch.device, model: FrameModel) -> dict[str, Any]:
+    encoder = model.classifier.encoder
+    provenance = encoder.provenance
     return {
-        "score": score_meaning(classifier, frame_target),
-        "geometry": frame_scores.geometry_record(classifier.encoder.geometry),
+        "score": model.score_meaning,
+        "geometry": frame_scores.geometry_record(encoder.geometry),
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "model": str(folder),

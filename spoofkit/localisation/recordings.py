@@ -3,6 +3,8 @@
 A folder gets NAME.rttm, NAME.txt (Audacity), NAME.png, and last NAME.json of each recording; and timeline.html.
 A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
 both have a frame, the one counts in which it lies further from the edge.
+
+A model with both heads gives each recording a score too (`utterance`).
 """
 
 import sys
@@ -18,18 +20,18 @@ from tqdm import tqdm
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import FrameGeometry
-from spoofkit.data.loading import require_usable_length
+from spoofkit.data.lengths import require_usable_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, write_json, write_text
 from spoofkit.localisation import timeline
-from spoofkit.localisation.localize import score_meaning
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm, safe_names
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
-from spoofkit.models.detector import FrameClassifier
+from spoofkit.localisation.utterance import Judge, in_words, make_judge
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
-from spoofkit.models.frame_model import frame_model_sha256, load_frame_classifier
+from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring.loose_files import find_files
+from spoofkit.scoring.windows import WindowScore
 
 WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0
@@ -47,15 +49,23 @@ class RuleOptions:
 
 
 def localize_recordings(
-    folder: Path, inputs: list[Path], out_dir: Path, options: RuleOptions, *, device: str, overwrite: bool
+    folder: Path,
+    inputs: list[Path],
+    out_dir: Path,
+    options: RuleOptions,
+    *,
+    calibration: Path | None,
+    device: str,
+    overwrite: bool,
 ) -> Iterator[str]:
     """Mark the regions of recordings, write them, and yield a line for each.
 
     Args:
-        folder: The folder of a post-training that is finished.
+        folder: What post-training left, or a model with a frame head, which also gives each recording a score.
         inputs: Files, folders, globs.
         out_dir: Folder of the outputs; made if it is not there.
         options: How regions are made of scores.
+        calibration: Of the scores of recordings, which a model with both heads gives; none: they are not calibrated.
         device: Name of the device.
         overwrite: Replace what an earlier call wrote there; nothing else is ever replaced.
 
@@ -65,21 +75,22 @@ def localize_recordings(
     """
     _refuse_no_folder(out_dir)
     chosen = choose_device(device)
-    classifier, frame_target = load_frame_classifier(folder)
-    classifier.to(chosen)
-    model = {"model_sha256": frame_model_sha256(folder), "frame_target": frame_target}
+    model = load_frame_model(folder)
+    judge = make_judge(folder, model, calibration)
+    model.to(chosen)
+    identity = {"model_sha256": model.sha256, "frame_target": model.target}
     rule = make_rule(
-        options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, model
+        options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, identity
     )
-    contamination = contamination_warning(classifier.encoder.provenance)
+    contamination = contamination_warning(model.classifier.encoder.provenance)
     names = safe_names(find_files(inputs))
     for name in names.values():
         _refuse_others(out_dir, name, overwrite)
-    pages = timeline.Pages(out_dir, page_facts(folder, model, rule, contamination), overwrite)
+    pages = timeline.Pages(out_dir, page_facts(folder, identity, rule, contamination, judge), overwrite)
     how = {
         "model": str(folder),
-        **model,
-        "score": score_meaning(classifier, frame_target),
+        **identity,
+        "score": model.score_meaning,
         "contamination": contamination,
         "versions": {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)},
         "command": ["spoofkit", *sys.argv[1:]],
@@ -87,7 +98,7 @@ def localize_recordings(
     faults = []
     for path, name in tqdm(names.items(), desc="localize", unit="file", disable=not sys.stderr.isatty()):
         try:
-            section, line = _localize_one(path, out_dir / name, classifier, chosen, rule, how, overwrite)
+            section, line = _localize_one(path, out_dir / name, model, chosen, rule, how, judge, overwrite)
         except _CannotRead as error:
             faults.append(str(error))
             tqdm.write(f"spoofkit: {error}", file=sys.stderr)
@@ -95,7 +106,7 @@ def localize_recordings(
         pages.add(section)
         yield line
     for page in pages.finish():
-        yield f"{page}: {CALLED[frame_target]} regions to look at and listen to"
+        yield f"{page}: {CALLED[model.target]} regions to look at and listen to"
     if not rule.is_fitted:
         tqdm.write(f"spoofkit: warning: {rule.words()}; see --threshold-from", file=sys.stderr)
     if faults:
@@ -105,7 +116,9 @@ def localize_recordings(
         )
 
 
-def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: str | None) -> timeline.Facts:
+def page_facts(
+    folder: Path, model: dict[str, str], rule: Rule, contamination: str | None, judge: Judge | None
+) -> timeline.Facts:
     """What a page says above its recordings."""
     warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
                                           "are low, not that these regions are spoofed."]  # fmt: skip
@@ -117,6 +130,7 @@ def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: s
     return timeline.Facts(
         model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
         warnings=(*warnings, *([contamination] if contamination else [])),
+        meaning="" if judge is None else judge.meaning,
     )  # fmt: skip
 
 
@@ -147,27 +161,35 @@ def cut_windows(n_samples: int, geometry: FrameGeometry, longest: int | None) ->
     return [*found, (start, n_samples, margin if start else 0, geometry.n_frames(n_samples - start))]
 
 
-def score_recording(classifier: FrameClassifier, wave_S: np.ndarray, device: torch.device) -> Frames:
-    """Scores of the frames of one recording in fp32, higher = more bona fide, shape (frames,)."""
-    parts = []
+def score_recording(
+    model: FrameModel, wave_S: np.ndarray, device: torch.device
+) -> tuple[Frames, list[WindowScore] | None]:
+    """Score one recording in fp32; higher = more bona fide.
+
+    Returns:
+        Scores of its frames, shape (frames,); and of its windows, if there is an utterance head: of a recording that is
+        not cut, the one.
+    """
+    parts, windows = [], []
     with torch.no_grad(), plain_fp32(), memory_advice("use --device cpu"):
-        for start, end, first, last in cut_windows(
-            wave_S.size, classifier.encoder.geometry, classifier.encoder.longest
-        ):
+        encoder = model.classifier.encoder
+        for start, end, first, last in cut_windows(wave_S.size, encoder.geometry, encoder.longest):
             wave_BS = torch.from_numpy(wave_S[start:end])[None].to(device)
-            logit_BT, is_frame_BT = classifier(wave_BS, torch.tensor([end - start], device=device))
+            logit_BT, is_frame_BT, score_B = score_timeline(model, wave_BS, torch.tensor([end - start], device=device))
             parts.append(-logit_BT[0][is_frame_BT[0]].float().cpu().numpy()[first:last])
-    return np.concatenate(parts).astype(np.float32)
+            if score_B is not None:
+                windows.append(WindowScore(start / SAMPLE_RATE, end / SAMPLE_RATE, score_B.item()))
+    return np.concatenate(parts).astype(np.float32), windows or None
 
 
 class _CannotRead(Exception):
     """A recording that is left out."""
 
 
-def _read(path: str, classifier: FrameClassifier) -> tuple[np.ndarray, str]:
+def _read(path: str, shortest: int) -> tuple[np.ndarray, str]:
     try:
         wave_S = read_audio(path)
-        require_usable_length(path, wave_S.size, classifier.shortest, None)
+        require_usable_length(path, wave_S.size, shortest, None)
         return wave_S, file_sha256(path)
     except (SpoofkitError, OSError) as error:
         raise _CannotRead(str(error)) from error
@@ -176,29 +198,33 @@ def _read(path: str, classifier: FrameClassifier) -> tuple[np.ndarray, str]:
 def _localize_one(
     path: str,
     target: Path,
-    classifier: FrameClassifier,
+    model: FrameModel,
     device: torch.device,
     rule: Rule,
     how: dict[str, Any],
+    judge: Judge | None,
     overwrite: bool,
 ) -> tuple[timeline.Section, str]:
     """Mark one recording and write its files; its part of the page, and the line for stdout."""
-    wave_S, audio_sha256 = _read(path, classifier)
-    geometry, label = classifier.encoder.geometry, CALLED[how["frame_target"]]
-    raw_T = score_recording(classifier, wave_S, device)
-    if not np.isfinite(raw_T).all():
-        raise _CannotRead(f"{path}: a frame's score is not a finite number; check the audio and the model")
+    wave_S, audio_sha256 = _read(path, model.shortest)
+    encoder, label = model.classifier.encoder, CALLED[model.target]
+    geometry = encoder.geometry
+    raw_T, windows = score_recording(model, wave_S, device)
+    if not np.isfinite([*raw_T, *(window.score for window in windows or [])]).all():
+        raise _CannotRead(f"{path}: one of its scores is not a finite number; check the audio and the model")
     score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
     regions = find_regions(score_T, wave_S.size, geometry, rule)
     curve = timeline.Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
     shown = path.encode("utf-8", "replace").decode()  # a name on a disk need not be text
-    is_cut = len(cut_windows(wave_S.size, geometry, classifier.encoder.longest)) > 1
+    utterance = None if judge is None or windows is None else judge.record(windows)
+    is_cut = len(cut_windows(wave_S.size, geometry, encoder.longest)) > 1
     recording = {
         "recording": shown,
         "audio_sha256": audio_sha256,
         "n_samples": wave_S.size,
         **how,
         "windows": {"window_seconds": WINDOW_SECONDS, "overlap_seconds": OVERLAP_SECONDS} if is_cut else None,
+        "utterance": utterance,
     }
     write_text(_beside(target, ".rttm"), rttm(target.name, regions, label, rule), overwrite)
     write_text(_beside(target, ".txt"), audacity(regions, label, rule), overwrite)
@@ -208,7 +234,9 @@ def _localize_one(
     write_json(_beside(target, ".json"), record, overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     line = f"{_beside(target, '.json')}: {len(regions)} {label} regions, {seconds}"
-    return timeline.make_section(shown, target.name, wave_S, curve, regions, rule), line
+    said = "" if utterance is None else in_words(utterance)
+    section = timeline.make_section(shown, target.name, wave_S, curve, regions, rule, said)
+    return section, f"{line}; {said}" if said else line
 
 
 def _beside(target: Path, suffix: str) -> Path:

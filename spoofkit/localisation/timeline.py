@@ -56,6 +56,8 @@ class Facts:
     label: str
     rule: Rule
     warnings: tuple[str, ...]
+    meaning: str = ""
+    """What the score of a whole recording is; empty: the model has no utterance head."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Section:
     pixels: int
     """Width below which it is scrolled."""
     bars: tuple[Bar, ...]
+    said: str
+    """Of the whole recording, in words; empty: the model has no utterance head."""
 
     def size(self) -> int:
         """Bytes on the page, a little more than there are."""
@@ -155,7 +159,9 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
     )  # fmt: skip
 
 
-def make_section(path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule) -> Section:
+def make_section(
+    path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
+) -> Section:
     """A recording as a page shows it.
 
     Args:
@@ -165,6 +171,7 @@ def make_section(path: str, name: str, wave_S: Frames, curve: Curve, regions: Se
         curve: Its frame scores.
         regions: What was marked.
         rule: How.
+        said: Of the whole recording, in words.
     """
     seconds = wave_S.size / SAMPLE_RATE
     audio, n_heard = opus_within(wave_S, MOST_AUDIO_BYTES)
@@ -185,7 +192,7 @@ def make_section(path: str, name: str, wave_S: Frames, curve: Curve, regions: Se
         audio=_data_address("audio/ogg", audio), spectrogram=_data_address("image/png", spectrogram_png(wave_S)),
         wave=wave_path(wave_S), curve=curve_path(curve, seconds, bottom, top),
         threshold_y=100 * (top - rule.threshold) / (top - bottom), top=top, bottom=bottom, ticks=time_ticks(seconds),
-        pixels=min(MOST_PIXELS, round(PIXELS_A_SECOND * seconds)), bars=bars,
+        pixels=min(MOST_PIXELS, round(PIXELS_A_SECOND * seconds)), bars=bars, said=said,
     )  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, read_json, write_json
+from spoofkit.models.detector import folder_sha256
+from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
 
 
 def average(folders: list[Path], out: Path) -> None:
@@ -47,10 +49,16 @@ def average(folders: list[Path], out: Path) -> None:
         for name in sorted(names[0]):
             mean = mean_of([folder / name for folder in folders])
             (temporary / name).write_bytes(save(mean, metadata={"format": "pt"}))
-        record = temporary / "model.json"
-        if record.is_file():
-            values = read_json(record) | {"averaged": [str(folder) for folder in folders], "kept": None}
-            write_json(record, values, overwrite=True)
+        changed: dict[str, Any] = {"averaged": [str(folder) for folder in folders], "kept": None}
+        _change(temporary / "model.json", changed)
+        if (temporary / FRAME_HEAD).is_dir():
+            own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
+            _change(temporary / FRAME_HEAD / "head.json", changed | own)
+
+
+def _change(record: Path, changed: dict[str, Any]) -> None:
+    if record.is_file():
+        write_json(record, read_json(record) | changed, overwrite=True)
 
 
 def _weights(folder: Path) -> set[str]:
@@ -63,8 +71,10 @@ def _weights(folder: Path) -> set[str]:
 def _kind(folder: Path) -> dict[str, Any]:
     """What must be the same in models whose weights are averaged: what they compute, and where they come from."""
     kind: dict[str, Any] = {}
+    of_training = ("kept", "settings", "inputs", "versions", "averaged")
     for name, ignored in (
-        ("model.json", ("kept", "settings", "inputs", "versions", "averaged")),
+        ("model.json", of_training),
+        (f"{FRAME_HEAD}/head.json", (*of_training, "encoder_sha256")),
         ("config.json", ("_name_or_path", "transformers_version")),
         ("provenance.json", ()),
     ):

@@ -4,6 +4,7 @@ model/
   encoder/             a Hugging Face folder, as post-training writes it
   head.safetensors     merge, head and output layer
   model.json           which they are, resolved settings, what it was trained on
+  frame_head/          of `posttrain --onto` alone: a frame classifier on the same encoder (spoofkit.models.frame_model)
 """
 
 from pathlib import Path
@@ -49,6 +50,12 @@ class Classifier(nn.Module):
         """The hidden states for the head: merged into one, or as they are."""
         return layers if self.merge is None else [self.merge(layers, is_frame_BT)]
 
+    def own_of(self, layers: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Of all hidden states those that the encoder would have given had `wanted` been asked for."""
+        if self.wanted == "all":
+            return layers
+        return [layers[-1 if self.wanted == "last" else self.wanted]]
+
 
 class FrameClassifier(nn.Module):
     """Encoder and frame classifier: log-odds for every frame."""
@@ -66,8 +73,13 @@ class FrameClassifier(nn.Module):
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the output layer reads, (B, T, E), and is_frame_BT."""
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        return self.embed_layers(layers, is_frame_BT), is_frame_BT
+
+    def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
+        """The same, of hidden states."""
         (hidden_BTD,) = self.head.read(layers, is_frame_BT)
-        return self.head.head(hidden_BTD), is_frame_BT
+        embedding_BTE: torch.Tensor = self.head.head(hidden_BTD)
+        return embedding_BTE
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """logit_BT and is_frame_BT."""
@@ -96,7 +108,6 @@ class Detector(nn.Module):
         head = head_class(encoder.width, len(encoder.layers) + 1)
         self.head = Classifier(encoder, layers, head, head_class.n_logits, self.loss_settings)
         self.score = "log_odds"
-        self.repeat_to: int | None = None  # samples that every utterance is cut or repeated to before it is scored
         self.shortest = max(
             encoder.shortest, encoder.geometry.shortest + (head_class.shortest_frames - 1) * encoder.geometry.hop
         )
@@ -114,28 +125,26 @@ class Detector(nn.Module):
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
         """What the output layer reads, (B, E)."""
-        if self.repeat_to is not None:
-            wave_BS, n_samples_B = repeated(wave_BS, n_samples_B, self.repeat_to)
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        return self.embed_layers(layers, is_frame_BT)
+
+    def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
+        """The same, of hidden states."""
         embedding_BE: torch.Tensor = self.head.head(self.head.read(layers, is_frame_BT), is_frame_BT)
         return embedding_BE
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
         """Scores, shape (B,)."""
-        embedding_BE = self.embed(wave_BS, n_samples_B)
+        return self.score_embedding(self.embed(wave_BS, n_samples_B))
+
+    def score_embedding(self, embedding_BE: torch.Tensor) -> torch.Tensor:
+        """Scores of what the output layer reads, shape (B,)."""
         if self.score == "bonafide_logit":  # as the authors of a published model score
             output: Any = self.head.output
             logit_B2: torch.Tensor = output.linear(embedding_BE)
             return logit_B2[:, 1]
         score_B: torch.Tensor = self.head.output(embedding_BE)
         return score_B
-
-
-def repeated(wave_BS: torch.Tensor, n_samples_B: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each utterance's first `length` samples; a shorter one is repeated from its start until it has them."""
-    position_S = torch.arange(length, device=wave_BS.device)
-    index_BS = position_S % n_samples_B[:, None]
-    return wave_BS.gather(1, index_BS), torch.full_like(n_samples_B, length)
 
 
 def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
@@ -214,19 +223,6 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     detector.score = record["score"]
     load_head(folder / "head.safetensors", detector.head)
     return detector.eval(), record
-
-
-def save_frame_head(folder: Path, classifier: FrameClassifier) -> None:
-    """Keep the frame classifier beside the encoder it was trained with: localisation needs it."""
-    with atomic_folder(folder) as temporary:
-        (temporary / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
-        own = {
-            "format": FORMAT,
-            "head": classifier.kind,
-            "layers": classifier.layers,
-            "loss": classifier.loss_settings.model_dump(mode="json"),
-        }
-        write_json(temporary / "head.json", own)
 
 
 def load_head(path: Path, head: nn.Module) -> None:

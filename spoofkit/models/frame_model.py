@@ -1,76 +1,166 @@
-"""The frame classifier that post-training leaves, read back: EXP/posttrain/encoder and EXP/posttrain/frame_head."""
+"""The frame classifier's folder, and a model with both heads: a timeline and a score from one pass of the encoder.
 
+frame_head/
+  head.safetensors     merge, head and output layer
+  head.json            which they are, what the frames' targets were, the hash of the encoder they were trained on
+
+It stands beside that encoder: in what post-training leaves, or in a model folder (`posttrain --onto`).
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from pydantic import ValidationError
+from safetensors.torch import save
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_json, read_text, text_sha256
-from spoofkit.models.detector import FORMAT, FrameClassifier, folder_sha256, load_head
+from spoofkit.files import read_json, text_sha256, write_json
+from spoofkit.models.detector import Detector, FrameClassifier, folder_sha256, load_detector, load_head
+from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.settings import EncoderSettings, LossSettings, MixSettings, PosttrainSettings
+from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
 
+FORMAT = 3
+FOLDER = "frame_head"
 FRAME_TARGETS = {"region": "not injected", "authenticity": "bona fide"}
 """What a higher frame score means more of, by what the frames were trained for (mix.frame_target)."""
 
 
-def load_frame_classifier(folder: Path) -> tuple[FrameClassifier, str]:
-    """Read what post-training left.
+@dataclass(frozen=True)
+class FrameModel:
+    """What localisation works with; in evaluation mode."""
+
+    classifier: FrameClassifier
+    """Its logits are higher for spoofed (or injected) frames."""
+    target: str
+    """What its frames were trained for: one of FRAME_TARGETS."""
+    sha256: str
+    """Of encoder and frame head: frame scores, and thresholds fitted on them, are known by it."""
+    detector: Detector | None
+    """The utterance head of a model with both, on the very same encoder; none: there is the frame head alone."""
+
+    @property
+    def score_meaning(self) -> str:
+        """What the scores of its frames are, in words."""
+        is_log_odds = self.classifier.loss_settings.kind in ("ce", "focal")
+        return f"{'log-odds' if is_log_odds else 'difference of cosines'}, {FRAME_TARGETS[self.target]}; not calibrated"
+
+    @property
+    def shortest(self) -> int:
+        """Fewest samples of a recording."""
+        return max(self.classifier.shortest, self.detector.shortest if self.detector else 0)
+
+    def to(self, device: torch.device) -> None:
+        """Move it."""
+        self.classifier.to(device)
+        if self.detector is not None:
+            self.detector.to(device)
+
+
+def write_frame_head(folder: Path, classifier: FrameClassifier, target: str, record: dict[str, Any]) -> None:
+    """Write a frame head's folder.
 
     Args:
-        folder: The experiment's folder, with `encoder`, `frame_head` and `config.yaml`.
-
-    Returns:
-        The classifier in evaluation mode, whose logits are higher for spoofed (or injected) frames, and what it was
-        trained for: one of FRAME_TARGETS.
-
-    Raises:
-        SpoofkitError: not such a folder, a damaged one, one of another version, or tensors that do not fit.
+        folder: An empty one, beside the finished folder `encoder`.
+        classifier: The frame classifier.
+        target: What its frames were trained for.
+        record: Kept in head.json.
     """
-    target = read_frame_target(folder)
-    record = read_json(folder / "frame_head" / "head.json")
-    try:
-        if record["format"] != FORMAT:
-            raise ValueError
-        loss = LossSettings.model_validate(record["loss"], strict=True)
-        kind, layers = record["head"], record["layers"]
-        PosttrainSettings.model_validate({"head": kind, "layers": layers}, strict=True)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise SpoofkitError(
-            f"{folder}/frame_head/head.json: does not describe a frame head of this version (format {FORMAT}); it is "
-            "damaged or was written by another version of spoofkit"
-        ) from error
-    encoder = load_encoder(EncoderSettings(name=str(folder / "encoder")))
-    classifier = FrameClassifier(encoder, kind, layers, loss)
-    load_head(folder / "frame_head" / "head.safetensors", classifier.head)
-    return classifier.eval(), target
+    (folder / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
+    own = {
+        "format": FORMAT,
+        "head": classifier.kind,
+        "layers": classifier.layers,
+        "loss": classifier.loss_settings.model_dump(mode="json"),
+        "frame_target": target,
+    }
+    write_json(folder / "head.json", own | record)
 
 
-def read_frame_target(folder: Path) -> str:
-    """What the frames of an experiment were trained for, of its config.yaml.
-
-    Raises:
-        SpoofkitError: not a folder that post-training finished.
-    """
-    parts = ("encoder", "frame_head/head.json", "frame_head/head.safetensors", "config.yaml")
+def _read_record(folder: Path) -> dict[str, Any]:
+    """What head.json says, of a folder that has encoder and frame head."""
+    parts = ("encoder", f"{FOLDER}/head.json", f"{FOLDER}/head.safetensors")
     missing = [name for name in parts if not (folder / name).exists()]
     if missing:
         raise SpoofkitError(
-            f"{folder}: has no {missing[0]}, expected a folder that `spoofkit posttrain` finished; name it, such as "
-            "exp/x/posttrain"
+            f"{folder}: has no {missing[0]}, expected what `spoofkit posttrain` left, such as exp/x/posttrain, or a "
+            "model with a frame head (`spoofkit posttrain EXP --onto MODEL` makes one); name such a folder"
         )
+    path = folder / FOLDER / "head.json"
+    record: Any = read_json(path)
     try:
-        config: Any = yaml.safe_load(read_text(folder / "config.yaml"))
-        return MixSettings.model_validate(config["mix"]).frame_target
-    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        if record["format"] != FORMAT or record["frame_target"] not in FRAME_TARGETS:
+            raise ValueError
+        LossSettings.model_validate(record["loss"], strict=True)
+        PosttrainSettings.model_validate({"head": record["head"], "layers": record["layers"]}, strict=True)
+        if not isinstance(record["encoder_sha256"], str):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise SpoofkitError(
-            f"{folder}/config.yaml: does not say what the frames were trained for (mix.frame_target); copy the folder "
-            "that `spoofkit posttrain` wrote again"
+            f"{path}: does not describe a frame head of this version (format {FORMAT}); it is damaged or was written "
+            "by another version of spoofkit, so post-train again"
         ) from error
+    found: dict[str, Any] = record
+    return found
 
 
-def frame_model_sha256(folder: Path) -> str:
-    """One hash over encoder and frame head, so that frame scores are known by it."""
-    return text_sha256(folder_sha256(folder / "encoder") + folder_sha256(folder / "frame_head"))
+def load_frame_model(folder: Path) -> FrameModel:
+    """Read what post-training left, or a model with both heads.
+
+    Args:
+        folder: Has `encoder` and `frame_head`; if it has `model.json` too, it must be a whole model folder.
+
+    Raises:
+        SpoofkitError: not such a folder, a damaged one, one of another version, tensors that do not fit, or a frame
+            head of another encoder.
+    """
+    _read_record(folder)  # what is no such folder is refused before anything large is read
+    detector = load_detector(folder)[0] if (folder / "model.json").exists() else None
+    encoder = detector.encoder if detector else load_encoder(EncoderSettings(name=str(folder / "encoder")))
+    return read_frame_head(folder, encoder, detector)
+
+
+def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -> FrameModel:
+    """Read the frame head of a folder whose encoder, and utterance head if it has one, are read already.
+
+    Raises:
+        SpoofkitError: see `load_frame_model`.
+    """
+    record = _read_record(folder)
+    encoder_sha256 = folder_sha256(folder / "encoder")
+    if record["encoder_sha256"] != encoder_sha256:
+        raise SpoofkitError(
+            f"{folder}/{FOLDER}: was trained on another encoder than the one beside it, expected that one; copy the "
+            "whole folder again, or fit a frame head with `spoofkit posttrain EXP --onto MODEL`"
+        )
+    classifier = FrameClassifier(encoder, record["head"], record["layers"], LossSettings.model_validate(record["loss"]))
+    load_head(folder / FOLDER / "head.safetensors", classifier.head)
+    sha256 = text_sha256(encoder_sha256 + folder_sha256(folder / FOLDER))
+    return FrameModel(classifier.eval(), record["frame_target"], sha256, detector)
+
+
+def score_timeline(
+    model: FrameModel, wave_BS: torch.Tensor, n_samples_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Frames and score of a batch from one pass of the encoder.
+
+    Args:
+        model: On the device of the batch.
+        wave_BS: 16 kHz waveforms, zero-padded at the end.
+        n_samples_B: Valid samples of each.
+
+    Returns:
+        logit_BT, higher for spoofed (or injected) frames; is_frame_BT; and the scores of the utterances, shape (B,),
+        higher = more bona fide, or none if there is no utterance head.
+    """
+    frames, detector = model.classifier, model.detector
+    if detector is None:
+        logit_BT, is_frame_BT = frames(wave_BS, n_samples_B)
+        return logit_BT, is_frame_BT, None
+    alike = frames.head.wanted == detector.head.wanted
+    layers, is_frame_BT = frames.encoder(wave_BS, n_samples_B, frames.head.wanted if alike else "all")
+    of_frames, of_utterance = (layers if alike else head.own_of(layers) for head in (frames.head, detector.head))
+    logit_BT = frames.head.output(frames.embed_layers(of_frames, is_frame_BT))
+    return logit_BT, is_frame_BT, detector.score_embedding(detector.embed_layers(of_utterance, is_frame_BT))

@@ -10,6 +10,8 @@ from torch import nn
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.models.detector import Detector, load_detector
+from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
+from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import contamination_warning
@@ -32,8 +34,11 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         SpoofkitError: see `load_encoder`, `load_detector`.
     """
     record: dict[str, Any] | None = None
+    frames: FrameModel | None = None
     if (Path(name) / "model.json").is_file():
         detector, record = load_detector(Path(name))
+        if (Path(name) / FRAME_HEAD).exists():
+            frames = read_frame_head(Path(name), detector.encoder, detector)
     else:
         stage = config.finetune
         from_scratch = {"freeze": "none"} if name == "tiny" else {}
@@ -58,6 +63,7 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "head_reads": detector.layers,
         "head_parameters": _count(detector.head),
         "score": detector.score_meaning,
+        "frame_head": None if frames is None else _frame_head(frames),
         "geometry": asdict(encoder.geometry) | {"hop_ms": 1000 * encoder.geometry.hop / SAMPLE_RATE},
         "shortest_samples": detector.shortest,
         "longest_samples": encoder.longest,
@@ -66,6 +72,17 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "kept": None if record is None else record.get("kept"),
+    }
+
+
+def _frame_head(frames: FrameModel) -> dict[str, Any]:
+    classifier = frames.classifier
+    return {
+        "head": classifier.kind,
+        "head_reads": classifier.layers,
+        "head_parameters": _count(classifier.head),
+        "frame_target": frames.target,
+        "score": frames.score_meaning,
     }
 
 
@@ -141,6 +158,10 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             + (f" to {longest:,} ({longest / SAMPLE_RATE:g} s)" if longest else ", no limit"),
         ),
     ]
+    frames = facts["frame_head"]
+    if frames is not None:
+        words = f"{frames['head']} on {_reads(frames['head_reads'])}: {frames['head_parameters']:,} parameters"
+        lines.insert(6, ("frame head", f"{words}; frame score: {frames['score']}"))
     if memory:
         words = (
             f"at least {_gigabytes(memory['total'])}, plan for 1.3 times that, for {memory['batch_size']} x "

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
@@ -29,23 +28,16 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
-from spoofkit.models.detector import Detector
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import verdicts
-from spoofkit.scoring.batches import Plan, batch_budget, in_manifest_order, plan_batches, score_batches
+from spoofkit.scoring.batches import Plan, batch_results, in_manifest_order, plan_batches
 from spoofkit.scoring.loose_files import in_chunks
-from spoofkit.scoring.recordings import (
-    Reading,
-    Recording,
-    Result,
-    chunk_size,
-    n_decoders,
-    score_recordings,
-)
+from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.verdicts import Verdicts
 
 LOOSE = Path("-")
-MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "calibration_sha256")
+MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "speech", "calibration_sha256")
 
 
 @dataclass(frozen=True)
@@ -72,9 +64,9 @@ class Job:
         """What the size of a batch counts."""
         return "batch_files" if self.is_loose else "batch_samples"
 
-    def size(self, device: torch.device) -> int:
-        """Of a batch on this device."""
-        return chunk_size(device) if self.is_loose else batch_budget(device)
+    def size(self, scorer: Scorer) -> int:
+        """Of a batch."""
+        return scorer.n_together if self.is_loose else scorer.budget_samples
 
     def plan(self, size: int) -> tuple[Plan, list[list[str]], dict[str, Any]]:
         """The batches, the utterance ids of each, and what tells this plan from others."""
@@ -82,7 +74,7 @@ class Job:
         if self.is_loose:
             plan = [[(0, row) for row in chunk] for chunk in in_chunks(range(len(utt_ids)), size)]
         else:
-            whole = plan_batches(self.manifest, size, self.reading.first_samples)
+            whole = plan_batches(self.manifest, size, self.reading)
             plan = [part for batch in whole for part in _apart(batch, self.rows_apart)]
         batch_ids = [[utt_ids[row] for _, row in batch] for batch in plan]
         return plan, batch_ids, {self.size_name: size, "plan_sha256": text_sha256(json.dumps(batch_ids))}
@@ -94,7 +86,7 @@ class Outcome:
 
     scores: dict[str, float]
     errors: dict[str, str]
-    windows: dict[str, list[tuple[float, float, float]]]
+    windows: dict[str, list[list[float]]]
 
     @staticmethod
     def of(lines: Iterable[dict[str, Any]]) -> "Outcome":
@@ -119,56 +111,34 @@ def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
 
 def score_job(
     job: Job,
-    detector: Detector,
-    device: torch.device,
+    scorer: Scorer,
     todo: dict[int, list[tuple[int, int]]],
     keep: Callable[..., None],
     workers: int,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Score some batches of a job's plan: short utterances of a manifest together, other recordings one by one.
+    """Score some batches of a job's plan.
 
     Args:
         job: What is scored.
-        detector: On `device`.
-        device: Where to compute.
+        scorer: What scores.
         todo: Batches by their number in the plan.
         keep: Gets a batch's number, its scores by id, and if there are any its `errors` and `windows`.
-        workers: Loader processes, or decoding threads.
+        workers: Threads that decode; 0: as many as keep the device busy.
         should_stop: Asked before each batch.
 
     Raises:
-        SpoofkitError: an utterance of a manifest cannot be scored.
+        SpoofkitError: an utterance of a manifest cannot be scored, and not for lack of speech.
         Interrupted: `should_stop` said so.
     """
-    apart = {number: batch for number, batch in todo.items() if job.is_loose or batch[0][1] in job.rows_apart}
-    together = {number: batch for number, batch in todo.items() if number not in apart}
-    if together:
-        score_batches(
-            detector,
-            job.manifest,
-            together,
-            device,
-            keep,
-            first_samples=job.reading.first_samples,
-            workers=workers,
-            should_stop=should_stop,
-        )
-    rows = list(job.manifest.table.select("utt_id", "path", "n_samples").iter_rows())
-    chunks = ([_recording(job.manifest, *rows[row]) for _, row in batch] for batch in apart.values())
-    n_threads = n_decoders(device, workers)
-    results = score_recordings(detector, chunks, device, job.reading, n_threads=n_threads, should_stop=should_stop)
-    for number, scored in zip(apart, results, strict=True):
-        errors = {result.name: result.error for result in scored if result.error}
-        if errors and not job.is_loose:
-            raise SpoofkitError(next(iter(errors.values())))
-        windows = {result.name: plain_windows(result) for result in scored if result.windows}
+    for number, results in batch_results(scorer, job.manifest, todo, job.reading, workers, should_stop):
+        errors = {result.name: result.error for result in results if result.error}
+        for result in results:
+            if result.error and not (job.is_loose or result.lacks_speech):
+                raise SpoofkitError(result.error)
+        windows = {result.name: plain_windows(result) for result in results if result.windows}
         more = {name: value for name, value in (("errors", errors), ("windows", windows)) if value}
-        keep(number, {result.name: result.score for result in scored if not result.error}, **more)
-
-
-def _recording(manifest: Manifest, utt_id: str, path: str, n_samples: int) -> Recording:
-    return Recording(utt_id, manifest.audio_path(path), manifest.downmix, n_samples)
+        keep(number, {result.name: result.score for result in results if not result.error}, **more)
 
 
 def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
@@ -184,7 +154,9 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
         values = job.verdicts.calibration.apply(values[:, None])
     write_scores(out, scored.table["utt_id"].to_list(), values, overwrite=True)
     if job.windows_out is not None:
-        write_text(job.windows_out, verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts), overwrite=True)
+        has_speech = job.reading.voice is not None
+        table = verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts, has_speech)
+        write_text(job.windows_out, table, overwrite=True)
     result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
     if outcome.errors:
         result["errors"] = dict(sorted(outcome.errors.items()))
@@ -192,9 +164,9 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
     score_parts.discard_parts(out)
 
 
-def plain_windows(result: Result) -> list[tuple[float, float, float]]:
-    """Start and end in seconds, and score, of each window."""
-    return [(window.start_seconds, window.end_seconds, window.score) for window in result.windows]
+def plain_windows(result: Result) -> list[list[float]]:
+    """Start and end in seconds, and score, of each window; if speech was looked for, also the seconds of it."""
+    return [[value for value in vars(window).values() if value is not None] for window in result.windows]
 
 
 def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
@@ -221,7 +193,7 @@ def mend(out: Path) -> None:
 
 
 def raise_for(errors: list[str], n_files: int) -> None:
-    """Say at the end that some loose files could not be scored."""
+    """Say at the end that some recordings could not be scored."""
     if errors:
         others = "none" if len(errors) == n_files else f"the other {n_files - len(errors):,} were"
         raise SpoofkitError(

@@ -16,9 +16,11 @@ class Options:
     """`whole`, `first:N` or `repeat:N`; none: as the model says."""
     windows: Windows | None = None
     """How long recordings are cut; none: not."""
+    min_speech: float | None = None
+    """Seconds of speech that a window, or a recording that is not cut, must have to be scored; none: any."""
     device: str = "auto"
     workers: int = 0
-    """Loader processes of a manifest, decoding threads of loose files."""
+    """Threads that decode; 0: as many as keep the device busy."""
     calibration: Path | None = None
     decision: DecisionOptions = field(default_factory=DecisionOptions)
     windows_out: Path | None = None
@@ -34,16 +36,6 @@ class Options:
     """`K/N`: score only part K of N, and leave it beside the score file."""
     merge: bool = False
     """Score nothing, but make the score file from the parts beside it."""
-
-
-def parse_crop(crop: str) -> tuple[int | None, int | None]:
-    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not."""
-    if crop == "whole":
-        return None, None
-    name, _, number = crop.partition(":")
-    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
-        return int(number), int(number) if name == "repeat" else None
-    raise SpoofkitError(f"--crop {crop}: expected whole, first:N or repeat:N, such as first:64600")
 
 
 def refuse_contradictions(options: Options, out: Path | None) -> None:
@@ -62,6 +54,11 @@ def refuse_contradictions(options: Options, out: Path | None) -> None:
         raise SpoofkitError(
             f"{printed[0]}: is for scores that are printed, found the score file {out}, which holds scores alone; "
             "leave one of them out"
+        )
+    if options.min_speech is not None and options.windows and options.min_speech > options.windows.seconds:
+        raise SpoofkitError(
+            f"--min-speech {options.min_speech:g}: is more than a window has, expected at most the "
+            f"{options.windows.seconds:g} s of --window"
         )
     if options.shard is not None and options.windows_out is not None:
         raise SpoofkitError("--windows and --shard: a part is not all windows; give --windows to --merge")

@@ -121,6 +121,11 @@ def is_begun(part: Part, own: BatchIds) -> bool:
     return bool(part.header) and (bool(part.lines) or not own)
 
 
+def any_has_scores(out: Path) -> bool:
+    """Whether any part of the score file `out` holds a batch."""
+    return any(read_part(path).lines for path in find_parts(out).values())
+
+
 def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], own: BatchIds) -> BatchScores:
     """The scores of a part that belongs to `identity`, by batch.
 

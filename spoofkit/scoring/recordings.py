@@ -1,11 +1,9 @@
-"""Scoring recordings one by one as they are decoded: loose files, and those of a manifest that are cut into windows.
+"""Scoring recordings as they are decoded, in chunks: a batch of a manifest's plan, or some loose files.
 
-Threads decode ahead while the model computes. On a CPU each recording is a batch, which is fastest there; on a GPU
-those of a chunk are sorted by length and padded to batches. What cannot be scored has a reason instead of a score.
-Nothing is written here.
+Threads decode ahead while the model computes. The recordings of a chunk are sorted by length and padded to batches;
+those longer than a window are cut. What cannot be scored has a reason instead of a score. Nothing is written here.
 """
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,19 +14,16 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.dataset import Item, batches_by_length, collate
-from spoofkit.data.loading import require_usable_length
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.models.detector import Detector
-from spoofkit.models.device import memory_advice, plain_fp32
-from spoofkit.scoring.batches import batch_budget
+from spoofkit.scoring.scorer import Scorer, pad
+from spoofkit.scoring.voice import Speech, VoiceActivity
 from spoofkit.scoring.windows import Window, Windows, WindowScore, read_windows, score_over
 
-GPU_CHUNK = 64  # recordings that are sorted by length together
+FILES_AHEAD = 4  # at least so many are decoded, or being decoded, beyond those that the model is at
 
 
 @dataclass(frozen=True)
@@ -53,14 +48,31 @@ class Result:
     windows: tuple[WindowScore, ...] = ()
     """Of a recording that was cut."""
     error: str = ""
+    lacks_speech: bool = False
+    """That is the error, and nothing else."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """What of a recording is read, and how."""
 
-    first_samples: int | None
-    windows: Windows | None
+    first_samples: int | None = None
+    """So many from the start; none: all."""
+    repeat_to: int | None = None
+    """What is shorter is repeated from its start until it has so many; none: it is not."""
+    windows: Windows | None = None
+    """How a longer one is cut; none: not."""
+    voice: VoiceActivity | None = None
+    """What has too little speech is left out; none: nothing is."""
+
+    def n_scored(self, n_samples: int) -> int:
+        """Samples that are scored of so many; UNKNOWN_LENGTH if that cannot be told."""
+        if self.repeat_to is not None:
+            return self.repeat_to
+        return n_samples if self.first_samples is None else min(n_samples, self.first_samples)
+
+
+WHOLE = Reading()
 
 
 @dataclass(frozen=True)
@@ -72,36 +84,25 @@ class _Opened:
     others: Iterator[Window] | None = None
     """The windows after the first; none: that one is all."""
     error: str = ""
-
-
-def chunk_size(device: torch.device) -> int:
-    """How many recordings are handed to the model together."""
-    return GPU_CHUNK if device.type == "cuda" else 1
-
-
-def n_decoders(device: torch.device, workers: int) -> int:
-    """How many threads decode: as many as asked for, or if none were, what keeps the device busy."""
-    return workers or (min(8, os.cpu_count() or 1) if device.type == "cuda" else 2)
+    lacks_speech: bool = False
 
 
 def score_recordings(
-    detector: Detector,
+    scorer: Scorer,
     chunks: Iterable[list[Recording]],
-    device: torch.device,
-    reading: Reading,
+    reading: Reading = WHOLE,
     *,
-    n_threads: int = 2,
+    n_threads: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[Result]]:
-    """Score chunks of recordings in fp32, in their order.
+    """Score chunks of recordings, in their order.
 
     Args:
-        detector: On `device`.
+        scorer: What scores.
         chunks: Recordings that may share batches; taken as they come, so they may be those of a pipe.
-        device: Where to compute.
         reading: What of each is read.
-        n_threads: That decode ahead.
-        should_stop: Asked before each recording or batch.
+        n_threads: That decode ahead; 0: as many as keep the device busy.
+        should_stop: Asked before each batch.
 
     Yields:
         A chunk's results, in its order.
@@ -109,35 +110,46 @@ def score_recordings(
     Raises:
         Interrupted: `should_stop` said so.
     """
-    was_training = detector.training
-    detector.eval()
 
     def score(named: dict[str, np.ndarray]) -> list[Result]:
         if should_stop():
             raise Interrupted("stopped while scoring")
-        return _score_batch(detector, named, device)
+        return _score_batch(scorer, named, reading)
 
-    n_ahead = 1 if device.type == "cuda" else 4  # chunks of a GPU are large
-    try:
-        with ThreadPoolExecutor(n_threads, "decode") as pool:
-            for opened in _open_ahead(pool, chunks, lambda recording: _open(recording, reading, detector), n_ahead):
-                yield _score_chunk(opened, score, reading, pool, batch_budget(device))
-    finally:
-        detector.train(was_training)
+    n_ahead = max(1, FILES_AHEAD // scorer.n_together)
+    with ThreadPoolExecutor(n_threads or scorer.n_decoders, "decode") as pool:
+        for opened in _open_ahead(pool, chunks, lambda recording: _open(recording, reading, scorer), n_ahead):
+            yield _score_chunk(opened, score, reading, pool, scorer.budget_samples)
 
 
-def _open(recording: Recording, reading: Reading, detector: Detector) -> _Opened:
+def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
     """Decode a recording, or the first two windows of it."""
     try:
-        windows = read_windows(recording.path, reading.windows, reading.first_samples, recording.downmix)
+        windows = _read(recording, reading)
         first, second = next(windows), next(windows, None)
-        require_usable_length(recording.name, first.wave_S.size, detector.shortest, detector.encoder.longest)
+        n_scored = reading.n_scored(first.wave_S.size)
+        require_usable_length(recording.name, n_scored, scorer.shortest, scorer.longest)
         if second is not None:
             return _Opened(recording, first, chain([second], windows))
         _require_length(recording, first.end, reading)
+        if first.speech is not None and reading.voice is not None and not first.is_scored:
+            return _Opened(recording, error=reading.voice.too_little(recording.name, [first.speech]), lacks_speech=True)
         return _Opened(recording, first)
     except (SpoofkitError, OSError) as error:
         return _Opened(recording, error=str(error))
+
+
+def _read(recording: Recording, reading: Reading) -> Iterator[Window]:
+    """A recording in one piece, or in windows."""
+    n_samples = recording.n_samples
+    if reading.first_samples is not None:
+        n_samples = min(n_samples, reading.first_samples)
+    is_cut = n_samples == UNKNOWN_LENGTH or (reading.windows is not None and n_samples > reading.windows.n_samples)
+    if is_cut or reading.voice is not None:
+        return read_windows(recording.path, reading.windows, reading.first_samples, recording.downmix, reading.voice)
+    # A manifest says that it is short, so its file is not asked first.
+    n_read = None if reading.first_samples is None else n_samples
+    return iter([Window(0, read_audio(recording.path, 0, n_read, recording.downmix))])
 
 
 def _require_length(recording: Recording, n_samples: int, reading: Reading) -> None:
@@ -200,9 +212,11 @@ def _score_chunk(
     pool: ThreadPoolExecutor,
     budget_samples: int,
 ) -> list[Result]:
-    results = {one.recording.name: Result(one.recording.name, error=one.error) for one in chunk}
+    results = {
+        one.recording.name: Result(one.recording.name, error=one.error, lacks_speech=one.lacks_speech) for one in chunk
+    }
     whole = [one for one in chunk if one.first is not None and one.others is None]
-    for batch in batches_by_length([_wave(one).size for one in whole], budget_samples):
+    for batch in batches_by_length([reading.n_scored(_wave(one).size) for one in whole], budget_samples):
         scored = score({whole[index].recording.name: _wave(whole[index]) for _, index in batch})
         results |= {result.name: result for result in scored}
     for one in chunk:
@@ -224,28 +238,35 @@ def _score_long(
     assert one.first is not None
     assert one.others is not None
     scores: list[WindowScore] = []
+    heard: list[Speech] = []
     end = 0
     at_once = max(1, budget_samples // windows.n_samples)
     try:
         for group in _grouped(_ahead(pool, chain([one.first], one.others)), at_once):
+            end = group[-1].end
+            heard += [window.speech for window in group if window.speech is not None]
+            group = [window for window in group if window.is_scored]
             named = {f"{name} at {window.start / SAMPLE_RATE:.12g} s": window.wave_S for window in group}
-            for window, result in zip(group, score(named), strict=True):
+            for window, result in zip(group, score(named) if named else [], strict=True):
                 if result.score is None:
                     return Result(name, error=result.error)
-                end = window.end
-                scores.append(WindowScore(window.start / SAMPLE_RATE, end / SAMPLE_RATE, result.score))
+                added = None if window.speech is None else window.speech.n_new / SAMPLE_RATE
+                scores.append(WindowScore(window.start / SAMPLE_RATE, window.end / SAMPLE_RATE, result.score, added))
         _require_length(one.recording, end, reading)
     except (SpoofkitError, OSError) as error:
         return Result(name, error=str(error))
+    if reading.voice is not None and not scores:
+        return Result(name, error=reading.voice.too_little(name, heard), lacks_speech=True)
     return Result(name, end / SAMPLE_RATE, score_over(scores, windows.over), tuple(scores))
 
 
-def _score_batch(detector: Detector, named: dict[str, np.ndarray], device: torch.device) -> list[Result]:
+def _score_batch(scorer: Scorer, named: dict[str, np.ndarray], reading: Reading) -> list[Result]:
     """Score some recordings or windows together; a fault is that of all."""
-    batch = collate([Item(name, wave_S) for name, wave_S in named.items()]).to(device)
+    waves = list(named.values())
+    if reading.repeat_to is not None:
+        waves = [np.resize(wave_S, reading.repeat_to) for wave_S in waves]  # numpy's resize repeats from the start
     try:
-        with torch.no_grad(), plain_fp32(), memory_advice("give a shorter --window, or use --device cpu"):
-            score_B = detector(batch.wave_BS, batch.n_samples_B).tolist()
+        score_B = scorer.score_padded(*pad(waves)).tolist()
     except SpoofkitError as error:
         return [Result(name, error=f"{name}: {error}") for name in named]
     return [

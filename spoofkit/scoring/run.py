@@ -1,27 +1,25 @@
-"""The verb `score`: from a model folder and a manifest or loose recordings to scores on stdout, or to a score file.
+"""The verb `score`: from a model and a manifest or loose recordings to scores on stdout, or to a score file.
 
 Scores of a file are kept in parts as they come (`parts`); when all are there, they become the score file and its
-record (`job`).
+record (`job`). A model folder is scored with by torch, an exported model by onnxruntime; neither is imported here
+before it is needed.
 """
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.files import file_sha256, read_json, refuse_existing, text_sha256, write_text
-from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
-from spoofkit.models.device import choose_device
-from spoofkit.models.provenance import contamination_warning
+from spoofkit.files import file_sha256, refuse_existing, text_sha256, write_text
+from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import verdicts
+from spoofkit.scoring import verdicts, with_onnx
 from spoofkit.scoring.job import (
     LOOSE,
     Job,
@@ -35,11 +33,13 @@ from spoofkit.scoring.job import (
     score_job,
 )
 from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest
-from spoofkit.scoring.options import Options, parse_crop, refuse_contradictions
+from spoofkit.scoring.options import Options, refuse_contradictions
 from spoofkit.scoring.parts import Shard
-from spoofkit.scoring.recordings import Reading, Recording, chunk_size, n_decoders, score_recordings
+from spoofkit.scoring.recordings import Reading, Recording, score_recordings
+from spoofkit.scoring.scorer import Scorer, parse_input_policy
 from spoofkit.scoring.verdicts import Verdicts, read_verdicts
-from spoofkit.scoring.windows import Windows
+from spoofkit.scoring.voice import load_voice_activity
+from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
 
 
@@ -47,7 +47,7 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
     """Score what the command line names, and yield the lines for stdout.
 
     Args:
-        model: Model folder.
+        model: Model folder, or an exported model (`*.onnx`).
         inputs: A manifest and the score file; or files, folders, globs and `-`, and possibly a score file last.
         options: The rest.
 
@@ -56,49 +56,53 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
             scored, a loose file could not be.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
-    require_model_folder(model)
-    policy = options.crop or _policy_of(model)
-    first_samples, repeat_to = parse_crop(policy)
-    part = Shard() if options.shard is None else score_parts.parse_shard(options.shard)
+    runtime = _runtime(model)
+    runtime.require_model(model)
     inputs, out = _split(inputs)
+    world = read_world()
+    part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, out)
+    if options.crop is not None:
+        parse_input_policy(options.crop)  # before a large model is read for nothing
     found = read_verdicts(options.calibration, options.decision)
-    if not options.merge:
-        device = choose_device(options.device)
-        detector, record = load_detector(model)
-        if repeat_to is not None:
-            detector.repeat_to, detector.shortest = repeat_to, 1
-        elif options.windows and options.windows.n_samples < detector.shortest:
-            raise SpoofkitError(
-                f"--window: {options.windows.n_samples} samples are too few, the encoder needs at least "
-                f"{detector.shortest}; make it longer"
-            )
+    voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
+    scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
+    policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
+    first_samples, repeat_to = parse_input_policy(policy)
     # What is repeated to a length is cut to it too.
-    reading = Reading(first_samples, None if repeat_to is not None else options.windows)
+    reading = Reading(first_samples, repeat_to, None if repeat_to is not None else options.windows, voice)
+    if scorer is not None:
+        _require_enough(scorer, reading, policy)
     if out is None:
-        yield from _print_scores(detector.to(device), inputs, device, reading, found, options)
+        assert scorer is not None
+        yield from _print_scores(scorer, inputs, reading, found, options)
         return
     manifest = read_manifest(inputs[0]) if inputs[0].suffix == ".tsv" else loose_manifest(find_files(inputs))
-    for caveat in manifest.caveats():
-        tqdm.write(caveat, file=sys.stderr)
     apart = rows_apart(manifest, reading)
-    if apart and manifest.path != LOOSE and reading.windows is not None:
-        which = f"{len(apart):,} of {manifest.table.height:,} utterances are longer than a window, or of unknown length"
-        tqdm.write(f"{manifest.path.name}: {which}; {reading.windows.words()}", file=sys.stderr)
-    made_from = _inputs_record(model, manifest, policy, reading.windows if apart else None, found)
+    if world.is_main:
+        _say_caveats(manifest, apart, reading)
+    made_from = _inputs_record(runtime.model_sha256(model), manifest, policy, reading, bool(apart), found)
     job = Job(manifest, out, reading, apart, made_from, found, options.windows_out)
     refuse_foreign(out.with_suffix(".json"))
-    if options.merge:
+    if scorer is None:
         yield from _merge(job, options)
         return
-    how = _record(model, manifest, device, detector, record, found)
-    yield from _score_part(job, detector, device, how, part, options)
+    score = _score_part if world.size == 1 else _score_together
+    yield from score(job, scorer, _record(model, manifest, scorer, found), part, options)
+
+
+def _runtime(model: Path) -> ModuleType:
+    """The module that scores with this model."""
+    if model.suffix == with_onnx.SUFFIX:
+        return with_onnx
+    from spoofkit.scoring import with_torch
+
+    return with_torch
 
 
 def _print_scores(
-    detector: Detector,
+    scorer: Scorer,
     inputs: list[Path],
-    device: torch.device,
     reading: Reading,
     found: Verdicts | None,
     options: Options,
@@ -109,9 +113,9 @@ def _print_scores(
     files = find_files(inputs)
     is_table = options.width is not None and not options.json_lines
     # A pipe wants an answer to every name before it gives the next one.
-    n_together = 1 if STDIN in map(str, inputs) else chunk_size(device)
+    n_together = 1 if STDIN in map(str, inputs) else scorer.n_together
     chunks = ([Recording(file, file) for file in chunk] for chunk in in_chunks(files, n_together))
-    results = score_recordings(detector, chunks, device, reading, n_threads=n_decoders(device, options.workers))
+    results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
     n_files, errors, cut, shown = 0, [], {}, []
     if not (is_table or options.json_lines):
         yield verdicts.header(found)
@@ -131,23 +135,18 @@ def _print_scores(
                 )
     if options.width is not None and is_table:
         yield verdicts.table(shown, found, options.width)
-    _explain(detector, found, reading.windows if cut else None)
+    _explain(scorer, found, words(reading.windows if cut else None, reading.voice))
     if options.windows_out is not None:
-        write_text(options.windows_out, verdicts.windows_tsv(cut.items(), found), options.overwrite)
+        table = verdicts.windows_tsv(cut.items(), found, reading.voice is not None)
+        write_text(options.windows_out, table, options.overwrite)
     raise_for(errors, n_files)
 
 
-def _explain(detector: Detector, found: Verdicts | None, windows: Windows | None) -> None:
-    """Beside the numbers, on stderr: what they mean."""
-    tqdm.write(verdicts.meaning(found, detector.score_meaning), file=sys.stderr)
-    if windows is not None:
-        tqdm.write(windows.words(), file=sys.stderr)
-
-
-def _policy_of(model: Path) -> str:
-    """What a model says of the samples it is to be given; whole utterances if it says nothing."""
-    record = read_json(model / "model.json")
-    return str(record.get("input_policy", "whole")) if isinstance(record, dict) else "whole"
+def _explain(scorer: Scorer, found: Verdicts | None, rule: str) -> None:
+    """Beside the numbers, on stderr: what they mean, and if a recording was cut or might be left out, the rule."""
+    tqdm.write(verdicts.meaning(found, scorer.meaning), file=sys.stderr)
+    if rule:
+        tqdm.write(rule, file=sys.stderr)
 
 
 def _split(inputs: list[Path]) -> tuple[list[Path], Path | None]:
@@ -163,17 +162,61 @@ def _split(inputs: list[Path]) -> tuple[list[Path], Path | None]:
     return (inputs[:-1], inputs[-1]) if inputs[-1].suffix == ".tsv" else (inputs, None)
 
 
-def _score_part(
-    job: Job, detector: Detector, device: torch.device, how: dict[str, Any], part: Shard, options: Options
-) -> Iterator[str]:
+def _own_part(world: World, options: Options, inputs: list[Path], out: Path | None) -> Shard:
+    """The part of the work that is this process's own."""
+    if world.size == 1:
+        return Shard() if options.shard is None else score_parts.parse_shard(options.shard)
+    if options.merge or options.shard is not None:
+        raise SpoofkitError(
+            f"torchrun and {'--merge' if options.merge else '--shard'}: the processes of torchrun share the work and "
+            "join their parts themselves; leave one of the two out"
+        )
+    if out is None or STDIN in map(str, inputs):
+        what = "no score file" if out is None else "names on stdin"
+        raise SpoofkitError(
+            f"torchrun: found {what}, expected recordings that are named and a score file last, such as "
+            "scores/eval.tsv; or start without torchrun"
+        )
+    return Shard(world.rank + 1, world.size)
+
+
+def _require_enough(scorer: Scorer, reading: Reading, policy: str) -> None:
+    """Refuse a window or a crop of which no recording could be scored."""
+    given = [(f"--crop {policy}", reading.first_samples)]
+    if reading.windows is not None:
+        given.append(("--window", reading.windows.n_samples))
+    for name, n_samples in given:
+        if n_samples is not None and n_samples < scorer.shortest:
+            raise SpoofkitError(
+                f"{name}: {n_samples} samples are too few, the encoder needs at least {scorer.shortest}; make it longer"
+            )
+    if reading.repeat_to is not None and scorer.longest is not None and reading.repeat_to > scorer.longest:
+        raise SpoofkitError(
+            f"--crop {policy}: is more than the encoder can place, expected at most {scorer.longest} samples"
+        )
+
+
+def _say_caveats(manifest: Manifest, apart: frozenset[int], reading: Reading) -> None:
+    for caveat in manifest.caveats():
+        tqdm.write(caveat, file=sys.stderr)
+    if apart and manifest.path != LOOSE and reading.windows is not None:
+        which = f"{len(apart):,} of {manifest.table.height:,} utterances are longer than a window, or of unknown length"
+        tqdm.write(f"{manifest.path.name}: {which}; {words(reading.windows, reading.voice)}", file=sys.stderr)
+    elif reading.voice is not None:
+        tqdm.write(words(reading.windows if apart else None, reading.voice), file=sys.stderr)
+
+
+def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, options: Options) -> Iterator[str]:
     """Score what a part lacks; one that is all there is becomes the score file."""
     out, path = job.out, score_parts.part_path(job.out, part)
-    plan, batch_ids, planned = job.plan(job.size(device))
-    identity = job.made_from | planned | {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)}
+    plan, batch_ids, planned = job.plan(job.size(scorer))
+    identity = job.made_from | planned | {"spoofkit": spoofkit.__version__} | scorer.runtime
     own = part.batches(batch_ids)
     score_parts.refuse_other_divisions(out, part.n_parts)
-    # A part that was begun had leave to replace the score file.
-    is_new = options.overwrite or not score_parts.is_begun(score_parts.read_part(path), own)
+    # A part that was begun had leave to replace the score file, and the others of its division with it.
+    is_new = options.overwrite or not (
+        score_parts.is_begun(score_parts.read_part(path), own) or score_parts.any_has_scores(out)
+    )
     if is_new and is_kept(job, overwrite=options.overwrite, reuse=options.reuse):
         yield f"{out}: kept as it was"
         return
@@ -186,7 +229,8 @@ def _score_part(
             tqdm.write(f"{path}: goes on after {n_before:,} of {n_total:,} utterances", file=sys.stderr)
         # In a job's log a line now and then.
         patience = 0.1 if sys.stderr.isatty() else 60
-        bar = tqdm(total=n_total, initial=n_before, desc="score", unit="utt", mininterval=patience)
+        name = "score" if part.n_parts == 1 else f"score {part}"
+        bar = tqdm(total=n_total, initial=n_before, desc=name, unit="utt", mininterval=patience)
 
         def keep_and_count(number: int, scores: dict[str, float], **more: dict[str, Any]) -> None:
             keep(number, scores, **more)
@@ -194,7 +238,7 @@ def _score_part(
 
         with bar, caught_signals() as caught:
             try:
-                score_job(job, detector.to(device), device, todo, keep_and_count, options.workers, lambda: bool(caught))
+                score_job(job, scorer, todo, keep_and_count, options.workers, lambda: bool(caught))
             except Interrupted:
                 n_done = sum(len(own[number]) for number in done)
                 again = "the same command" + (" without --overwrite" if options.overwrite and n_done else "")
@@ -202,13 +246,22 @@ def _score_part(
                 raise Interrupted(
                     f"{path}: stopped after {far}, which are kept; {again} goes on from there", caught.exit_code
                 ) from None
-        if options.shard is not None:
+        if options.shard is not None or part.n_parts > 1:
             yield f"{path}: {n_total:,} scores, part {part}; when all parts are there, --merge joins them"
             return
         outcome = Outcome.of(lines)
         finish(job, outcome, how)
     yield f"{out}: {len(outcome.scores):,} scores, higher = more bona fide"
     raise_for(list(outcome.errors.values()), n_total)
+
+
+def _score_together(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, options: Options) -> Iterator[str]:
+    """Score the part of one process of torchrun's; when all are done, the first one joins the parts."""
+    with meeting() as wait:
+        list(_score_part(job, scorer, how, part, options))  # what it says of its part is not the result
+        wait()
+    if part.number == 1:
+        yield from _merge(job, options)
 
 
 def _merge(job: Job, options: Options) -> Iterator[str]:
@@ -238,16 +291,18 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
 
 
 def _inputs_record(
-    model: Path, manifest: Manifest, policy: str, windows: Windows | None, found: Verdicts | None
+    model_sha256: str, manifest: Manifest, policy: str, reading: Reading, is_cut: bool, found: Verdicts | None
 ) -> dict[str, Any]:
     """What a score file is made from; what does not matter to it is not mentioned."""
     made_from: dict[str, Any] = {
-        "model_sha256": folder_sha256(model),
+        "model_sha256": model_sha256,
         "manifest_sha256": _identity(manifest),
         "input_policy": policy,
     }
-    if windows is not None:
-        made_from["windows"] = windows.record()
+    if is_cut and reading.windows is not None:
+        made_from["windows"] = reading.windows.record()
+    if reading.voice is not None:
+        made_from["speech"] = reading.voice.record()
     if found is not None:
         made_from["calibration_sha256"] = found.sha256
     return made_from
@@ -261,28 +316,19 @@ def _identity(manifest: Manifest) -> str:
     return text_sha256("\n".join(f"{path} {file_sha256(path) if Path(path).is_file() else '-'}" for path in names))
 
 
-def _record(
-    model: Path,
-    manifest: Manifest,
-    device: torch.device,
-    detector: Detector,
-    record: dict[str, Any],
-    found: Verdicts | None,
-) -> dict[str, Any]:
-    provenance = detector.encoder.provenance
+def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Verdicts | None) -> dict[str, Any]:
+    """How a score file is made."""
     return {
         "polarity": "higher = more bona fide",
-        "score": f"{detector.score_meaning}, not calibrated" if found is None else "log-likelihood ratio, nats",
+        "score": f"{scorer.meaning}, not calibrated" if found is None else "log-likelihood ratio, nats",
         "calibration": None if found is None else str(found.path),
-        "provenance": None if provenance is None else asdict(provenance),
-        "contamination": contamination_warning(provenance),
         "model": str(model),
         "manifest": str(manifest.path),
         "partial": manifest.partial,
         "n_rejected": manifest.n_rejected,
-        "precision": "fp32",
-        "device": str(device),
-        "settings": record.get("settings"),
-        "versions": {"spoofkit": spoofkit.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        "precision": scorer.precision,
+        "device": scorer.device,
+        **scorer.record,
+        "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime, "python": sys.version.split()[0]},
         "command": ["spoofkit", *sys.argv[1:]],
     }

@@ -145,7 +145,8 @@ def as_json(result: Result, verdicts: Verdicts | None) -> str:
         }
     if result.windows:
         line["windows"] = [
-            vars(window) | ({} if verdicts is None else {"llr": verdicts.llr(window.score)})
+            {name: value for name, value in vars(window).items() if value is not None}
+            | ({} if verdicts is None else {"llr": verdicts.llr(window.score)})
             for window in result.windows
         ]
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
@@ -190,13 +191,23 @@ def table(results: Iterable[Result], verdicts: Verdicts | None, width: int) -> s
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def windows_tsv(scored: Iterable[tuple[str, Iterable[tuple[float, float, float]]]], verdicts: Verdicts | None) -> str:
-    """All windows of the recordings that were cut: name, and (start, end, score) of each."""
-    rows = [f"{WINDOWS_HEADER}\t{'cm-score' if verdicts is None else 'llr'}"]
+def windows_tsv(
+    scored: Iterable[tuple[str, Iterable[Iterable[float]]]], verdicts: Verdicts | None, has_speech: bool
+) -> str:
+    """All windows that were scored of the recordings that were cut.
+
+    Args:
+        scored: Names, and of each window start, end, score and, with `has_speech`, seconds of speech that it adds.
+        verdicts: None: scores are not calibrated.
+        has_speech: Whether speech was looked for.
+    """
+    of_speech = "\tspeech_seconds" if has_speech else ""
+    rows = [f"{WINDOWS_HEADER}{of_speech}\t{'cm-score' if verdicts is None else 'llr'}"]
     for name, windows in scored:
-        for start, end, score in windows:
+        for start, end, score, *speech in windows:
             value = score if verdicts is None else verdicts.llr(score)
-            rows.append(f"{_one_line(name)}\t{start:.10g}\t{end:.10g}\t{value:.9g}")
+            times = "\t".join(f"{seconds:.10g}" for seconds in (start, end, *speech))
+            rows.append(f"{_one_line(name)}\t{times}\t{value:.9g}")
     return "\n".join(rows) + "\n"
 
 

@@ -1,11 +1,12 @@
 """Long recordings: cut into windows while they are read, and one score made of those of the windows.
 
 A recording no longer than a window is one piece and scored whole. Of a longer one, windows start every hop, and a last
-one ends where the recording ends: all are equally long, and none is too short for a detector.
+one ends where the recording ends: all are equally long, and none is too short for a detector. With voice activity,
+those with too little speech do not count, and the others by the speech they add.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.audio_blocks import read_blocks, stated_length
 from spoofkit.errors import SpoofkitError
+from spoofkit.scoring.voice import Listener, Speech, VoiceActivity
 
 OVER = ("mean", "min")
 SECONDS = 30.0
@@ -28,23 +30,21 @@ class Windows:
     n_samples: int
     hop_samples: int
     over: str
-    """`mean`: over the windows, each weighted by the seconds it adds to those before it; `min`: the lowest, which finds
-    a spoofed stretch in a bona fide recording, and falls with length."""
+    """`mean`: over the windows, each weighted by the seconds it adds to those before it, with voice activity seconds of
+    speech; `min`: the lowest, which finds a spoofed stretch in a bona fide recording, and falls with length."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a window."""
+        return self.n_samples / SAMPLE_RATE
 
     def record(self) -> dict[str, Any]:
         """As it stands beside scores."""
         return {
-            "window_seconds": self.n_samples / SAMPLE_RATE,
+            "window_seconds": self.seconds,
             "hop_seconds": self.hop_samples / SAMPLE_RATE,
             "over_windows": self.over,
         }
-
-    def words(self) -> str:
-        """In a sentence."""
-        rule = "the mean over its windows, weighted by the time each adds" if self.over == "mean" else "its lowest one"
-        length, hop = self.n_samples / SAMPLE_RATE, self.hop_samples / SAMPLE_RATE
-        cut = f"windows of {length:g} s every {hop:g} s"
-        return f"a recording longer than {length:g} s is scored in {cut}, and {rule} counts"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class Window:
 
     start: int
     wave_S: np.ndarray
+    speech: Speech | None = None
+    """None: not looked for."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it has enough speech, if that is asked for."""
+        return self.speech is None or self.speech.is_enough
 
     @property
     def end(self) -> int:
@@ -67,6 +74,8 @@ class WindowScore:
     start_seconds: float
     end_seconds: float
     score: float
+    speech_seconds: float | None = None
+    """Seconds of speech that it adds to the windows scored before it; none: speech was not looked for."""
 
 
 def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windows | None:
@@ -90,8 +99,27 @@ def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windo
     return Windows(n_samples, hop, over)
 
 
+def words(windows: Windows | None, voice: VoiceActivity | None) -> str:
+    """What is cut, what is left out and how a score is made, in a sentence; empty if recordings are scored whole."""
+    parts = [] if voice is None else [voice.words()]
+    if windows is not None:
+        added = "time" if voice is None else "speech"
+        mean = f"the mean over its windows, weighted by the {added} each adds,"
+        rule = mean if windows.over == "mean" else "its lowest one"
+        length, hop = windows.seconds, windows.hop_samples / SAMPLE_RATE
+        parts.append(
+            f"a recording longer than {length:g} s is scored in windows of {length:g} s every {hop:g} s, and "
+            f"{rule} counts"
+        )
+    return "; ".join(parts)
+
+
 def read_windows(
-    path: Path | str, windows: Windows | None, first_samples: int | None = None, downmix: str = "mean"
+    path: Path | str,
+    windows: Windows | None,
+    first_samples: int | None = None,
+    downmix: str = "mean",
+    voice: VoiceActivity | None = None,
 ) -> Iterator[Window]:
     """Read a recording as one piece, or if it is longer than a window, window by window.
 
@@ -100,19 +128,32 @@ def read_windows(
         windows: How it is cut; none: always one piece.
         first_samples: Only so many samples from the start are read; none: all.
         downmix: One of `spoofkit.data.audio.DOWNMIXES`.
+        voice: By what the speech in each window is found; none: it is not.
 
     Raises:
         SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
     """
+    listener = None if voice is None else Listener(voice)
+    for window in _windows(path, windows, first_samples, downmix, listener):
+        yield window if listener is None else replace(window, speech=listener.speech_in(window.start, window.end))
+
+
+def _windows(
+    path: Path | str, windows: Windows | None, first_samples: int | None, downmix: str, listener: Listener | None
+) -> Iterator[Window]:
     n_samples = stated_length(path)
     if n_samples is not None and first_samples is not None:
         n_samples = min(n_samples, first_samples)
-    if n_samples is not None and (windows is None or n_samples <= windows.n_samples):
+    if listener is None and n_samples is not None and (windows is None or n_samples <= windows.n_samples):
         yield Window(0, read_audio(path, 0, None if first_samples is None else n_samples, downmix))
-    elif windows is None:
-        yield Window(0, np.concatenate(list(read_blocks(path, first_samples, downmix))))
+        return
+    blocks = read_blocks(path, first_samples, downmix)
+    if listener is not None:
+        blocks = listener.hear(blocks)
+    if windows is None:
+        yield Window(0, np.concatenate(list(blocks)))
     else:
-        yield from cut(read_blocks(path, first_samples, downmix), windows)
+        yield from cut(blocks, windows)
 
 
 def cut(blocks: Iterable[np.ndarray], windows: Windows) -> Iterator[Window]:
@@ -137,6 +178,8 @@ def score_over(scores: list[WindowScore], over: str) -> float:
     """A recording's score, by the rule."""
     if over == "min":
         return min(window.score for window in scores)
-    ends = [0.0, *(window.end_seconds for window in scores)]
-    weights = np.diff(ends)
-    return float(np.average([window.score for window in scores], weights=weights))
+    added, end = [], 0.0
+    for window in scores:
+        added.append(window.end_seconds - end if window.speech_seconds is None else window.speech_seconds)
+        end = window.end_seconds
+    return float(np.average([window.score for window in scores], weights=added))

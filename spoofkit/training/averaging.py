@@ -16,9 +16,10 @@ from torch import nn
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256
 from spoofkit.models.average import mean_of
+from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
-from spoofkit.training.distributed import World, from_main
+from spoofkit.training.distributed import from_main
 from spoofkit.training.sharding import as_sharded, whole_everywhere
 
 

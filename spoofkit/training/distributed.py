@@ -3,10 +3,8 @@
 What stands here is all that the rest needs to know of it. In a process of its own every function is the identity.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,26 +13,13 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spoofkit.errors import SpoofkitError
+from spoofkit.processes import World, own_device, read_world
 
 # Rank 0 may write a checkpoint of many gigabytes to slow storage while the others wait for it.
 PATIENCE = timedelta(minutes=60)
 
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes of a run, and which of them this is."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Rank 0 writes; the others read what it wrote."""
-        return self.rank == 0
 
 
 @contextmanager
@@ -48,29 +33,14 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         SpoofkitError: fewer GPUs on this machine than processes, one GPU named for all of them, or only some of
             torchrun's variables.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield World(), device
+    world = read_world()
+    device = own_device(device, world)
+    if world.size == 1:
+        yield world, device
         return
-    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        raise SpoofkitError(
-            f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start with torchrun, or unset WORLD_SIZE"
-        )
-    if ":" in str(device):
-        raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; say cuda")
-    if device.type == "cuda":
-        local_rank = int(os.environ["LOCAL_RANK"])
-        if local_rank >= torch.cuda.device_count():
-            raise SpoofkitError(
-                f"torchrun: process {local_rank + 1} on this machine, but it has {torch.cuda.device_count()} GPUs; "
-                "start one process a GPU (--nproc-per-node)"
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(dist.get_rank(), size), device
+        yield world, device
     finally:
         dist.destroy_process_group()
 

@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
+import spoofkit
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     make_folder,
@@ -34,6 +36,9 @@ from spoofkit.files import (
 from spoofkit.lock import held
 from spoofkit.training import checkpoints
 
+PRODUCTS = ("encoder", "frame_head", "model")
+"""Folders that trainings leave; each of them some."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -46,7 +51,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             make_folder(folder)
             note = stack.enter_context(held(folder / ".lock"))
-            mend_interrupted(folder, "config|inputs|metrics|curve|encoder|frame_head|model|checkpoints")
+            mend_interrupted(folder, "|".join(("config", "inputs", "metrics", "curve", "checkpoints", *PRODUCTS)))
             mend_interrupted(folder / "checkpoints", r"step_\d+|damaged_step_\d+")
             mend_interrupted(folder / "checkpoints" / "best", r"step_\d+")
         except OSError as error:
@@ -63,14 +68,14 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
 
     Args:
         folder: The experiment's folder.
-        products: Folders that a finished run leaves.
+        products: Folders that a finished run leaves: some of PRODUCTS.
         settings: The resolved settings that matter to this stage.
         inputs: Hash by name of everything it reads.
 
     Raises:
         SpoofkitError: the folder holds an experiment with other settings or inputs, or a damaged record of one.
     """
-    has_products = any((folder / product).exists() for product in products)
+    has_products = any((folder / product).exists() for product in PRODUCTS)
     if not (has_products or checkpoints.exist(folder / "checkpoints")):
         return False  # a run that was refused before its first checkpoint claims nothing
     try:
@@ -91,7 +96,7 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
 
 def clear(folder: Path) -> None:
     """Throw away what an earlier run left: first what a later run could take for its own, its settings last."""
-    for name in ("checkpoints", "encoder", "frame_head", "model", "tensorboard"):
+    for name in ("checkpoints", *PRODUCTS, "tensorboard"):
         if (folder / name).exists():
             remove_folder(folder / name)
     for name in ("metrics.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
@@ -102,6 +107,11 @@ def record(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> No
     """Write what this experiment is: config.yaml and inputs.json."""
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False), overwrite=True)
     write_json(folder / "inputs.json", inputs, overwrite=True)
+
+
+def versions() -> dict[str, str]:
+    """What it was trained with."""
+    return {"spoofkit": spoofkit.__version__, "torch": version("torch"), "python": sys.version.split()[0]}
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -3,7 +3,6 @@
 Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
 """
 
-import sys
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -11,21 +10,21 @@ from typing import Any
 
 import torch
 
-import spoofkit
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
-from spoofkit.data.loading import require_usable_length
+from spoofkit.data.lengths import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer, min_dcf
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.scoring.batches import batch_budget, in_manifest_order, plan_batches, score_batches
+from spoofkit.processes import World
+from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
+from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import AugmentSettings, Config
 from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment
-from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
 from spoofkit.training.posttrain import encoder_hash
@@ -102,9 +101,8 @@ def finetune(
                     scores.update(batch)
                     bar.update(len(batch))
 
-                score_batches(
-                    detector, manifests[1], own, run.device, keep, workers=run.workers, should_stop=should_stop
-                )
+                scorer = scorer_of(detector, run.device)
+                score_batches(scorer, manifests[1], own, keep, workers=run.workers, should_stop=should_stop)
             score_N = in_manifest_order(distributed.merged(scores, share), manifests[1]).astype("float64")
             bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
             return {CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer, CRITERIA["min_dcf"]: min_dcf(bonafide, spoof)}
@@ -119,11 +117,7 @@ def finetune(
             "kept": result,
             "settings": settings,
             "inputs": inputs,
-            "versions": {
-                "spoofkit": spoofkit.__version__,
-                "torch": torch.__version__,
-                "python": sys.version.split()[0],
-            },
+            "versions": experiment.versions(),
         }
         with caught_signals():  # hours of work are not lost to a signal in their last second
             if run.world.is_main:

@@ -22,12 +22,12 @@ from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
+from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.signals import Caught, caught_signals
 from spoofkit.training import checkpoints, distributed, experiment, sharding
 from spoofkit.training.averaging import MovingAverage, keep_best, kept_weights, load_kept
 from spoofkit.training.curve import draw_curve
-from spoofkit.training.distributed import World
 from spoofkit.training.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from spoofkit.training.run import Run
 from spoofkit.training.tensorboard import open_board

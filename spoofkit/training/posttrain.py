@@ -2,6 +2,9 @@
 
 Leaves in the experiment's folder, beside what every training leaves: `encoder/`, a Hugging Face folder, and
 `frame_head/`, which localisation needs.
+
+Fine-tuning changes the encoder, and that head no longer fits it. So a frame head can also be trained alone, by the same
+lists, onto the encoder of a finished model, which stays as it is: that leaves `model/`, with both heads.
 """
 
 from collections.abc import Callable
@@ -12,8 +15,9 @@ import numpy as np
 import torch
 
 from spoofkit.data.augment import augment_inputs, load_augmenter
-from spoofkit.data.dataset import Batch, MixDataset, batches_by_length
-from spoofkit.data.loading import load_batches, require_usable_length
+from spoofkit.data.dataset import Batch, MixDataset
+from spoofkit.data.lengths import batches_by_length, require_usable_length
+from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import MixList
@@ -21,22 +25,26 @@ from spoofkit.data.mixlist import read_mix_list
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.files import atomic_folder, file_sha256
-from spoofkit.models.detector import FrameClassifier, folder_sha256, save_frame_head
+from spoofkit.models.detector import FrameClassifier, folder_sha256
 from spoofkit.models.device import plain_fp32
-from spoofkit.models.encoder import is_valid
+from spoofkit.models.encoder import Encoder, is_valid
+from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
+from spoofkit.models.frame_model import write_frame_head
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.scoring.batches import batch_budget
-from spoofkit.settings import Config
+from spoofkit.processes import World
+from spoofkit.scoring.with_torch import batch_budget
+from spoofkit.settings import Config, EncoderSettings
 from spoofkit.signals import caught_signals
 from spoofkit.training import distributed, experiment
-from spoofkit.training.distributed import World
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
+from spoofkit.training.onto import check_onto, save_onto
 from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
 
 CRITERION = "dev_frame_eer_percent"
-PRODUCTS = ("encoder", "frame_head")
+PRODUCTS = ("encoder", FRAME_HEAD)
+PRODUCTS_ONTO = ("model",)
 N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
 
 
@@ -48,6 +56,7 @@ def posttrain(
     dev_manifest: Path,
     mix: Path,
     dev_mix: Path,
+    onto: Path | None = None,
     run: Run,
 ) -> dict[str, Any] | None:
     """Post-train the encoder that the settings name; see the module's docstring for what is written.
@@ -59,14 +68,20 @@ def posttrain(
         dev_manifest: Utterances that the held-out list was drawn from.
         mix: Training mix list.
         dev_mix: Held-out mix list.
+        onto: A model folder: a frame head alone is trained, on its encoder as it is, in the place of that of the
+            settings. The folder itself is not changed.
         run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
         Step and figures of the weights that were kept; none if the folder was finished already.
 
     Raises:
-        SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; or the lists were drawn with other settings.
+        SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; the lists were drawn with other settings; or `onto`
+            is no model that a frame head fits.
     """
+    if onto is not None:
+        check_onto(folder, onto)
+        config = config.model_copy(update={"encoder": EncoderSettings(name=str(onto / "encoder"), freeze="all")})
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
     with opened(folder, run) as run:
         augmenter = load_augmenter(config.posttrain.augment, config.seed)
@@ -77,17 +92,17 @@ def posttrain(
             "dev_mix": file_sha256(dev_mix),
             "encoder": encoder_hash(config.encoder.name),
         } | augment_inputs(augmenter)
-        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, PRODUCTS, settings, inputs):
+        products: tuple[str, ...] = PRODUCTS
+        if onto is not None:
+            inputs["model"], products = folder_sha256(onto), PRODUCTS_ONTO
+        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, products, settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
         torch.manual_seed(config.seed)
         stage = config.posttrain
         classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
-        if not any(parameter.requires_grad for parameter in encoder.parameters()):
-            raise SpoofkitError(
-                f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
-                f"{stage.layers}), expected something to post-train; use `spoofkit finetune` directly"
-            )
+        if onto is None:
+            _require_trained(encoder, config)
         datasets, caveats = [], []
         # Only what is learnt from is augmented.
         for list_path, manifest_path, own in ((mix, train_manifest, augmenter), (dev_mix, dev_manifest, None)):
@@ -132,9 +147,11 @@ def posttrain(
         result = train(folder, task, stage, config.seed, run)
         with caught_signals():  # hours of work are not lost to a signal in their last second
             if run.world.is_main:
-                save_frame_head(folder / "frame_head", classifier)
-                with atomic_folder(folder / "encoder") as temporary:
-                    classifier.encoder.save(temporary)
+                record = {"kept": result, "settings": settings, "inputs": inputs, "versions": experiment.versions()}
+                if onto is None:
+                    _save(folder, classifier, config.mix.frame_target, record)
+                else:
+                    save_onto(folder / "model", onto, classifier, config.mix.frame_target, record)
         distributed.wait(run.world)
         return result
 
@@ -244,6 +261,24 @@ def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
             "draw more mixes (mix.n_dev) or another pairing"
         )
     return frame_eer(share[dev_bin_N], dev_target_N)
+
+
+def _require_trained(encoder: Encoder, config: Config) -> None:
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise SpoofkitError(
+            f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
+            f"{config.posttrain.layers}), expected something to post-train; use `spoofkit finetune` directly, or "
+            "--onto for a frame head alone"
+        )
+
+
+def _save(folder: Path, classifier: FrameClassifier, target: str, record: dict[str, Any]) -> None:
+    """Write encoder and frame head."""
+    with atomic_folder(folder / "encoder") as temporary:
+        classifier.encoder.save(temporary)
+    with atomic_folder(folder / FRAME_HEAD) as temporary:
+        own = {"encoder_sha256": folder_sha256(folder / "encoder")}
+        write_frame_head(temporary, classifier, target, own | record)
 
 
 def encoder_hash(name: str) -> str:

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.device import training_precision
 from spoofkit.models.encoder import Encoder
+from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import distributed, experiment, sharding
-from spoofkit.training.distributed import World
 from spoofkit.training.tensorboard import require_tensorboard
 
 ALONE = World()

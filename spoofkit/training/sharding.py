@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.wave_encoder import WavLMEncoder
+from spoofkit.processes import World
 from spoofkit.training.checkpoints import Checkpoint
-from spoofkit.training.distributed import World
 
 
 def require_shardable(encoder: Encoder, world: World) -> None:

@@ -14,11 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import file_sha256
+from spoofkit.processes import World
+from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
 
+SUFFIX = ".onnx"
 FORMAT = 1
-BATCH_SAMPLES = 8 * 32_000  # of a padded batch: small ones stay in a CPU's caches
-FIELDS = ("format", "score", "polarity", "model_sha256", "input_policy", "shortest", "longest", "precision", "versions")
+FIELDS = (
+    "format", "score", "polarity", "model_sha256", "provenance", "contamination", "input_policy", "shortest",
+    "longest", "precision", "versions",
+)  # fmt: skip
 """What the metadata must hold; there is more."""
 
 
@@ -45,6 +52,11 @@ class OnnxDetector:
         """Most samples of an utterance that the graph can place; none: no limit."""
         return None if self.record["longest"] is None else int(self.record["longest"])
 
+    @property
+    def budget_samples(self) -> int:
+        """Most samples in a padded batch; none fit in int8, where a batch has one scale for all its activations."""
+        return 0 if self.record["precision"] == "int8" else CPU_BUDGET_SAMPLES
+
     def score(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Score utterances, the same whatever else is scored with them.
 
@@ -59,9 +71,8 @@ class OnnxDetector:
         """
         prepared = [self._prepare(number, wave) for number, wave in enumerate(waves)]
         scores = np.empty(len(prepared), dtype=np.float32)
-        # In int8 a batch has one scale for all its activations.
-        budget = 0 if self.record["precision"] == "int8" else BATCH_SAMPLES
-        for rows in _batches([wave.size for wave in prepared], budget):
+        for batch in batches_by_length([wave.size for wave in prepared], self.budget_samples):
+            rows = [row for _, row in batch]
             scores[rows] = self.score_padded(*pad([prepared[row] for row in rows]))
         unfit = np.flatnonzero(~np.isfinite(scores))
         if unfit.size:
@@ -72,8 +83,18 @@ class OnnxDetector:
         return scores
 
     def score_padded(self, wave_BS: np.ndarray, n_samples_B: np.ndarray) -> np.ndarray:
-        """Scores of one batch as the graph takes it, shape (B,); nothing is cut, repeated or checked."""
-        (score_B,) = self.session.run(["score"], {"wave": wave_BS, "n_samples": n_samples_B})
+        """Scores of one batch as the graph takes it, shape (B,); nothing is cut, repeated or checked.
+
+        Raises:
+            SpoofkitError: onnxruntime cannot, mostly for want of memory.
+        """
+        try:
+            (score_B,) = self.session.run(["score"], {"wave": wave_BS, "n_samples": n_samples_B})
+        except Exception as error:  # its exceptions have no base class of their own
+            raise SpoofkitError(
+                f"onnxruntime cannot score {wave_BS.shape[0]} x {wave_BS.shape[1]} samples ({_reason(error)}); give a "
+                "shorter --window or --crop first:N"
+            ) from error
         return np.asarray(score_B)
 
     def _prepare(self, number: int, wave: np.ndarray) -> np.ndarray:
@@ -97,7 +118,7 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
     Args:
         path: What `spoofkit export` wrote.
         input_policy: `whole`, `first:N` or `repeat:N`; none: as the model says.
-        threads: Of onnxruntime; none: as many as this process has cores.
+        threads: Of onnxruntime; none: what OMP_NUM_THREADS says, or as many as this process has cores.
 
     Raises:
         SpoofkitError: onnxruntime is not installed; a file that is missing, damaged, or not of spoofkit.
@@ -121,6 +142,69 @@ def detector_of(session: Any, record: dict[str, Any], input_policy: str | None =
     return OnnxDetector(session, record, *parse_input_policy(input_policy or record["input_policy"]))
 
 
+def scorer_of(detector: OnnxDetector) -> Scorer:
+    """An exported detector as a scorer; what its input policy asks for is left to who reads the audio."""
+    import onnxruntime
+
+    record = detector.record
+    return Scorer(
+        detector.score_padded,
+        shortest=int(record["shortest"]),
+        longest=detector.longest,
+        budget_samples=detector.budget_samples,
+        n_together=1,
+        n_decoders=2,
+        meaning=str(record["score"]).removesuffix(", not calibrated"),
+        device="cpu",
+        precision=str(record["precision"]),
+        runtime={"onnxruntime": onnxruntime.__version__},
+        input_policy=str(record["input_policy"]),
+        record={
+            "provenance": record["provenance"],
+            "contamination": record["contamination"],
+            "exported_from_sha256": record["model_sha256"],
+        },
+    )
+
+
+def require_model(path: Path) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        SpoofkitError: it does not exist.
+    """
+    if not path.is_file():
+        raise SpoofkitError(f"{path}: no such file, expected what `spoofkit export` wrote; check the name")
+
+
+def model_sha256(path: Path) -> str:
+    """By what a score file knows the model that scored it."""
+    return file_sha256(path)
+
+
+def input_policy(path: Path) -> str:
+    """What a model says of the samples it is to be given."""
+    return str(load_onnx(path).record["input_policy"])
+
+
+def load_scorer(path: Path, device: str, _: World) -> Scorer:
+    """Open an exported model to score with it.
+
+    Args:
+        path: What `spoofkit export` wrote.
+        device: `auto` or `cpu`.
+
+    Raises:
+        SpoofkitError: another device, or see `load_onnx`.
+    """
+    if device not in ("auto", "cpu"):
+        raise SpoofkitError(
+            f"--device {device}: an exported model is scored on the CPU, expected auto or cpu; score with the model "
+            "folder to use another device"
+        )
+    return scorer_of(load_onnx(path))
+
+
 def open_session(path: Path | str, threads: int | None = None) -> Any:
     """onnxruntime's session of a file, on the CPU.
 
@@ -133,55 +217,23 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
         raise SpoofkitError(
             f"{path}: scoring with an ONNX file needs the package onnxruntime; run `pip install 'spoofkit[onnx]'`"
         ) from error
-    if not Path(path).is_file():
-        raise SpoofkitError(f"{path}: no such file, expected what `spoofkit export` wrote; check the name")
+    require_model(Path(path))
     options = onnxruntime.SessionOptions()
-    # Left to itself it takes every core of the machine, also those that a scheduler gave to others.
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or _n_threads()
     options.log_severity_level = 4  # what goes wrong is raised as well
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own
-        reason = " ".join(str(error).split())[:160]
-        raise SpoofkitError(f"{path}: cannot be opened by onnxruntime ({reason}); export the model again") from error
+        raise SpoofkitError(
+            f"{path}: cannot be opened by onnxruntime ({_reason(error)}); export the model again"
+        ) from error
 
 
-def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
-    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not.
-
-    Raises:
-        SpoofkitError: a policy that is none.
-
-    >>> parse_input_policy("repeat:64600")
-    (64600, 64600)
-    """
-    if policy == "whole":
-        return None, None
-    name, _, number = policy.partition(":")
-    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
-        return int(number), int(number) if name == "repeat" else None
-    raise SpoofkitError(f"--crop {policy}: expected whole, first:N or repeat:N, such as first:64600")
+def _n_threads() -> int:
+    """As torch: left to itself onnxruntime takes every core of the machine, also those that others were given."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
-def pad(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """wave_BS, padded with zeros at the end, and n_samples_B.
-
-    >>> pad([np.ones(2), np.ones(1)])[0].tolist()
-    [[1.0, 1.0], [1.0, 0.0]]
-    """
-    n_samples_B = np.array([wave.size for wave in waves], dtype=np.int64)
-    wave_BS = np.zeros((len(waves), n_samples_B.max()), dtype=np.float32)
-    for row_S, wave_S in zip(wave_BS, waves, strict=True):
-        row_S[: wave_S.size] = wave_S
-    return wave_BS, n_samples_B
-
-
-def _batches(lengths: list[int], budget_samples: int) -> list[list[int]]:
-    """Numbers of utterances that are scored together, longest first, so that little of a batch is padding."""
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget_samples:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

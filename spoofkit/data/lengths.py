@@ -1,0 +1,47 @@
+"""Lengths of utterances: which an encoder can use, and which are computed together."""
+
+from spoofkit.errors import SpoofkitError
+
+
+def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:
+    """Refuse an utterance that an encoder cannot use, by its id.
+
+    Args:
+        utt_id: For the message.
+        n_samples: Its length.
+        shortest: Fewest samples that the encoder can use.
+        longest: Most samples that it can place; none: no limit.
+
+    Raises:
+        SpoofkitError: it is too short or too long.
+    """
+    if n_samples < shortest:
+        raise SpoofkitError(
+            f"{utt_id}: has {n_samples} samples, the encoder needs at least {shortest}; remove it from the list"
+        )
+    if longest is not None and n_samples > longest:
+        raise SpoofkitError(
+            f"{utt_id}: has {n_samples} samples, the encoder can place at most {longest}; "
+            f"remove it from the list, or score only its beginning with --crop first:{longest}"
+        )
+
+
+def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[tuple[int, int]]]:
+    """Sort items by length and cut them into batches whose padded size stays below a budget.
+
+    Args:
+        lengths: Samples of each item; negative where unknown, and then each such item is a batch of its own.
+        budget_samples: Most samples in a padded batch; a longer single item is a batch of its own.
+
+    Returns:
+        Lists of (0, index) pairs, longest first, so that memory is known at the start.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[tuple[int, int]]] = []
+    for index in order:
+        longest = lengths[batches[-1][0][1]] if batches else 0
+        if batches and lengths[index] > 0 and longest * (len(batches[-1]) + 1) <= budget_samples:
+            batches[-1].append((0, index))
+        else:
+            batches.append([(0, index)])
+    return batches

@@ -1,0 +1,85 @@
+"""What a model with both heads says of a whole recording, beside its regions.
+
+The score is that of `spoofkit score`, from the pass of the encoder that gives the frames. A recording that `recordings`
+cuts has the mean of its windows, by the rule of `score`; the windows of `score` do not overlap, so that the figures are
+near each other but not equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.detector import folder_sha256
+from spoofkit.models.frame_model import FrameModel
+from spoofkit.scoring.verdicts import DecisionOptions, Verdicts, read_verdicts
+from spoofkit.scoring.windows import WindowScore, score_over
+
+OVER_WINDOWS = "mean"
+"""One of `spoofkit.scoring.windows.OVER`."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How the scores of an utterance head are read and written."""
+
+    model_sha256: str
+    """As `score` knows the model."""
+    meaning: str
+    verdicts: Verdicts | None
+    """None: scores are not calibrated, and there is no decision."""
+
+    def record(self, windows: Sequence[WindowScore]) -> dict[str, Any]:
+        """As it stands in a recording's JSON."""
+        score = score_over(list(windows), OVER_WINDOWS)
+        record: dict[str, Any] = {"score": score, "meaning": self.meaning, "model_sha256": self.model_sha256}
+        if self.verdicts is not None:
+            record |= {
+                "llr": self.verdicts.llr(score),
+                "spoof_prior": self.verdicts.spoof_prior,
+                "bonafide_probability": self.verdicts.probability(score),
+                "decision": self.verdicts.decide(score),
+                "calibration_sha256": self.verdicts.sha256,
+            }
+        if len(windows) > 1:
+            record |= {"over_windows": OVER_WINDOWS, "windows": [vars(window) for window in windows]}
+        return record
+
+
+def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Judge | None:
+    """How scores of a model's utterance head are read; none if it has none.
+
+    Args:
+        folder: The model's.
+        model: Read from it.
+        calibration: What `spoofkit calibrate` made of the scores of this model; none: scores stay as they are.
+
+    Raises:
+        SpoofkitError: a calibration without an utterance head, or none of a single system.
+    """
+    if model.detector is None:
+        if calibration is not None:
+            raise SpoofkitError(
+                f"--calibration: is about scores of utterances, but {folder} has a frame head alone; leave it out, or "
+                "name a model with both (`spoofkit posttrain EXP --onto MODEL` makes one)"
+            )
+        return None
+    meaning = f"{model.detector.score_meaning}, higher = more bona fide; "
+    meaning += "not calibrated" if calibration is None else "llr: log-likelihood ratio"
+    return Judge(folder_sha256(folder), meaning, read_verdicts(calibration, DecisionOptions()))
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """What is said of a recording, for a person.
+
+    >>> in_words({"score": 1.23456})
+    'score 1.2346'
+    """
+    words = f"score {record['score']:.4f}"
+    if "llr" in record:
+        words += (
+            f", LLR {record['llr']:.2f}, probability of bona fide {record['bonafide_probability']:.3f} (spoof prior "
+            f"{record['spoof_prior']:g}): {record['decision']}"
+        )
+    return words

@@ -1,0 +1,98 @@
+"""Several processes that torchrun started as one run: which of them this is, its device, and waiting for the others.
+
+torch is imported only where there are several.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from spoofkit.errors import SpoofkitError
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_WAIT = timedelta(days=30)  # one process may have the long recordings, another nothing left to do
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes; the others read what it wrote."""
+        return self.rank == 0
+
+
+def read_world() -> World:
+    """What torchrun says in the environment; a process of its own is alone.
+
+    Raises:
+        SpoofkitError: only some of torchrun's variables are set.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SpoofkitError(
+            f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start with torchrun, or unset WORLD_SIZE"
+        )
+    return World(int(os.environ["RANK"]), size)
+
+
+def own_device(device: "torch.device", world: World) -> "torch.device":
+    """The device of this process: of several, `cuda` becomes its own GPU.
+
+    Raises:
+        SpoofkitError: fewer GPUs on this machine than processes, or one GPU named for all of them.
+    """
+    if world.size == 1:
+        return device
+    if ":" in str(device):
+        raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; say cuda")
+    if device.type != "cuda":
+        return device
+    import torch
+
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank >= torch.cuda.device_count():
+        raise SpoofkitError(
+            f"torchrun: process {local_rank + 1} on this machine, but it has {torch.cuda.device_count()} GPUs; "
+            "start one process a GPU (--nproc-per-node)"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def meeting() -> Iterator[Callable[[], None]]:
+    """Let the processes of a run wait for each other: yields a function that returns when all have called it.
+
+    Raises:
+        SpoofkitError: by that function, if another one ended before it came.
+    """
+    from torch import distributed as dist
+
+    def wait() -> None:
+        try:
+            dist.barrier()
+        except RuntimeError as error:
+            raise SpoofkitError(
+                "torchrun: another process of this run has ended, its message says why; what this one made is kept, "
+                "and the same command goes on"
+            ) from error
+
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)  # by the network of the host: no GPU is kept busy waiting
+    try:
+        yield wait
+    finally:
+        dist.destroy_process_group()

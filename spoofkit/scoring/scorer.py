@@ -1,0 +1,74 @@
+"""A detector as scoring sees it: padded waves in, scores out, whatever computes them.
+
+`with_torch` makes one of a model folder, `with_onnx` one of an exported file. Nothing else in this package knows which
+of the two it has, and neither is imported before it is needed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spoofkit.errors import SpoofkitError
+
+CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scores, and what it says of itself."""
+
+    score_padded: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """float32 scores (B,), higher = more bona fide, of `wave_BS` (float32, 16 kHz, zeros behind the end) and
+    `n_samples_B` (int64). Raises SpoofkitError where memory does not suffice."""
+    shortest: int
+    """Fewest samples of an utterance."""
+    longest: int | None
+    """Most samples of one; none: no limit."""
+    budget_samples: int
+    """Most samples in a padded batch; 0: every utterance alone."""
+    n_together: int
+    """Recordings of unknown length that are read before they are sorted by length into batches."""
+    n_decoders: int
+    """Threads that decode, if nobody says how many: what keeps the device busy."""
+    meaning: str
+    """What its score is, in words."""
+    device: str
+    precision: str
+    runtime: dict[str, str]
+    """Name and version of what computes: another one may give other last digits."""
+    input_policy: str = "whole"
+    """What the model wants to hear of an utterance: see `parse_input_policy`."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What a score file's record says of the model."""
+
+
+def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
+    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not.
+
+    Raises:
+        SpoofkitError: a policy that is none.
+
+    >>> parse_input_policy("repeat:64600")
+    (64600, 64600)
+    """
+    if policy == "whole":
+        return None, None
+    name, _, number = policy.partition(":")
+    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
+        return int(number), int(number) if name == "repeat" else None
+    raise SpoofkitError(f"--crop {policy}: expected whole, first:N or repeat:N, such as first:64600")
+
+
+def pad(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """wave_BS, padded with zeros at the end, and n_samples_B.
+
+    >>> pad([np.ones(2), np.ones(1)])[0].tolist()
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    n_samples_B = np.array([wave.size for wave in waves], dtype=np.int64)
+    wave_BS = np.zeros((len(waves), n_samples_B.max()), dtype=np.float32)
+    for row_S, wave_S in zip(wave_BS, waves, strict=True):
+        row_S[: wave_S.size] = wave_S
+    return wave_BS, n_samples_B

@@ -1,0 +1,301 @@
+"""`score` with an exported model: no torch, the folder's scores, and the same guarantees."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, run_cli
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_model, make_set
+
+from spoofkit.data.audio import read_audio
+from spoofkit.evaluation.calibration import Calibration, write_calibration
+from spoofkit.evaluation.scores import read_scores
+from spoofkit.files import file_sha256, read_json, write_json
+from spoofkit.models.detector import folder_sha256, load_detector
+from spoofkit.models.provenance import Provenance, write_provenance
+from spoofkit.scoring import with_onnx
+from spoofkit.scoring.parts import Shard, part_path
+
+pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+KNOWN = Provenance("someone/something", "MIT", ("LibriSpeech",), ("a note",), ("ASVspoof 5",))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose encoder has seen an evaluation set."""
+    folder = make_model(tmp_path_factory.mktemp("model") / "model")
+    write_provenance(folder / "encoder", KNOWN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, exported."""
+    out = tmp_path_factory.mktemp("exported") / "model.onnx"
+    run_cli("export", folder, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The score file that a process writes which nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "out.tsv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
+        run_cli("score", model, manifest, out)
+    return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("part") / "out.tsv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
+        run_cli("score", model, manifest, out, "--shard", "1/1")
+    return part_path(out, Shard()).read_bytes()
+
+
+def scores_in(path: Path) -> dict[str, float]:
+    return dict(read_scores(path).iter_rows())
+
+
+def by_torch(folder: Path, wave_S: np.ndarray) -> float:
+    detector, _ = load_detector(folder)
+    with torch.inference_mode():
+        return float(detector(torch.from_numpy(wave_S)[None], torch.tensor([wave_S.size])).item())
+
+
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # to import it, or what needs it, is an error
+from spoofkit.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv, code = ["spoofkit", *arguments], 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    assert code == 0, arguments
+assert sys.modules["torch"] is None
+assert "transformers" not in sys.modules
+"""
+
+
+def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path, tmp_path: Path) -> None:
+    files = [str(manifest.parent / f"{index:02d}.wav") for index in range(4)]
+    write_calibration(tmp_path / "cal.json", Calibration((2.0,), 0.5, 0.5), {})
+    one, out = str(tmp_path / "one.tsv"), str(tmp_path / "out.tsv")
+    of_set = ["score", str(model), str(manifest)]
+    commands = [
+        [*of_set, one],
+        *([*of_set, out, "--shard", f"{number}/2"] for number in (1, 2)),
+        [*of_set, out, "--merge"],
+        [*of_set, str(tmp_path / "cut.tsv"), "--window", "0.1", "--windows", str(tmp_path / "windows.tsv")],
+        ["score", str(model), *files],
+        ["score", str(model), *files, str(tmp_path / "loose.tsv"), "--workers", "3"],
+        ["score", str(model), *files, "--calibration", str(tmp_path / "cal.json"), "--json-lines"],
+        ["score", str(model), "-", "--crop", "repeat:9000"],
+        ["--help"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)],
+        capture_output=True, text=True, check=False, input="\n".join(files),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Path(one).read_bytes() == Path(out).read_bytes()
+    # And what was said is what the folder says, by torch.
+    run_cli("score", folder, manifest, tmp_path / "torch.tsv")
+    expected = scores_in(tmp_path / "torch.tsv")
+    assert scores_in(tmp_path / "one.tsv") == pytest.approx(expected, abs=1e-4)
+    run_cli("score", folder, manifest, tmp_path / "torch_cut.tsv", "--window", 0.1)
+    assert scores_in(tmp_path / "cut.tsv") == pytest.approx(scores_in(tmp_path / "torch_cut.tsv"), abs=1e-4)
+    assert scores_in(tmp_path / "cut.tsv") != pytest.approx(expected, abs=1e-3)
+    loose = [expected[f"utt_{index:02d}"] for index in range(4)]
+    assert list(scores_in(tmp_path / "loose.tsv").values()) == pytest.approx(loose, abs=1e-4)
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["llr"] for line in told] == pytest.approx([2 * score + 0.5 for score in loose], abs=1e-3)
+    assert {line["decision"] for line in told} <= {"accept", "reject"}
+    repeated = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(files[0] + "\t")][-1]
+    wave = read_audio(files[0])
+    assert float(repeated[1]) == pytest.approx(
+        by_torch(folder, np.tile(wave, math.ceil(9000 / wave.size))[:9000]), abs=1e-4
+    )
+
+
+def test_the_record_knows_the_file_that_scored_and_the_folder_it_is_of(
+    folder: Path, model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    run_cli("score", model, manifest, tmp_path / "onnx.tsv")
+    run_cli("score", folder, manifest, tmp_path / "torch.tsv")
+    found, other = read_json(tmp_path / "onnx.json"), read_json(tmp_path / "torch.json")
+    assert found["model_sha256"] == file_sha256(model)
+    assert found["exported_from_sha256"] == other["model_sha256"] == folder_sha256(folder)
+    assert found["versions"].keys() == {"spoofkit", "onnxruntime", "python"}
+    assert found["provenance"] == other["provenance"] == json.loads(json.dumps(asdict(KNOWN)))
+    assert "was trained on ASVspoof 5" in found["contamination"]
+    same = ("contamination", "score", "polarity", "precision", "device", "input_policy", "manifest_sha256")
+    assert {name: found[name] for name in same} == {name: other[name] for name in same}
+    for one, another in ((folder, model), (model, folder)):
+        out = tmp_path / ("onnx.tsv" if one == folder else "torch.tsv")
+        assert "was made from something else (model_sha256 changed)" in refusal("score", one, manifest, out, "--reuse")
+        assert "kept as it was" in run_cli("score", another, manifest, out, "--reuse").stdout
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
+    data: st.DataObject, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    out.unlink(missing_ok=True)
+    killed(out, complete_part[: data.draw(st.integers(0, len(complete_part)), label="cut")])
+    run_cli("score", model, manifest, out)
+    assert out.read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
+
+
+def test_what_was_scored_is_not_scored_again_and_not_by_another_runtime(
+    folder: Path, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out, part = tmp_path / "out.tsv", lines_of(complete_part, 5)
+    n_done = sum(map(len, ids_of(part)))
+    path = killed(out, part)
+    sentence = refusal("score", folder, manifest, out)
+    assert "was made from something else (batch_samples, model_sha256, onnxruntime, plan_sha256, torch changed)" in (
+        sentence
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "__version__", "1.0")
+        assert "(onnxruntime changed)" in refusal("score", model, manifest, out)
+    assert path.read_bytes() == part
+    assert f"goes on after {n_done} of {N_UTTERANCES}" in run_cli("score", model, manifest, out).stderr
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("n_parts", [2, 5])
+def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
+    n_parts: int, model: Path, manifest: Path, whole: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    for number in range(n_parts, 0, -1):
+        run_cli("score", model, manifest, out, "--shard", f"{number}/{n_parts}")
+    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
+    assert out.read_bytes() == whole
+    assert read_json(tmp_path / "out.json")["merged_from"] == n_parts
+
+
+def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
+    folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    record = tmp_path / "model" / "model.json"
+    write_json(record, read_json(record) | {"input_policy": "repeat:6000"}, overwrite=True)
+    run_cli("export", tmp_path / "model", tmp_path / "model.onnx")
+    for name, options in (("own", ()), ("whole", ("--crop", "whole"))):
+        run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / f"{name}.tsv", *options)
+        run_cli("score", tmp_path / "model", manifest, tmp_path / f"{name}_torch.tsv", *options)
+        found = scores_in(tmp_path / f"{name}.tsv")
+        assert found == pytest.approx(scores_in(tmp_path / f"{name}_torch.tsv"), abs=1e-4)
+    assert read_json(tmp_path / "own.json")["input_policy"] == "repeat:6000"
+    assert found != pytest.approx(scores_in(tmp_path / "own.tsv"), abs=1e-3)
+    wave = read_audio(manifest.parent / "07.wav")
+    alone = by_torch(folder, np.tile(wave, math.ceil(6000 / wave.size))[:6000])
+    assert scores_in(tmp_path / "own.tsv")["utt_07"] == pytest.approx(alone, abs=1e-4)
+    for number in (1, 2):
+        run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / "cut.tsv", "--shard", f"{number}/2")
+    run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / "cut.tsv", "--merge")
+    assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "own.tsv").read_bytes()
+
+
+def test_in_int8_every_utterance_has_the_score_that_it_has_alone(
+    folder: Path, manifest: Path, manifests: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.onnx"
+    run_cli("export", folder, small, "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("score", small, manifest, tmp_path / "out.tsv")
+    found, detector = scores_in(tmp_path / "out.tsv"), with_onnx.load_onnx(small)
+    alone = [detector.score([read_audio(manifest.parent / f"{index:02d}.wav")])[0] for index in range(N_UTTERANCES)]
+    assert list(found.values()) == [float(f"{score:.9g}") for score in alone]
+    assert read_json(tmp_path / "out.json")["precision"] == "int8"
+
+
+def test_what_cannot_be_scored_has_its_reason_and_the_rest_a_score(model: Path, manifest: Path, tmp_path: Path) -> None:
+    good = manifest.parent / "03.wav"
+    (tmp_path / "bad.wav").write_text("no sound")
+    done = run_cli("score", model, tmp_path / "bad.wav", good, ok=False)
+    rows = dict(line.split("\t") for line in done.stdout.splitlines()[1:])
+    assert rows[str(tmp_path / "bad.wav")].startswith("error: ")
+    float(rows[str(good)])
+    assert "1 of 2 files could not be scored" in done.stderr
+
+
+def test_what_onnxruntime_cannot_do_is_one_sentence(
+    model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to allocate memory\nfor requested buffer of size 1")
+
+    session = type("Session", (), {"run": fail})()
+    opened = with_onnx.load_onnx(model)
+    broken = with_onnx.OnnxDetector(session, opened.record, None, None)
+    monkeypatch.setattr(with_onnx, "load_onnx", lambda _: broken)
+    sentence = refusal("score", model, manifest, tmp_path / "out.tsv")
+    assert "onnxruntime cannot score" in sentence
+    assert "(Failed to allocate memory for requested buffer of size 1); give a shorter --window" in sentence
+    assert not (tmp_path / "out.tsv.parts").exists()
+
+
+def test_what_is_no_exported_model_and_what_it_cannot_do_is_refused(
+    model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.tsv"
+    for device in ("cuda", "cuda:1", "tpu"):
+        sentence = refusal("score", model, manifest, out, "--device", device)
+        assert f"--device {device}: an exported model is scored on the CPU, expected auto or cpu" in sentence
+    assert "missing.onnx: no such file, expected what `spoofkit export` wrote" in refusal(
+        "score", tmp_path / "missing.onnx", manifest, out
+    )
+    (tmp_path / "text.onnx").write_text("not a graph")
+    assert "text.onnx: cannot be opened by onnxruntime" in refusal("score", tmp_path / "text.onnx", manifest, out)
+    assert "--crop first:300: 300 samples are too few, the encoder needs at least 400" in refusal(
+        "score", model, manifest, out, "--crop", "first:300"
+    )
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        assert "run `pip install 'spoofkit[onnx]'`" in refusal("score", model, manifest, out)
+    assert list(tmp_path.iterdir()) == [tmp_path / "text.onnx"]
+
+
+def test_threads_are_those_that_the_environment_allows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def n_threads() -> int:
+        found: int = with_onnx.open_session(model).get_session_options().intra_op_num_threads
+        return found
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert n_threads() == 3
+    for nothing in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7, 8})
+        assert n_threads() == 5
