@@ -148,3 +148,11 @@ def test_ordinary_sets_have_a_best_map_and_the_gradient_there_is_nought(n_trials
         pull = weight * sign * 0.5 * (1 - np.tanh(odds / 2))
         assert abs(pull.sum()) < 1e-7
         assert abs((pull * np.clip(score, -10, 10)).sum()) < 1e-6 or seed % 4 == 0
+
+
+def test_scores_with_long_tails_have_a_best_map_too() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        is_bonafide = rng.random(1000) < 0.5
+        score = np.exp(8 * (rng.normal(size=1000) + 2 * is_bonafide))
+        assert fit(score[:, None], is_bonafide, (0.65, 0.01)[seed % 2]).scales[0] > 0

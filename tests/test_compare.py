@@ -296,6 +296,7 @@ def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files
     run_cli("calibrate", a, manifest, raw)
     run_cli("apply", raw, a, llr)
     assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, again)
+    assert json.loads(llr.with_suffix(".json").read_text())["model_sha256"] == "a" * 64
     run_cli("calibrate", llr, manifest, tmp_path / "second.json")
     assert "a.tsv: holds raw scores, expected calibrated ones" in refusal("apply", tmp_path / "second.json", a, again)
     run_cli("apply", tmp_path / "second.json", llr, again)
@@ -329,13 +330,15 @@ def test_nothing_is_replaced_by_what_is_made_of_it(files: Path, tmp_path: Path) 
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
     manifest = tmp_path / "set.tsv"
     manifest.write_bytes((files / "set.tsv").read_bytes())
-    other = with_record(files, tmp_path / "results" if (tmp_path / "results").mkdir() is None else tmp_path, "eval")
+    (tmp_path / "results").mkdir()
+    other = with_record(files, tmp_path / "results", "eval")
     before = {path: path.read_bytes() for path in (a, a.with_suffix(".json"), manifest, other.with_suffix(".json"))}
     for command in (
         ("evaluate", a, manifest, other.parent, "--against", other),
         ("calibrate", a, manifest, a.with_suffix(".json")),
         ("reformat", a, manifest, a, "--layout", "asvspoof2021_la"),
         ("reformat", a, manifest, manifest, "--layout", "asvspoof2021_la"),
+        ("reformat", a, manifest, tmp_path / "results" / ".." / "set.tsv", "--layout", "asvspoof2021_la"),
     ):
         assert "would replace what it is made of" in refusal(*command, "--overwrite")
         assert {path: path.read_bytes() for path in before} == before

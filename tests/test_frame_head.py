@@ -22,7 +22,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import read_segments
 from spoofkit.files import file_sha256
 from spoofkit.localisation import recordings
-from spoofkit.models.detector import folder_sha256, load_detector, save_detector
+from spoofkit.models.detector import detector_sha256, folder_sha256, load_detector, save_detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.frame_model import load_frame_model, score_timeline
 from spoofkit.training import loop
@@ -178,7 +178,7 @@ def test_scores_of_sets_are_those_of_the_model_without_it(
         run_cli("score", folder, noisy, tmp_path / f"{name}.tsv", "--device", "cpu")
     assert (tmp_path / "without.tsv").read_bytes() == (tmp_path / "with.tsv").read_bytes()
     hashes = [json.loads((tmp_path / f"{name}.json").read_text())["model_sha256"] for name in ("without", "with")]
-    assert hashes == [folder_sha256(model), folder_sha256(timeline / "model")]
+    assert hashes == [folder_sha256(model)] * 2
 
 
 def test_a_recording_gets_the_score_of_the_verb_score_and_regions_from_one_pass(
@@ -192,7 +192,7 @@ def test_a_recording_gets_the_score_of_the_verb_score_and_regions_from_one_pass(
     assert n_passes == [1]
     assert found["utterance"]["score"] == pytest.approx(json.loads(printed)["score"], abs=1e-5)
     assert found["utterance"]["meaning"] == "log-odds of bona fide, higher = more bona fide; not calibrated"
-    assert found["utterance"]["model_sha256"] == folder_sha256(timeline / "model")
+    assert found["utterance"]["model_sha256"] == detector_sha256(timeline / "model")
     assert "windows" not in found["utterance"]
     classifier = load_frame_model(timeline / "model").classifier
     wave_S = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])
@@ -284,6 +284,11 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     text = (tmp_path / "out/timeline.html").read_text()
     assert f"probability of bona fide {found['bonafide_probability']:.3f}" in text
     assert found["decision"] in text
+    record = json.loads((tmp_path / "calibration.json").read_text())
+    record["fitted_on"]["made_by"] = [{"model_sha256": "b" * 64}]
+    (tmp_path / "other.json").write_text(json.dumps(record))
+    other = refusal("localize", both, recording, "--calibration", tmp_path / "other.json", tmp_path / "out2")
+    assert "was fitted on scores of model bbbbbbbbbbbb" in other
     npz = ["localize", both, noisy, tmp_path / "x.npz", *calibration]
     assert "--calibration: is about recordings, found a manifest" in refusal(*npz)
 
@@ -313,6 +318,11 @@ def test_info_names_both_heads(model: Path, timeline: Path) -> None:
     shown = " ".join(run_cli("info", timeline / "model").stdout.split())
     assert "frame head linear on the last layer: 129 parameters" in shown
     assert json.loads(run_cli("info", model, "--json").stdout)["frame_head"] is None
+
+
+def test_to_scores_and_calibrations_a_frame_head_makes_no_other_model(model: Path, timeline: Path) -> None:
+    assert detector_sha256(timeline / "model") == detector_sha256(model) == folder_sha256(model)
+    assert folder_sha256(timeline / "model") != folder_sha256(model)
 
 
 def test_models_with_both_heads_are_averaged_whole(timeline: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
-from spoofkit.models.detector import Detector, load_detector, save_detector
+from spoofkit.models.detector import Detector, detector_sha256, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring import with_torch
 from spoofkit.scoring.parts import Shard, part_path
@@ -626,3 +626,20 @@ def test_hop_and_window_are_counted_in_samples() -> None:
     assert parse_windows(4.0375, None, "mean") == Windows(64_600, 64_600, "mean")
     assert parse_windows(2, 0.5, "min") == Windows(32_000, 8_000, "min")
     assert parse_windows(0, None, "mean") is None
+
+
+def test_a_calibration_of_another_model_is_refused(model: Path, calls: Path, tmp_path: Path) -> None:
+    """As far as its file says on whose scores it was fitted."""
+
+    def fitted_on(**known: str) -> Path:
+        path = tmp_path / "c.json"
+        write_calibration(path, Calibration((SCALE,), OFFSET, 0.5), {"fitted_on": {"made_by": [known]}}, overwrite=True)
+        return path
+
+    run_cli("score", model, calls, "--calibration", fitted_on(model_sha256=detector_sha256(model)))
+    run_cli("score", model, calls, "--calibration", fitted_on())
+    other = refusal("score", model, calls, "--calibration", fitted_on(model_sha256="b" * 64))
+    assert "c.json: was fitted on scores of model bbbbbbbbbbbb, found" in other
+    assert "fit one for this model with `spoofkit calibrate`" in other
+    twice = fitted_on(model_sha256=detector_sha256(model), calibration_sha256="c" * 64)
+    assert "was fitted on scores that were calibrated already" in refusal("score", model, calls, "--calibration", twice)

@@ -311,8 +311,7 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         console.print()
     what = clusters_in_words(result, result["n_trials"])
     console.print(
-        f"{result['n_replicates']:,} draws of {what}, both systems together; EER: "
-        f"{result['eer_variant']} variant",
+        f"{result['n_replicates']:,} draws of {what}, both systems together; EER: {result['eer_variant']} variant",
         highlight=False,
         soft_wrap=True,
     )

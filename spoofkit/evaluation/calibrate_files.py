@@ -12,7 +12,7 @@ from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
-from spoofkit.evaluation.records import caveats, identity, read_record, require_same_systems
+from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
@@ -132,8 +132,7 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
     columns = [dict(table.iter_rows()) for table in tables]
     score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
     made_with = [read_record(file) for file in scores]
-    fitted_on = fitted.get("fitted_on")
-    require_same_systems(fitted_on.get("made_by") if isinstance(fitted_on, dict) else None, made_with, scores, path)
+    require_same_systems(made_by(fitted), made_with, scores, path)
     with np.errstate(over="ignore", invalid="ignore"):
         llr_N = calibration.apply(score_NK)
     if not np.isfinite(llr_N).all():

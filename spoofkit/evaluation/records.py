@@ -70,13 +70,22 @@ def identity(record: dict[str, Any]) -> dict[str, str]:
     return {name: record[name] for name in IDENTITY if record.get(name)}
 
 
+def made_by(calibration: dict[str, Any]) -> list[dict[str, str]]:
+    """Of each system on whose scores a calibration was fitted, in order, what its file says; empty if nothing."""
+    fitted_on = calibration.get("fitted_on")
+    systems = fitted_on.get("made_by") if isinstance(fitted_on, dict) else None
+    if not isinstance(systems, list) or not all(isinstance(one, dict) for one in systems):
+        return []
+    return [identity({name: value for name, value in one.items() if isinstance(value, str)}) for one in systems]
+
+
 def require_same_systems(
-    fitted: Any, records: Sequence[dict[str, Any]], scores: Sequence[Path], calibration: Path
+    fitted: Sequence[dict[str, str]], records: Sequence[dict[str, Any]], scores: Sequence[Path], calibration: Path
 ) -> None:
     """Refuse scores of other systems than a calibration was fitted on, where the records say which they were.
 
     Args:
-        fitted: Of each system, in order, what `identity` gave when the calibration was fitted.
+        fitted: Of each system, in order, what `made_by` gives; empty: nothing is known.
         records: Of each score file, what `read_record` gives.
         scores: The score files, for error sentences.
         calibration: The calibration, for error sentences.
@@ -84,7 +93,7 @@ def require_same_systems(
     Raises:
         SpoofkitError: another model, another order, or ratios in the place of scores or the other way round.
     """
-    if not isinstance(fitted, list) or len(fitted) != len(scores) or not all(isinstance(one, dict) for one in fitted):
+    if len(fitted) != len(scores):
         return
     for place, (wanted, record, file) in enumerate(zip(fitted, records, scores, strict=True)):
         found = identity(record)
@@ -97,9 +106,9 @@ def require_same_systems(
             raise SpoofkitError(
                 f"{file}: holds {kinds[0]}, expected {kinds[1]} on which {calibration} was fitted; give the others"
             )
-        if not _models(found) or not _models(wanted) or _models(found) & _models(wanted):
+        if not models_of(found) or not models_of(wanted) or models_of(found) & models_of(wanted):
             continue
-        others = [n for n, other in enumerate(fitted) if _models(other) & _models(found)]
+        others = [n for n, other in enumerate(fitted) if models_of(other) & models_of(found)]
         cure = f"it is system {others[0] + 1}, so mind the order" if others else "fit a calibration for this model"
         raise SpoofkitError(
             f"{file}: was scored by model {found['model_sha256'][:12]}, expected {wanted['model_sha256'][:12]}, on "
@@ -107,5 +116,6 @@ def require_same_systems(
         )
 
 
-def _models(known: dict[str, Any]) -> set[str]:
+def models_of(known: dict[str, Any]) -> set[str]:
+    """Hashes of the model that made some scores, and of the one that it was exported from."""
     return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}

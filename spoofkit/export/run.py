@@ -35,7 +35,7 @@ from spoofkit.files import (
     refuse_existing,
     write_json,
 )
-from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
+from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
 
@@ -73,7 +73,7 @@ def export(
     sidecar = out.with_suffix(".json")
     _refuse_foreign(sidecar)
     made_from = {
-        "model_sha256": folder_sha256(model),
+        "model_sha256": detector_sha256(model),
         "precision": "int8" if int8 else "fp32",
         "manifest_sha256": None if manifest is None else file_sha256(manifest.path),
     }

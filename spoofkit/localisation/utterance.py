@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.detector import folder_sha256
+from spoofkit.models.detector import detector_sha256
 from spoofkit.models.frame_model import FrameModel
-from spoofkit.scoring.verdicts import DecisionOptions, Verdicts, read_verdicts
+from spoofkit.scoring.verdicts import DecisionOptions, Verdicts, read_verdicts, require_fitted_on
 from spoofkit.scoring.windows import WindowScore, score_over
 
 OVER_WINDOWS = "mean"
@@ -67,7 +67,10 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
         return None
     meaning = f"{model.detector.score_meaning}, higher = more bona fide; "
     meaning += "not calibrated" if calibration is None else "llr: log-likelihood ratio"
-    return Judge(folder_sha256(folder), meaning, read_verdicts(calibration, DecisionOptions()))
+    judge = Judge(detector_sha256(folder), meaning, read_verdicts(calibration, DecisionOptions()))
+    if judge.verdicts is not None:
+        require_fitted_on(judge.verdicts, {"model_sha256": judge.model_sha256}, folder)
+    return judge
 
 
 def in_words(record: dict[str, Any]) -> str:

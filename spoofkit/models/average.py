@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, read_json, write_json
-from spoofkit.models.detector import folder_sha256
-from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
+from spoofkit.models.detector import FRAME_HEAD, folder_sha256
 
 
 def average(folders: list[Path], out: Path) -> None:

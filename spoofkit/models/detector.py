@@ -27,6 +27,8 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
 
+FRAME_HEAD = "frame_head"
+"""Folder of the frame head that a model may also have."""
 FORMAT = 2
 SCORES = ("log_odds", "bonafide_logit")
 
@@ -239,7 +241,13 @@ def load_head(path: Path, head: nn.Module) -> None:
         raise SpoofkitError(f"{path}: holds NaN or infinite values; train the model again or copy the folder again")
 
 
-def folder_sha256(folder: Path) -> str:
+def detector_sha256(folder: Path) -> str:
+    """One hash over all that makes the scores of a model folder: a frame head in it makes none."""
+    return folder_sha256(folder, without=FRAME_HEAD)
+
+
+def folder_sha256(folder: Path, without: str = "") -> str:
     """One hash over the names and bytes of all files of a folder, so that a model is known by it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = (path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in found if path.relative_to(folder).parts[0] != without)
     return text_sha256("\n".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files))

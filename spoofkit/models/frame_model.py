@@ -17,13 +17,12 @@ from safetensors.torch import save
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, text_sha256, write_json
-from spoofkit.models.detector import Detector, FrameClassifier, folder_sha256, load_detector, load_head
+from spoofkit.models.detector import FRAME_HEAD, Detector, FrameClassifier, folder_sha256, load_detector, load_head
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
 
 FORMAT = 3
-FOLDER = "frame_head"
 FRAME_TARGETS = {"region": "not injected", "authenticity": "bona fide"}
 """What a higher frame score means more of, by what the frames were trained for (mix.frame_target)."""
 
@@ -81,14 +80,14 @@ def write_frame_head(folder: Path, classifier: FrameClassifier, target: str, rec
 
 def _read_record(folder: Path) -> dict[str, Any]:
     """What head.json says, of a folder that has encoder and frame head."""
-    parts = ("encoder", f"{FOLDER}/head.json", f"{FOLDER}/head.safetensors")
+    parts = ("encoder", f"{FRAME_HEAD}/head.json", f"{FRAME_HEAD}/head.safetensors")
     missing = [name for name in parts if not (folder / name).exists()]
     if missing:
         raise SpoofkitError(
             f"{folder}: has no {missing[0]}, expected what `spoofkit posttrain` left, such as exp/x/posttrain, or a "
             "model with a frame head (`spoofkit posttrain EXP --onto MODEL` makes one); name such a folder"
         )
-    path = folder / FOLDER / "head.json"
+    path = folder / FRAME_HEAD / "head.json"
     record: Any = read_json(path)
     try:
         if record["format"] != FORMAT or record["frame_target"] not in FRAME_TARGETS:
@@ -132,12 +131,12 @@ def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -
     encoder_sha256 = folder_sha256(folder / "encoder")
     if record["encoder_sha256"] != encoder_sha256:
         raise SpoofkitError(
-            f"{folder}/{FOLDER}: was trained on another encoder than the one beside it, expected that one; copy the "
-            "whole folder again, or fit a frame head with `spoofkit posttrain EXP --onto MODEL`"
+            f"{folder}/{FRAME_HEAD}: was trained on another encoder than the one beside it, expected that one; copy "
+            "the whole folder again, or fit a frame head with `spoofkit posttrain EXP --onto MODEL`"
         )
     classifier = FrameClassifier(encoder, record["head"], record["layers"], LossSettings.model_validate(record["loss"]))
-    load_head(folder / FOLDER / "head.safetensors", classifier.head)
-    sha256 = text_sha256(encoder_sha256 + folder_sha256(folder / FOLDER))
+    load_head(folder / FRAME_HEAD / "head.safetensors", classifier.head)
+    sha256 = text_sha256(encoder_sha256 + folder_sha256(folder / FRAME_HEAD))
     return FrameModel(classifier.eval(), record["frame_target"], sha256, detector)
 
 

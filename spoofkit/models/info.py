@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.models.detector import Detector, load_detector
-from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
+from spoofkit.models.detector import FRAME_HEAD, Detector, load_detector
 from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.pretrained import load_encoder

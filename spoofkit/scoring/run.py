@@ -16,6 +16,7 @@ from tqdm import tqdm
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.evaluation.records import identity
 from spoofkit.files import file_sha256, refuse_existing, text_sha256, write_text
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
@@ -37,7 +38,7 @@ from spoofkit.scoring.options import Options, refuse_contradictions
 from spoofkit.scoring.parts import Shard
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
-from spoofkit.scoring.verdicts import Verdicts, read_verdicts
+from spoofkit.scoring.verdicts import Verdicts, read_verdicts, require_fitted_on
 from spoofkit.scoring.voice import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
@@ -73,6 +74,8 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
     reading = Reading(first_samples, repeat_to, None if repeat_to is not None else options.windows, voice)
     if scorer is not None:
         _require_enough(scorer, reading, policy)
+        if found is not None:
+            require_fitted_on(found, identity({"model_sha256": runtime.model_sha256(model)} | scorer.record), model)
     if out is None:
         assert scorer is not None
         yield from _print_scores(scorer, inputs, reading, found, options)

@@ -13,7 +13,8 @@ from typing import Any
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds
-from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
+from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, dcf_costs
+from spoofkit.evaluation.records import made_by, models_of
 from spoofkit.evaluation.scores import HEADER
 from spoofkit.files import file_sha256
 from spoofkit.scoring.recordings import Result
@@ -49,6 +50,8 @@ class Verdicts:
     thresholds: Thresholds
     reason: str
     """Where the thresholds are from, in words."""
+    fitted_on: dict[str, str]
+    """What is known of the system on whose scores the calibration was fitted: `records.identity`."""
 
     def llr(self, score: float) -> float:
         """Log-likelihood ratio in nats."""
@@ -77,20 +80,40 @@ def read_verdicts(calibration: Path | None, options: DecisionOptions) -> Verdict
                 "`spoofkit calibrate` makes"
             )
         return None
-    found, _ = read_calibration(calibration)
+    found, record = read_calibration(calibration)
     if len(found.scales) != 1:
         raise SpoofkitError(
             f"{calibration}: is for {len(found.scales)} systems together, expected one for this model alone; make it "
             "with `spoofkit calibrate`"
         )
     prior = ASVSPOOF5.spoof_prior if options.spoof_prior is None else options.spoof_prior
-    costs = DcfCosts(
-        prior,
-        ASVSPOOF5.miss_cost if options.miss_cost is None else options.miss_cost,
-        ASVSPOOF5.fa_cost if options.fa_cost is None else options.fa_cost,
-    )
-    thresholds, reason = _thresholds(options, costs)
-    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason)
+    thresholds, reason = _thresholds(options, dcf_costs(prior, options.miss_cost, options.fa_cost))
+    fitted_on = made_by(record)
+    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason, (fitted_on or [{}])[0])
+
+
+def require_fitted_on(verdicts: Verdicts, known: dict[str, str], model: Path) -> None:
+    """Refuse a calibration that was fitted on scores of another model, as far as its file says whose they were.
+
+    Args:
+        verdicts: The calibration.
+        known: Hashes of the model: `records.identity`.
+        model: Where it is, for the error sentence.
+
+    Raises:
+        SpoofkitError: the models differ, or the calibration is for scores that are calibrated already.
+    """
+    fitted = verdicts.fitted_on
+    if "calibration_sha256" in fitted:
+        raise SpoofkitError(
+            f"{verdicts.path}: was fitted on scores that were calibrated already, expected the scores of a model as "
+            "they come; fit it on those"
+        )
+    if models_of(fitted) and not models_of(fitted) & models_of(known):
+        raise SpoofkitError(
+            f"{verdicts.path}: was fitted on scores of model {fitted['model_sha256'][:12]}, found {model}, which is "
+            f"{known['model_sha256'][:12]}; fit one for this model with `spoofkit calibrate`"
+        )
 
 
 def _thresholds(options: DecisionOptions, costs: DcfCosts) -> tuple[Thresholds, str]:

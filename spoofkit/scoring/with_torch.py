@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from spoofkit.files import read_json
-from spoofkit.models.detector import Detector, folder_sha256, load_detector, require_model_folder
+from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.processes import World, own_device
@@ -69,7 +69,7 @@ def require_model(folder: Path) -> None:
 
 def model_sha256(folder: Path) -> str:
     """By what a score file knows the model that scored it."""
-    return folder_sha256(folder)
+    return detector_sha256(folder)
 
 
 def input_policy(folder: Path) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder
-from spoofkit.models.detector import FrameClassifier, folder_sha256, load_detector
-from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
+from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, folder_sha256, load_detector
 from spoofkit.models.frame_model import write_frame_head
 from spoofkit.models.sinc_encoder import SincEncoder
 

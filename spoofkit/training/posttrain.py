@@ -25,10 +25,9 @@ from spoofkit.data.mixlist import read_mix_list
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.files import atomic_folder, file_sha256
-from spoofkit.models.detector import FrameClassifier, folder_sha256
+from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, folder_sha256
 from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import Encoder, is_valid
-from spoofkit.models.frame_model import FOLDER as FRAME_HEAD
 from spoofkit.models.frame_model import write_frame_head
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
