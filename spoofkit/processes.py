@@ -37,7 +37,12 @@ def read_world() -> World:
     Raises:
         SpoofkitError: only some of torchrun's variables are set.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise SpoofkitError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, expected a number: start with torchrun, or unset it"
+        ) from error
     if size == 1:
         return World()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]

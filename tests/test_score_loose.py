@@ -136,10 +136,10 @@ def test_files_folders_globs_and_stdin_name_the_same_recordings(
 def test_what_names_nothing_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "*.wav: matches no file" in refusal("score", model, tmp_path / "*.wav")
     assert "no audio files inside" in refusal("score", model, tmp_path)
-    assert "found - (paths on stdin) twice" in refusal("score", model, "-", "-")
+    assert refusal("score", model, "-", "-").startswith("-: found - (paths on stdin) twice")
     with open(os.devnull) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert "found no paths on stdin" in refusal("score", model, "-")
+        assert refusal("score", model, "-").startswith("-: found no paths on stdin, expected one a line")
 
 
 def test_a_name_with_the_signs_of_a_glob_is_a_file(model: Path, calls: Path, tmp_path: Path) -> None:
@@ -643,3 +643,32 @@ def test_a_calibration_of_another_model_is_refused(model: Path, calls: Path, tmp
     assert "fit one for this model with `spoofkit calibrate`" in other
     twice = fitted_on(model_sha256=detector_sha256(model), calibration_sha256="c" * 64)
     assert "was fitted on scores that were calibrated already" in refusal("score", model, calls, "--calibration", twice)
+
+
+def test_a_name_that_is_not_utf_8_costs_only_itself(model: Path, calls: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
+    shutil.copy(calls / "0.wav", odd)
+    for options in ((), ("--json-lines",)):
+        done = run_cli("score", model, tmp_path, calls / "1.wav", *options, ok=False)
+        assert done.returncode == 1
+        assert "its name is not UTF-8" in done.stdout
+        assert "1 of 2 files could not be scored, the other 1 were" in done.stderr
+    sentence = refusal("score", model, tmp_path, tmp_path / "out.tsv")
+    assert "a score file cannot hold this name" in sentence
+    (tmp_path / "with\ttab.wav").write_bytes(odd.read_bytes())
+    odd.unlink()
+    assert "a score file cannot hold this name" in refusal("score", model, tmp_path, tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv.parts").exists()
+
+
+def test_what_does_not_fit_in_memory_is_a_reason(model: Path, calls: Path) -> None:
+    done = run_cli("score", model, calls / "0.wav", "--crop", "repeat:99999999999999", ok=False)
+    assert "do not fit in memory" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--hop=-inf",), ("--window=1e308",), ("--hop=nan",), ("--min-speech=1e308",), ("--crop=first:²",)],
+)
+def test_numbers_that_mean_nothing_are_refused(model: Path, calls: Path, option: tuple[str]) -> None:
+    assert refusal("score", model, calls, *option).startswith(option[0].split("=")[0])

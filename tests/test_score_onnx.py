@@ -299,3 +299,33 @@ def test_threads_are_those_that_the_environment_allows(model: Path, monkeypatch:
         monkeypatch.setenv("OMP_NUM_THREADS", nothing)
         monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7, 8})
         assert n_threads() == 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shortest", [1]), ("input_policy", None), ("input_policy", "some"), ("longest", "abc"), ("score", None)],
+)
+def test_metadata_of_other_types_is_refused_when_the_file_is_opened(
+    model: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    import onnx
+
+    graph = onnx.load(model)
+    for entry in graph.metadata_props:
+        if entry.key == field:
+            entry.value = json.dumps(value)
+    onnx.save(graph, tmp_path / "m.onnx")
+    assert "has no record of `spoofkit export`" in refusal("score", tmp_path / "m.onnx", tmp_path)
+
+
+def test_somebody_elses_graph_is_refused_when_it_is_opened(model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    graph = onnx.load(model)
+    name = graph.graph.output[0].name
+    for node in graph.graph.node:
+        node.output[:] = ["other" if output == name else output for output in node.output]
+        node.input[:] = ["other" if one == name else one for one in node.input]
+    graph.graph.output[0].name = "other"
+    onnx.save(graph, tmp_path / "m.onnx")
+    assert "has no record of `spoofkit export`" in refusal("score", tmp_path / "m.onnx", tmp_path)

@@ -30,6 +30,7 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.scores import read_scores
+from spoofkit.files import text_sha256
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring import parts as score_parts
@@ -331,7 +332,8 @@ def test_existing_scores_are_replaced_only_by_what_was_begun_with_leave(
         assert "exists already; pass --overwrite" in refusal("score", model, manifest, out, *option)
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv"}
     # Begun with --overwrite and killed: the plain command goes on.
-    killed(out, lines_of(complete_part, 3))
+    leave = {"replaces": [text_sha256("someone's scores")]}
+    killed(out, forged(lines_of(complete_part, 3), lambda header: header.update(leave), 0))
     run_cli("score", model, manifest, out)
     assert out.read_bytes() == whole
 
@@ -534,6 +536,7 @@ CHILDREN = """
 import json, os, signal, sys, time
 import transformers.models.wav2vec2.modeling_wav2vec2
 from spoofkit.cli.main import main
+from spoofkit.files import text_sha256
 from spoofkit.scoring import run, with_torch
 
 with_torch.CPU_BUDGET_SAMPLES = int(sys.argv[1])
@@ -730,3 +733,76 @@ def test_any_json_beside_the_scores_that_is_no_record_is_left_alone(
     (tmp_path / "s.json").write_text("5")
     assert "is not the record of a score file" in refusal("score", model, manifest, tmp_path / "s.tsv")
     assert (tmp_path / "s.json").read_text() == "5"
+
+
+# ---- Files in the way
+
+
+def test_outputs_that_are_inputs_or_each_other_are_refused(model: Path, manifest: Path, tmp_path: Path) -> None:
+    own, out = tmp_path / "set.tsv", tmp_path / "out.tsv"
+    own.write_bytes(manifest.read_bytes())
+    for arguments in (
+        (own, own),
+        (own, out, "--windows", out),
+        (own, out, "--windows", tmp_path / "out.json"),
+        (own, out, "--windows", own),
+    ):
+        sentence = refusal("score", model, *arguments, "--overwrite")
+        assert "would replace what it is made of" in sentence
+    assert own.read_bytes() == manifest.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["set.tsv"]
+
+
+@pytest.mark.parametrize("way", ["resume", "merge"])
+def test_what_appeared_after_the_scoring_began_is_not_replaced_and_costs_nothing(
+    way: str, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
+) -> None:
+    out, windows = tmp_path / "out.tsv", tmp_path / "windows.tsv"
+    killed(out, complete_part if way == "merge" else lines_of(complete_part, 5))
+    command = ("score", model, manifest, out, "--windows", windows, *(["--merge"] if way == "merge" else []))
+    for path in (out, windows):
+        path.write_text("precious")
+        sentence = refusal(*command)
+        assert f"{path}: appeared after the scoring had begun" in sentence
+        assert path.read_text() == "precious"
+        path.unlink()
+    run_cli(*command)
+    assert out.read_bytes() == whole
+
+
+def test_what_stood_there_when_the_scoring_began_with_leave_to_replace_it_is_replaced(
+    model: Path, manifest: Path, whole: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    out.write_text("old")
+    run_cli("score", model, manifest, out, "--shard", "1/2", "--overwrite")
+    run_cli("score", model, manifest, out, "--shard", "2/2")
+    run_cli("score", model, manifest, out, "--merge")
+    assert out.read_bytes() == whole
+    out.write_text("old")
+    run_cli("score", model, manifest, out, "--shard", "1/1", "--overwrite")
+    out.write_text("newer")
+    assert "appeared after the scoring had begun" in refusal("score", model, manifest, out, "--merge")
+    assert out.read_text() == "newer"
+
+
+def test_parts_of_other_options_or_models_are_refused_before_they_are_scored(
+    model: Path, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tsv"
+    run_cli("score", model, manifest, out, "--shard", "1/2")
+    for arguments in ((model, manifest, out, "--crop", "first:1000"), (make_model(tmp_path / "b", 1), manifest, out)):
+        sentence = refusal("score", *arguments, "--shard", "2/2")
+        assert "1of2.jsonl: was made from something else than part 2/2 would be" in sentence
+    assert [path.name for path in (tmp_path / "out.tsv.parts").iterdir()] == ["1of2.jsonl"]
+    run_cli("score", model, manifest, out, "--shard", "2/2")
+
+
+def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, manifest: Path, tmp_path: Path) -> None:
+    good, bad, out = manifest.parent / "00.wav", tmp_path / "bad.wav", tmp_path / "out.tsv"
+    bad.write_bytes(b"not audio")
+    said = refusal("score", model, good, bad, out)
+    assert "1 of 2 files could not be scored, the other 1 were" in said
+    assert refusal("score", model, good, bad, out, "--reuse") == said
+    shard = run_cli("score", model, good, bad, tmp_path / "b.tsv", "--shard", "1/1").stdout
+    assert "1 scores, 1 recordings without, part 1/1" in shard

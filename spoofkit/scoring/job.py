@@ -17,7 +17,7 @@ import polars as pl
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.scores import write_scores
+from spoofkit.evaluation.scores import scores_text
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
@@ -141,8 +141,18 @@ def score_job(
         keep(number, {result.name: result.score for result in results if not result.error}, **more)
 
 
-def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
-    """Write the score file and its record; only when both stand are the parts removed."""
+def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str]) -> None:
+    """Write the score file and its record; only when both stand are the parts removed.
+
+    Args:
+        job: What was scored.
+        outcome: What came of it.
+        how: The rest of the record.
+        replaceable: As `refuse_strangers` takes it.
+
+    Raises:
+        SpoofkitError: a file has appeared in the way; the parts stay.
+    """
     out = job.out
     mend(out)
     if not outcome.scores:
@@ -152,16 +162,43 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any]) -> None:
     values = in_manifest_order(outcome.scores, scored)
     if job.verdicts is not None:
         values = job.verdicts.calibration.apply(values[:, None])
-    write_scores(out, scored.table["utt_id"].to_list(), values, overwrite=True)
+    texts = {out: scores_text(out, scored.table["utt_id"].to_list(), values)}
     if job.windows_out is not None:
         has_speech = job.reading.voice is not None
-        table = verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts, has_speech)
-        write_text(job.windows_out, table, overwrite=True)
+        texts[job.windows_out] = verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts, has_speech)
+    # What a kill left of just this is ours.
+    refuse_strangers([path for path, text in texts.items() if _differs(path, text)], replaceable)
+    for path, text in texts.items():
+        write_text(path, text, overwrite=True)
     result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
     if outcome.errors:
         result["errors"] = dict(sorted(outcome.errors.items()))
     write_json(out.with_suffix(".json"), job.made_from | result, overwrite=True)
     score_parts.discard_parts(out)
+
+
+def refuse_strangers(paths: Iterable[Path], replaceable: set[str]) -> None:
+    """Refuse files that stand where results go, and that the scoring had no leave to replace when it began.
+
+    Args:
+        paths: Of the results.
+        replaceable: SHA-256 of the files that may be replaced: `parts.may_be_replaced`, read before a part is opened
+            (a process that opens and closes a file it has locked loses the lock).
+
+    Raises:
+        SpoofkitError: naming the first.
+    """
+    for path in paths:
+        refuse_existing(path, overwrite=True)  # a folder
+        if path.exists() and file_sha256(path) not in replaceable:
+            raise SpoofkitError(
+                f"{path}: appeared after the scoring had begun, and is not replaced; move it away, then the same "
+                "command goes on (what was scored is kept)"
+            )
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.is_file() or path.read_bytes() != text.encode()
 
 
 def plain_windows(result: Result) -> list[list[float]]:
@@ -190,6 +227,13 @@ def mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its parts."""
     names = (out.stem, score_parts.parts_folder(out).name)
     mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+
+
+def raise_for_kept(out: Path) -> None:
+    """What was said when the score file that is kept was made: some recordings may have no score."""
+    errors = read_json(out.with_suffix(".json")).get("errors", {})
+    if errors:
+        raise_for(list(errors.values()), len(errors) + out.read_bytes().count(b"\n") - 1)
 
 
 def raise_for(errors: list[str], n_files: int) -> None:

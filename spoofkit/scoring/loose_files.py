@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -46,7 +47,7 @@ def find_files(inputs: list[Path]) -> Iterator[str]:
             missing is found when it is read.
     """
     if [str(path) for path in inputs].count(STDIN) > 1:
-        raise SpoofkitError("score: found - (paths on stdin) twice, expected it once")
+        raise SpoofkitError("-: found - (paths on stdin) twice, expected it once; leave the other out")
     # What can be refused is refused before anything is scored.
     named = [None if str(path) == STDIN else _expanded(path) for path in inputs]
     return _each_once(file for files in named for file in (_on_stdin() if files is None else files))
@@ -60,8 +61,17 @@ def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
 
 
 def loose_manifest(files: Iterable[str]) -> Manifest:
-    """A manifest made up for files: sorted, nothing known of them."""
+    """A manifest made up for files: sorted, nothing known of them.
+
+    Raises:
+        SpoofkitError: a name that a score file cannot hold.
+    """
     names = sorted(files)
+    for name in names:
+        if re.search(r"[\t\r\n\udc80-\udcff]", name):  # the last are what os.fsdecode makes of other bytes
+            raise SpoofkitError(
+                f"{name!a}: a score file cannot hold this name, expected UTF-8 without tabs and line breaks; rename it"
+            )
     table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": [UNKNOWN_LENGTH] * len(names)})
     blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
     return Manifest(Path("-"), Path(), table.with_columns(blank))
@@ -96,4 +106,4 @@ def _each_once(files: Iterable[str]) -> Iterator[str]:
             seen.add(file)
             yield file
     if not seen:
-        raise SpoofkitError("score: found no paths on stdin, expected one a line")
+        raise SpoofkitError("-: found no paths on stdin, expected one a line; see what was to write them")

@@ -17,7 +17,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,30 @@ def any_has_scores(out: Path) -> bool:
     return any(read_part(path).lines for path in find_parts(out).values())
 
 
+def may_be_replaced(out: Path) -> set[str]:
+    """SHA-256 of the files that stood where the results go when parts were begun with leave to replace them."""
+    return {sha256 for path in find_parts(out).values() for sha256 in read_part(path).header.get("replaces", ())}
+
+
+def refuse_other_parts(out: Path, shard: Shard, identity: dict[str, Any]) -> None:
+    """Refuse to score a part that would not fit those that stand beside it.
+
+    Raises:
+        SpoofkitError: a part with scores was made from something else.
+    """
+    for other, path in find_parts(out).items():
+        part = read_part(path)
+        if other == shard or not part.lines:
+            continue
+        found = part.header["identity"]
+        changed = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
+        if changed:
+            raise SpoofkitError(
+                f"{path}: was made from something else than part {shard} would be ({', '.join(changed)} differ), and "
+                "could not be joined with it; give all parts the same options, or begin anew with --overwrite"
+            )
+
+
 def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], own: BatchIds) -> BatchScores:
     """The scores of a part that belongs to `identity`, by batch.
 
@@ -170,6 +194,7 @@ def open_part(
     *,
     anew: bool,
     lines: list[dict[str, Any]] | None = None,
+    replaces: Sequence[str] = (),
 ) -> Iterator[tuple[BatchScores, Callable[..., None]]]:
     """Hold a part for this process: what it has, and a function that adds a batch (and what else belongs to it).
 
@@ -181,6 +206,7 @@ def open_part(
         record: How it is made, for the record of the score file.
         anew: Throw away what it holds.
         lines: Gets the lines of all its batches, those that it has and those that are added.
+        replaces: Of a new part, SHA-256 of the files that the result has leave to replace: see `may_be_replaced`.
 
     Raises:
         SpoofkitError: another process holds it, it was made from something else, or the disk refuses.
@@ -224,7 +250,7 @@ def open_part(
             handle.truncate(part.n_bytes)
         else:
             handle.truncate(0)
-            add({"part": str(shard), "identity": identity, "record": record})
+            add({"part": str(shard), "identity": identity, "record": record, "replaces": list(replaces)})
             sync(path.parent)
         has_batches = bool(scores) or not own
 

@@ -135,6 +135,9 @@ def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
         if first.speech is not None and reading.voice is not None and not first.is_scored:
             return _Opened(recording, error=reading.voice.too_little(recording.name, [first.speech]), lacks_speech=True)
         return _Opened(recording, first)
+    except UnicodeError:
+        shown = recording.name.encode("utf-8", "backslashreplace").decode()
+        return _Opened(recording, error=f"{shown}: its name is not UTF-8, which libraries refuse to open; rename it")
     except (SpoofkitError, OSError) as error:
         return _Opened(recording, error=str(error))
 
@@ -263,10 +266,14 @@ def _score_long(
 def _score_batch(scorer: Scorer, named: dict[str, np.ndarray], reading: Reading) -> list[Result]:
     """Score some recordings or windows together; a fault is that of all."""
     waves = list(named.values())
-    if reading.repeat_to is not None:
-        waves = [np.resize(wave_S, reading.repeat_to) for wave_S in waves]  # numpy's resize repeats from the start
     try:
+        if reading.repeat_to is not None:
+            waves = [np.resize(wave_S, reading.repeat_to) for wave_S in waves]  # numpy's resize repeats from the start
         score_B = scorer.score_padded(*pad(waves)).tolist()
+    except MemoryError:
+        n_samples = reading.repeat_to or max(wave_S.size for wave_S in waves)
+        fault = f"{len(waves)} x {n_samples:,} samples do not fit in memory; give a shorter --window or --crop"
+        return [Result(name, error=f"{name}: {fault}") for name in named]
     except SpoofkitError as error:
         return [Result(name, error=f"{name}: {error}") for name in named]
     return [

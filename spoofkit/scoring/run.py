@@ -17,7 +17,7 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
-from spoofkit.files import file_sha256, refuse_existing, text_sha256, write_text
+from spoofkit.files import file_sha256, refuse_existing, refuse_replacing, text_sha256, write_text
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import verdicts, with_onnx
@@ -29,7 +29,9 @@ from spoofkit.scoring.job import (
     is_kept,
     plain_windows,
     raise_for,
+    raise_for_kept,
     refuse_foreign,
+    refuse_strangers,
     rows_apart,
     score_job,
 )
@@ -63,6 +65,11 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
     world = read_world()
     part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, out)
+    outputs = [] if out is None else [out, out.with_suffix(".json")]
+    made_of = [model, *inputs, *([options.calibration] if options.calibration is not None else [])]
+    if options.windows_out is not None:
+        refuse_replacing([options.windows_out], [*outputs, *made_of])
+    refuse_replacing(outputs, made_of)
     if options.crop is not None:
         parse_input_policy(options.crop)  # before a large model is read for nothing
     found = read_verdicts(options.calibration, options.decision)
@@ -216,15 +223,25 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
     identity = job.made_from | planned | {"spoofkit": spoofkit.__version__} | scorer.runtime
     own = part.batches(batch_ids)
     score_parts.refuse_other_divisions(out, part.n_parts)
+    if not options.overwrite:
+        score_parts.refuse_other_parts(out, part, identity)
     # A part that was begun had leave to replace the score file, and the others of its division with it.
     is_new = options.overwrite or not (
         score_parts.is_begun(score_parts.read_part(path), own) or score_parts.any_has_scores(out)
     )
     if is_new and is_kept(job, overwrite=options.overwrite, reuse=options.reuse):
         yield f"{out}: kept as it was"
+        raise_for_kept(out)
         return
+    results = [path for path in (out, job.windows_out) if path is not None]
+    replaces = [file_sha256(path) for path in results if path.is_file()] if is_new else []
+    replaceable = score_parts.may_be_replaced(out) | set(replaces)
+    if is_new or len(score_parts.read_part(path).lines) < len(own):
+        refuse_strangers(results, replaceable)  # else `finish` looks whether what stands there is its own
     lines: list[dict[str, Any]] = []
-    with score_parts.open_part(path, part, identity, own, how, anew=options.overwrite, lines=lines) as (done, keep):
+    with score_parts.open_part(
+        path, part, identity, own, how, anew=options.overwrite, lines=lines, replaces=replaces
+    ) as (done, keep):
         todo = {number: plan[number] for number in own if number not in done}
         n_total = sum(map(len, own.values()))
         n_before = n_total - sum(map(len, todo.values()))
@@ -250,10 +267,13 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
                     f"{path}: stopped after {far}, which are kept; {again} goes on from there", caught.exit_code
                 ) from None
         if options.shard is not None or part.n_parts > 1:
-            yield f"{path}: {n_total:,} scores, part {part}; when all parts are there, --merge joins them"
+            outcome = Outcome.of(lines)
+            without = f", {len(outcome.errors):,} recordings without" if outcome.errors else ""
+            said = f"{len(outcome.scores):,} scores{without}, part {part}"
+            yield f"{path}: {said}; when all parts are there, --merge joins them"
             return
         outcome = Outcome.of(lines)
-        finish(job, outcome, how)
+        finish(job, outcome, how, replaceable)
     yield f"{out}: {len(outcome.scores):,} scores, higher = more bona fide"
     raise_for(list(outcome.errors.values()), n_total)
 
@@ -272,6 +292,7 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     out = job.out
     if not score_parts.find_parts(out) and is_kept(job, overwrite=options.overwrite, reuse=options.reuse):
         yield f"{out}: kept as it was"
+        raise_for_kept(out)
         return
     parts = score_parts.read_all_parts(out)
     headers = [part.header for part in parts.values()]
@@ -288,7 +309,7 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
             {"part": h["part"], "device": h["record"]["device"], "command": h["record"]["command"]} for h in headers
         ],
     }
-    finish(job, outcome, how)
+    finish(job, outcome, how, score_parts.may_be_replaced(out))
     yield f"{out}: {len(outcome.scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
     raise_for(list(outcome.errors.values()), job.manifest.table.height)
 

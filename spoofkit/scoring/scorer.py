@@ -56,7 +56,7 @@ def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
     if policy == "whole":
         return None, None
     name, _, number = policy.partition(":")
-    if name in ("first", "repeat") and number.isdigit() and int(number) > 0:
+    if name in ("first", "repeat") and number.isascii() and number.isdigit() and int(number) > 0:
         return int(number), int(number) if name == "repeat" else None
     raise SpoofkitError(f"--crop {policy}: expected whole, first:N or repeat:N, such as first:64600")
 

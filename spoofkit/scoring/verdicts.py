@@ -157,8 +157,8 @@ def meaning(verdicts: Verdicts | None, score_meaning: str) -> str:
 def as_json(result: Result, verdicts: Verdicts | None) -> str:
     """A line of JSON."""
     if result.score is None:
-        return json.dumps({"file": result.name, "error": result.error}, ensure_ascii=False)
-    line: dict[str, Any] = {"file": result.name, "seconds": result.seconds, "score": result.score}
+        return json.dumps({"file": _utf8(result.name), "error": _utf8(result.error)}, ensure_ascii=False)
+    line: dict[str, Any] = {"file": _utf8(result.name), "seconds": result.seconds, "score": result.score}
     if verdicts is not None:
         line |= {
             "llr": verdicts.llr(result.score),
@@ -239,4 +239,9 @@ def _rounded(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return _utf8(text).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _utf8(text: str) -> str:
+    # Names on a disk need not be UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -86,7 +86,7 @@ def load_voice_activity(least_seconds: float) -> VoiceActivity:
     Raises:
         SpoofkitError: a length that is none, or the packages of the extra `vad` are missing or of other versions.
     """
-    least_samples = round(least_seconds * SAMPLE_RATE) if 0 < least_seconds < float("inf") else 0
+    least_samples = round(least_seconds * SAMPLE_RATE) if 0 < least_seconds < 1e9 else 0
     if least_samples < 1:
         raise SpoofkitError(f"--min-speech {least_seconds:g}: expected a positive number of seconds")
     missing = []

@@ -78,6 +78,10 @@ class WindowScore:
     """Seconds of speech that it adds to the windows scored before it; none: speech was not looked for."""
 
 
+LONGEST_SECONDS = 1e9
+"""Longer ones are mistakes."""
+
+
 def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windows | None:
     """Windows as the command line names them; none: recordings are scored whole, however long.
 
@@ -90,10 +94,11 @@ def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windo
         if hop_seconds is not None:
             raise SpoofkitError("--hop: means nothing with --window 0, which scores recordings whole; leave it out")
         return None
-    n_samples = round(seconds * SAMPLE_RATE) if 0 < seconds < float("inf") else 0
+    n_samples = round(seconds * SAMPLE_RATE) if 0 < seconds < LONGEST_SECONDS else 0
     if n_samples < 1:
         raise SpoofkitError(f"--window {seconds:g}: expected a positive number of seconds, or 0 for none")
-    hop = n_samples if hop_seconds is None else round(hop_seconds * SAMPLE_RATE) if hop_seconds < float("inf") else 0
+    hop_seconds = seconds if hop_seconds is None else hop_seconds
+    hop = round(hop_seconds * SAMPLE_RATE) if 0 < hop_seconds < LONGEST_SECONDS else 0
     if not 1 <= hop <= n_samples:
         raise SpoofkitError(f"--hop {hop_seconds:g}: expected seconds between 0 and those of --window, {seconds:g}")
     return Windows(n_samples, hop, over)

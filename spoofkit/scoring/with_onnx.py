@@ -22,11 +22,13 @@ from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input
 
 SUFFIX = ".onnx"
 FORMAT = 1
-FIELDS = (
-    "format", "score", "polarity", "model_sha256", "provenance", "contamination", "input_policy", "shortest",
-    "longest", "precision", "versions",
-)  # fmt: skip
-"""What the metadata must hold; there is more."""
+_TEXT, _KNOWN = (str,), (dict, type(None))
+FIELDS = {
+    "format": (int,), "score": _TEXT, "polarity": _TEXT, "model_sha256": _TEXT, "provenance": _KNOWN,
+    "contamination": (str, type(None)), "input_policy": _TEXT, "shortest": (int,), "longest": (int, type(None)),
+    "precision": _TEXT, "versions": (dict,),
+}  # fmt: skip
+"""What the metadata must hold, and of which types; there is more."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,14 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
     found = session.get_modelmeta().custom_metadata_map
     try:
         record = {name: json.loads(value) for name, value in found.items()}
-        if [name for name in FIELDS if name not in record] or record["format"] != FORMAT:
+        wrong = [name for name, kinds in FIELDS.items() if name not in record or type(record[name]) not in kinds]
+        if wrong or record["format"] != FORMAT:
             raise ValueError
-    except ValueError as error:
+        parse_input_policy(record["input_policy"])
+        names = [[one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs())]
+        if names != [["wave", "n_samples"], ["score"]]:
+            raise ValueError
+    except (ValueError, SpoofkitError) as error:
         raise SpoofkitError(
             f"{path}: has no record of `spoofkit export` of this version (format {FORMAT}) in its metadata; "
             "export the model folder again"
