@@ -1,6 +1,7 @@
 """Reading audio: any rate, width and channel count becomes 16 kHz mono, or is refused by name."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from spoofkit.checks.sound import examine
 from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, probe, read_audio
+from spoofkit.data.audio_blocks import read_blocks, stated_length
+from spoofkit.data.containers import read_head
 from spoofkit.errors import SpoofkitError
 
 
@@ -173,15 +176,84 @@ def test_a_wav_that_was_cut_says_how_many_bytes_it_lacks(chunk: bytes, tmp_path:
     assert probe(tmp_path / "a.wav").missing_bytes == 1234
 
 
-@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0xFFFF_FFF0])
+STREAMED = (0, 0xFFFF_FFFF, 0xFFFF_FFDB, 0x7FFF_F000, 0x7FFF_EFD0, 0x7FFF_FFFF, 0x8000_0000)
+
+
+@pytest.mark.parametrize("size", [*STREAMED, 32_002, 0x1000_0000, 0xF000_0000])
 def test_a_wav_from_a_pipe_lacks_nothing_that_it_states(size: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE)
     whole = bytearray((tmp_path / "a.wav").read_bytes())
     whole[40:44] = size.to_bytes(4, "little")
+    if size == 0:
+        whole[4:8] = (8).to_bytes(4, "little")  # otherwise libsndfile takes it at its word
     (tmp_path / "a.wav").write_bytes(whole)
     found = probe(tmp_path / "a.wav")
     assert found.n_samples == SAMPLE_RATE
-    assert (found.missing_bytes == 0) == (size == 0xFFFF_FFFF)
+    assert (found.missing_bytes == 0) == (size in STREAMED)
+    if size in STREAMED:
+        assert read_audio(tmp_path / "a.wav").size == SAMPLE_RATE
+    else:
+        refused_as_cut(tmp_path / "a.wav", size - 32_000)
+
+
+def refused_as_cut(path: Path, n_bytes: int) -> None:
+    """By all that reads sound, also where the part that is asked for is there."""
+    sentence = rf"{path.name}: ends {n_bytes:,} bytes before the samples do that its header states, expected all"
+    for read in (read_audio, lambda path: read_audio(path, 100, 50), lambda path: next(read_blocks(path, 50))):
+        with pytest.raises(SpoofkitError, match=sentence):
+            read(path)
+
+
+@pytest.mark.parametrize("after", [b"", b"LIST" + (5).to_bytes(4, "little") + b"notes\0"], ids=["plain", "chunk after"])
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64"])
+def test_a_wav_that_lacks_a_frame_is_refused_and_a_whole_one_is_read(
+    kind: str, subtype: str, n_channels: int, after: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.wav"
+    frames_SC = np.stack([tone(440, 0.1, SAMPLE_RATE)[:1599]] * n_channels, axis=1)  # odd, so that bytes are padded
+    soundfile.write(path, frames_SC, SAMPLE_RATE, subtype, format=kind)
+    whole = path.read_bytes()
+    width = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1}[subtype]
+    size = width * n_channels * 1599
+    whole = whole[: whole.index(b"data") + 8 + size]  # libsndfile puts a PEAK chunk after floats
+    path.write_bytes(whole + bytes(size % 2) + after)
+    assert read_audio(path).size == np.concatenate(list(read_blocks(path))).size == 1599
+    path.write_bytes(whole)  # a byte of padding is not missed
+    assert read_audio(path, 1000, 599).size == 599
+    path.write_bytes(whole[: -width * n_channels])
+    refused_as_cut(path, width * n_channels)
+    path.write_bytes(whole[:-1])
+    refused_as_cut(path, 1)
+
+
+def test_a_cut_wav_that_only_ffmpeg_decodes_is_refused_too(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE, format="RF64")
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(b"BW64" + whole[4:])
+    assert probe(tmp_path / "a.wav").reader == "av"
+    assert read_audio(tmp_path / "a.wav").size == SAMPLE_RATE
+    (tmp_path / "a.wav").write_bytes(b"BW64" + whole[4:-2000])
+    refused_as_cut(tmp_path / "a.wav", 2000)
+
+
+def test_what_is_no_regular_file_is_said_to_be_none_and_what_is_missing_to_be_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "nowhere.wav").symlink_to("none.wav")
+    soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE)
+    (tmp_path / "good.wav").symlink_to("a.wav")
+    for path in (tmp_path / "pipe.wav", tmp_path / "loop.wav", tmp_path, Path(os.devnull)):
+        for read in (read_audio, probe, stated_length, lambda path: next(read_blocks(path))):
+            with pytest.raises(SpoofkitError, match=r"is no regular file.*, expected audio in one"):
+                read(path)
+    for name in ("nowhere.wav", "none.wav", "a.wav/b.wav"):
+        with pytest.raises(SpoofkitError, match="no such file"):
+            read_audio(tmp_path / name)
+    with pytest.raises(SpoofkitError, match="File name too long"):
+        read_audio(tmp_path / f"{300 * 'a'}.wav")
+    assert read_audio(tmp_path / "good.wav").size == SAMPLE_RATE
 
 
 def test_rf64_states_its_size_elsewhere(tmp_path: Path) -> None:
@@ -191,6 +263,12 @@ def test_rf64_states_its_size_elsewhere(tmp_path: Path) -> None:
     assert probe(tmp_path / "a.wav").missing_bytes == 0
     (tmp_path / "a.wav").write_bytes(whole[:-500])
     assert probe(tmp_path / "a.wav").missing_bytes == 500
+    refused_as_cut(tmp_path / "a.wav", 500)
+    for size in (0, (1 << 64) - 1):  # from a pipe
+        streamed = bytearray(whole[:-500])
+        streamed[28:36] = size.to_bytes(8, "little")
+        (tmp_path / "a.wav").write_bytes(streamed)
+        assert read_head(tmp_path / "a.wav").missing_bytes == 0
 
 
 # ---- several channels

@@ -259,6 +259,7 @@ def test_a_long_recording_has_the_mean_of_its_windows(
             expected.append(float(detector(wave_S[None, start:end], torch.tensor([end - start]))))
     assert [window["score"] for window in found["windows"]] == pytest.approx(expected, abs=1e-5)
     assert [(w["start_seconds"], w["end_seconds"]) for w in found["windows"]] == [(0, 0.8), (0.6, 1.3)]
+    assert all(set(window) == {"start_seconds", "end_seconds", "score"} for window in found["windows"])
     # The first window brings 0.8 s, the second 0.5 s more.
     assert found["score"] == pytest.approx((0.8 * expected[0] + 0.5 * expected[1]) / 1.3, abs=1e-5)
     assert found["over_windows"] == "mean"
@@ -304,6 +305,18 @@ def test_a_model_with_both_heads_localizes_sets_too(timeline: Path, noisy: Path,
     save_file(tensors, other / "frame_head/head.safetensors")
     assert load_frame_model(other).sha256 != both.sha256
     assert folder_sha256(other) != folder_sha256(timeline / "model")
+
+
+def test_info_of_what_holds_a_model_or_an_encoder_names_it(timeline: Path, tmp_path: Path) -> None:
+    assert refusal("info", timeline).endswith(f"one is inside; name {timeline / 'model'}")
+    shutil.copytree(timeline / "model/encoder", tmp_path / "posttrain/encoder")
+    shutil.copytree(timeline / "model/frame_head", tmp_path / "posttrain/frame_head")
+    assert refusal("info", tmp_path / "posttrain").endswith(f"one is inside; name {tmp_path / 'posttrain/encoder'}")
+    run_cli("info", tmp_path / "posttrain/encoder")
+    (tmp_path / "model.onnx").write_bytes(b"-")
+    sentence = refusal("info", tmp_path / "model.onnx")
+    assert "is an ONNX file, expected an encoder or a model folder; name the folder it was made of" in sentence
+    assert "stands in model.json" in sentence
 
 
 def test_info_names_both_heads(model: Path, timeline: Path) -> None:

@@ -7,9 +7,11 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
+import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,106 @@ def test_nothing_but_an_earlier_result_is_replaced(exp: Path, calls: Path, tmp_p
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert after.keys() == before.keys()  # the page of a larger call is gone
     assert all(after[name] == before[name] for name in ("call.rttm", "call.txt", "call.png"))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Hidden files too."""
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_full_disk_leaves_a_recording_without_files_or_with_the_old_ones_and_the_same_call_goes_on(
+    exp: Path, calls: Path, middle: float, tmp_path: Path
+) -> None:
+    command = ["localize", exp, calls / "call.wav", tmp_path / "out", "--threshold"]
+
+    def refused_at(suffix: str, *rest: object) -> None:
+        """The first file that is larger than those before it finds no room."""
+        n_bytes = (marked_at_0 / f"call{suffix}").stat().st_size - 1
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+        try:
+            sentence = refusal(*command, *rest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert f"call{suffix}: cannot be written (File too large), what stood there before is whole" in sentence
+
+    marked_at_0 = tmp_path / "marked"
+    run_cli("localize", exp, calls / "call.wav", marked_at_0, "--threshold", "0")
+    refused_at(".png", "0")
+    assert not contents(tmp_path / "out")
+    run_cli(*command, "0")
+    before = contents(tmp_path / "out")
+    refused_at(".png", middle, "--overwrite")
+    assert contents(tmp_path / "out") == before
+    run_cli(*command, middle, "--overwrite")
+    assert contents(tmp_path / "out") != before
+
+
+class Killed(BaseException):
+    """After it, nothing is changed on the disk any more: not even cleaned up."""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "in place of others"])
+def test_after_a_kill_at_any_moment_the_same_call_ends_as_if_nothing_had_been(
+    is_first: bool, exp: Path, calls: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    command = ["localize", exp, calls / "call.wav", out, "--overwrite", "--threshold"]
+    run_cli("localize", exp, calls / "call.wav", other, "--threshold", "0")
+    written = {suffix: (other / f"call{suffix}").read_bytes() for suffix in recordings.SUFFIXES}
+    if not is_first:
+        run_cli("localize", exp, calls / "call.wav", tmp_path / "before", "--threshold", "0.5")
+    seen, n_before, is_killed = set(), 0, True
+    while is_killed:
+        shutil.rmtree(out, ignore_errors=True)
+        if not is_first:
+            shutil.copytree(tmp_path / "before", out)
+        n_left = n_before
+
+        def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal n_left
+                if n_left == 0:
+                    raise Killed
+                n_left -= 1
+                return real(*arguments, **options)
+
+            return call
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "replace", dying(os.replace))
+            patched.setattr(Path, "write_bytes", dying(Path.write_bytes))
+            patched.setattr(Path, "unlink", dying(Path.unlink))
+            try:
+                recordings._write_together(out / "call", written, overwrite=True)
+                is_killed = False
+            except Killed:
+                n_before += 1
+        standing = {path.name for path in out.glob("call.*")}
+        is_new = frozenset(standing) not in seen
+        seen.add(frozenset(standing))
+        if standing:
+            assert "call.json" in standing
+            if read_record(out / "call.json")["threshold"] == 0:  # then nothing of the earlier call is beside it
+                assert all((out / name).read_bytes() == written[Path(name).suffix] for name in standing)
+        if is_killed and is_new:
+            run_cli(*command, "0")
+            found = contents(out)
+            assert sorted(found) == [*(f"call.{suffix}" for suffix in SUFFIXES), "timeline.html"]
+            assert all(found[f"call{suffix}"] == written[suffix] for suffix in (".rttm", ".txt", ".png"))
+            assert read_record(out / "call.json")["threshold"] == 0
+    assert n_before > 10
+    assert len(seen) >= 4
+
+
+def test_what_is_no_earlier_result_survives_the_mending_of_one(exp: Path, calls: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".call.0123abcd.tmp.png", ".calls.0123abcd.tmp.png", ".call.png", "notes.txt"):
+        (out / name).write_bytes(b"-")
+    run_cli("localize", exp, calls / "call.wav", out, "--threshold", "0")
+    left = {name for name, content in contents(out).items() if content == b"-"}
+    assert left == {".calls.0123abcd.tmp.png", ".call.png", "notes.txt"}
 
 
 def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(

@@ -279,6 +279,24 @@ def test_a_refused_overwrite_keeps_the_older_run(mixes: list[object], tmp_path: 
     assert before == {p: p.stat().st_mtime_ns for p in exp.rglob("*.safetensors")}
 
 
+def test_a_mix_list_that_is_not_there_is_said_to_be_drawn_and_nothing_is_left(
+    mixes: list[object], manifests: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    train, dev = manifests / "train.tsv", manifests / "dev.tsv"
+    sets = ["--train", train, "--dev", dev]
+    sentence = refusal("posttrain", exp, *sets)
+    assert sentence.startswith(f"{exp}: has no mix.tsv, expected the list of mixes of {train}; draw it with")
+    assert f"`spoofkit mixlist {train} {exp}/mix.tsv`" in sentence
+    assert "or name another with --mix" in sentence
+    given = mixes[mixes.index("--mix") + 1]
+    sentence = refusal("posttrain", exp, *sets, "--mix", given)
+    assert f"{exp}: has no mix_dev.tsv" in sentence
+    assert f"`spoofkit mixlist {dev} {exp}/mix_dev.tsv --held-out`" in sentence
+    refusal("posttrain", exp, *sets, "--mix", given, "--dev-mix", given, "--dev", tmp_path / "none.tsv")
+    assert not exp.exists()
+
+
 def test_a_refused_first_call_claims_nothing(mixes: list[object], tmp_path: Path) -> None:
     assert "was drawn with other settings (seed" in refusal("posttrain", tmp_path / "exp", *mixes, "--set", "seed=5")
     run_cli("posttrain", tmp_path / "exp", *mixes, "--set", "posttrain.n_steps=1")

@@ -2,10 +2,13 @@
 
 soundfile first; av for what libsndfile refuses (libsndfile 1.2.2 rejects a good part of the ASVspoof 2021 FLACs, and
 knows no AAC). A file that cannot be decoded, is empty, holds NaN or loses its voice when its channels are averaged
-raises; nothing is replaced by silence. The address of a packed utterance (`shards`) may stand wherever a path may, and
-is read without decoding. Audio of a manifest is read through `Manifest.read_audio`, which knows the set's down-mix.
+raises, and so does a WAV that is shorter than its header states; nothing is replaced by silence. The address of a
+packed utterance (`shards`) may stand wherever a path may, and is read without decoding. Audio of a manifest is read
+through `Manifest.read_audio`, which knows the set's down-mix.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither
 MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
 LOWEST_RATE = 2_000  # Hz
 RESAMPLER_SECONDS = 1.0  # far more than the resampler's filters are long
+WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names; it takes what a file has for all that it should have
 WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 
 
@@ -133,8 +137,8 @@ def read_audio(
         float32 array of shape (samples,).
 
     Raises:
-        SpoofkitError: missing, undecodable, empty, shorter than asked for, not finite; it lacks the channel asked for,
-            or its channels cancel each other.
+        SpoofkitError: missing, undecodable, empty, shorter than its header states or than asked for, not finite; it
+            lacks the channel asked for, or its channels cancel each other.
     """
     address = parse_address(path)
     if address is None:
@@ -157,12 +161,12 @@ def read_audio(
 
 
 def decode(path: Path | str) -> Decoded:
-    """Decode a whole file as it is stored: nothing is resampled, mixed or checked; no address.
+    """Decode a whole file as it is stored, or what a cut WAV has: nothing is resampled, mixed or checked; no address.
 
     Raises:
-        SpoofkitError: missing, undecodable, or cut short.
+        SpoofkitError: missing, undecodable, or cut short and no WAV.
     """
-    return _decode_part(path, 0, None)[0]
+    return _decode_part(path, 0, None, is_whole=False)[0]
 
 
 def mix_down(channels_SC: np.ndarray, downmix: str, where: Path | str) -> np.ndarray:
@@ -214,7 +218,7 @@ def length_at_16k(n_samples: int, rate: int) -> int:
 
 def _read_part(path: Path | str, start: int, n_samples: int | None, downmix: str) -> np.ndarray:
     """The part that was asked for, or as much of it as there is."""
-    found, start = _decode_part(path, start, n_samples)
+    found, start = _decode_part(path, start, n_samples, is_whole=True)
     # A file is judged as a whole: a part of it may cancel where the file does not.
     is_part_of_sound = (
         downmix == "mean" and n_samples is not None and cancels(found.channels_SC) and not _cancels_whole(path)
@@ -228,11 +232,16 @@ def _read_part(path: Path | str, start: int, n_samples: int | None, downmix: str
     return wave_S[start : None if n_samples is None else start + n_samples]
 
 
-def _decode_part(path: Path | str, start: int, n_samples: int | None) -> tuple[Decoded, int]:
-    """What is needed for a part counted at 16 kHz; and where in it, counted at 16 kHz, that part begins."""
+def _decode_part(path: Path | str, start: int, n_samples: int | None, *, is_whole: bool) -> tuple[Decoded, int]:
+    """What is needed for a part counted at 16 kHz; and where in it, counted at 16 kHz, that part begins.
+
+    With `is_whole`, a WAV that was cut is refused, also where the part itself is there.
+    """
     _require_file(path)
     try:
         with soundfile.SoundFile(str(path)) as file:
+            if is_whole and file.format in WAV_FORMATS:
+                _refuse_cut(path, _head(path))
             if file.frames < NOT_STATED:
                 first, needed = start, -1 if n_samples is None else n_samples
                 if file.samplerate == SAMPLE_RATE:
@@ -250,7 +259,10 @@ def _decode_part(path: Path | str, start: int, n_samples: int | None) -> tuple[D
         raise SpoofkitError(
             f"{path}: states {file.frames:,} samples, more than there is memory for; split it, or fetch it again"
         ) from error
-    return _decode_with_av(path, _head(path)), start
+    head = _head(path)
+    if is_whole:
+        _refuse_cut(path, head)
+    return _decode_with_av(path, head), start
 
 
 def _cancels_whole(path: Path | str) -> bool:
@@ -258,8 +270,25 @@ def _cancels_whole(path: Path | str) -> bool:
 
 
 def _require_file(path: Path | str) -> None:
-    if not Path(path).is_file():
-        raise SpoofkitError(f"{path}: no such file; check the corpus folder and the list")
+    why = ""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        raise SpoofkitError(f"{path}: no such file; check the corpus folder and the list") from error
+    except PermissionError as error:
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
+    except OSError as error:
+        why = f" ({error.strerror})"
+    raise SpoofkitError(f"{path}: is no regular file{why}, expected audio in one; name one, or write the audio to one")
+
+
+def _refuse_cut(path: Path | str, head: Head) -> None:
+    if head.missing_bytes:
+        raise SpoofkitError(
+            f"{path}: ends {head.missing_bytes:,} bytes before the samples do that its header states, expected all of "
+            "them; it is cut short or still being written, so fetch it again (or convert it, to use what there is)"
+        )
 
 
 def _head(path: Path | str) -> Head:

@@ -1,7 +1,7 @@
 """Reading audio in blocks: what `read_audio` gives, a second at a time, so that an hour takes no more than a minute.
 
 Formats, down-mix and refusals are those of `audio`; what can only be known at the end (channels that cancel each other,
-a file that is cut short) is refused at the end.
+a file that is cut short and no WAV) is refused at the end.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,10 @@ from spoofkit.data.audio import (
     NOT_STATED,
     SAMPLE_RATE,
     UNKNOWN_TO_SOUNDFILE,
+    WAV_FORMATS,
     _head,
     _opened_with_av,
+    _refuse_cut,
     _require_file,
     _stated_samples,
     length_at_16k,
@@ -128,9 +130,12 @@ def _stored(path: Path | str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
         file = None
     if file is not None and file.frames < NOT_STATED:
         with file:
+            if file.format in WAV_FORMATS:
+                _refuse_cut(path, _head(path))
             yield file.samplerate, _of_soundfile(file, path)
         return
     head = _head(path)
+    _refuse_cut(path, head)
     with _opened_with_av(path) as (container, stream):
         stated = _stated_samples(container, stream, head)
         yield stream.rate, _of_av(container, stream, stated, path)

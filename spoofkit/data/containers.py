@@ -2,7 +2,7 @@
 
 FLAC's STREAMINFO block (RFC 9639, section 8.2: 20 bits of rate, 3 of channels - 1, 5 of sample width - 1, 36 of
 samples, then an MD5 of the samples; 0 samples or an MD5 of zeros mean "not stated"), which may stand behind an ID3v2
-tag; and the chunk sizes of WAV (RIFF, RIFX, RF64: EBU Tech 3306). Nothing is decoded here.
+tag; and the chunk sizes of WAV (RIFF, RIFX, RF64: EBU Tech 3306, BW64: ITU-R BS.2088). Nothing is decoded here.
 """
 
 import hashlib
@@ -14,7 +14,11 @@ from typing import BinaryIO
 import numpy as np
 
 STREAMINFO_BYTES = 34
-NOT_STATED = (0, 0xFFFF_FFFF)  # the data size of a WAV that was written to a pipe
+# The data size of a WAV that was written to a pipe is 0 or about the largest that its writer has: 0xFFFF_FFFF (FFmpeg),
+# 0x7FFF_F000 less what is no whole frame (SoX), 0x8000_0000 (arecord).
+LARGEST = (1 << 31, 1 << 32)
+ABOUT = 1 << 16
+LONG = (b"RF64", b"BW64")  # state sizes of more than 4 GiB in a chunk of their own
 MOST_CHUNKS = 64  # before the samples; more are no WAV
 WIDEST_EXACT = 24  # bits that a float32 holds without loss
 
@@ -49,7 +53,7 @@ def read_head(path: Path | str) -> Head:
     """
     with open(path, "rb") as file:
         start = file.read(12)
-        if start[:4] in (b"RIFF", b"RIFX", b"RF64") and start[8:] == b"WAVE":
+        if start[:4] in (b"RIFF", b"RIFX", *LONG) and start[8:] == b"WAVE":
             return Head(missing_bytes=_missing_bytes(file, start[:4]))
         if start[:3] == b"ID3" and len(start) >= 10:
             file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True)))
@@ -79,8 +83,11 @@ def _missing_bytes(file: BinaryIO, kind: bytes) -> int:
         header = file.read(8)
         size = int.from_bytes(header[4:8], order)  # type: ignore[arg-type]
         if header[:4] == b"data":
-            size = long_size if kind == b"RF64" and size == 0xFFFF_FFFF else size
-            return 0 if size in NOT_STATED else max(0, file.tell() + size - n_bytes)
+            if kind in LONG and size == 0xFFFF_FFFF:
+                is_stated, size = long_size not in (0, (1 << 64) - 1), long_size
+            else:
+                is_stated = size > 0 and all(abs(size - largest) > ABOUT for largest in LARGEST)
+            return max(0, file.tell() + size - n_bytes) if is_stated else 0
         if len(header) < 8:
             break
         if header[:4] == b"ds64":

@@ -1,14 +1,17 @@
 """The verb `localize` on recordings: audio files to regions, as files for other programs and a page to listen to.
 
-A folder gets NAME.rttm, NAME.txt (Audacity), NAME.png, and last NAME.json of each recording; and timeline.html.
+A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, and last timeline.html.
 A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
 both have a frame, the one counts in which it lies further from the edge.
 
 A model with both heads gives each recording a score too (`utterance`).
 """
 
+import json
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.data.lengths import require_usable_length
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, write_json, write_text
+from spoofkit.files import atomic_path, file_sha256, mend_interrupted, read_json, refuse_existing, sync
 from spoofkit.localisation import timeline
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm, safe_names
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
@@ -35,7 +38,7 @@ from spoofkit.scoring.windows import WindowScore
 
 WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0
-SUFFIXES = (".rttm", ".txt", ".png", ".json")
+SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def localize_recordings(
     names = safe_names(find_files(inputs))
     for name in names.values():
         _refuse_others(out_dir, name, overwrite)
+    mend_interrupted(out_dir, "|".join(map(re.escape, names.values())))
     pages = timeline.Pages(out_dir, page_facts(folder, identity, rule, contamination, judge), overwrite)
     how = {
         "model": str(folder),
@@ -226,17 +230,35 @@ def _localize_one(
         "windows": {"window_seconds": WINDOW_SECONDS, "overlap_seconds": OVERLAP_SECONDS} if is_cut else None,
         "utterance": utterance,
     }
-    write_text(_beside(target, ".rttm"), rttm(target.name, regions, label, rule), overwrite)
-    write_text(_beside(target, ".txt"), audacity(regions, label, rule), overwrite)
-    with atomic_path(_beside(target, ".png"), overwrite) as temporary:
-        temporary.write_bytes(timeline.picture(target.name, wave_S, curve, regions, rule, label))
     record = as_json(recording, raw_T, score_T, regions, geometry, rule, label)
-    write_json(_beside(target, ".json"), record, overwrite)
+    contents = {
+        ".rttm": rttm(target.name, regions, label, rule).encode(),
+        ".txt": audacity(regions, label, rule).encode(),
+        ".png": timeline.picture(target.name, wave_S, curve, regions, rule, label),
+        ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
+    }
+    _write_together(target, contents, overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     line = f"{_beside(target, '.json')}: {len(regions)} {label} regions, {seconds}"
     said = "" if utterance is None else in_words(utterance)
     section = timeline.make_section(shown, target.name, wave_S, curve, regions, rule, said)
     return section, f"{line}; {said}" if said else line
+
+
+def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:
+    """Write a recording's files; all stand complete under temporary names before the first appears.
+
+    That is the JSON, by which a later call knows the others for what it may replace; and what stands beside it is of
+    the same call, wherever a kill falls.
+    """
+    with ExitStack() as stack:
+        for suffix in SUFFIXES:  # the last that is entered appears first
+            temporary = stack.enter_context(atomic_path(_beside(target, suffix), overwrite))
+            temporary.write_bytes(contents[suffix])
+            sync(temporary)  # a disk that refuses does so now
+        if overwrite:
+            for suffix in SUFFIXES[:-1]:
+                _beside(target, suffix).unlink(missing_ok=True)
 
 
 def _beside(target: Path, suffix: str) -> Path:

@@ -43,7 +43,8 @@ class Judge:
                 "calibration_sha256": self.verdicts.sha256,
             }
         if len(windows) > 1:
-            record |= {"over_windows": OVER_WINDOWS, "windows": [vars(window) for window in windows]}
+            known = [{name: value for name, value in vars(window).items() if value is not None} for window in windows]
+            record |= {"over_windows": OVER_WINDOWS, "windows": known}
         return record
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import FRAME_HEAD, Detector, load_detector
 from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.settings import Config
 
 PROBE_SECONDS = (0.6, 1.0, 1.4)
@@ -30,7 +32,7 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         seconds: Their length.
 
     Raises:
-        SpoofkitError: see `load_encoder`, `load_detector`.
+        SpoofkitError: see `load_encoder`, `load_detector`; or it is an exported model, or holds an encoder or a model.
     """
     record: dict[str, Any] | None = None
     frames: FrameModel | None = None
@@ -39,6 +41,8 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         if (Path(name) / FRAME_HEAD).exists():
             frames = read_frame_head(Path(name), detector.encoder, detector)
     else:
+        if name not in ("tiny", *SINC_FRONT_ENDS):
+            _refuse_others(Path(name))
         stage = config.finetune
         from_scratch = {"freeze": "none"} if name == "tiny" else {}
         settings = config.encoder.model_copy(update={"name": name, **from_scratch})
@@ -72,6 +76,20 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "contamination": contamination_warning(provenance),
         "kept": None if record is None else record.get("kept"),
     }
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse what other verbs take, and say what to name instead."""
+    if path.suffix == ".onnx" and path.is_file():
+        raise SpoofkitError(
+            f"{path}: is an ONNX file, expected an encoder or a model folder; name the folder it was made of (what "
+            f"the export is stands in {path.with_suffix('.json').name} and in its metadata; `spoofkit score` takes it)"
+        )
+    for inside, record in (("model", "model.json"), ("encoder", "config.json")):
+        if (path / inside / record).exists() and not (path / "config.json").exists():
+            raise SpoofkitError(
+                f"{path}: is no encoder or model itself, expected one, but one is inside; name {path / inside}"
+            )
 
 
 def _frame_head(frames: FrameModel) -> dict[str, Any]:

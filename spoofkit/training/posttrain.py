@@ -81,16 +81,19 @@ def posttrain(
     if onto is not None:
         check_onto(folder, onto)
         config = config.model_copy(update={"encoder": EncoderSettings(name=str(onto / "encoder"), freeze="all")})
+    _require_list(mix, train_manifest, "--mix")
+    _require_list(dev_mix, dev_manifest, "--dev-mix")
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
-    with opened(folder, run) as run:
+    inputs = {
+        "train_manifest": file_sha256(train_manifest),
+        "dev_manifest": file_sha256(dev_manifest),
+        "mix": file_sha256(mix),
+        "dev_mix": file_sha256(dev_mix),
+        "encoder": encoder_hash(config.encoder.name),
+    }
+    with opened(folder, run) as run:  # from here on the folder is there
         augmenter = load_augmenter(config.posttrain.augment, config.seed)
-        inputs = {
-            "train_manifest": file_sha256(train_manifest),
-            "dev_manifest": file_sha256(dev_manifest),
-            "mix": file_sha256(mix),
-            "dev_mix": file_sha256(dev_mix),
-            "encoder": encoder_hash(config.encoder.name),
-        } | augment_inputs(augmenter)
+        inputs |= augment_inputs(augmenter)
         products: tuple[str, ...] = PRODUCTS
         if onto is not None:
             inputs["model"], products = folder_sha256(onto), PRODUCTS_ONTO
@@ -260,6 +263,16 @@ def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
             "draw more mixes (mix.n_dev) or another pairing"
         )
     return frame_eer(share[dev_bin_N], dev_target_N)
+
+
+def _require_list(mix: Path, manifest: Path, option: str) -> None:
+    """Refuse, before anything is written, a mix list that is not there."""
+    if not mix.exists():
+        held_out = " --held-out" if option == "--dev-mix" else ""
+        raise SpoofkitError(
+            f"{mix.parent}: has no {mix.name}, expected the list of mixes of {manifest}; draw it with `spoofkit "
+            f"mixlist {manifest} {mix}{held_out}` and the same settings, or name another with {option}"
+        )
 
 
 def _require_trained(encoder: Encoder, config: Config) -> None:
