@@ -228,6 +228,19 @@ def test_a_wav_that_lacks_a_frame_is_refused_and_a_whole_one_is_read(
     refused_as_cut(path, 1)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+@pytest.mark.parametrize("kind", ["AIFF", "AU"])
+def test_an_aiff_or_au_that_was_cut_is_refused_and_a_whole_one_is_read(kind: str, subtype: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(path, make_voice(1, True)[:15_999], SAMPLE_RATE, subtype, format=kind)
+    assert read_audio(path).size == 15_999
+    # libsndfile ends an AIFF of floats with its peaks, so that what is cut off may be those.
+    path.write_bytes(path.read_bytes()[:-4000])
+    lacking = probe(path).missing_bytes
+    assert 3900 < lacking <= 4000
+    refused_as_cut(path, lacking)
+
+
 def test_a_cut_wav_that_only_ffmpeg_decodes_is_refused_too(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", make_voice(1, True), SAMPLE_RATE, format="RF64")
     whole = (tmp_path / "a.wav").read_bytes()

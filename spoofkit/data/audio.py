@@ -36,7 +36,8 @@ AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither
 MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
 LOWEST_RATE = 2_000  # Hz
 RESAMPLER_SECONDS = 1.0  # far more than the resampler's filters are long
-WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names; it takes what a file has for all that it should have
+# libsndfile's names of those that state their sizes; it takes what a file has for all that it should have.
+SIZED_FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "AU")
 WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 
 
@@ -235,12 +236,12 @@ def _read_part(path: Path | str, start: int, n_samples: int | None, downmix: str
 def _decode_part(path: Path | str, start: int, n_samples: int | None, *, is_whole: bool) -> tuple[Decoded, int]:
     """What is needed for a part counted at 16 kHz; and where in it, counted at 16 kHz, that part begins.
 
-    With `is_whole`, a WAV that was cut is refused, also where the part itself is there.
+    With `is_whole`, a WAV, AIFF or AU that was cut is refused, also where the part itself is there.
     """
     _require_file(path)
     try:
         with soundfile.SoundFile(str(path)) as file:
-            if is_whole and file.format in WAV_FORMATS:
+            if is_whole and file.format in SIZED_FORMATS:
                 _refuse_cut(path, _head(path))
             if file.frames < NOT_STATED:
                 first, needed = start, -1 if n_samples is None else n_samples

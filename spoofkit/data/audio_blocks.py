@@ -19,8 +19,8 @@ from spoofkit.data.audio import (
     DOWNMIXES,
     NOT_STATED,
     SAMPLE_RATE,
+    SIZED_FORMATS,
     UNKNOWN_TO_SOUNDFILE,
-    WAV_FORMATS,
     _head,
     _opened_with_av,
     _refuse_cut,
@@ -130,7 +130,7 @@ def _stored(path: Path | str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
         file = None
     if file is not None and file.frames < NOT_STATED:
         with file:
-            if file.format in WAV_FORMATS:
+            if file.format in SIZED_FORMATS:
                 _refuse_cut(path, _head(path))
             yield file.samplerate, _of_soundfile(file, path)
         return

@@ -2,7 +2,7 @@
 
 FLAC's STREAMINFO block (RFC 9639, section 8.2: 20 bits of rate, 3 of channels - 1, 5 of sample width - 1, 36 of
 samples, then an MD5 of the samples; 0 samples or an MD5 of zeros mean "not stated"), which may stand behind an ID3v2
-tag; and the chunk sizes of WAV (RIFF, RIFX, RF64: EBU Tech 3306, BW64: ITU-R BS.2088). Nothing is decoded here.
+tag; and the sizes of WAV (RIFF, RIFX, RF64: EBU Tech 3306, BW64: ITU-R BS.2088), AIFF and AU. Nothing is decoded here.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Head:
 
     flac: StreamInfo | None = None
     missing_bytes: int = 0
-    """Of a WAV: how many bytes of samples its header states and the file lacks."""
+    """Of WAV, AIFF and AU: how many bytes of samples the header states and the file lacks."""
 
 
 def read_head(path: Path | str) -> Head:
@@ -55,6 +55,11 @@ def read_head(path: Path | str) -> Head:
         start = file.read(12)
         if start[:4] in (b"RIFF", b"RIFX", *LONG) and start[8:] == b"WAVE":
             return Head(missing_bytes=_missing_bytes(file, start[:4]))
+        if start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"):
+            return Head(missing_bytes=_missing_bytes(file, b"FORM"))
+        if start[:4] == b".snd":
+            offset, size = (int.from_bytes(start[place : place + 4], "big") for place in (4, 8))
+            return Head(missing_bytes=_lacking(offset + size, file) if _is_stated(size) else 0)
         if start[:3] == b"ID3" and len(start) >= 10:
             file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True)))
         else:
@@ -77,17 +82,17 @@ def _stream_info(block: bytes) -> StreamInfo | None:
 
 
 def _missing_bytes(file: BinaryIO, kind: bytes) -> int:
-    order = "big" if kind == b"RIFX" else "little"
-    n_bytes, long_size = os.fstat(file.fileno()).st_size, 0
+    order = "big" if kind in (b"RIFX", b"FORM") else "little"
+    samples, long_size = b"SSND" if kind == b"FORM" else b"data", 0
     for _ in range(MOST_CHUNKS):
         header = file.read(8)
         size = int.from_bytes(header[4:8], order)  # type: ignore[arg-type]
-        if header[:4] == b"data":
+        if header[:4] == samples:
             if kind in LONG and size == 0xFFFF_FFFF:
                 is_stated, size = long_size not in (0, (1 << 64) - 1), long_size
             else:
-                is_stated = size > 0 and all(abs(size - largest) > ABOUT for largest in LARGEST)
-            return max(0, file.tell() + size - n_bytes) if is_stated else 0
+                is_stated = _is_stated(size)
+            return _lacking(file.tell() + size, file) if is_stated else 0
         if len(header) < 8:
             break
         if header[:4] == b"ds64":
@@ -95,6 +100,14 @@ def _missing_bytes(file: BinaryIO, kind: bytes) -> int:
             size -= 16
         file.seek(size + size % 2, os.SEEK_CUR)
     return 0
+
+
+def _is_stated(size: int) -> bool:
+    return size > 0 and all(abs(size - largest) > ABOUT for largest in LARGEST)
+
+
+def _lacking(end: int, file: BinaryIO) -> int:
+    return max(0, end - os.fstat(file.fileno()).st_size)
 
 
 def samples_md5(channels_SC: np.ndarray, bits: int) -> str:
