@@ -806,3 +806,21 @@ def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, manifest: 
     assert refusal("score", model, good, bad, out, "--reuse") == said
     shard = run_cli("score", model, good, bad, tmp_path / "b.tsv", "--shard", "1/1").stdout
     assert "1 scores, 1 recordings without, part 1/1" in shard
+
+
+def test_a_large_model_scores_one_by_one_on_a_cpu_and_shards_of_it_join(
+    model: Path, manifest: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_torch, "LARGE", 1)
+    detector, _ = load_detector(model)
+    assert scorer_of(detector, torch.device("cpu")).budget_samples == 0
+    out = tmp_path / "out.tsv"
+    for part in ("1/2", "2/2"):
+        run_cli("score", model, manifest, out, "--shard", part)
+    assert [len(ids) for path in score_parts.find_parts(out).values() for ids in ids_of(path.read_bytes())] == [1] * 36
+    run_cli("score", model, manifest, out, "--merge")
+    found, expected = (
+        np.array([line.split("\t")[1] for line in text.splitlines()[1:]], dtype=float)
+        for text in (out.read_text(), whole.decode())
+    )
+    assert found == pytest.approx(expected, abs=1e-5)

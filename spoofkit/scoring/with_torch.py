@@ -16,6 +16,7 @@ from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer
 
 GPU_BUDGET_SAMPLES = 64 * 64_600
 GPU_TOGETHER = 64  # recordings that are sorted by length together
+LARGE = 10_000_000  # parameters with which one utterance fills a CPU: in a batch it would only hear padding
 CPU_DECODERS, MOST_DECODERS = 2, 8
 
 
@@ -44,11 +45,12 @@ def scorer_of(detector: Detector, device: torch.device) -> Scorer:
                 detector.train()
 
     is_gpu = device.type == "cuda"
+    is_alone = not is_gpu and sum(parameter.numel() for parameter in detector.parameters()) >= LARGE
     return Scorer(
         score_padded,
         shortest=detector.shortest,
         longest=detector.encoder.longest,
-        budget_samples=batch_budget(device),
+        budget_samples=0 if is_alone else batch_budget(device),
         n_together=GPU_TOGETHER if is_gpu else 1,
         n_decoders=min(MOST_DECODERS, os.cpu_count() or 1) if is_gpu else CPU_DECODERS,
         meaning=detector.score_meaning,
