@@ -135,6 +135,7 @@ def _read_scores(path: Path) -> pl.DataFrame:
             f"{path}: line 1 holds {', '.join(names)}, expected {', '.join(expected)} with tabs between, and spk "
             "before them where a speaker is claimed; a file of track 2 has them"
         )
+    # What is no number becomes null, and is refused by line below.
     numbers = {system: table[f"{system}-score"].cast(pl.Float64, strict=False) for system in SYSTEMS}
     for system, values in numbers.items():
         text = table[f"{system}-score"]
