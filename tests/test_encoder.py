@@ -99,8 +99,21 @@ def theirs(folder: Path, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
     states = getattr(network, "encoder" if hasattr(network, "decoder") else "forward")(
         features, output_hidden_states=True
     )
-    # In pre-norm networks the last of their hidden states comes before the final normalisation.
+    # Before or after the final norm: which of the two the last of their hidden states is depends on their version.
     return (*states.hidden_states[:-1], states.last_hidden_state)
+
+
+def their_last_layer(folder: Path, features: torch.Tensor) -> torch.Tensor:
+    """What the last layer of transformers' own module returns, whatever is done with it afterwards."""
+    import transformers as hf
+
+    network = hf.AutoModel.from_pretrained(folder).eval()
+    found: list[torch.Tensor] = []
+    network.encoder.layers[-1].register_forward_hook(
+        lambda _layer, _inputs, output: found.append(output if isinstance(output, torch.Tensor) else output[0])
+    )
+    (network.encoder if hasattr(network, "decoder") else network)(features)
+    return found[0]
 
 
 def their_features(folder: Path, wave: torch.Tensor) -> torch.Tensor:
@@ -153,15 +166,19 @@ def test_hidden_states_equal_those_of_transformers(name: str, folders: dict[str,
     encoder = load(folders[name])
     states, is_frame = encoder(wave, n_samples, "all")
     assert is_frame.all()
-    expected = theirs(folders[name], our_features(encoder, wave, n_samples, folders[name]))
+    inputs = our_features(encoder, wave, n_samples, folders[name])
+    expected = theirs(folders[name], inputs)
     assert len(states) == len(expected) == len(encoder.layers) + 1
     for ours, reference in zip(states, expected, strict=True):
         assert ours.shape == reference.shape
         differs(name, "one utterance", ours, reference)
     assert torch.equal(last(encoder, wave, n_samples), states[-1])
-    for number in range(len(states) - 1):
-        (one,), _ = encoder(wave, n_samples, number)
-        assert torch.equal(one, states[number])
+    plain, _ = encoder(wave, n_samples, "all", final_norm=False)
+    differs(name, "last layer", plain[-1], their_last_layer(folders[name], inputs))
+    for number, state in enumerate(plain):
+        (one,), _ = encoder(wave, n_samples, number, final_norm=False)
+        assert torch.equal(one, state)
+        assert torch.equal(state, states[number]) or (number == len(plain) - 1 and encoder.parameters_above_layers())
 
 
 @pytest.mark.parametrize("name", NOT_WHISPER)

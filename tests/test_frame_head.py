@@ -20,11 +20,11 @@ from test_models import detector_of
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import read_segments
-from spoofkit.files import file_sha256
+from spoofkit.files import file_sha256, read_json, write_json
 from spoofkit.localisation import recordings
-from spoofkit.models.detector import detector_sha256, folder_sha256, load_detector, save_detector
+from spoofkit.models.detector import FrameClassifier, detector_sha256, folder_sha256, load_detector, save_detector
 from spoofkit.models.encoder import Encoder
-from spoofkit.models.frame_model import load_frame_model, score_timeline
+from spoofkit.models.frame_model import load_frame_model, score_timeline, write_frame_head
 from spoofkit.training import loop
 
 CONFIG = """
@@ -209,7 +209,7 @@ def test_a_recording_gets_the_score_of_the_verb_score_and_regions_from_one_pass(
 
 @pytest.mark.parametrize(
     ("head", "layers", "frame_layers"),
-    [("mean", "last", 1), ("mean", 2, "last"), ("mhfa", "all", "weighted"), ("mean", 1, 1), ("mean", 3, 0)],
+    [("mean", "last", 1), ("mean", "gated", "last"), ("mhfa", "all", "weighted"), ("mean", 1, 1), ("mean", 3, "last")],
 )
 def test_heads_that_read_other_layers_read_theirs_from_one_pass(
     head: str, layers: str | int, frame_layers: str | int, tmp_path: Path, noisy: Path, lists: list[object]
@@ -228,6 +228,33 @@ def test_heads_that_read_other_layers_read_theirs_from_one_pass(
     assert torch.equal(is_frame_BT, expected_is_frame_BT)
     torch.testing.assert_close(logit_BT, expected_BT)
     torch.testing.assert_close(score_B, expected_B)
+
+
+@pytest.mark.parametrize("frames_of", [3, 4])
+@pytest.mark.parametrize("model_of", [2, 3])
+@torch.no_grad()
+def test_heads_of_before_and_of_now_read_the_last_layer_each_their_way_from_one_pass(
+    model_of: int, frames_of: int, tmp_path: Path
+) -> None:
+    detector = detector_of("attentive", "gated").eval()
+    frames = FrameClassifier(detector.encoder, "linear", "gated").eval()
+    save_detector(tmp_path / "model", detector, {})
+    (tmp_path / "model/frame_head").mkdir()
+    own = {"encoder_sha256": folder_sha256(tmp_path / "model/encoder")}
+    write_frame_head(tmp_path / "model/frame_head", frames, "region", own)
+    for name, number, now in (("model.json", model_of, 3), ("frame_head/head.json", frames_of, 4)):
+        record = read_json(tmp_path / "model" / name)
+        assert (record["format"], record.pop("final_norm")) == (now, False)
+        if number != now:
+            write_json(tmp_path / "model" / name, record | {"format": number}, overwrite=True)
+    wave_BS, n_samples_B = torch.from_numpy(make_voice(1, True, 0.5))[None], torch.tensor([8000])
+    normed, is_frame_BT = detector.encoder(wave_BS, n_samples_B, "all", final_norm=True)
+    plain, _ = detector.encoder(wave_BS, n_samples_B, "all", final_norm=False)
+    logit_BT, _, score_B = score_timeline(load_frame_model(tmp_path / "model"), wave_BS, n_samples_B)
+    layers = normed if frames_of == 3 else plain
+    assert torch.equal(logit_BT, frames.head.output(frames.embed_layers(layers, is_frame_BT)))
+    layers = normed if model_of == 2 else plain
+    assert torch.equal(score_B, detector.score_embedding(detector.embed_layers(layers, is_frame_BT)))
 
 
 def test_a_recording_that_is_too_short_for_the_utterance_head_is_left_out_by_name(
@@ -324,6 +351,7 @@ def test_info_names_both_heads(model: Path, timeline: Path) -> None:
     assert facts["frame_head"] == {
         "head": "linear",
         "head_reads": "last",
+        "final_norm": True,
         "head_parameters": 129,
         "frame_target": "authenticity",
         "score": "log-odds, bona fide; not calibrated",

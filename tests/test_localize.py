@@ -395,7 +395,10 @@ def test_what_is_no_finished_posttraining_is_refused(
     other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
     head_json, tensors = other / "frame_head/head.json", other / "frame_head/head.safetensors"
     head = json.loads(head_json.read_text())
-    changes: list[dict[str, Any]] = [{"head": "conv"}, {"frame_target": "splice"}, {"format": 2}, {"layers": "all"}]
+    changes: list[dict[str, Any]] = [
+        {"head": "conv"}, {"frame_target": "splice"}, {"layers": "all"},
+        {"format": 2}, {"format": 3}, {"final_norm": None},
+    ]  # fmt: skip
     for change in (*changes, {"loss": {"kind": "bce"}}, {"encoder_sha256": None}):
         head_json.write_text(json.dumps(head | change))
         assert "does not describe a frame head of this version" in refusal(*command), change

@@ -86,6 +86,50 @@ def test_a_step_of_training_reaches_every_part_and_the_folder_scores_the_same(
         assert torch.allclose(detector(wave, n_samples)[1:], alone, atol=2e-5)
 
 
+@torch.inference_mode()
+def test_several_layers_are_read_before_the_final_norm_and_models_of_format_2_as_they_were(tmp_path: Path) -> None:
+    for layers in (*MERGES, 3, 2, "last"):
+        detector = detector_of("attentive", layers).eval()
+        wave, n_samples = batch_for(detector)
+        save_detector(tmp_path / f"{layers}", detector, {})
+        path = tmp_path / f"{layers}/model.json"
+        record = json.loads(path.read_text())
+        assert (record["format"], record["final_norm"]) == (3, layers == "last")
+        new = detector(wave, n_samples)
+        assert torch.equal(load_detector(path.parent)[0](wave, n_samples), new)
+        states, is_frame = detector.encoder(wave, n_samples, "all")  # format 2: the last of them is normalised
+        before = [states[layers]] if isinstance(layers, int) else states if layers in MERGES else states[-1:]
+        old = detector.score_embedding(detector.embed_layers(before, is_frame))
+        del record["final_norm"]
+        path.write_text(json.dumps(record | {"format": 2}))
+        assert torch.equal(load_detector(path.parent)[0](wave, n_samples), old)
+        assert torch.equal(old, new) == (layers in (2, "last"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"final_norm": None}, {"final_norm": 0}, {"format": 2}, {"format": 4}, {"layers": "last"}, "no such key"],
+)
+def test_a_record_that_says_nothing_clear_of_the_final_norm_is_refused(
+    change: dict[str, object] | str, tmp_path: Path
+) -> None:
+    save_detector(tmp_path / "model", detector_of("mean", "weighted"), {})
+    path = tmp_path / "model/model.json"
+    record = json.loads(path.read_text())
+    if isinstance(change, str):
+        del record["final_norm"]
+    else:
+        record |= change
+    path.write_text(json.dumps(record))
+    assert "model.json: does not describe a model of this version" in refusal("info", tmp_path / "model")
+
+
+def test_the_final_norm_is_trained_only_where_it_is_read() -> None:
+    for layers, is_read in (("last", True), ("gated", False), (3, False)):
+        above = detector_of("mean", layers).encoder.parameters_above_layers()
+        assert [parameter.requires_grad for parameter in above] == [is_read, is_read]
+
+
 def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
     """settings.py imports no torch, so its names stand there a second time."""
     assert set(FinetuneSettings.model_fields["head"].annotation.__args__) == set(UTTERANCE_HEADS)
@@ -207,7 +251,8 @@ def test_info_says_what_is_trained_under_the_settings(plain: Path) -> None:
 def test_info_of_a_model_reads_its_own_head_and_of_an_encoder_prints_a_table(tmp_path: Path) -> None:
     save_detector(tmp_path / "model", detector_of("mhfa"), {})
     lines = run_cli("info", tmp_path / "model").stdout
-    for words in ("mhfa on all layers", "every 320 samples (20 ms)", "log-odds of bona fide", "not known"):
+    reads = "mhfa on all layers, before the final norm"
+    for words in (reads, "every 320 samples (20 ms)", "log-odds of bona fide", "not known"):
         assert words in " ".join(lines.split())
     lines = run_cli("info", "sinc-aasist").stdout
     assert "raw_aasist on the last layer: 297,866 parameters" in lines

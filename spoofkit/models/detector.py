@@ -29,12 +29,16 @@ from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
 
 FRAME_HEAD = "frame_head"
 """Folder of the frame head that a model may also have."""
-FORMAT = 2
+FORMAT = 3
+"""Of model.json. Models of format 2 read every hidden state through the final norm, and say nothing of it."""
 SCORES = ("log_odds", "bonafide_logit")
 
 
 class Classifier(nn.Module):
     """What stands on an encoder: a merge of its layers, a head, an output layer."""
+
+    final_norm: bool
+    """Whether the last layer's output is read through the encoder's final norm."""
 
     def __init__(self, encoder: Encoder, layers: str | int, head: nn.Module, n_logits: int, loss: LossSettings) -> None:
         super().__init__()
@@ -43,17 +47,25 @@ class Classifier(nn.Module):
             raise SpoofkitError(
                 f"layers: the encoder has {n_hidden - 1} layers, the output of number {layers} was asked for"
             )
+        self.final_norm = layers == "last"
         self.wanted: LayersWanted = layers if isinstance(layers, int) or layers == "last" else "all"  # type: ignore[assignment]
         self.merge = make_merge(layers, n_hidden, encoder.width) if layers in MERGES else None
         self.head = head
         self.output = make_output(loss, head.embedding_width, n_logits)  # type: ignore[arg-type]
 
+    @property
+    def reads(self) -> tuple[LayersWanted, bool]:
+        """What it asks of an encoder: which hidden states, and whether the last layer's is normalised."""
+        return self.wanted, self.final_norm
+
     def read(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> list[torch.Tensor]:
         """The hidden states for the head: merged into one, or as they are."""
         return layers if self.merge is None else [self.merge(layers, is_frame_BT)]
 
-    def own_of(self, layers: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Of all hidden states those that the encoder would have given had `wanted` been asked for."""
+    def own_of(self, layers: list[torch.Tensor], encoder: Encoder) -> list[torch.Tensor]:
+        """Of all hidden states, taken before the final norm, those that it would have asked for."""
+        if self.final_norm:
+            layers = [*layers[:-1], encoder.finish(layers[-1])]
         if self.wanted == "all":
             return layers
         return [layers[-1 if self.wanted == "last" else self.wanted]]
@@ -74,7 +86,7 @@ class FrameClassifier(nn.Module):
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the output layer reads, (B, T, E), and is_frame_BT."""
-        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, *self.head.reads)
         return self.embed_layers(layers, is_frame_BT), is_frame_BT
 
     def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
@@ -127,7 +139,7 @@ class Detector(nn.Module):
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
         """What the output layer reads, (B, E)."""
-        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, self.head.wanted)
+        layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, *self.head.reads)
         return self.embed_layers(layers, is_frame_BT)
 
     def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
@@ -154,9 +166,9 @@ def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
     if isinstance(classifier.wanted, int):
         for module in encoder.layers[classifier.wanted :]:
             module.requires_grad_(False)
-        if classifier.wanted < len(encoder.layers):
-            for parameter in encoder.parameters_above_layers():
-                parameter.requires_grad_(False)
+    if not classifier.final_norm:
+        for parameter in encoder.parameters_above_layers():
+            parameter.requires_grad_(False)
 
 
 def save_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> None:
@@ -173,6 +185,7 @@ def write_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> 
         "format": FORMAT,
         "head": detector.kind,
         "layers": detector.layers,
+        "final_norm": detector.head.final_norm,
         "loss": detector.loss_settings.model_dump(mode="json"),
         "score": detector.score,
     }
@@ -203,8 +216,9 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     require_model_folder(folder)
     record = read_json(folder / "model.json")
     try:
-        if record["format"] != FORMAT or record["head"] not in UTTERANCE_HEADS or record["score"] not in SCORES:
+        if record["head"] not in UTTERANCE_HEADS or record["score"] not in SCORES:
             raise ValueError
+        final_norm = read_final_norm(record, FORMAT)
         loss = LossSettings.model_validate(record["loss"], strict=True)
         layers = record["layers"]
         FinetuneSettings.model_validate({"head": record["head"], "layers": layers}, strict=True)
@@ -223,8 +237,26 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     encoder = load_encoder(EncoderSettings(name=str(folder / "encoder")))
     detector = Detector(encoder, record["head"], layers, loss)
     detector.score = record["score"]
+    detector.head.final_norm = final_norm
     load_head(folder / "head.safetensors", detector.head)
     return detector.eval(), record
+
+
+def read_final_norm(record: dict[str, Any], newest: int) -> bool:
+    """What a record says of the final norm; one of the format before `newest` says nothing and means true.
+
+    Raises:
+        ValueError: another format, no truth value, or `layers: last` without the norm.
+        KeyError: something is missing.
+    """
+    if record["format"] == newest - 1 and "final_norm" not in record:
+        return True
+    final_norm = record["final_norm"]
+    if record["format"] != newest or not isinstance(final_norm, bool):
+        raise ValueError
+    if record["layers"] == "last" and not final_norm:
+        raise ValueError
+    return final_norm
 
 
 def load_head(path: Path, head: nn.Module) -> None:

@@ -77,20 +77,24 @@ class Encoder(nn.Module):
         return output
 
     def finish(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """What stands above the last layer: a normalisation, or nothing."""
+        """The final norm: what a pre-norm network has above its last layer; elsewhere nothing."""
         return hidden_BTD
 
     def forward(
-        self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor, wanted: LayersWanted = "last"
+        self,
+        wave_BS: torch.Tensor,
+        n_samples_B: torch.Tensor,
+        wanted: LayersWanted = "last",
+        final_norm: bool = True,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Encode a batch.
 
         Args:
             wave_BS: 16 kHz waveforms, zero-padded at the end.
             n_samples_B: Valid samples of each.
-            wanted: `last`: the final output. `all`: the input of the first layer, then the output of each layer, as
-                transformers' `hidden_states`, the last one being the final output (normalised, if the network does
-                that). A number k: the k-th of those; layers above it are not computed.
+            wanted: `last`: the output of the last layer. `all`: the input of the first layer, then the output of each
+                layer. A number k: the k-th of those; layers above it are not computed.
+            final_norm: Whether the output of the last layer goes through the network's final norm, if it has one.
 
         Returns:
             One hidden_BTD for each hidden state wanted, and is_frame_BT: true where a frame is the utterance's own.
@@ -109,7 +113,7 @@ class Encoder(nn.Module):
             kept.append(hidden_BTD)
             if wanted != "all":
                 del kept[0]
-        if top == n_layers:
+        if final_norm and top == n_layers:
             kept[-1] = self.finish(kept[-1])
         return kept, is_frame_BT
 

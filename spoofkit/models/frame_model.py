@@ -17,12 +17,21 @@ from safetensors.torch import save
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, text_sha256, write_json
-from spoofkit.models.detector import FRAME_HEAD, Detector, FrameClassifier, folder_sha256, load_detector, load_head
+from spoofkit.models.detector import (
+    FRAME_HEAD,
+    Detector,
+    FrameClassifier,
+    folder_sha256,
+    load_detector,
+    load_head,
+    read_final_norm,
+)
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
 
-FORMAT = 3
+FORMAT = 4
+"""Of head.json. Frame heads of format 3 read every hidden state through the final norm, and say nothing of it."""
 FRAME_TARGETS = {"region": "not injected", "authenticity": "bona fide"}
 """What a higher frame score means more of, by what the frames were trained for (mix.frame_target)."""
 
@@ -72,6 +81,7 @@ def write_frame_head(folder: Path, classifier: FrameClassifier, target: str, rec
         "format": FORMAT,
         "head": classifier.kind,
         "layers": classifier.layers,
+        "final_norm": classifier.head.final_norm,
         "loss": classifier.loss_settings.model_dump(mode="json"),
         "frame_target": target,
     }
@@ -90,8 +100,9 @@ def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / FRAME_HEAD / "head.json"
     record: Any = read_json(path)
     try:
-        if record["format"] != FORMAT or record["frame_target"] not in FRAME_TARGETS:
+        if record["frame_target"] not in FRAME_TARGETS:
             raise ValueError
+        read_final_norm(record, FORMAT)
         LossSettings.model_validate(record["loss"], strict=True)
         PosttrainSettings.model_validate({"head": record["head"], "layers": record["layers"]}, strict=True)
         if not isinstance(record["encoder_sha256"], str):
@@ -135,6 +146,7 @@ def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -
             "the whole folder again, or fit a frame head with `spoofkit posttrain EXP --onto MODEL`"
         )
     classifier = FrameClassifier(encoder, record["head"], record["layers"], LossSettings.model_validate(record["loss"]))
+    classifier.head.final_norm = read_final_norm(record, FORMAT)
     load_head(folder / FRAME_HEAD / "head.safetensors", classifier.head)
     sha256 = text_sha256(encoder_sha256 + folder_sha256(folder / FRAME_HEAD))
     return FrameModel(classifier.eval(), record["frame_target"], sha256, detector)
@@ -158,8 +170,9 @@ def score_timeline(
     if detector is None:
         logit_BT, is_frame_BT = frames(wave_BS, n_samples_B)
         return logit_BT, is_frame_BT, None
-    alike = frames.head.wanted == detector.head.wanted
-    layers, is_frame_BT = frames.encoder(wave_BS, n_samples_B, frames.head.wanted if alike else "all")
-    of_frames, of_utterance = (layers if alike else head.own_of(layers) for head in (frames.head, detector.head))
+    heads = (frames.head, detector.head)
+    alike = frames.head.reads == detector.head.reads
+    layers, is_frame_BT = frames.encoder(wave_BS, n_samples_B, *(frames.head.reads if alike else ("all", False)))
+    of_frames, of_utterance = (layers if alike else head.own_of(layers, frames.encoder) for head in heads)
     logit_BT = frames.head.output(frames.embed_layers(of_frames, is_frame_BT))
     return logit_BT, is_frame_BT, detector.score_embedding(detector.embed_layers(of_utterance, is_frame_BT))

@@ -10,7 +10,7 @@ from torch import nn
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.detector import FRAME_HEAD, Detector, load_detector
+from spoofkit.models.detector import FRAME_HEAD, Detector, FrameClassifier, load_detector
 from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.pretrained import load_encoder
@@ -64,6 +64,7 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "encoder_parameters_trained": _count(encoder, trained=True),
         "head": detector.kind,
         "head_reads": detector.layers,
+        "final_norm": _final_norm(detector),
         "head_parameters": _count(detector.head),
         "score": detector.score_meaning,
         "frame_head": None if frames is None else _frame_head(frames),
@@ -97,10 +98,16 @@ def _frame_head(frames: FrameModel) -> dict[str, Any]:
     return {
         "head": classifier.kind,
         "head_reads": classifier.layers,
+        "final_norm": _final_norm(classifier),
         "head_parameters": _count(classifier.head),
         "frame_target": frames.target,
         "score": frames.score_meaning,
     }
+
+
+def _final_norm(model: Detector | FrameClassifier) -> bool | None:
+    """Whether the last layer is read through the final norm; none: the encoder has no such norm."""
+    return model.head.final_norm if model.encoder.parameters_above_layers() else None
 
 
 def training_memory(detector: Detector, batch_size: int, seconds: float) -> dict[str, int]:
@@ -162,7 +169,7 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{facts['encoder_parameters']:,}"
             + (f", of which {facts['encoder_parameters_trained']:,} are trained" if memory else ""),
         ),
-        ("head", f"{facts['head']} on {_reads(facts['head_reads'])}: {facts['head_parameters']:,} parameters"),
+        ("head", f"{facts['head']} on {_reads(facts)}: {facts['head_parameters']:,} parameters"),
         ("score", facts["score"]),
         (
             "frames",
@@ -177,7 +184,7 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     frames = facts["frame_head"]
     if frames is not None:
-        words = f"{frames['head']} on {_reads(frames['head_reads'])}: {frames['head_parameters']:,} parameters"
+        words = f"{frames['head']} on {_reads(frames)}: {frames['head_parameters']:,} parameters"
         lines.insert(6, ("frame head", f"{words}; frame score: {frames['score']}"))
     if memory:
         words = (
@@ -205,13 +212,17 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _reads(layers: str | int) -> str:
+def _reads(facts: dict[str, Any]) -> str:
+    layers = facts["head_reads"]
     words = {
         "last": "the last layer",
         "weighted": "a weighted sum of all layers",
         "gated": "a gated merge of all layers",
     }
-    return f"layer {layers}" if isinstance(layers, int) else words.get(layers, "all layers")
+    if isinstance(layers, int):
+        return f"layer {layers}"
+    is_before = facts["final_norm"] is False
+    return words.get(layers, "all layers") + (", before the final norm" if is_before else "")
 
 
 def _gigabytes(n_bytes: int) -> str:

@@ -1,6 +1,8 @@
 """How the hidden states of all layers become one, for heads that read one.
 
-Padding changes nothing here either. Shapes: B batch, T frames, D features, L layers.
+Padding changes nothing here either. The last layer comes before the encoder's final norm (docs/models.md).
+
+Shapes: B batch, T frames, D features, L layers.
 """
 
 import torch
@@ -36,7 +38,9 @@ class WeightedMerge(nn.Module):
     """Sum of all hidden states under weights that add up to one; they start equal.
 
     Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark" (arXiv:2105.01051), section 3: the
-    weighted sum that S3PRL gives to every task. Parameters: n_hidden; 25 for XLS-R 300M.
+    weighted sum that S3PRL gives to every task, where the last state comes behind the final norm.
+
+    Parameters: n_hidden; 25 for XLS-R 300M.
     """
 
     def __init__(self, n_hidden: int) -> None:

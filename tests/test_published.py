@@ -1,0 +1,96 @@
+"""Networks equal the numbers that their authors' published code gives for weights and signals anyone can make again.
+
+Weights and signals are drawn name by name (`draw`), so nothing but the numbers is stored. Each set of numbers was
+computed once, with torch 2.13 on a CPU in double precision, by the code at the commit named beside it, given the same
+weights under that code's names.
+"""
+
+from zlib import crc32
+
+import numpy as np
+import torch
+from test_encoder import LAYER, SMALL
+from torch import nn
+from torch.nn import functional as F
+
+from spoofkit.models.detector import Detector
+from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
+
+
+def draw(name: str, *shape: int) -> torch.Tensor:
+    """Numbers between -1 and 1 that depend on the name alone; numpy promises never to change this stream."""
+    return torch.from_numpy(np.random.RandomState(crc32(name.encode())).uniform(-1, 1, shape))
+
+
+def waves(n_samples: int) -> torch.Tensor:
+    """Two signals, shape (2, n_samples): noise, and a tone that wanders."""
+    time = np.arange(n_samples)
+    return 0.1 * torch.stack(
+        [draw("noise", n_samples), torch.from_numpy(np.sin(0.1 * time + 20 * np.sin(1e-3 * time)))]
+    )
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """The module in double precision, every number of it drawn: norms around one, matrices of unit gain."""
+    module = module.double().eval()
+    for name, tensor in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        number = draw(name, *tensor.shape)
+        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+            number = 1 + 0.3 * number
+        elif tensor.ndim < 2:
+            number = 0.3 * number
+        else:
+            number = number * (3 / tensor[0].numel()) ** 0.5
+        tensor.copy_(number)
+    return module
+
+
+def pre_norm_detector(family: str, head: str, layers: str) -> Detector:
+    """On three small layers of the large published networks' kind: layer norms first, and one above them all."""
+    import transformers as hf
+
+    config = getattr(hf, f"{family}Config")(**SMALL | LAYER)
+    network = getattr(hf, f"{family}Model")(config)
+    kind = {"WavLM": WavLMEncoder, "Wav2Vec2": WaveEncoder}[family]
+    # The codes compared with hand waveforms on as they are.
+    encoder = kind(network, hf.Wav2Vec2FeatureExtractor(do_normalize=False))
+    return filled(Detector(encoder, head, layers))
+
+
+def logits(detector: Detector, n_samples: int) -> torch.Tensor:
+    """Of both classes, spoof first, for both signals."""
+    embedding = detector.embed(waves(n_samples), torch.full((2,), n_samples))
+    return detector.head.output.linear(embedding)
+
+
+def assert_equal(ours: torch.Tensor, published: list[float], tolerance: float) -> None:
+    np.testing.assert_allclose(ours.numpy().ravel(), published, rtol=0, atol=tolerance)
+
+
+# github.com/pandarialTJU/AttM_INTERSPEECH24, e3f5a90, model_file.py: AttM and my_LSTM, on WavLM/WavLM.py of
+# github.com/microsoft/unilm, 768a3c8, which rounds layer norms to single precision. It puts a frame's layers side by
+# side feature by feature, so the columns of its first projection are ours in another order.
+ATTM = [-0.6697257071, 0.3156439583, -0.696181445, 0.2649261808]
+# github.com/QiShanZhang/SLSforASVspoof-2021-DF, 82e8af0, model.py, its linear layers made for 32 features, on
+# fairseq/models/wav2vec/wav2vec2.py of github.com/facebookresearch/fairseq, 3d262bb, which rounds likewise. Its output
+# is the log-softmax of a SELU of the logits.
+SLS = [-3.172438139, -0.04280449173, -4.874798924, -0.007665937968]
+
+
+@torch.inference_mode()
+def test_attm_equals_its_authors_from_waveform_to_logits_and_does_not_with_the_final_norm() -> None:
+    detector = pre_norm_detector("WavLM", "lstm", "gated")
+    assert_equal(logits(detector, 9_000), ATTM, 1e-6)
+    detector.head.final_norm = True
+    assert float((logits(detector, 9_000).flatten() - torch.tensor(ATTM)).abs().max()) > 0.05
+
+
+@torch.inference_mode()
+def test_sls_equals_its_authors_from_waveform_to_output_and_does_not_with_the_final_norm() -> None:
+    detector = pre_norm_detector("Wav2Vec2", "sls", "all")
+    assert_equal(F.log_softmax(F.selu(logits(detector, 64_600)), 1), SLS, 2e-5)
+    detector.head.final_norm = True
+    other = F.log_softmax(F.selu(logits(detector, 64_600)), 1)
+    assert float((other.flatten() - torch.tensor(SLS)).abs().max()) > 0.5
