@@ -224,7 +224,7 @@ class TrainSettings(Settings):
     """Utterances in one optimiser step, of all processes together."""
     accumulate: Count = 1
     """Parts of such a batch that go through the model one after the other: less memory, the same gradient. Heads with
-    batch normalisation (sls, nes2net, aasist, rawnet2) see the statistics of a part, and of a process' share."""
+    batch normalisation (sls, nes2net, ecapa, aasist, rawnet2) see the statistics of a part, and of a process' share."""
     eval_every: Count = 500
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
@@ -295,8 +295,9 @@ class FinetuneSettings(TrainSettings):
     """Stage 2: utterance-level detection."""
 
     head: Literal[
-        "mean", "attentive", "lstm", "sls", "mhfa", "aasist", "nes2net", "raw_aasist", "raw_aasist_l", "rawnet2"
-    ] = "mean"
+        "mean", "attentive", "lstm", "sls", "mhfa", "nes2net", "ecapa", "aasist",
+        "raw_aasist", "raw_aasist_l", "rawnet2",
+    ] = "mean"  # fmt: skip
     """The utterance classifier; see docs/models.md."""
     layers: Literal["last", "weighted", "gated", "all"] | LayerNumber = "last"
     """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th (0: the

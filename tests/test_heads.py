@@ -18,7 +18,8 @@ WIDTH, N_HIDDEN = 128, 4
 
 # Parameters for XLS-R 300M (D = 1024, 25 hidden states), without and with the linear layer behind the embedding. Those
 # with it are the published ones: 936k (lstm) and 23,399k (sls) in arXiv:2504.05657, table of results on ASVspoof 2021;
-# 512,039 (nes2net) is what the layers of the authors' code for ASVspoof add up to. No paper has the others.
+# 512,039 (nes2net) is what the layers of the authors' code for ASVspoof add up to, 8,607,744 (ecapa) what those of
+# WeSpeaker's ECAPA_TDNN_GLOB_c512(1024, 192, emb_bn=True) at dfa7419 do. No paper has the others.
 PARAMETERS = {
     "mean": (0, 1_025),
     "attentive": (131_329, 133_378),
@@ -26,6 +27,7 @@ PARAMETERS = {
     "sls": (23_397_379, 23_399_429),
     "mhfa": (1_315_410, 1_315_667),
     "nes2net": (509_989, 512_039),
+    "ecapa": (8_607_744, 8_608_130),
 }
 COUNTED_ELSEWHERE = {"aasist", "raw_aasist", "raw_aasist_l", "rawnet2"}
 
@@ -197,7 +199,7 @@ def test_parameters_of_merges_are_those_they_state(name: str, n_hidden: int, par
     assert f"{parameters:,}" in (type(merge).__doc__ or "")
 
 
-@pytest.mark.parametrize("name", ["nes2net", "sls", "mhfa", "lstm", "attentive"])
+@pytest.mark.parametrize("name", ["nes2net", "ecapa", "sls", "mhfa", "lstm", "attentive"])
 @pytest.mark.parametrize("width", [64, 128, 512])
 def test_stated_formula_counts_parameters_at_other_widths(name: str, width: int) -> None:
     n_channels, n_part = width // 8, width // 64
@@ -206,6 +208,7 @@ def test_stated_formula_counts_parameters_at_other_widths(name: str, width: int)
         "lstm": 768 * (width + 194),
         "sls": 67 * (width // 3) * width + 2 * width + 3,
         "mhfa": 2 * N_HIDDEN + 256 * (width + 1) + 1_052_960,
+        "ecapa": 2560 * width + 5_986_304,
         "nes2net": 7 * (4 * n_channels**2 + 10 * n_channels + 21 * n_part**2 + 21 * n_part + 35) + 2 * width,
     }
     assert count(UTTERANCE_HEADS[name](width, N_HIDDEN)) == formula[name]
@@ -413,6 +416,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         SpoofkitError, match="head nes2net: the encoder's frames have 100 features, expected a multiple"
     ):
         UTTERANCE_HEADS["nes2net"](100, 25)
+    with pytest.raises(SpoofkitError, match="head ecapa: its batch norms need several utterances, found one"):
+        make_head("ecapa").train()([torch.zeros(1, 9, WIDTH)], torch.ones(1, 9, dtype=torch.bool))
     with pytest.raises(SpoofkitError, match="layers: gated merges the outputs of the encoder's layers, found none"):
         make_merge("gated", 1, 70)
     with pytest.raises(ValueError, match="merge 'max': expected one of weighted, gated"):

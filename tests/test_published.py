@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spoofkit.models.detector import Detector
+from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
 
 
@@ -67,6 +68,22 @@ def logits(detector: Detector, n_samples: int) -> torch.Tensor:
 
 def assert_equal(ours: torch.Tensor, published: list[float], tolerance: float) -> None:
     np.testing.assert_allclose(ours.numpy().ravel(), published, rtol=0, atol=tolerance)
+
+
+# github.com/wenet-e2e/wespeaker, dfa7419, wespeaker/models/ecapa_tdnn.py: ECAPA_TDNN_GLOB_c512(48, 192, emb_bn=True);
+# every 32nd number of two embeddings.
+ECAPA = [
+    -0.3257171625, -0.967953431, 0.3542754316, -0.4308367358, 0.08066251333, -1.573554701,
+    -0.3889351284, -1.023977633, 0.2865597782, -0.3989813018, 0.06807993516, -1.590623143,
+]  # fmt: skip
+
+
+@torch.inference_mode()
+def test_ecapa_equals_wespeakers() -> None:
+    """What `read_frame` and `read_context` are here is one layer there, `pool.linear1`."""
+    head = filled(UTTERANCE_HEADS["ecapa"](48, 1))
+    embedding = head([draw("frames", 2, 37, 48)], torch.ones(2, 37, dtype=torch.bool))
+    assert_equal(embedding[:, ::32], ECAPA, 1e-8)
 
 
 # github.com/pandarialTJU/AttM_INTERSPEECH24, e3f5a90, model_file.py: AttM and my_LSTM, on WavLM/WavLM.py of

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from spoofkit.models import mel_encoder, wave_encoder
 from spoofkit.models.encoder import is_valid
-from spoofkit.models.heads import aasist, graph, nes2net, rawnet2, sls
+from spoofkit.models.heads import aasist, ecapa, graph, nes2net, rawnet2, sls
 from spoofkit.models.heads.masking import masked_batch_norm, masked_mean, pool_time
 from spoofkit.models.mel_encoder import W2vBertFrontEnd, WhisperFrontEnd
 
@@ -32,6 +32,7 @@ def traceable() -> Iterator[None]:
         (mel_encoder, "key_mask", _key_mask),
         (wave_encoder, "mask_or_none", _mask),
         (aasist, "mask_or_none", _mask),
+        (ecapa, "mask_or_none", _mask),
         (nes2net, "mask_or_none", _mask),
         (rawnet2, "mask_or_none", _mask),
         (wave_encoder, "group_norm", group_norm),

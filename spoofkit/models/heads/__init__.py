@@ -3,6 +3,7 @@
 from spoofkit.models.heads.aasist import AasistHead, RawAasistHead, RawAasistLightHead
 from spoofkit.models.heads.attentive import AttentiveHead
 from spoofkit.models.heads.base import UtteranceHead
+from spoofkit.models.heads.ecapa import EcapaHead
 from spoofkit.models.heads.frame import FrameHead
 from spoofkit.models.heads.lstm import LstmHead
 from spoofkit.models.heads.mean import MeanHead
@@ -20,6 +21,7 @@ UTTERANCE_HEADS: dict[str, type[UtteranceHead]] = {
     "sls": SlsHead,
     "mhfa": MhfaHead,
     "nes2net": Nes2NetHead,
+    "ecapa": EcapaHead,
     "aasist": AasistHead,
     "raw_aasist": RawAasistHead,
     "raw_aasist_l": RawAasistLightHead,
