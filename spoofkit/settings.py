@@ -296,7 +296,7 @@ class FinetuneSettings(TrainSettings):
 
     head: Literal[
         "mean", "attentive", "lstm", "sls", "mhfa", "nes2net", "ecapa", "aasist",
-        "raw_aasist", "raw_aasist_l", "rawnet2",
+        "raw_aasist", "raw_aasist_l", "rawnet2", "rawnet2_asvspoof5",
     ] = "mean"  # fmt: skip
     """The utterance classifier; see docs/models.md."""
     layers: Literal["last", "weighted", "gated", "all"] | LayerNumber = "last"

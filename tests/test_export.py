@@ -35,7 +35,7 @@ pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 MINI = Path(__file__).parents[1] / "egs/mini/exp/mixframe_seed0/finetune/model"
-SLOW_HEADS = ("raw_aasist", "raw_aasist_l", "rawnet2")  # a frame a sample
+SLOW_HEADS = ("raw_aasist", "raw_aasist_l", "rawnet2", "rawnet2_asvspoof5")  # a frame a sample
 
 
 def voices(*lengths: int) -> list[np.ndarray]:

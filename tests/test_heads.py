@@ -29,7 +29,7 @@ PARAMETERS = {
     "nes2net": (509_989, 512_039),
     "ecapa": (8_607_744, 8_608_130),
 }
-COUNTED_ELSEWHERE = {"aasist", "raw_aasist", "raw_aasist_l", "rawnet2"}
+COUNTED_ELSEWHERE = {"aasist", "raw_aasist", "raw_aasist_l", "rawnet2", "rawnet2_asvspoof5"}
 
 
 def count(module: nn.Module) -> int:

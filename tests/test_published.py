@@ -8,6 +8,7 @@ weights under that code's names.
 from zlib import crc32
 
 import numpy as np
+import pytest
 import torch
 from test_encoder import LAYER, SMALL
 from torch import nn
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 
 from spoofkit.models.detector import Detector
 from spoofkit.models.heads import UTTERANCE_HEADS
+from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
+from spoofkit.settings import EncoderSettings
 
 
 def draw(name: str, *shape: int) -> torch.Tensor:
@@ -111,3 +114,23 @@ def test_sls_equals_its_authors_from_waveform_to_output_and_does_not_with_the_fi
     detector.head.final_norm = True
     other = F.log_softmax(F.selu(logits(detector, 64_600)), 1)
     assert float((other.flatten() - torch.tensor(SLS)).abs().max()) > 0.5
+
+
+# github.com/asvspoof-challenge/2021, 9b33f5e, LA/Baseline-RawNet2/model.py (log-softmax), and
+# github.com/asvspoof-challenge/asvspoof5, fe23d30, Baseline-RawNet2/model.py (logits); both round the filters to single
+# precision.
+RAWNET2 = {
+    "rawnet2": [-0.838228905, -0.5664718896, -0.8380366586, -0.5666184137],
+    "rawnet2_asvspoof5": [0.04477480142, 0.3196421625, 0.04457585248, 0.3205355473],
+}
+
+
+@pytest.mark.parametrize("name", RAWNET2)
+@torch.inference_mode()
+def test_rawnet2_equals_the_official_baseline_of_its_challenge(name: str) -> None:
+    detector = Detector(load_encoder(EncoderSettings(name="sinc-rawnet2")), name)
+    filled(detector.head)
+    n_samples = torch.tensor([9_000, 9_000])
+    (hidden,), is_frame = detector.encoder(waves(9_000).float(), n_samples)
+    output = detector.head.output.linear(detector.embed_layers([hidden.double()], is_frame))
+    assert_equal(output if name == "rawnet2_asvspoof5" else F.log_softmax(output, 1), RAWNET2[name], 1e-7)

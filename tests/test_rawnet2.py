@@ -13,7 +13,7 @@ from test_aasist import (
 )
 from torch.nn import functional as F
 
-from spoofkit.models.heads.rawnet2 import RawNet2Head
+from spoofkit.models.heads.rawnet2 import RawNet2Asvspoof5Head, RawNet2Head
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 
 WIDTH = SINC_FRONT_ENDS["sinc-rawnet2"].n_filters
@@ -32,6 +32,7 @@ def test_parameters_are_those_of_the_official_configuration() -> None:
     n += 3 * 1024 * (128 + 1024 + 2) + 2 * 3 * 1024 * (1024 + 1024 + 2)  # GRU: three gates, two biases
     n += (1024 + 1) * 1024 + (1024 + 1) * 2  # embedding, logits
     assert n_parameters(RawNet2Head(WIDTH, n_hidden=1)) == n == 17_621_410
+    assert n_parameters(RawNet2Asvspoof5Head(WIDTH, n_hidden=1)) == n
 
 
 @torch.inference_mode()
@@ -98,10 +99,11 @@ def test_padding_changes_nothing_in_training() -> None:
     check_that_padding_changes_nothing_in_training(RawNet2Head(WIDTH, 1), WIDTH, 4600, more=2300)
 
 
-def test_all_parameters_learn() -> None:
+@pytest.mark.parametrize("kind", [RawNet2Head, RawNet2Asvspoof5Head])
+def test_all_parameters_learn(kind: type[RawNet2Head]) -> None:
     torch.manual_seed(0)
     utterances = [noise(n, WIDTH, seed=n) for n in (4700, 7000)]
-    check_that_all_parameters_learn(RawNet2Head(WIDTH, 1), utterances, 7003)
+    check_that_all_parameters_learn(kind(WIDTH, 1), utterances, 7003)
 
 
 @torch.inference_mode()

@@ -105,7 +105,7 @@ def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: P
     options = ["--settings", "crop_samples=8000 finetune.n_steps=1 finetune.batch_size=3", "--posttrain", "false"]
     options += ["--data", tmp_path / "data", "--exp", exp, "--partial", "true", "--device", "cpu", "--workers", 0]
     run("asvspoof5", "--conf", EGS / "asvspoof5/conf/rawnet2.yaml", "--corpus", corpus, *options)
-    assert json.loads((exp / "finetune/model/model.json").read_text())["head"] == "rawnet2"
+    assert json.loads((exp / "finetune/model/model.json").read_text())["head"] == "rawnet2_asvspoof5"
     assert (exp / "results/eval/report.html").is_file()
 
 

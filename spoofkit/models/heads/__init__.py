@@ -9,7 +9,7 @@ from spoofkit.models.heads.lstm import LstmHead
 from spoofkit.models.heads.mean import MeanHead
 from spoofkit.models.heads.mhfa import MhfaHead
 from spoofkit.models.heads.nes2net import Nes2NetHead
-from spoofkit.models.heads.rawnet2 import RawNet2Head
+from spoofkit.models.heads.rawnet2 import RawNet2Asvspoof5Head, RawNet2Head
 from spoofkit.models.heads.sls import SlsHead
 
 __all__ = ["UTTERANCE_HEADS", "FrameHead", "UtteranceHead"]
@@ -26,4 +26,5 @@ UTTERANCE_HEADS: dict[str, type[UtteranceHead]] = {
     "raw_aasist": RawAasistHead,
     "raw_aasist_l": RawAasistLightHead,
     "rawnet2": RawNet2Head,
+    "rawnet2_asvspoof5": RawNet2Asvspoof5Head,
 }

@@ -1,7 +1,9 @@
 """RawNet2: residual blocks over the raw waveform's sinc filters, then a GRU that reads to the end.
 
 Jung et al., arXiv:2004.00526, adapted to spoofing by Tak et al., arXiv:2011.01108; sizes are those of the official
-baseline of ASVspoof 2021. Shapes: B batch, C channels, T frames, E features of an embedding.
+baselines of ASVspoof 2021 and ASVspoof 5, which differ in what a block reads.
+
+Shapes: B batch, C channels, T frames, E features of an embedding.
 """
 
 from itertools import pairwise
@@ -40,13 +42,15 @@ class RawNet2Head(UtteranceHead):
     shortest_frames: ClassVar[int] = 3**7
     channels: ClassVar[tuple[int, ...]] = (20, 20, 128, 128, 128, 128)
     embedding_width: int = 1024
+    reads_normed: ClassVar[bool] = False
+    """Whether blocks normalise what their first convolution reads."""
 
     def __init__(self, width: int, n_hidden: int) -> None:
         super().__init__()
         self.first_norm = nn.BatchNorm1d(width)
         pairs = pairwise((width, *self.channels))
         self.blocks = nn.ModuleList(
-            ResidualBlock(1, n_in, n_out, nn.LeakyReLU(0.3), is_first=index == 0)
+            ResidualBlock(1, n_in, n_out, nn.LeakyReLU(0.3), index == 0, self.reads_normed)
             for index, (n_in, n_out) in enumerate(pairs)
         )
         self.scalings = nn.ModuleList(FeatureMapScaling(n_out) for n_out in self.channels)
@@ -70,3 +74,12 @@ class RawNet2Head(UtteranceHead):
             last_BC = state_BTC[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1]
         embedding_BE: torch.Tensor = self.embed(last_BC)
         return embedding_BE
+
+
+class RawNet2Asvspoof5Head(RawNet2Head):
+    """RawNet2 of the ASVspoof 5 baseline: as many parameters, but blocks read normalised, activated input.
+
+    github.com/asvspoof-challenge/asvspoof5, Baseline-RawNet2/model.py; with 2021's weights it gives other scores.
+    """
+
+    reads_normed = True
