@@ -158,9 +158,15 @@ def concurrent_teer(
 
     Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators", IEEE TPAMI
     46, 2024. The systems are taken to err independently: a target is missed by either; a nontarget is accepted where
-    the countermeasure accepts bona fide speech and the ASV system the speaker; a spoof where both accept it. For each
-    ASV threshold the countermeasure's threshold is the one at which miss meets the nontargets' false alarms; of these
-    pairs that one is taken at which the spoofs' false alarms come nearest, and of it the mean of the three rates.
+    the countermeasure accepts bona fide speech and the ASV system the speaker; a spoof where both accept it.
+
+    On real scores the three rates meet nowhere, so which thresholds count is a choice; it is that of the evaluation
+    package (asvspoof-challenge/asvspoof5, calculate_modules.py, compute_teer; its coarse search of large sets is not
+    made here). Each ASV threshold at which fewer targets are missed than impostors accepted is paired with the
+    countermeasure's threshold where the tandem's miss comes nearest to the mean of its false alarms. Of these pairs
+    the one counts at which both false alarms come nearest to each other, as ASV nontarget / ASV spoof against
+    countermeasure spoof / countermeasure bona fide accepted; of equal ones the first upwards. Its spoofs accepted by
+    both are the t-EER.
 
     Args:
         bonafide: Countermeasure's scores of bona fide trials.
@@ -170,22 +176,47 @@ def concurrent_teer(
         asv_spoof: ASV scores of spoofed trials.
 
     Raises:
-        SpoofkitError: a class is empty, or a score is not a finite number.
+        SpoofkitError: a class is empty, a score is not a finite number, or no pair of thresholds accepts both a spoof
+            and a bona fide trial.
     """
     cm = operating_points(bonafide, spoof)
-    names = ((target, "target"), (nontarget, "nontarget"), (asv_spoof, "spoof (ASV)"))
-    classes = [sorted_scores(scores, name) for scores, name in names]
-    thresholds = np.append(np.unique(np.concatenate(classes)), np.inf)
-    miss_A, *below = (np.searchsorted(scores, thresholds) / scores.size for scores in classes)
-    fa_A, fa_spoof_A = (1 - share for share in below)
-    # 1 - (1 - miss) (1 - m) = (1 - miss) f, where m and f are the ASV's, is solved by this miss of the countermeasure:
-    wanted_A = 1 - 1 / np.maximum(1, 1 + fa_A - miss_A)
-    place_A = np.clip(np.searchsorted(cm.miss, wanted_A), 0, cm.miss.size - 1)
-    best = (np.inf, np.nan)
-    for place in (place_A, np.maximum(place_A - 1, 0)):
-        accepted = 1 - cm.miss[place]
-        rates = np.stack([1 - accepted * (1 - miss_A), accepted * fa_A, cm.fa[place] * fa_spoof_A])
-        spread = rates.max(axis=0) - rates.min(axis=0)
-        at = int(np.argmin(spread))
-        best = min(best, (float(spread[at]), float(rates[:, at].mean())))
-    return best[1]
+    miss_A, fa_A, fa_spoof_A = _asv_walk(target, nontarget, asv_spoof)
+    # Where the ASV system accepts no spoof, the package's criterion is infinite: such a pair is never chosen.
+    allowed = (miss_A < 0.5 * fa_A + 0.5 * fa_spoof_A) & (fa_spoof_A > 0)
+    miss_A, fa_A, fa_spoof_A = miss_A[allowed], fa_A[allowed], fa_spoof_A[allowed]
+
+    def gap(place_A: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        # The package's own order of operations: on small sets its rounding decides between equal distances.
+        miss, fa = cm.miss[place_A], cm.fa[place_A]
+        return (miss + (1 - miss) * miss_A) - (0.5 * (1 - miss) * fa_A + 0.5 * fa * fa_spoof_A)
+
+    # The gap rises with every step of the countermeasure's walk: bisect to the first point where it is not negative.
+    low_A, high_A = np.zeros(miss_A.size, dtype=np.int64), np.full(miss_A.size, cm.miss.size - 1)
+    while (low_A < high_A).any():
+        middle_A = (low_A + high_A) // 2
+        beyond = gap(middle_A) >= 0
+        low_A, high_A = np.where(beyond, low_A, middle_A + 1), np.where(beyond, middle_A, high_A)
+    before_A = np.maximum(low_A - 1, 0)
+    place_A = np.where(np.abs(gap(before_A)) <= np.abs(gap(low_A)), before_A, low_A)
+    accepted_A = 1 - cm.miss[place_A]
+    possible = np.flatnonzero(accepted_A > 0)
+    if not possible.size:
+        raise SpoofkitError(
+            "concurrent t-EER: no pair of thresholds accepts a spoof and a bona fide trial while fewer targets are "
+            "missed than impostors accepted, expected one; give scores of more trials, or of an ASV system that works"
+        )
+    criterion = np.abs(fa_A / fa_spoof_A - cm.fa[place_A] / np.where(accepted_A > 0, accepted_A, 1))
+    best = possible[np.argmin(criterion[possible])]
+    return float(fa_spoof_A[best] * cm.fa[place_A[best]])
+
+
+def _asv_walk(
+    target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Rates after rejecting 0, 1, … trials upwards, inside a tie targets first, then nontargets: miss and both fa."""
+    names = ("target", "nontarget", "spoof (ASV)")
+    classes = [sorted_scores(scores, name) for scores, name in zip((target, nontarget, spoof), names, strict=True)]
+    order = np.argsort(np.concatenate(classes), kind="stable")
+    kind = np.repeat(np.arange(3), [scores.size for scores in classes])[order]
+    shares = [np.append(0, np.cumsum(kind == k)) / scores.size for k, scores in enumerate(classes)]
+    return shares[0], 1 - shares[1], 1 - shares[2]
