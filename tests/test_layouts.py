@@ -36,6 +36,8 @@ def test_a_real_system_is_evaluated_from_the_organisers_files_as_they_are(tmp_pa
     assert found["eer_official_percent"] == pytest.approx(1.060134752, abs=1e-9)
     assert found["tandem"]["min_tdcf_2019"] == pytest.approx(0.033538947, abs=1e-9)
     assert found["tandem"]["min_tdcf_2021"] == pytest.approx(0.094167831, abs=1e-9)
+    # compute_teer of the ASVspoof 5 package (fe23d30), every threshold of both systems.
+    assert found["tandem"]["teer_percent"] == pytest.approx(2.668238677840516, abs=1e-9)
     assert found["min_cllr_bits"] == pytest.approx(0.046527091, abs=1e-9)
     # Resampling trials gives a standard error of 0.076 points, resampling speakers 0.196.
     low, high = found["intervals"]["eer_official_percent"]
@@ -244,7 +246,7 @@ def test_asv_scores_give_both_versions_of_the_tandem_cost(
 ) -> None:
     scores, manifest, trials = files
     asv = {"target": [3.0, 2.0, 0.5], "nontarget": [-1.0, 1.0, 0.0], "spoof": [2.5, -2.0]}
-    lines = [f"{'A01' if kind == 'spoof' else 'bonafide'} {kind} {s}" for kind, found in asv.items() for s in found]
+    lines = [f"{'A_01' if kind == 'spoof' else 'bonafide'} {kind} {s}" for kind, found in asv.items() for s in found]
     (tmp_path / "asv.txt").write_text("\n".join(lines) + "\n")
     done = run_cli("evaluate", scores, manifest, tmp_path / "out", "--asv", tmp_path / "asv.txt", "--json")
     found = json.loads(done.stdout)["tandem"]
@@ -257,3 +259,109 @@ def test_asv_scores_give_both_versions_of_the_tandem_cost(
     command = ("evaluate", scores, manifest, tmp_path / "x", "--asv", tmp_path / "asv.txt")
     assert "line 2: column 2 is 'targets'" in refusal(*command)
     assert not (tmp_path / "x").exists()
+
+
+ASV_KEYS_21 = """LA_0001-alaw-ita_tx LA_E_1-alaw-ita_tx alaw ita_tx bonafide target notrim eval
+LA_0001-alaw-ita_tx LA_E_4-alaw-ita_tx alaw ita_tx bonafide target notrim eval
+LA_0002-none-loc_tx LA_E_1-none-loc_tx none loc_tx bonafide nontarget notrim eval
+LA_0002-none-loc_tx LA_E_4-none-loc_tx none loc_tx bonafide nontarget notrim progress
+LA_0001-none-loc_tx LA_E_2-none-loc_tx none loc_tx A07 spoof notrim eval
+LA_0001-none-loc_tx LA_E_3-none-loc_tx none loc_tx A07 spoof notrim progress
+"""
+ASV_SCORES_21 = (2.0, 0.5, 1.0, 9.0, 1.5, -9.0)
+
+
+@pytest.fixture
+def la21(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Countermeasure's scores, keys as released, and the organisers' ASV scores, of a few trials of 2021 LA."""
+    (tmp_path / "cm.txt").write_text("LA_E_1 1.0\nLA_E_2 -0.5\nLA_E_3 -1.0\n")
+    cm_keys = tmp_path / "keys/LA/CM/trial_metadata.txt"
+    asv = tmp_path / "keys/LA/ASV/ASVTorch_Kaldi/score.txt"
+    for path in (cm_keys, asv):
+        path.parent.mkdir(parents=True)
+    cm_keys.write_text(LA21)
+    (asv.parent.parent / "trial_metadata.txt").write_text(ASV_KEYS_21)
+    names = [line.split()[:2] for line in ASV_KEYS_21.splitlines()]
+    lines = [f"{' '.join(name)} {score}\n" for name, score in zip(names, ASV_SCORES_21, strict=True)]
+    asv.write_text("".join(lines))
+    return tmp_path / "cm.txt", cm_keys, asv
+
+
+def test_the_asv_files_of_2021_are_joined_line_by_line_and_the_subset_evaluated(la21: tuple[Path, Path, Path]) -> None:
+    cm, cm_keys, asv = la21
+    command = ("evaluate", cm, cm_keys, "--layout", "asvspoof2021_la", "--json", "--replicates", 0)
+    for options, bona, spoof, of_asv in (
+        ((), [1.0], [-0.5], ([2.0, 0.5], [1.0], [1.5])),
+        (("--subset", "all"), [1.0], [-0.5, -1.0], ([2.0, 0.5], [1.0, 9.0], [1.5, -9.0])),
+        (("--asv-keys", asv.parent.parent / "trial_metadata.txt"), [1.0], [-0.5], ([2.0, 0.5], [1.0], [1.5])),
+    ):
+        found = json.loads(run_cli(*command, "--asv", asv, *options).stdout)["tandem"]
+        assert found["min_tdcf_2021"] == tandem.min_tdcf_2021(bona, spoof, tandem.asv_rates(*of_asv))
+        assert found["teer_percent"] == 100 * tandem.concurrent_teer(bona, spoof, *of_asv)
+
+
+def test_a_manifest_of_2021_is_evaluated_beside_the_same_asv_files(
+    la21: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    cm, cm_keys, asv = la21
+    keys = read_layout_keys(cm_keys, "asvspoof2021_la").with_columns(n_samples=pl.lit(1), path=pl.col("utt_id"))
+    order = ["utt_id", "path", "key", "speaker", "attack", "codec", "n_samples"]
+    write_manifest(tmp_path / "eval.tsv", Path("/corpus"), keys.select(*order, pl.exclude(order)))
+    write_scores(tmp_path / "cm.tsv", ["LA_E_1", "LA_E_2"], np.array([1.0, -0.5]))
+    as_layout = ("evaluate", cm, cm_keys, "--layout", "asvspoof2021_la")
+    as_manifest = ("evaluate", tmp_path / "cm.tsv", tmp_path / "eval.tsv")
+    figures = [
+        json.loads(run_cli(*command, "--asv", asv, "--json", "--replicates", 0).stdout)["tandem"]
+        for command in (as_layout, as_manifest)
+    ]
+    assert figures[0] == figures[1]
+    manifest = (tmp_path / "eval.tsv").read_text()
+    (tmp_path / "eval.tsv").write_text(manifest.replace("\tsubset", "\tpart"))
+    assert "no column subset" in refusal(*as_manifest, "--asv", asv)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "facts"),
+    [
+        ("LA_E_4-alaw-ita_tx 0.5", "LA_E_9-alaw-ita_tx 0.5", ("line 2", "LA_E_9-alaw-ita_tx", "LA_E_4-alaw-ita_tx")),
+        ("LA_0001-alaw-ita_tx LA_E_1-alaw-ita_tx 2.0\n", "", ("5 scores", "6 trials")),
+        (" 0.5\n", " nan\n", ("line 2", "'nan'")),
+    ],
+)
+def test_asv_scores_of_2021_that_do_not_fit_their_keys_are_refused(
+    la21: tuple[Path, Path, Path], old: str, new: str, facts: tuple[str, ...]
+) -> None:
+    cm, cm_keys, asv = la21
+    text = asv.read_text()
+    assert old in text
+    asv.write_text(text.replace(old, new))
+    sentence = refusal("evaluate", cm, cm_keys, "--layout", "asvspoof2021_la", "--asv", asv)
+    assert [fact for fact in facts if fact not in sentence] == []
+
+
+def test_asv_scores_of_2021_need_keys_and_others_have_none(la21: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    cm, cm_keys, asv = la21
+    command = ("evaluate", cm, cm_keys, "--layout", "asvspoof2021_la")
+    assert "have keys" in refusal(*command, "--asv", "asvspoof5", "--asv-keys", cm_keys)
+    (asv.parent.parent / "trial_metadata.txt").unlink()
+    assert "--asv-keys" in refusal(*command, "--asv", asv)
+
+
+def test_asv_scores_of_other_attacks_are_refused(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
+    scores, manifest, _ = files
+    (tmp_path / "asv.txt").write_text("bonafide target 2\nbonafide nontarget 0\nA_07 spoof 1\nA_01 spoof 1\n")
+    sentence = refusal("evaluate", scores, manifest, tmp_path / "out", "--asv", tmp_path / "asv.txt")
+    assert "A_07" in sentence
+    assert not (tmp_path / "out").exists()
+    preset = refusal("evaluate", scores, manifest, "--asv", "asvspoof5")
+    assert "A17" in preset
+    assert "A_01 only in the evaluated trials" in preset
+
+
+def test_asv_scores_whose_attacks_are_not_named_are_taken_with_a_warning(
+    files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
+) -> None:
+    scores, manifest, _ = files
+    (tmp_path / "asv.txt").write_text("bonafide target 2\nbonafide nontarget 0\n- spoof 1\n")
+    done = run_cli("evaluate", scores, manifest, "--asv", tmp_path / "asv.txt", "--json", "--replicates", 0)
+    assert [warning for warning in json.loads(done.stdout)["warnings"] if "--asv" in warning]

@@ -160,6 +160,13 @@ def evaluate(
     asv: Annotated[
         str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
     ] = None,
+    asv_keys: Annotated[
+        str | None,
+        typer.Option(
+            help="Keys of ASV scores of 2021. Default: trial_metadata.txt beside them or one folder above.",
+            metavar="TXT",
+        ),
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -214,6 +221,7 @@ def evaluate(
         n_replicates=replicates,
         resample=resample,
         asv=asv,
+        asv_keys=asv_keys,
         layout=layout,
         subset=subset,
         against=tuple(against or ()),

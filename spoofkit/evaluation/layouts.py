@@ -27,7 +27,6 @@ KEY_COLUMNS = {
     "asvspoof2019_la": asvspoof2019.COLUMNS,
 }
 LAYOUTS = tuple(KEY_COLUMNS)
-ASV_CLASSES = ("target", "nontarget", "spoof")
 NO_SCORES = "it is no score file of this layout"
 SUBSETS = ("eval", "progress", "hidden", "all")
 SUFFIX = r"\.(wav|flac)$"
@@ -112,29 +111,6 @@ def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFr
             raise SpoofkitError(f"{path}: holds no trial of subset {subset!r}; choose another with --subset")
     codec = pl.col("codec").replace(["none", "nocodec"], "-") if "codec" in table.columns else pl.lit("-")
     return table.with_columns(codec.alias("codec"), pl.col("attack").replace("bonafide", "-"))
-
-
-def read_asv_scores(path: Path) -> dict[str, list[float]]:
-    """Scores of an ASV system as the organisers give them: ATTACK-or-bonafide target|nontarget|spoof SCORE.
-
-    Returns:
-        Scores by `target`, `nontarget` and `spoof`.
-
-    Raises:
-        SpoofkitError: naming the line that is no such score, or a class is missing.
-    """
-    table = read_columns(path, ("attack", "kind", "text"))
-    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
-    rules = {
-        "column 2 is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(ASV_CLASSES),
-        "score is {text!r}, expected a finite number": pl.col("score").is_finite(),
-    }
-    require_rows(path, table, rules)
-    found = {kind: table.filter(pl.col("kind") == kind)["score"].to_list() for kind in ASV_CLASSES}
-    for kind, scores in found.items():
-        if not scores:
-            raise SpoofkitError(f"{path}: holds no {kind} score, expected all of {', '.join(ASV_CLASSES)}")
-    return found
 
 
 def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite: bool = False) -> None:

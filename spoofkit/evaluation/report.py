@@ -14,11 +14,12 @@ import polars as pl
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
 from spoofkit.evaluation.bootstrap import N_REPLICATES
 from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
 from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
-from spoofkit.evaluation.layouts import SUBSETS, read_asv_scores, read_layout_keys, read_layout_scores
+from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import record_path, try_record
 from spoofkit.evaluation.report_page import (
@@ -36,10 +37,9 @@ from spoofkit.evaluation.systems import measure_systems, name_systems
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, refuse_replacing
 
-ASV_PRESET = "asvspoof5"
 FEWEST_REPLICATES = 100
 
-FORMAT = 2
+FORMAT = 3
 """Of eval.json; rises when a name in it changes its meaning."""
 
 
@@ -55,6 +55,8 @@ class Options:
     """What is resampled."""
     asv: str | None = None
     """A file of ASV scores, or `asvspoof5` for the organisers' error rates: the t-DCF."""
+    asv_keys: str | None = None
+    """Keys of ASV scores of 2021, where they do not lie as released."""
     layout: str | None = None
     """A challenge's layout of scores and keys; none: ours."""
     subset: str = "eval"
@@ -110,7 +112,7 @@ def evaluate(
         if path.is_dir():
             raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
     records = [path.with_suffix(".json") for path in inputs]
-    others = [Path(manifest_path), *([Path(options.asv)] if options.asv not in (None, ASV_PRESET) else [])]
+    others = [Path(manifest_path), *asv_inputs(options.asv, options.asv_keys)]
     refuse_replacing((json_path, html_path), [*inputs, *records, *others])
     if not reuse:
         for path in (json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])):
@@ -189,7 +191,8 @@ def measure_files(
         if options.n_replicates
         else None
     )
-    result["tandem"] = _tandem(trials, options.asv) if options.asv is not None else None
+    result["tandem"], unchecked = (None, "") if options.asv is None else _tandem(trials, options)
+    result["warnings"] += [unchecked] if unchecked else []
     systems = dict(zip(names, map(split_classes, [trials, *others]), strict=True))
     result["systems"] = measure_systems(systems, paths, options.costs) if others else []
     if rejection:
@@ -228,7 +231,7 @@ def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> 
         "manifest_sha256": file_sha256(manifest_path),
         "sidecar_sha256": None if sidecar_path is None else file_sha256(sidecar_path),
         "options": {**asdict(options), "by": list(options.by), "against": list(options.against)},
-        "asv_sha256": file_sha256(options.asv) if options.asv not in (None, ASV_PRESET) else None,
+        "asv_sha256": [file_sha256(path) for path in asv_inputs(options.asv, options.asv_keys)],
         "against_sha256": [file_sha256(path) for path in options.against],
     }
 
@@ -267,22 +270,24 @@ def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.
         raise SpoofkitError(f"{path}: {error}") from error
 
 
-def _tandem(trials: pl.DataFrame, asv: str) -> dict[str, Any]:
+def _tandem(trials: pl.DataFrame, options: Options) -> tuple[dict[str, Any], str]:
     """Both versions of the min t-DCF beside the ASV system of a score file, or the organisers' of ASVspoof 5.
 
-    Of a score file also the concurrent t-EER, for which rates at one threshold do not suffice.
+    Of a score file also the concurrent t-EER, for which rates at one threshold do not suffice. And a warning, where
+    it cannot be told whether the ASV system's scores are of the same attacks.
     """
-    scores = None if asv == ASV_PRESET else read_asv_scores(Path(asv))
-    rates = ASVSPOOF5_ASV if scores is None else asv_rates(**scores)
+    paths = asv_inputs(options.asv, options.asv_keys)
+    scores = read_asv_scores(paths, trials) if paths else None
+    unchecked = require_same_attacks(str(options.asv), scores.attacks if scores else PRESET_ATTACKS, trials)
+    rates = asv_rates(scores.target, scores.nontarget, scores.spoof) if scores else ASVSPOOF5_ASV
     classes = split_classes(trials)
+    teer = concurrent_teer(*classes, scores.target, scores.nontarget, scores.spoof) if scores else None
     return {
         "asv": asdict(rates),
         "min_tdcf_2019": min_tdcf_2019(*classes, rates),
         "min_tdcf_2021": min_tdcf_2021(*classes, rates),
-        "teer_percent": None
-        if scores is None
-        else 100 * concurrent_teer(*classes, scores["target"], scores["nontarget"], scores["spoof"]),
-    }
+        "teer_percent": None if teer is None else 100 * teer,
+    }, unchecked
 
 
 def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
