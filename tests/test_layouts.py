@@ -172,11 +172,49 @@ def test_any_column_can_be_reported_by(files: tuple[Path, Path, pl.DataFrame], t
         classes = [part.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof")]
         assert row["eer_official_percent"] == 100 * metrics.eer(*classes).eer
         assert row["min_dcf"] == metrics.min_dcf(*classes)
-    assert [row["eer_official_percent"] for row in result["by"]["vocoder"]] == [None, None]  # one class in each
+    bona, spoof = (trials.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof"))
+    (of_vocoder,) = result["by"]["vocoder"]  # only spoofs have one, so it is all bona fide against each
+    assert (of_vocoder["vocoder"], of_vocoder["n_bonafide"], of_vocoder["n_spoof"]) == (
+        "wavenet",
+        bona.size,
+        spoof.size,
+    )
+    assert of_vocoder["eer_official_percent"] == 100 * metrics.eer(bona, spoof).eer
+    assert "Per vocoder: all bona fide against its spoof trials" in done.stdout
     assert "Per gender" in (tmp_path / "out/report.html").read_text()
     sentence = refusal("evaluate", scores, manifest, tmp_path / "out2", "--by", "age")
     assert "--by age: no such column, expected one of speaker, attack, codec, gender, vocoder" in sentence
     assert "options changed" in refusal("evaluate", scores, manifest, tmp_path / "out", "--reuse")
+
+
+def test_scores_of_2021_df_are_tabulated_by_vocoder_and_codec_as_the_organisers_do(tmp_path: Path) -> None:
+    """All bona fide of a codec, or of all, against each vocoder's; eval-package/main.py with config.py, ConfigDF."""
+    rng = np.random.default_rng(0)
+    vocoders, codecs = ("traditional_vocoder", "unknown"), ("nocodec", "low_mp3")
+    keys, scores, parts = [], [], {}
+    for index in range(400):
+        vocoder, codec = ("bonafide", *vocoders)[index % 3], codecs[index // 3 % 2]
+        key, attack = ("bonafide", "-") if vocoder == "bonafide" else ("spoof", f"A{7 + index % 5:02d}")
+        score = float(rng.normal(vocoder == "bonafide"))
+        keys.append(f"S{index % 9} DF_E_{index} {codec} asvspoof {attack} {key} notrim eval {vocoder} - - - -\n")
+        scores.append(f"DF_E_{index} {score!r}\n")
+        for of_codec in (codec, "Pooled"):
+            parts.setdefault((vocoder, of_codec), []).append(score)
+    (tmp_path / "keys.txt").write_text("".join(keys))
+    (tmp_path / "scores.txt").write_text("".join(scores))
+    command = ("evaluate", tmp_path / "scores.txt", tmp_path / "keys.txt", "--layout", "asvspoof2021_df")
+    done = run_cli(*command, "--by", "vocoder", "--tsv", "--replicates", 0)
+    rows = [line.split("\t") for line in done.stdout.splitlines()[1:]]
+    found = {(part, value): float(eer) for part, value, _, _, eer, *_ in rows if part.startswith("vocoder")}
+    expected = {}
+    for vocoder in vocoders:
+        for codec, name in ((codecs[0], " -"), (codecs[1], f" {codecs[1]}"), ("Pooled", "")):
+            of = ("vocoder and codec" if name else "vocoder", vocoder + name)
+            expected[of] = 100 * metrics.eer(parts["bonafide", codec], parts[vocoder, codec]).eer
+    assert found == pytest.approx(expected)
+    printed = run_cli(*command, "--by", "vocoder", "--replicates", 0).stdout
+    assert "Per vocoder × codec" in printed
+    assert "In parentheses: fewer than 100" in printed
 
 
 def test_intervals_are_those_of_resampled_speakers(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
@@ -188,10 +226,10 @@ def test_intervals_are_those_of_resampled_speakers(files: tuple[Path, Path, pl.D
     walk = make_walk(trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy(), cluster, 30)
     expected = interval(100 * eer_replicates(walk, draw_clusters(30)), 30)
     assert found["eer_official_percent"] == pytest.approx([expected.low, expected.high])
-    assert f"EER {expected.low:.3f} to {expected.high:.3f} %" in done.stdout
+    assert f"EER {expected.low:.1f} to {expected.high:.1f} %" in done.stdout  # 7.6 points wide
     assert "(1,000 draws of 30 speakers)" in done.stdout
     page = (tmp_path / "out/report.html").read_text()
-    assert f"{expected.low:.3f} to {expected.high:.3f} %" in page
+    assert f"{expected.low:.1f} to {expected.high:.1f} %" in page
 
 
 def test_intervals_without_speakers_say_that_they_are_too_narrow(

@@ -5,6 +5,9 @@
     cell          that codec's bona fide     against  that attack's trials in that codec
     pooled        everything, one threshold: never a mean of rows
 
+A column that only spoofs have, as the vocoder of 2021 DF, is broken down as attacks are (asvspoof-challenge/2021,
+eval-package/config.py, factors of type `spoof`).
+
 A cell without bona fide or without spoof trials has the metrics None: it is empty, not 0.5. No files here, no output.
 """
 
@@ -47,7 +50,8 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     Returns:
         The pooled metrics (those of METRICS and their thresholds; min Cllr; the two other EERs in use, named), the
         counts, the lists `by_attack`, `by_codec` and `by_attack_and_codec` (each entry: its names, its counts,
-        METRICS), `by`: such a list for each further column, the costs, and `warnings`.
+        METRICS), `by`: such a list for each further column, `by_and_codec`: one with codecs for each of those that
+        only spoofs have, the costs, and `warnings`.
 
     Raises:
         SpoofkitError: One of the two classes has no trial, or there is no such column.
@@ -133,11 +137,6 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
     def split(key: npt.NDArray[np.bool_], codes: npt.NDArray[np.int64], n_parts: int) -> list[Scores]:
         return _split(score[key], codes[order][key], n_parts)
 
-    attacks, attack_codes = _codes(trials["attack"])
-    spoof_of_attack = split(~is_bonafide, attack_codes, len(attacks))
-    # Of bona fide trials the attack means nothing.
-    places = [a for a, part in enumerate(spoof_of_attack) if part.size]
-
     def by_column(column: str) -> tuple[list[str], list[Scores], list[Scores]]:
         names, codes = _codes(trials[column])
         return names, split(is_bonafide, codes, len(names)), split(~is_bonafide, codes, len(names))
@@ -147,18 +146,41 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
         return [{column: value, **_row(b, s, costs)} for value, b, s in parts]
 
     codecs, bonafide_in_codec, spoof_in_codec = by_column("codec")
-    cells = attack_codes * len(codecs) + _codes(trials["codec"])[1]
-    spoof_in_cell = split(~is_bonafide, cells, len(attacks) * len(codecs))
-    return {
-        "by_attack": [{"attack": attacks[a], **_row(all_bonafide, spoof_of_attack[a], costs)} for a in places],
-        "by_codec": rows("codec", codecs, bonafide_in_codec, spoof_in_codec),
-        "by_attack_and_codec": [
-            {"attack": attacks[a], "codec": codec, **_row(in_codec, spoof_in_cell[a * len(codecs) + c], costs)}
-            for a in places
+    codec_codes = _codes(trials["codec"])[1]
+
+    def of_spoofs(column: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows and cells of a column that only spoofs have: what it says of bona fide trials means nothing."""
+        names, codes = _codes(trials[column])
+        spoof = split(~is_bonafide, codes, len(names))
+        in_cell = split(~is_bonafide, codes * len(codecs) + codec_codes, len(names) * len(codecs))
+        places = [place for place, part in enumerate(spoof) if part.size]
+        cells = [
+            {column: names[place], "codec": codec, **_row(in_codec, in_cell[place * len(codecs) + c], costs)}
+            for place in places
             for c, (codec, in_codec) in enumerate(zip(codecs, bonafide_in_codec, strict=True))
-        ],
-        "by": {column: rows(column, *by_column(column)) for column in by},
+        ]
+        return [{column: names[place], **_row(all_bonafide, spoof[place], costs)} for place in places], cells
+
+    by_attack, by_attack_and_codec = of_spoofs("attack")
+    spoof_only = {column: of_spoofs(column) for column in by if is_of_spoofs(trials, column)}
+    return {
+        "by_attack": by_attack,
+        "by_codec": rows("codec", codecs, bonafide_in_codec, spoof_in_codec),
+        "by_attack_and_codec": by_attack_and_codec,
+        "by": {
+            column: spoof_only[column][0] if column in spoof_only else rows(column, *by_column(column)) for column in by
+        },
+        "by_and_codec": {column: cells for column, (_, cells) in spoof_only.items()},
     }
+
+
+def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
+    """Whether only spoofs have a column: attack; or all bona fide trials hold one value, such as -, and no spoof it."""
+    if column == "attack":
+        return True
+    is_bonafide = trials["key"] == "bonafide"
+    values = trials[column].filter(is_bonafide).unique()
+    return values.len() == 1 and not trials[column].filter(~is_bonafide).is_in(values.implode()).any()
 
 
 def _check_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from spoofkit.evaluation.bootstrap import (
     min_dcf_replicates,
     p_value,
 )
+from spoofkit.evaluation.breakdown import is_of_spoofs
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
 
 RESAMPLED = ("speaker", "speaker_attack", "trial")
@@ -139,8 +140,8 @@ def compare(
     Args:
         systems: Two, by name: scores of each of its seeds, in the order of `trials`.
         trials: `key`, `speaker`, `attack` and the column `by`.
-        by: A column to break down by: for `attack` all bona fide trials against each attack's, for others the trials
-            of each value. P values are corrected over its values (Holm).
+        by: A column to break down by: for `attack` and others that only spoofs have all bona fide trials against each
+            value's, else the trials of each value. P values are corrected over its values (Holm).
         resample: See `clusters_of`.
         costs: Of the minDCF.
         n_replicates: Resampled lists.
@@ -199,9 +200,10 @@ def _parts(trials: pl.DataFrame, by: str | None) -> list[tuple[str, npt.NDArray[
     if by is None:
         return parts
     column, is_bonafide = trials[by], (trials["key"] == "bonafide").to_numpy()
+    of_spoofs = is_of_spoofs(trials, by)
     for value in column.unique().sort():
         chosen = (column == value).to_numpy()
-        if by == "attack":
+        if of_spoofs:
             if not (chosen & ~is_bonafide).any():
                 continue
             chosen = (chosen & ~is_bonafide) | is_bonafide
