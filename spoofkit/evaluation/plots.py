@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.special import ndtri
 
+from spoofkit.evaluation.digits import eer_text
 from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
 from spoofkit.evaluation.rocch import pav_bins
 
@@ -56,11 +57,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def det_curves(systems: Mapping[str, tuple[Scores, Scores]]) -> Figure:
+def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) -> Figure:
     """Detection error trade-offs: miss against false alarm rate, in % on normal-deviate axes, the EERs marked.
 
     Args:
         systems: Bona fide and spoof scores of each, sorted ascending, by name; the axes fit all of them.
+        digits: Of the EERs, after the point.
     """
     eers = [eer_of_sorted(*classes).eer for classes in systems.values()]
     ticks = _det_ticks(100 * min(eers), 100 * max(eers), max(part.size for part in next(iter(systems.values()))))
@@ -71,13 +73,13 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]]) -> Figure:
         for place, (name, classes) in enumerate(systems.items()):
             colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
             dashes = SYSTEM_DASHES[place // len(SYSTEM_COLOURS) % len(SYSTEM_DASHES)]
-            label = f"EER {100 * eers[place]:.3f} %  {name}"  # matplotlib hides a label that begins with "_"
+            label = f"EER {100 * eers[place]:.{digits}f} %  {name}"  # matplotlib hides a label that begins with "_"
             axes.plot(*_det_points(*classes, low, high), color=colour, linestyle=dashes, linewidth=1.8, label=label)
             at = float(np.clip(ndtri(eers[place]), low, high))
             dot = SPOOF if len(systems) == 1 else colour
             axes.plot(at, at, "o", color=dot, markersize=7, clip_on=False, zorder=5)
         if len(systems) == 1:
-            _annotate_eer(axes, eers[0], low, high)
+            _annotate_eer(axes, f"EER {100 * eers[0]:.{digits}f} %", eers[0], low, high)
         else:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=9)
         places, names = [ndtri(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks]
@@ -100,11 +102,11 @@ def _det_points(bonafide: Scores, spoof: Scores, low: float, high: float) -> tup
     return x[keep], y[keep]
 
 
-def _annotate_eer(axes: Axes, eer: float, low: float, high: float) -> None:
+def _annotate_eer(axes: Axes, words: str, eer: float, low: float, high: float) -> None:
     at = float(np.clip(ndtri(eer), low, high))
     to_left = at > (low + high) / 2
     axes.annotate(
-        f"EER {100 * eer:.3f} %",
+        words,
         (at, at),
         (-10 if to_left else 10, -4 if to_left else 8),
         textcoords="offset points",
@@ -196,9 +198,9 @@ def attack_bars(result: Mapping[str, Any]) -> Figure:
         figure, axes = _figure(5.4, 0.95 + 0.27 * len(rows))
         places = np.arange(len(rows))
         axes.barh(places, values, height=0.68, color=SPOOF, alpha=0.75)
-        for place, value in zip(places, values, strict=True):
+        for place, (row, value) in enumerate(zip(rows, values, strict=True)):
             axes.annotate(
-                _short(value),
+                _short(row),
                 (value, float(place)),
                 (5, 0),
                 textcoords="offset points",
@@ -208,7 +210,7 @@ def attack_bars(result: Mapping[str, Any]) -> Figure:
             )
         axes.axvline(pooled, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2.5)
         axes.annotate(
-            f"pooled {_short(pooled)}", (pooled, 1), (0, 3), xycoords=("data", "axes fraction"),
+            f"pooled {_short(result).strip('()')}", (pooled, 1), (0, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", ha="center", va="bottom", fontsize=9,
         )  # fmt: skip
         axes.set_yticks(places, [row["attack"] for row in rows])
@@ -222,27 +224,27 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
     """EER of each attack in each codec, with the rows and columns over all; an empty cell stays empty."""
     attacks = [row["attack"] for row in result["by_attack"]]
     codecs = [row["codec"] for row in result["by_codec"]]
-    values = {(row["attack"], row["codec"]): row["eer_official_percent"] for row in result["by_attack_and_codec"]}
+    rows = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
     # The margins stand half a cell apart: they are other comparisons, no means of the cells.
-    cells: list[tuple[float, float, float | None]] = [
-        (c, a, values[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)
+    cells: list[tuple[float, float, Mapping[str, Any]]] = [
+        (c, a, rows[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)
     ]
     right, below = len(codecs) + 0.3, len(attacks) + 0.3
-    cells += [(right, a, row["eer_official_percent"]) for a, row in enumerate(result["by_attack"])]
-    cells += [(c, below, row["eer_official_percent"]) for c, row in enumerate(result["by_codec"])]
-    cells += [(right, below, result["eer_official_percent"])]
-    top = max(value for _, _, value in cells if value is not None) or 1.0
+    cells += [(right, a, row) for a, row in enumerate(result["by_attack"])]
+    cells += [(c, below, row) for c, row in enumerate(result["by_codec"])]
+    cells += [(right, below, result)]
+    top = max(row["eer_official_percent"] or 0 for _, _, row in cells) or 1.0
     with matplotlib.rc_context(STYLE):
         # Room for the longest names, so that a cell always holds its number.
         longest_attack, longest_codec = max(map(len, [*attacks, "all"])), max(map(len, [*codecs, "all"]))
         turned = longest_codec > 5
         above = 0.6 + (0.08 * longest_codec if turned else 0)
         figure, axes = _figure(0.6 + 0.1 * longest_attack + 0.52 * (right + 1), above + 0.3 * (below + 1))
-        for x, y, value in cells:
-            opacity = 0 if value is None else STRONGEST_HEAT * value / top
+        for x, y, row in cells:
+            opacity = STRONGEST_HEAT * (row["eer_official_percent"] or 0) / top
             axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6))
-            if value is not None:
-                axes.text(x + 0.5, y + 0.5, _short(value), ha="center", va="center_baseline", fontsize=9)
+            if row["eer_official_percent"] is not None:
+                axes.text(x + 0.5, y + 0.5, _short(row), ha="center", va="center_baseline", fontsize=9)
         axes.set_xticks([*np.arange(len(codecs)) + 0.5, right + 0.5], [*codecs, "all"], rotation=90 if turned else 0)
         axes.set_yticks([*np.arange(len(attacks)) + 0.5, below + 0.5], [*attacks, "all"])
         axes.set(xlim=(0, right + 1), ylim=(below + 1, 0), xlabel="Codec", ylabel="Attack")
@@ -310,9 +312,10 @@ def _det_ticks(lowest_percent: float, highest_percent: float, n_trials: int) -> 
     return DET_TICKS_PERCENT[min(first, last - 1) : last + 1]
 
 
-def _short(percent: float) -> str:
-    """A rate in as many digits as a small cell holds."""
-    return f"{percent:.2f}" if percent < 9.995 else f"{percent:.1f}" if percent < 99.95 else f"{percent:.0f}"
+def _short(row: Mapping[str, Any]) -> str:
+    """An EER in as many digits as a small cell holds."""
+    value = row["eer_official_percent"] or 0
+    return eer_text(row, most=2 if value < 9.995 else 1 if value < 99.95 else 0)
 
 
 def pdf(figure: Figure) -> bytes:

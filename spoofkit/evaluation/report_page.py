@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
 from spoofkit.evaluation.metrics import Scores
 
@@ -47,7 +48,7 @@ def draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, 
     bonafide, spoof = next(iter(systems.values()))
     eer = Eer(result["eer_official_percent"] / 100, result["eer_threshold"])
     figures = {
-        "det": plots.det_curves(systems),
+        "det": plots.det_curves(systems, eer_digits(result)),
         "histograms": plots.score_histograms(bonafide, spoof, eer),
         "reliability": plots.reliability(bonafide, spoof),
     }
@@ -100,7 +101,7 @@ def render_report(
 
     from spoofkit.evaluation import plots
 
-    descriptions = {**FIGURES, "det": f"DET curve; EER {result['eer_official_percent']:.3f} %"}
+    descriptions = {**FIGURES, "det": f"DET curve; EER {rounded(result['eer_official_percent'], result)} %"}
     svgs = {
         name: plots.inline_svg(figure, name, descriptions[name], narrowest=NARROWEST_HEAT if name == "heat" else 0)
         for name, figure in figures.items()
@@ -108,7 +109,7 @@ def render_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["csp_hash"] = _csp_hash
+    environment.filters |= {"csp_hash": _csp_hash, "eer": eer_text, "figure": figure_text, "rounded": rounded}
     template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
     shown = [example for of_class in examples.values() for example in of_class]
     return environment.from_string(template).render(
@@ -118,10 +119,14 @@ def render_report(
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
         intervals_in_words=words,
         figures=svgs,  # ours, with their texts escaped already
-        cells={(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]},
+        spoof_columns={
+            column: {(cell[column], cell["codec"]): cell for cell in cells}
+            for column, cells in {"attack": result["by_attack_and_codec"], **result["by_and_codec"]}.items()
+        },
         examples=examples,
         no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
         longest_seconds=LONGEST_SECONDS,
+        fewest_trials=FEWEST_TRIALS,
         command=shlex.join(command),
         model=_model(result["made_with"]["scores_made_with"]),
         scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),

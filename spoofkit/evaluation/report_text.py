@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spoofkit.evaluation.breakdown import METRICS
+from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_text, figure_text, has_few, rounded
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; one moves the EER by more than a point"
 CLUSTERS = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
 """What is drawn, in words."""
 
@@ -25,9 +27,10 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
     """Print the pooled numbers, then the EER per attack × codec, as wide as the console is (80 columns in a pipe)."""
     say = {"highlight": False, "markup": False, "soft_wrap": True}
     console.print(
-        f"EER {result['eer_official_percent']:.3f} % ({EER_VARIANT}), threshold {result['eer_threshold']:.6g}\n"
-        f"minDCF {result['min_dcf']:.4f}   actDCF {result['act_dcf']:.4f}   Cllr {result['cllr_bits']:.4f} bits "
-        f"(min {result['min_cllr_bits']:.4f})\n"
+        f"EER {rounded(result['eer_official_percent'], result)} % ({EER_VARIANT}), "
+        f"threshold {result['eer_threshold']:.6g}\n"
+        f"minDCF {figure_text(result, 'min_dcf')}   actDCF {figure_text(result, 'act_dcf')}   "
+        f"Cllr {figure_text(result, 'cllr_bits')} bits (min {figure_text(result, 'min_cllr_bits')})\n"
         f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof",
         **say,  # type: ignore[arg-type]
     )
@@ -37,19 +40,28 @@ def print_table(result: Mapping[str, Any], console: "Console") -> None:
             console.print(line, **say)  # type: ignore[arg-type]
     one_codec = len(result["by_codec"]) == 1
     console.print(f"\nPer attack{'' if one_codec else ' × codec'}: EER in % is the {EER_VARIANT} variant", **say)  # type: ignore[arg-type]
-    for table in [_attack_table(result)] if one_codec else _codec_tables(result, console.width):
+    tables = _codec_tables(result, "attack", result["by_attack"], result["by_attack_and_codec"], console.width)
+    for table in [_attack_table(result)] if one_codec else tables:
         console.print()
         console.print(table)
     for column, rows in result["by"].items():
-        console.print(f"\nPer {column}: its bona fide against its spoof trials", **say)  # type: ignore[arg-type]
+        cells = result["by_and_codec"].get(column)
+        of = "its bona fide against its spoof trials" if cells is None else "all bona fide against its spoof trials"
+        console.print(f"\nPer {column}: {of}", **say)  # type: ignore[arg-type]
         table = _table([column, "bona fide", "spoof", "EER, %", "minDCF"])
         for row in rows:
-            numbers = ["", ""]
-            if row["eer_official_percent"] is not None:
-                numbers = [f"{row['eer_official_percent']:.3f}", f"{row['min_dcf']:.4f}"]
-            _add_row(table, row[column], f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", *numbers)
+            numbers = (f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", eer_text(row), figure_text(row, "min_dcf"))
+            _add_row(table, row[column], *numbers)
         console.print()
         console.print(table)
+        if cells and not one_codec:
+            console.print(f"\nPer {column} × codec: EER in %", **say)  # type: ignore[arg-type]
+            for table in _codec_tables(result, column, rows, cells, console.width):
+                console.print()
+                console.print(table)
+    shown = [*result["by_attack"], *result["by_codec"], *(row for rows in result["by"].values() for row in rows)]
+    if has_few(shown if one_codec else [*shown, *result["by_attack_and_codec"]]):
+        console.print(f"\n{FEW}", **say)  # type: ignore[arg-type]
 
 
 def costs_in_words(result: Mapping[str, Any]) -> str:
@@ -73,7 +85,8 @@ def intervals_in_words(result: Mapping[str, Any]) -> str:
     low, high = found["eer_official_percent"]
     low_dcf, high_dcf = found["min_dcf"]
     words = (
-        f"{found['confidence']:.0%} intervals: EER {low:.3f} to {high:.3f} %, minDCF {low_dcf:.4f} to {high_dcf:.4f} "
+        f"{found['confidence']:.0%} intervals: EER {rounded(low, result)} to {rounded(high, result)} %, "
+        f"minDCF {rounded(low_dcf, result, 1)} to {rounded(high_dcf, result, 1)} "
         f"({found['n_replicates']:,} draws of {clusters_in_words(found, result['n_trials'])})"
     )
     return f"{words}; {found['note']}" if found["note"] else words
@@ -106,6 +119,8 @@ def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows += [row("attack and codec", f"{entry['attack']} {entry['codec']}", entry) for entry in pairs]
     for column, entries in result["by"].items():
         rows += [row(column, entry[column], entry) for entry in entries]
+    for column, entries in result["by_and_codec"].items():
+        rows += [row(f"{column} and codec", f"{entry[column]} {entry['codec']}", entry) for entry in entries]
     return rows
 
 
@@ -150,38 +165,36 @@ def _attack_table(result: Mapping[str, Any]) -> "Table":
     table = _table(["attack", "spoof", "EER, %", "minDCF", "actDCF", "Cllr"])
     pooled = {"attack": "all", **result}
     for row in (*result["by_attack"], pooled):
-        numbers = (f"{row[name]:.4f}" for name in ("min_dcf", "act_dcf", "cllr_bits"))
-        _add_row(table, row["attack"], f"{row['n_spoof']:,}", f"{row['eer_official_percent']:.3f}", *numbers)
+        numbers = (figure_text(row, name) for name in ("min_dcf", "act_dcf", "cllr_bits"))
+        _add_row(table, row["attack"], f"{row['n_spoof']:,}", eer_text(row), *numbers)
     return table
 
 
-def _codec_tables(result: Mapping[str, Any], width: int) -> Iterator["Table"]:
-    """EER per attack (down) and codec (across), in as many tables as the width asks for."""
-    cells = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
+def _codec_tables(
+    result: Mapping[str, Any], name: str, rows: list[dict[str, Any]], cells: list[dict[str, Any]], width: int
+) -> Iterator["Table"]:
+    """EER per value of a column that only spoofs have (down) and codec (across), in as many tables as fit the width."""
+    cell_of = {(cell[name], cell["codec"]): cell for cell in cells}
     # By place and not by name: a codec may be called "all".
-    columns = [("all", [*result["by_attack"], result])]
+    columns = [("all", [*rows, result])]
     for codec in result["by_codec"]:
-        of_attacks = [cells[row["attack"], codec["codec"]] for row in result["by_attack"]]
-        columns.append((codec["codec"], [*of_attacks, codec]))
-    texts = [
-        (name, ["" if row["eer_official_percent"] is None else f"{row['eer_official_percent']:.2f}" for row in rows])
-        for name, rows in columns
-    ]
-    attacks = [*(row["attack"] for row in result["by_attack"]), "all"]
-    first_width = max(map(len, [*attacks, "attack"])) + 2
+        columns.append((codec["codec"], [*(cell_of[row[name], codec["codec"]] for row in rows), codec]))
+    texts = [(codec, [eer_text(row, most=2) for row in column]) for codec, column in columns]
+    values = [*(row[name] for row in rows), "all"]
+    first_width = max(map(len, [*values, name])) + 2
     blocks: list[list[tuple[str, list[str]]]] = []
     used = width
-    for name, column in texts:
-        needed = max(map(len, [name, *column])) + 2
+    for codec, column in texts:
+        needed = max(map(len, [codec, *column])) + 2
         if used + needed > width:
             blocks.append([])
             used = first_width
-        blocks[-1].append((name, column))
+        blocks[-1].append((codec, column))
         used += needed
     for block in blocks:
-        table = _table(["attack", *(name for name, _ in block)])
-        for place, attack in enumerate(attacks):
-            _add_row(table, attack, *(column[place] for _, column in block))
+        table = _table([name, *(codec for codec, _ in block)])
+        for place, value in enumerate(values):
+            _add_row(table, value, *(column[place] for _, column in block))
         yield table
 
 

@@ -48,7 +48,7 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
 def measure_systems(
     systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
 ) -> list[dict[str, Any]]:
-    """Pooled METRICS, threshold of the EER and min Cllr of each system, as plain JSON values.
+    """Pooled METRICS, threshold of the EER, min Cllr and counts of each system, as plain JSON values.
 
     Args:
         systems: Bona fide and spoof scores, sorted ascending, by name.
@@ -64,8 +64,9 @@ def measure_systems(
             act_dcf_of_sorted(bonafide, spoof, costs),
             cllr_of_checked(bonafide, spoof),
         )
+        counts = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
         others = {"eer_threshold": pooled.threshold, "min_cllr_bits": min_cllr_of_sorted(bonafide, spoof)}
-        rows.append({"name": name, "scores": str(path), **dict(zip(METRICS, figures, strict=True)), **others})
+        rows.append({"name": name, "scores": str(path), **counts, **dict(zip(METRICS, figures, strict=True)), **others})
     return rows
 
 
