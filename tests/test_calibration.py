@@ -94,6 +94,10 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
     ):
         with pytest.raises(SpoofkitError, match=sentence):
             fit(scores, is_bonafide, 0.5)
+    many = np.arange(200) < 100
+    turned = np.random.default_rng(0).normal(-1.0 * many[:, None], 1, (200, 2))
+    with pytest.raises(SpoofkitError, match="system 1 and system 2 mean more spoofed"):
+        fit(turned, many, 0.5)
     with pytest.raises(SpoofkitError, match="one class only"):
         fit([[1.0], [2.0]], [True, True], 0.5)
     with pytest.raises(SpoofkitError, match=r"prior of bona fide is 1\.0"):
@@ -115,6 +119,10 @@ def test_a_calibration_file_gives_back_what_was_written_and_others_are_refused(t
     ):
         (tmp_path / "d.json").write_text(json.dumps(good | change))
         with pytest.raises(SpoofkitError, match="not a calibration of format 1"):
+            read_calibration(tmp_path / "d.json")
+    for turned in ([-1], [0.0], [-1.0, -2.0]):
+        (tmp_path / "d.json").write_text(json.dumps(good | {"scales": turned}))
+        with pytest.raises(SpoofkitError, match="expected a positive one"):
             read_calibration(tmp_path / "d.json")
     (tmp_path / "d.json").write_text("[1]")
     with pytest.raises(SpoofkitError, match="not a calibration of format 1"):

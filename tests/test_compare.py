@@ -282,6 +282,40 @@ def test_a_comparison_says_what_it_was_made_of_and_all_verbs_warn_of_cut_files(f
         assert f"{cut}: does not end in a newline" in warned.stderr
 
 
+def test_a_comparison_warns_of_scores_as_evaluate_does(files: Path, trials: pl.DataFrame, tmp_path: Path) -> None:
+    scores = trials["a"].to_numpy()
+    odd = {
+        "turned": (-scores, "polarity may be reversed"),
+        "same": (0 * scores, "all scores are the same"),
+        "decided": ((scores > 1).astype(float), "take only two values"),
+        "shares": (1 / (1 + np.exp(-scores)), "look like probabilities"),
+    }
+    for name, (changed, said) in odd.items():
+        write_scores(tmp_path / f"{name}.tsv", trials["utt_id"].to_list(), changed)
+        done = run_cli("compare", files / "b.tsv", tmp_path / f"{name}.tsv", files / "set.tsv", "--json")
+        warnings = json.loads(done.stdout)["warnings"]
+        assert [said in warning for warning in warnings if f"{name}.tsv" in warning].count(True) == 1
+        assert said in done.stderr
+        assert said in run_cli("evaluate", tmp_path / f"{name}.tsv", files / "set.tsv", "--replicates", 0).stderr
+    assert (
+        json.loads(run_cli("compare", files / "a.tsv", files / "b.tsv", files / "set.tsv", "--json").stdout)["warnings"]
+        == []
+    )
+
+
+def test_a_calibration_that_does_not_say_whose_scores_it_is_for_is_applied_with_a_warning(
+    files: Path, tmp_path: Path
+) -> None:
+    a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
+    run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
+    assert "not checked" not in run_cli("apply", tmp_path / "c.json", a, tmp_path / "known.tsv").stderr
+    known = json.loads((tmp_path / "c.json").read_text())
+    for name, fitted_on in (("absent", None), ("a list", ["a" * 64]), ("nameless", {"made_by": [{}]})):
+        (tmp_path / "d.json").write_text(json.dumps(known | {"fitted_on": fitted_on}))
+        done = run_cli("apply", tmp_path / "d.json", a, tmp_path / f"{name}.tsv")
+        assert f"{tmp_path / 'd.json'}: does not say on which model's scores" in done.stderr
+
+
 def with_record(files: Path, folder: Path, name: str, **record: object) -> Path:
     """A copy of some scores with a record beside it, as `score` writes it."""
     path = folder / f"{name}.tsv"

@@ -636,8 +636,9 @@ def test_a_calibration_of_another_model_is_refused(model: Path, calls: Path, tmp
         write_calibration(path, Calibration((SCALE,), OFFSET, 0.5), {"fitted_on": {"made_by": [known]}}, overwrite=True)
         return path
 
-    run_cli("score", model, calls, "--calibration", fitted_on(model_sha256=detector_sha256(model)))
-    run_cli("score", model, calls, "--calibration", fitted_on())
+    done = run_cli("score", model, calls, "--calibration", fitted_on(model_sha256=detector_sha256(model)))
+    assert "not checked" not in done.stderr
+    assert "is not checked" in run_cli("score", model, calls, "--calibration", fitted_on()).stderr
     other = refusal("score", model, calls, "--calibration", fitted_on(model_sha256="b" * 64))
     assert "c.json: was fitted on scores of model bbbbbbbbbbbb, found" in other
     assert "fit one for this model with `spoofkit calibrate`" in other

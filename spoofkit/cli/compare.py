@@ -54,6 +54,7 @@ def compare(
     from rich.console import Console
 
     from spoofkit.data.manifest import read_manifest
+    from spoofkit.evaluation.breakdown import score_warnings, split_classes
     from spoofkit.evaluation.compare import compare as run
     from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.records import caveats
@@ -69,10 +70,8 @@ def compare(
                 f"compare: found the score files {', '.join(map(str, files)) or 'none'} for one system, expected one "
                 "for each of its seeds, each once"
             )
-    systems = {
-        name: [np.asarray(_joined(path, table)["score"]) for path in files]
-        for name, files in zip("AB", paths, strict=True)
-    }
+    joined = {name: [_joined(path, table) for path in files] for name, files in zip("AB", paths, strict=True)}
+    systems = {name: [np.asarray(trials["score"]) for trials in tables] for name, tables in joined.items()}
     result = run(systems, table, by=by, resample=resample, costs=costs, seed=seed)
     result |= {"dcf_costs": asdict(costs), "n_trials": table.height}
     result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
@@ -81,7 +80,11 @@ def compare(
         "manifest_sha256": file_sha256(manifest),
     }
     _warn_of_cuts([path for files in paths for path in files])
-    result["warnings"] = caveats(known, [path for files in paths for path in files])
+    files = [path for of_system in paths for path in of_system]
+    tables = [trials for of_system in joined.values() for trials in of_system]
+    result["warnings"] = caveats(known, files)
+    for path, trials in zip(files, tables, strict=True):
+        result["warnings"] += [f"{path}: {warning}" for warning in score_warnings(*split_classes(trials))]
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if result["note"]:
@@ -147,7 +150,9 @@ def apply(
 
     if len(files) < 2:
         raise SpoofkitError("apply: found one file, expected scores and the file to write")
-    n_scores = apply_to_files(calibration, files[:-1], files[-1], overwrite)
+    n_scores, warning = apply_to_files(calibration, files[:-1], files[-1], overwrite)
+    if warning:
+        say(f"spoofkit: warning: {warning}")
     _warn_of_cuts(files[:-1])
     typer.echo(f"{files[-1]}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
 

@@ -101,6 +101,11 @@ def score_warnings(bonafide: Scores, spoof: Scores) -> list[str]:
     warnings = []
     if all(np.all((scores == lowest) | (scores == highest)) for scores in (bonafide, spoof)):
         warnings.append("the scores take only two values, so they look like decisions; EER and minDCF need soft scores")
+    elif lowest >= 0 and highest <= 1:
+        warnings.append(
+            "all scores lie between 0 and 1, so they look like probabilities; actDCF and Cllr take them for "
+            "log-likelihood ratios and mean nothing then, EER and minDCF are right; write log-odds, ln p - ln (1 - p)"
+        )
     error_rate = 100 * eer_of_sorted(bonafide, spoof).eer
     if error_rate > 50:
         turned = 100 * eer_of_sorted(-bonafide[::-1], -spoof[::-1]).eer

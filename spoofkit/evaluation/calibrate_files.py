@@ -12,7 +12,7 @@ from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
-from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems
+from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems, unchecked
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
@@ -104,11 +104,11 @@ def fit_files(
     return {"scales": list(calibration.scales), "offset": calibration.offset, **record}
 
 
-def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = False) -> int:
+def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = False) -> tuple[int, str]:
     """Write log-likelihood ratios of score files, and beside them a JSON that says how they were made.
 
     Returns:
-        How many.
+        How many; and a warning where it is not known on which models' scores the calibration was fitted.
 
     Raises:
         SpoofkitError: other systems than the calibration was fitted on, or another number of them; files of other
@@ -160,7 +160,7 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         text = json.dumps(record | {"scores_sha256": file_sha256(temporary_scores)}, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         record_path.unlink(missing_ok=True)
-    return len(utt_ids)
+    return len(utt_ids), unchecked(fitted, path)
 
 
 def _require_different(scores: list[Path]) -> None:

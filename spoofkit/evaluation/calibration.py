@@ -81,14 +81,14 @@ def fit(
     weight = np.where(is_bonafide, bonafide_prior / is_bonafide.sum(), (1 - bonafide_prior) / (~is_bonafide).sum())
     sign, log_odds = np.where(is_bonafide, 1.0, -1.0), math.log(bonafide_prior / (1 - bonafide_prior))
     reversed_polarity = SpoofkitError(
-        f"calibration: higher scores of {names[0]} mean more spoofed on this set, expected more bona fide; the "
-        "polarity is reversed, or the set tells nothing"
+        f"calibration: higher scores of {' and '.join(names)} mean more spoofed on this set, expected more bona fide; "
+        "the polarity is reversed, or the set tells nothing"
     )
     if len(names) == 1 and score[is_bonafide].max() <= score[~is_bonafide].min():
         raise reversed_polarity
     parameters = _minimise(design, weight, sign, log_odds)
     scales = parameters[:-1] / spread
-    if len(names) == 1 and scales[0] < 0:
+    if scales.max() <= 0:
         raise reversed_polarity
     return Calibration(tuple(map(float, scales)), float(parameters[-1] - scales @ centre), bonafide_prior)
 
@@ -160,7 +160,7 @@ def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
     """Read a calibration, and all that stands in its file.
 
     Raises:
-        SpoofkitError: it is none, or one that this version does not know.
+        SpoofkitError: it is none, one that this version does not know, or one that turns decisions around.
     """
     record = read_json(path)
     try:
@@ -170,6 +170,11 @@ def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
             raise ValueError
         if not all(map(math.isfinite, numbers)) or not 0 < prior < 1:
             raise ValueError
+        if max(scales) <= 0:  # of several systems one may correct another, but not all may be turned around
+            raise SpoofkitError(
+                f"{path}: its scales are {', '.join(f'{scale:g}' for scale in scales)}, expected a positive one; it "
+                "would turn every decision around, so fit it again with `spoofkit calibrate`"
+            )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SpoofkitError(
             f"{path}: not a calibration of format {FORMAT}, expected what `spoofkit calibrate` or `spoofkit fuse` wrote"

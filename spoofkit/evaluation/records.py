@@ -116,6 +116,14 @@ def require_same_systems(
         )
 
 
+def unchecked(calibration: dict[str, Any], path: Path) -> str:
+    """Write a warning if a calibration does not say of which models' scores it is; otherwise nothing."""
+    systems = made_by(calibration)
+    if systems and all(map(models_of, systems)):
+        return ""
+    return f"{path}: does not say on which model's scores it was fitted, so whether it is for these is not checked"
+
+
 def models_of(known: dict[str, Any]) -> set[str]:
     """Hashes of the model that made some scores, and of the one that it was exported from."""
     return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}

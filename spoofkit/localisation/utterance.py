@@ -5,10 +5,13 @@ cuts has the mean of its windows, by the rule of `score`; the windows of `score`
 near each other but not equal.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import detector_sha256
@@ -71,6 +74,8 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
     judge = Judge(detector_sha256(folder), meaning, read_verdicts(calibration, DecisionOptions()))
     if judge.verdicts is not None:
         require_fitted_on(judge.verdicts, {"model_sha256": judge.model_sha256}, folder)
+        if judge.verdicts.unchecked:
+            tqdm.write(f"spoofkit: warning: {judge.verdicts.unchecked}", file=sys.stderr)
     return judge
 
 

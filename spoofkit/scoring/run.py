@@ -83,6 +83,8 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
         _require_enough(scorer, reading, policy)
         if found is not None:
             require_fitted_on(found, identity({"model_sha256": runtime.model_sha256(model)} | scorer.record), model)
+    if found is not None and found.unchecked and world.is_main:
+        tqdm.write(f"spoofkit: warning: {found.unchecked}", file=sys.stderr)
     if out is None:
         assert scorer is not None
         yield from _print_scores(scorer, inputs, reading, found, options)

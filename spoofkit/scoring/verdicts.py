@@ -14,7 +14,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, dcf_costs
-from spoofkit.evaluation.records import made_by, models_of
+from spoofkit.evaluation.records import made_by, models_of, unchecked
 from spoofkit.evaluation.scores import HEADER
 from spoofkit.files import file_sha256
 from spoofkit.scoring.recordings import Result
@@ -52,6 +52,8 @@ class Verdicts:
     """Where the thresholds are from, in words."""
     fitted_on: dict[str, str]
     """What is known of the system on whose scores the calibration was fitted: `records.identity`."""
+    unchecked: str
+    """A warning where its model is not known; otherwise empty."""
 
     def llr(self, score: float) -> float:
         """Log-likelihood ratio in nats."""
@@ -88,8 +90,8 @@ def read_verdicts(calibration: Path | None, options: DecisionOptions) -> Verdict
         )
     prior = ASVSPOOF5.spoof_prior if options.spoof_prior is None else options.spoof_prior
     thresholds, reason = _thresholds(options, dcf_costs(prior, options.miss_cost, options.fa_cost))
-    fitted_on = made_by(record)
-    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason, (fitted_on or [{}])[0])
+    fitted_on, warning = (made_by(record) or [{}])[0], unchecked(record, calibration)
+    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason, fitted_on, warning)
 
 
 def require_fitted_on(verdicts: Verdicts, known: dict[str, str], model: Path) -> None:
