@@ -45,14 +45,24 @@ def make_asvspoof2019(folder: Path) -> Path:
 
 
 def make_asvspoof2021_la(folder: Path) -> Path:
-    """Write ASVspoof 2021 LA, audio and keys unpacked into one folder: 20 trials, 12 of them of the subset `eval`."""
+    """Write ASVspoof 2021 LA, audio and keys unpacked into one folder: 20 trials, 12 of them of the subset `eval`.
+
+    The organisers' ASV scores and their keys are there too: bona fide speech as target and as nontarget.
+    """
     ids, lines = _ids("LA_E", 20, seed=3), []
+    asv_keys, asv_scores = [], []
     for index, utt_id in enumerate(ids):
         codec, subset = CODECS_LA[index // 2 % len(CODECS_LA)], SUBSETS[index // 2 % len(SUBSETS)]
         attack, key = ("bonafide", "bonafide") if index % 2 == 0 else (f"A{7 + index // 2:02d}", "spoof")
         trans = {"none": "loc_tx", "pstn": "mad_tx"}.get(codec, "ita_tx" if index % 4 else "sin_tx")
         trim = "only_speech" if subset == "hidden" else "notrim"
         lines.append(f"LA_{index // 2 % 4:04d} {utt_id} {codec} {trans} {attack} {key} {trim} {subset}")
+        for place, kind in enumerate(("target", "nontarget") if key == "bonafide" else ("spoof",)):
+            names = f"LA_{place:04d}-{codec}-{trans} {utt_id}-{codec}-{trans}"
+            asv_keys.append(f"{names} {codec} {trans} {attack} {kind} {trim} {subset}")
+            asv_scores.append(f"{names} {3 * (kind != 'nontarget') + 7 * index % 5}")
+    _write_list(folder / "keys/LA/ASV/trial_metadata.txt", asv_keys)
+    _write_list(folder / "keys/LA/ASV/ASVTorch_Kaldi/score.txt", asv_scores)
     _write_2021(folder, "LA", ids, lines, seed=300)
     return folder
 

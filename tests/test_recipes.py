@@ -147,6 +147,7 @@ def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Pat
     }
     options = [part for pair in corpora.items() for part in pair]
     options += ["--data", data, "--exp", exp, "--settings", SETTINGS, "--partial", "true", "--device", "cpu"]
+    options += ["--asv21", tmp_path / "LA21/keys/LA/ASV/ASVTorch_Kaldi/score.txt"]
     done = run("asvspoof2021", *options, "--workers", 0)
     assert "gap between LA and DF ==" in done.stderr
     found = json.loads((exp / "gap.json").read_text())["figures"]
@@ -157,6 +158,10 @@ def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Pat
         result = json.loads((exp / f"results/{name}/eval.json").read_text())
         assert result["eer_official_percent"] == pytest.approx(found[name]["value"])
         assert f"{found[name]['value']:.3f}" in done.stdout
+    la21, df21 = (json.loads((exp / f"results/{name}/eval/eval.json").read_text()) for name in ("la21", "df21"))
+    assert 0 < la21["tandem"]["min_tdcf_2021"] <= 1
+    assert {row["vocoder"] for row in df21["by"]["vocoder"]} >= {"traditional_vocoder"}
+    assert all(row["n_bonafide"] == df21["n_bonafide"] for row in df21["by"]["vocoder"])
     assert (exp / "results/itw/eval/report.html").is_file()
     before = results(exp) | results(data)
     del before[exp / "gap.json"]

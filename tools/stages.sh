@@ -5,7 +5,7 @@
 #   post_training        stage 3: $exp/posttrain/encoder
 #   fine_tuning          stage 4: $exp/finetune/model, from that encoder if $posttrain is true
 #   scores SET...        stage 5: $exp/scores/SET.tsv of the manifest $data/SET.tsv
-#   report SET...        stage 6: $exp/results/SET
+#   report SET...        stage 6: $exp/results/SET; report_with SET OPTION... with options of `evaluate`
 #   both_heads           stage 7: $exp/timeline/model, which scores as that of stage 4 and says where, and from held-out
 #                        mixes of $dev the threshold for it: $exp/timeline/results/segments.json
 #
@@ -60,10 +60,12 @@ scores() { # scores SET...
 
 report() { # report SET...
   local set
-  for set in "$@"; do
-    echo "$exp: $set"
-    spoofkit evaluate "$exp/scores/$set.tsv" "$data/$set.tsv" "$exp/results/$set" "$keep"
-  done
+  for set in "$@"; do report_with "$set"; done
+}
+
+report_with() { # report_with SET OPTION...
+  echo "$exp: $1"
+  spoofkit evaluate "$exp/scores/$1.tsv" "$data/$1.tsv" "$exp/results/$1" "$keep" "${@:2}"
 }
 
 both_heads() {

@@ -15,6 +15,7 @@ la19=                    # ASVspoof 2019 LA: ASVspoof2019_LA_{train,dev,eval} an
 la21=                    # ASVspoof 2021 LA: ASVspoof2021_LA_eval and keys/LA
 df21=                    # ASVspoof 2021 DF: ASVspoof2021_DF_eval and keys/DF
 itw=                     # In-the-Wild: meta.csv and the files it lists
+asv21=                   # ASV scores of 2021 LA, keys/LA/ASV/ASVTorch_Kaldi/score.txt: adds the min t-DCF to its report
 data=data                # manifests: la19/{train,dev,eval}.tsv, la21/eval.tsv, df21/eval.tsv, itw/eval.tsv
 exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
 conf=conf/xlsr300m.yaml  # its settings
@@ -28,7 +29,7 @@ workers=4                # processes that load audio
 stage=1                  # first stage to run
 stop_stage=7             # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"
-enter_recipe la19 la21 df21 itw data exp conf
+enter_recipe la19 la21 df21 itw asv21 data exp conf
 . ./path.sh
 . ./cmd.sh
 train=la19/train dev=la19/dev
@@ -57,7 +58,15 @@ if ((stop_stage >= 5 && ${#evaluated[@]} == 0)); then
   exit 1
 fi
 if stage 5 "scores"; then scores "${evaluated[@]}"; fi
-if stage 6 "report"; then report "${evaluated[@]}"; fi
+if stage 6 "report"; then
+  for set in "${evaluated[@]}"; do
+    case $set in
+      la21/eval) report_with "$set" ${asv21:+--asv "$asv21"} ;;
+      df21/eval) report_with "$set" --by vocoder ;;
+      *) report "$set" ;;
+    esac
+  done
+fi
 if stage 7 "gap between LA and DF"; then
   if [[ -f $data/la21/eval.tsv && -f $data/df21/eval.tsv ]]; then
     python local/gap.py "$exp" "$data" la21/eval df21/eval
