@@ -590,6 +590,22 @@ def test_a_frame_file_is_read_back_exactly_and_with_numpy_alone(tmp_path: Path) 
         assert sorted(arrays.files) == ["n_frames", "n_samples", "score", "utt_id"]
 
 
+def test_frame_scores_of_another_program_are_evaluated_whatever_their_record_leaves_out(tmp_path: Path) -> None:
+    drawn, regions = draw_frames(3, WAV2VEC2_GEOMETRY)
+    scores = dict(zip(drawn.utt_ids, np.split(drawn.score_N, np.cumsum(drawn.n_frames_U)[:-1]), strict=True))
+    n_samples = dict(zip(drawn.utt_ids, drawn.n_samples_U.tolist(), strict=True))
+    record = {"geometry": frame_scores.geometry_record(WAV2VEC2_GEOMETRY)}
+    write_frames(tmp_path / "theirs.npz", drawn.utt_ids, n_samples, scores, record)
+    truth = {utt_id: own.tolist() for utt_id, own in zip(drawn.utt_ids, regions, strict=True)}
+    write_segments(tmp_path / "set.segments.tsv", segment_table(truth))
+    command = ("evaluate-segments", tmp_path / "theirs.npz", tmp_path / "set.segments.tsv")
+    result = json.loads(run_cli(*command, tmp_path / "out", "--json").stdout)
+    expected = measure(drawn, make_timeline(drawn.n_samples_U, regions))
+    assert result["range_eer_percent"] == pytest.approx(expected["range_eer_percent"], abs=1e-6)
+    sentence = refusal(*command, tmp_path / "x", "--threshold-from", tmp_path / "out/segments.json")
+    assert "no model_sha256 and no frame_target" in sentence
+
+
 def test_damaged_frame_files_are_refused(localized: Path, tmp_path: Path) -> None:
     for name in ("eval.npz", "eval.json"):
         (tmp_path / name).write_bytes((localized.parent / name).read_bytes())

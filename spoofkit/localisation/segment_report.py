@@ -98,14 +98,14 @@ def evaluate_segments(
         smooth_seconds, tried = _smoothing(smoothing, frames, timeline)
         threshold_words = "the command line"
     else:
-        model = {name: str(record[name]) for name in ("model_sha256", "frame_target")}
+        model = _model(record, frames_path)
         rule = make_rule(threshold, threshold_from, None if smoothing is None else 0.0, 0.0, model)
         threshold, threshold_words, smooth_seconds, tried = rule.threshold, rule.threshold_from, rule.smooth_seconds, []
     result = measure(smooth_frames(frames, smooth_seconds), timeline, threshold, threshold_words)
     result["smooth_seconds"] = smooth_seconds
     result["smoothings_tried"] = tried
     result["warnings"] = _warnings(record, file_sha256(segments_path))
-    result["partial"], result["n_rejected"] = record["partial"], record["n_rejected"]
+    result["partial"], result["n_rejected"] = record.get("partial", ""), record.get("n_rejected", 0)
     result["made_from"] = made_from
     result["made_with"] = {
         "frames": str(frames_path),
@@ -293,21 +293,32 @@ def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path) -> Ti
     return make_timeline(frames.n_samples_U, [regions[utt_id] for utt_id in frames.utt_ids])
 
 
+def _model(record: Mapping[str, Any], frames_path: Path) -> dict[str, str]:
+    """What a threshold must be of; records of other programs need not say it."""
+    names = ("model_sha256", "frame_target")
+    if lacking := [name for name in names if name not in record]:
+        raise SpoofkitError(
+            f"--threshold-from: the record of {frames_path} has no {' and no '.join(lacking)}, so nothing says that "
+            "the threshold is for these scores; give --threshold instead"
+        )
+    return {name: str(record[name]) for name in names}
+
+
 def _warnings(record: Mapping[str, Any], segments_sha256: str) -> list[str]:
     warnings = []
-    of_mixes = record.get("segments_sha256") == segments_sha256
+    of_mixes = record.get("segments_sha256") == segments_sha256 and {"mix", "regions"} <= record.keys()
     if of_mixes:
         warnings.append(
             f"the utterances are mixes of {Path(record['mix']).name} and the regions {record['regions']}: the figures "
             "say how well spliced samples are told from the rest of such mixes, not how well forgeries of others are "
             "found"
         )
-    if record["frame_target"] == "region" and not of_mixes:
+    if record.get("frame_target") == "region" and not of_mixes:
         warnings.append(
             "the frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
             "spoofed; post-train with mix.frame_target authenticity to find spoofed regions"
         )
-    if record["contamination"]:
+    if record.get("contamination"):
         warnings.append(str(record["contamination"]))
     return warnings
 
