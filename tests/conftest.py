@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -119,6 +120,13 @@ def run_cli(*arguments: object, ok: bool = True) -> Done:
         sys.argv = before
     assert (returncode == 0) == ok, f"exit code {returncode}\n{out.getvalue()}\n{err.getvalue()}"
     return Done(returncode, out.getvalue(), err.getvalue())
+
+
+def bytes_of_any_day(path: Path) -> bytes:
+    """A file's content; of `stages.json` without when and where the training ran."""
+    from spoofkit.stages import FILE, facts, read_stages
+
+    return json.dumps(facts(read_stages(path.parent))).encode() if path.name == FILE else path.read_bytes()
 
 
 def refusal(*arguments: object) -> str:

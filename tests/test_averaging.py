@@ -10,7 +10,7 @@ from conftest import refusal, run_cli
 from safetensors.torch import load_file, save_file
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.detector import Detector, load_detector, save_detector
+from spoofkit.models.detector import Detector, folder_sha256, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance
 from spoofkit.settings import EncoderSettings, LossSettings, OptimSettings
@@ -170,7 +170,7 @@ def test_average_takes_the_mean_of_models_and_refuses_others(tmp_path: Path) -> 
     states = [detector.state_dict() for detector in detectors]
     for name, tensor in mean.state_dict().items():
         assert torch.allclose(tensor, torch.stack([state[name] for state in states]).mean(0), atol=1e-6)
-    assert record["averaged"] == [str(folder) for folder in folders]
+    assert record["averaged"] == [folder_sha256(folder) for folder in folders]
     others = {
         "model.json: head": Detector(load_encoder(TINY), "mean"),
         "model.json: layers": Detector(load_encoder(TINY), "attentive", 2),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, refusal, run_cli
+from conftest import bytes_of_any_day, make_voice, refusal, run_cli
 from safetensors.torch import load_file, save_file
 from test_encoder import make_folder
 from test_models import detector_of
@@ -141,8 +141,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def files_of(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): bytes_of_any_day(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def judged(*arguments: object) -> dict[str, Any]:
@@ -157,7 +157,8 @@ def judged(*arguments: object) -> dict[str, Any]:
 def test_a_frame_head_is_added_and_nothing_else_is_changed(model: Path, timeline: Path) -> None:
     before, after = files_of(model), files_of(timeline / "model")
     assert {name: digest for name, digest in after.items() if name in before} == before
-    assert after.keys() - before.keys() == {"frame_head/head.json", "frame_head/head.safetensors"}
+    new = {"frame_head/head.json", "frame_head/head.safetensors", "frame_head/stages.json"}
+    assert after.keys() - before.keys() == new
     assert folder_sha256(model) != folder_sha256(timeline / "model")
     record = json.loads((timeline / "model/frame_head/head.json").read_text())
     assert record["encoder_sha256"] == folder_sha256(model / "encoder")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_cli
+from conftest import bytes_of_any_day, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -633,7 +633,7 @@ def small_encoder(folder: Path) -> Path:
 def products(exp: Path) -> dict[str, bytes]:
     """All that a finished run hands on, and what it measured on the way."""
     paths = [path for name in ("encoder", "frame_head", "model") for path in (exp / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(exp)): path.read_bytes() for path in (*paths, exp / "metrics.jsonl")}
+    return {str(path.relative_to(exp)): bytes_of_any_day(path) for path in (*paths, exp / "metrics.jsonl")}
 
 
 def begin(arguments: list[str], log: Path, dying_at: int | None = None, count_into: Path | None = None) -> int:

@@ -25,7 +25,7 @@ from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
 SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
 # What `convert` writes, by its path inside the folder; transformers cuts large weights into numbered files.
 ENCODER_FILES = (
-    r"(pre)?processor_config\.json|config\.json|provenance\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"(pre)?processor_config\.json|(config|provenance|stages)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
 )
 WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
 AASIST = Provenance(

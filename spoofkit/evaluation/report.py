@@ -33,9 +33,10 @@ from spoofkit.evaluation.report_page import (
 )
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
-from spoofkit.evaluation.systems import measure_systems, name_systems
+from spoofkit.evaluation.systems import measure_systems, name_systems, system_and_set
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, refuse_replacing
+from spoofkit.machine import commit
 
 FEWEST_REPLICATES = 100
 
@@ -209,13 +210,19 @@ def measure_files(
             *score_warnings(*systems[name]),
         ]
         result["warnings"] += [f"{name}: {warning}" for warning in own if warning]
+    corpus = str(manifest.made_from.get("corpus", "")) if manifest else " ".join((str(options.layout), options.subset))
+    system, set_name = system_and_set(scores_path, Path(manifest_path), corpus)
     result["made_with"] = {
+        "system": names[0] if others else system,
+        "set": set_name if manifest else corpus,
+        "scored": str(sidecar.get("began", ""))[: len("2026-11-29")],
         "scores": str(scores_path),
         "manifest": str(manifest_path),
         "spoofkit": spoofkit.__version__,
         "numpy": np.__version__,
         "polars": pl.__version__,
         "python": platform.python_version(),
+        "commit": commit(),
         "scores_made_with": sidecar or None,
     }
     return Measured(result, trials, manifest, systems)

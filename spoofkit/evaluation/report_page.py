@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
 from spoofkit.evaluation.metrics import Scores
+from spoofkit.stages import are_stages, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +116,7 @@ def render_report(
     return environment.from_string(template).render(
         result=result,
         generator=GENERATOR,
-        name=Path(result["made_with"]["scores"]).name,
+        made_with=result["made_with"],
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
         intervals_in_words=words,
         figures=svgs,  # ours, with their texts escaped already
@@ -137,6 +138,8 @@ def _model(sidecar: Any) -> dict[str, str]:
     """What the record beside the scores says of the model, in the order in which one asks."""
     if not isinstance(sidecar, dict):
         return {}
+    stages = sidecar.get("stages")
+    trained = dict(in_words(stages)) if are_stages(stages) else {"post-training": "not recorded"}
     names = {
         "model": "model",
         "model_sha256": "its SHA-256",
@@ -144,10 +147,13 @@ def _model(sidecar: Any) -> dict[str, str]:
         "input_policy": "input",
         "precision": "precision",
         "device": "device",
+        "hardware": "on",
+        "began": "scored from",
+        "commit": "with commit",
         "command": "scored by",
     }
     found = {shown: sidecar[name] for name, shown in names.items() if sidecar.get(name)}
-    return {
+    return trained | {
         name: shlex.join(map(str, value)) if isinstance(value, list) else str(value) for name, value in found.items()
     }
 

@@ -45,6 +45,28 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
     return ["/".join(part[start : len(part) - end]) for part in parts]
 
 
+def system_and_set(scores: Path, manifest: Path, corpus: str) -> tuple[str, str]:
+    """What a single score file's system and set are called, from where the recipes keep scores and manifests.
+
+    Args:
+        scores: `exp/SYSTEM/scores/SET.tsv`; elsewhere the file's own name stands for the system.
+        manifest: `data/SET.tsv`; elsewhere the file's own name stands for the set.
+        corpus: That the manifest was made from, if it says so.
+
+    >>> system_and_set(Path("/exp/mix/scores/la21/eval.tsv"), Path("/x/data/la21/eval.tsv"), "asvspoof2021_la")
+    ('mix', 'asvspoof2021_la la21/eval')
+    >>> system_and_set(Path("/tmp/a.tsv"), Path("/tmp/keys.tsv"), "")
+    ('a', 'keys')
+    """
+    places = scores.resolve().parts
+    system = scores.stem
+    if "scores" in places[1:-1]:
+        system = places[places[:-1].index("scores") - 1]
+    names = manifest.resolve().with_suffix("").parts
+    inside = names[names.index("data") + 1 :] if "data" in names[:-1] else names[-1:]
+    return system, " ".join(filter(None, (corpus, "/".join(inside))))
+
+
 def measure_systems(
     systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
 ) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from spoofkit.files import (
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
+from spoofkit.stages import facts
 
 OPSET = 17
 PACKAGES = ("onnx", "onnxruntime")
@@ -194,8 +195,10 @@ def _write_metadata(path: Path, record: dict[str, Any]) -> None:
 
     graph = onnx.load(path)
     # The file goes elsewhere: what folders are called here stays in the record beside it.
+    # When and where it was trained stays there too, so that the same training gives the same file.
+    carried = record | {"stages": facts(record["stages"])}
     fields = {
-        name: json.dumps(value, allow_nan=False) for name, value in record.items() if name not in ("model", "command")
+        name: json.dumps(value, allow_nan=False) for name, value in carried.items() if name not in ("model", "command")
     }
     onnx.helper.set_model_props(graph, fields)
     onnx.save(graph, path)
@@ -209,6 +212,7 @@ def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> di
         "polarity": "higher = more bona fide",
         "model": str(model),
         "head": detector.kind,
+        "stages": detector.encoder.stages,
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "inputs": "wave (B, S) float32, 16 kHz mono, zeros behind the end; n_samples (B) int64",

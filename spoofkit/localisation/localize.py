@@ -35,7 +35,7 @@ from spoofkit.files import (
 )
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
-from spoofkit.models.detector import FrameClassifier
+from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FRAME_TARGETS, FrameModel, load_frame_model
 from spoofkit.models.provenance import contamination_warning
@@ -44,6 +44,7 @@ from spoofkit.scoring.batches import Plan, plan_batches
 from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.signals import caught_signals
+from spoofkit.stages import read_stages
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")
 
@@ -287,6 +288,7 @@ def _record(folder: Path, manifest: Manifest, device: torch.device, model: Frame
         "n_utterances": manifest.table.height,
         "precision": "fp32",
         "device": str(device),
+        "stages": read_stages(folder / FRAME_HEAD),
         "versions": {"spoofkit": spoofkit.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         "command": ["spoofkit", *sys.argv[1:]],
     }

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, read_json, write_json
 from spoofkit.models.detector import FRAME_HEAD, folder_sha256
+from spoofkit.stages import AVERAGE, posttraining, read_stages, write_stages
+from spoofkit.stages import FILE as STAGES
 
 
 def average(folders: list[Path], out: Path) -> None:
@@ -48,8 +50,17 @@ def average(folders: list[Path], out: Path) -> None:
         for name in sorted(names[0]):
             mean = mean_of([folder / name for folder in folders])
             (temporary / name).write_bytes(save(mean, metadata={"format": "pt"}))
-        changed: dict[str, Any] = {"averaged": [str(folder) for folder in folders], "kept": None}
-        _change(temporary / "model.json", changed)
+        hashes = [folder_sha256(folder) for folder in folders]
+        changed: dict[str, Any] = {"averaged": hashes, "kept": None}
+        for file in list(temporary.rglob(STAGES)):
+            inside = file.parent.relative_to(temporary)
+            of = [
+                {"sha256": sha256, "stages": read_stages(folder / inside)}
+                for sha256, folder in zip(hashes, folders, strict=True)
+            ]
+            write_stages(file.parent, [{"stage": AVERAGE, "of": of}])
+        before = posttraining(read_stages(temporary / "encoder"))
+        _change(temporary / "model.json", changed | {"posttraining": before})
         if (temporary / FRAME_HEAD).is_dir():
             own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
             _change(temporary / FRAME_HEAD / "head.json", changed | own)
@@ -70,7 +81,7 @@ def _weights(folder: Path) -> set[str]:
 def _kind(folder: Path) -> dict[str, Any]:
     """What must be the same in models whose weights are averaged: what they compute, and where they come from."""
     kind: dict[str, Any] = {}
-    of_training = ("kept", "settings", "inputs", "versions", "averaged")
+    of_training = ("kept", "settings", "inputs", "versions", "posttraining", "averaged")
     for name, ignored in (
         ("model.json", of_training),
         (f"{FRAME_HEAD}/head.json", (*of_training, "encoder_sha256")),

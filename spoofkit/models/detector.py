@@ -26,6 +26,7 @@ from spoofkit.models.merge import MERGES, make_merge
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
+from spoofkit.stages import FILE as STAGES
 
 FRAME_HEAD = "frame_head"
 """Folder of the frame head that a model may also have."""
@@ -279,7 +280,10 @@ def detector_sha256(folder: Path) -> str:
 
 
 def folder_sha256(folder: Path, without: str = "") -> str:
-    """One hash over the names and bytes of all files of a folder, so that a model is known by it."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """One hash over the names and bytes of all files of a folder, so that a model is known by it.
+
+    When and where it was trained is left out: see spoofkit.stages.
+    """
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != STAGES)
     files = sorted(path for path in found if path.relative_to(folder).parts[0] != without)
     return text_sha256("\n".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files))

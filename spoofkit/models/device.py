@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.machine import cpu_name
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,6 +73,11 @@ def training_precision(device: torch.device, wanted: str) -> tuple[torch.dtype, 
             f"precision: bf16 was asked for, but {words}, so it would be far slower than fp32; say auto"
         )
     return (torch.bfloat16, f"bf16: {words}") if has_bf16 else (torch.float32, f"fp32: {words}")
+
+
+def hardware(device: torch.device) -> str:
+    """Name of the GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def peak_gigabytes(device: torch.device) -> float:

@@ -8,6 +8,7 @@ Shapes: B batch, S samples, M mel frames, T frames, C channels, D features.
 """
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.lora import merged_state_dict
 from spoofkit.models.provenance import Provenance, write_provenance
+from spoofkit.stages import Stage, write_stages
 
 LayersWanted = Literal["last", "all"] | int
 
@@ -42,6 +44,8 @@ class Encoder(nn.Module):
     """Where the weights came from, in words, such as `422 of 422 tensors`."""
     provenance: Provenance | None = None
     """Licence and training data, where known."""
+    stages: Sequence[Stage] = ()
+    """How it was trained since it was published; see spoofkit.stages."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of keeping what they computed."""
 
@@ -207,6 +211,7 @@ class Encoder(nn.Module):
             weights.chmod((folder / "config.json").stat().st_mode)
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
+        write_stages(folder, self.stages)
 
     def state_to_save(self) -> dict[str, torch.Tensor]:
         """The weights under the names that `AutoModel` looks for."""

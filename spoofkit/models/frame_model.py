@@ -29,6 +29,7 @@ from spoofkit.models.detector import (
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
+from spoofkit.stages import Stage, write_stages
 
 FORMAT = 4
 """Of head.json. Frame heads of format 3 read every hidden state through the final norm, and say nothing of it."""
@@ -67,14 +68,17 @@ class FrameModel:
             self.detector.to(device)
 
 
-def write_frame_head(folder: Path, classifier: FrameClassifier, target: str, record: dict[str, Any]) -> None:
+def write_frame_head(
+    folder: Path, classifier: FrameClassifier, target: str, encoder_sha256: str, stages: list[Stage]
+) -> None:
     """Write a frame head's folder.
 
     Args:
         folder: An empty one, beside the finished folder `encoder`.
         classifier: The frame classifier.
         target: What its frames were trained for.
-        record: Kept in head.json.
+        encoder_sha256: Of that folder.
+        stages: How encoder and frame head were trained; what the last one says is kept in head.json too.
     """
     (folder / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
     own = {
@@ -84,8 +88,10 @@ def write_frame_head(folder: Path, classifier: FrameClassifier, target: str, rec
         "final_norm": classifier.head.final_norm,
         "loss": classifier.loss_settings.model_dump(mode="json"),
         "frame_target": target,
+        "encoder_sha256": encoder_sha256,
     }
-    write_json(folder / "head.json", own | record)
+    write_json(folder / "head.json", own | {name: stages[-1][name] for name in ("kept", "settings", "inputs")})
+    write_stages(folder, stages)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.settings import Config
+from spoofkit.stages import in_words
 
 PROBE_SECONDS = (0.6, 1.0, 1.4)
 BYTES = 4  # of an fp32 number
@@ -76,6 +77,7 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "kept": None if record is None else record.get("kept"),
+        "stages": encoder.stages,
     }
 
 
@@ -208,6 +210,7 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             ("trained on", ", ".join(provenance["trained_on"]) or "not known"),
             *[("note", note) for note in provenance["notes"]],
         ]
+    lines += in_words(facts["stages"])
     if facts["contamination"]:
         lines.append(("warning", facts["contamination"]))
     return lines

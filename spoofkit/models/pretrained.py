@@ -21,6 +21,7 @@ from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
 from spoofkit.settings import EncoderSettings
+from spoofkit.stages import read_stages
 
 FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
 FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
@@ -97,6 +98,8 @@ def _load(settings: EncoderSettings, seed: int) -> Encoder:
     }
     encoder = kinds.get(network.config.model_type, WaveEncoder)(network, feature_extractor)
     encoder.loaded, encoder.provenance = loaded, provenance
+    if name != "tiny" and Path(name).is_dir():
+        encoder.stages = read_stages(Path(name))
     return encoder
 
 

@@ -14,6 +14,7 @@ from spoofkit.files import read_json, write_json
 from spoofkit.models.encoder import Encoder, is_valid
 from spoofkit.models.provenance import read_provenance, write_provenance
 from spoofkit.models.sinc import SINC_FRONT_ENDS, sinc_filters, sinc_frames, sinc_geometry
+from spoofkit.stages import read_stages, write_stages
 
 MODEL_TYPE = "spoofkit-sinc"
 
@@ -58,6 +59,7 @@ class SincEncoder(Encoder):
         write_json(folder / "config.json", {"model_type": MODEL_TYPE, "name": self.name})
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
+        write_stages(folder, self.stages)
 
 
 def is_sinc_folder(folder: Path) -> bool:
@@ -78,5 +80,5 @@ def load_sinc(folder: Path) -> SincEncoder:
             f"{folder}/config.json: names the filters {name!r}, expected one of {', '.join(SINC_FRONT_ENDS)}"
         )
     encoder = SincEncoder(name)
-    encoder.provenance = read_provenance(folder)
+    encoder.provenance, encoder.stages = read_provenance(folder), read_stages(folder)
     return encoder

@@ -18,6 +18,7 @@ from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
 from spoofkit.files import file_sha256, refuse_existing, refuse_replacing, text_sha256, write_text
+from spoofkit.machine import commit, now
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import verdicts, with_onnx
@@ -44,6 +45,7 @@ from spoofkit.scoring.verdicts import Verdicts, read_verdicts, require_fitted_on
 from spoofkit.scoring.voice import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
+from spoofkit.stages import posttraining_in_words
 
 
 def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[str]:
@@ -354,7 +356,10 @@ def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Verdicts | N
         "n_rejected": manifest.n_rejected,
         "precision": scorer.precision,
         "device": scorer.device,
+        "began": now(),
         **scorer.record,
+        "posttraining": posttraining_in_words(scorer.record["stages"]),
+        "commit": commit(),
         "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime, "python": sys.version.split()[0]},
         "command": ["spoofkit", *sys.argv[1:]],
     }

@@ -17,8 +17,10 @@ import numpy as np
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
+from spoofkit.machine import cpu_name
 from spoofkit.processes import World
 from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
+from spoofkit.stages import NOT_RECORDED, are_stages
 
 SUFFIX = ".onnx"
 FORMAT = 1
@@ -130,7 +132,7 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
     try:
         record = {name: json.loads(value) for name, value in found.items()}
         wrong = [name for name, kinds in FIELDS.items() if name not in record or type(record[name]) not in kinds]
-        if wrong or record["format"] != FORMAT:
+        if wrong or record["format"] != FORMAT or not are_stages(record.get("stages", [])):
             raise ValueError
         parse_input_policy(record["input_policy"])
         names = [[one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs())]
@@ -170,6 +172,8 @@ def scorer_of(detector: OnnxDetector) -> Scorer:
             "provenance": record["provenance"],
             "contamination": record["contamination"],
             "exported_from_sha256": record["model_sha256"],
+            "stages": record.get("stages", [{"stage": NOT_RECORDED}]),
+            "hardware": cpu_name(),
         },
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from spoofkit.files import read_json
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
-from spoofkit.models.device import choose_device, memory_advice, plain_fp32
+from spoofkit.models.device import choose_device, hardware, memory_advice, plain_fp32
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.processes import World, own_device
 from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer
@@ -98,5 +98,7 @@ def load_scorer(folder: Path, device: str, world: World) -> Scorer:
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "settings": record.get("settings"),
+        "stages": detector.encoder.stages,
+        "hardware": hardware(where),
     }
     return replace(scorer_of(detector.to(where), where), input_policy=input_policy(folder), record=of_model)

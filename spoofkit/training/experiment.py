@@ -2,6 +2,7 @@
 
 config.yaml       the resolved settings of this stage
 inputs.json       hashes of what it was trained on
+runs.jsonl        one line each time it was started: when, where, from which step
 metrics.jsonl     one line a step; evaluations with the development error
 train.log         what was decided and when
 checkpoints/      see spoofkit.training.checkpoints
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from tqdm import tqdm
 
@@ -34,6 +36,10 @@ from spoofkit.files import (
     write_text,
 )
 from spoofkit.lock import held
+from spoofkit.machine import commit, now
+from spoofkit.models.device import hardware
+from spoofkit.models.encoder import Encoder
+from spoofkit.stages import Stage
 from spoofkit.training import checkpoints
 
 PRODUCTS = ("encoder", "frame_head", "model")
@@ -51,7 +57,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             make_folder(folder)
             note = stack.enter_context(held(folder / ".lock"))
-            mend_interrupted(folder, "|".join(("config", "inputs", "metrics", "curve", "checkpoints", *PRODUCTS)))
+            mend_interrupted(
+                folder, "|".join(("config", "inputs", "metrics", "runs", "curve", "checkpoints", *PRODUCTS))
+            )
             mend_interrupted(folder / "checkpoints", r"step_\d+|damaged_step_\d+")
             mend_interrupted(folder / "checkpoints" / "best", r"step_\d+")
         except OSError as error:
@@ -99,7 +107,7 @@ def clear(folder: Path) -> None:
     for name in ("checkpoints", *PRODUCTS, "tensorboard"):
         if (folder / name).exists():
             remove_folder(folder / name)
-    for name in ("metrics.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
+    for name in ("metrics.jsonl", "runs.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -109,9 +117,62 @@ def record(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> No
     write_json(folder / "inputs.json", inputs, overwrite=True)
 
 
-def versions() -> dict[str, str]:
-    """What it was trained with."""
-    return {"spoofkit": spoofkit.__version__, "torch": version("torch"), "python": sys.version.split()[0]}
+def append_run(folder: Path, from_step: int, device: torch.device, n_processes: int, precision: str) -> None:
+    """Record that training starts or resumes here and now."""
+    line = {
+        "began": now(),
+        "from_step": from_step,
+        "hardware": hardware(device),
+        "n_processes": n_processes,
+        "precision": precision,
+        "versions": {"spoofkit": spoofkit.__version__, "torch": version("torch"), "python": sys.version.split()[0]},
+        "commit": commit(),
+    }
+    path = folder / "runs.jsonl"
+    write_text(path, "".join(json.dumps(run) + "\n" for run in [*_read_lines(path), line]), overwrite=True)
+
+
+def finished_stage(
+    folder: Path,
+    name: str,
+    encoder: Encoder,
+    kept: dict[str, Any],
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+) -> Stage:
+    """What `stages.json` says of a training that has ended; `runs` are those of which steps remain in the weights.
+
+    Args:
+        folder: The experiment's folder.
+        name: Of the stage.
+        encoder: As loaded.
+        kept: Step and figures of the weights that were chosen.
+        settings: The resolved settings of this stage.
+        inputs: Hash by name of what it read.
+    """
+    n_steps = end = read_metrics(folder)[-1]["step"]
+    runs: list[dict[str, Any]] = []
+    for line in reversed(_read_lines(folder / "runs.jsonl")):
+        if line["from_step"] < end:  # else a later run repeated its steps
+            runs.insert(0, {"steps": [line.pop("from_step"), end], **line})
+            end = runs[0]["steps"][0]
+    return {
+        "stage": name,
+        "settings": without_paths(settings),
+        "inputs": inputs,
+        "weights": encoder.loaded,
+        "n_steps": n_steps,
+        "kept": kept,
+        "finished": now(),
+        "runs": runs,
+    }
+
+
+def without_paths(settings: Any) -> Any:
+    """Settings with the last part of each name of a folder: what they are called elsewhere identifies no model."""
+    if isinstance(settings, dict):
+        return {name: without_paths(value) for name, value in settings.items()}
+    return Path(settings).name if isinstance(settings, str) and Path(settings).is_dir() else settings
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -142,8 +203,12 @@ def _append(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl, up to the first that a kill, a full disk or a power cut broke."""
-    path = folder / "metrics.jsonl"
+    """All whole lines of metrics.jsonl: see `_read_lines`."""
+    return _read_lines(folder / "metrics.jsonl")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file up to the first that a kill, a full disk or a power cut broke."""
     lines: list[dict[str, Any]] = []
     if path.exists():
         for line in read_text(path).split("\n")[:-1]:

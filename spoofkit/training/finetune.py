@@ -24,6 +24,7 @@ from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batc
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import AugmentSettings, Config
 from spoofkit.signals import caught_signals
+from spoofkit.stages import FINETUNING, posttraining
 from spoofkit.training import distributed, experiment
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
@@ -113,14 +114,12 @@ def finetune(
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)
-        record = {
-            "kept": result,
-            "settings": settings,
-            "inputs": inputs,
-            "versions": experiment.versions(),
-        }
         with caught_signals():  # hours of work are not lost to a signal in their last second
             if run.world.is_main:
+                own = experiment.finished_stage(folder, FINETUNING, encoder, result, settings, inputs)
+                record = {name: own[name] for name in ("kept", "settings", "inputs")}
+                encoder.stages = [*encoder.stages, own]
+                record["posttraining"] = posttraining(encoder.stages)
                 save_detector(folder / "model", detector, record)
         distributed.wait(run.world)
         return result

@@ -105,6 +105,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
     if world.is_main:
         # A checkpoint with a pending line was saved before its step was evaluated.
         experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
+        experiment.append_run(folder, state["n_steps_done"], device, world.size, precision)
     first_step = state["n_steps_done"] + (state["pending"] is None)  # whose figures are written next
     write_board = open_board(folder, first_step) if run.tensorboard and world.is_main else None
 

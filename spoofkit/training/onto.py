@@ -2,13 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder
 from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, folder_sha256, load_detector
 from spoofkit.models.frame_model import write_frame_head
 from spoofkit.models.sinc_encoder import SincEncoder
+from spoofkit.stages import Stage
 
 
 def check_onto(folder: Path, onto: Path) -> None:
@@ -43,7 +43,7 @@ def check_onto(folder: Path, onto: Path) -> None:
         )
 
 
-def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, record: dict[str, Any]) -> None:
+def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, stage: Stage) -> None:
     """Write a copy of the model, to the byte, with the frame head in it.
 
     Args:
@@ -51,18 +51,19 @@ def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, r
         onto: The model.
         classifier: The frame classifier, trained on the model's encoder.
         target: What its frames were trained for.
-        record: Kept in head.json; its `inputs` have the hash of the `model` on which training began.
+        stage: How it was trained; its `inputs` have the hash of the `model` on which training began.
 
     Raises:
         SpoofkitError: the model is no longer the one of the beginning.
     """
     with atomic_folder(out) as temporary:
-        if not onto.is_dir() or folder_sha256(onto) != record["inputs"]["model"]:
+        if not onto.is_dir() or folder_sha256(onto) != stage["inputs"]["model"]:
             raise SpoofkitError(
                 f"{onto}: was changed while its frame head was trained, expected the model of the beginning; put that "
                 "back, and the same command goes on from its last checkpoint"
             )
         shutil.copytree(onto, temporary, dirs_exist_ok=True)
         (temporary / FRAME_HEAD).mkdir()
-        own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
-        write_frame_head(temporary / FRAME_HEAD, classifier, target, own | record)
+        stages = [*classifier.encoder.stages, stage]
+        encoder_sha256 = folder_sha256(temporary / "encoder")
+        write_frame_head(temporary / FRAME_HEAD, classifier, target, encoder_sha256, stages)

@@ -35,6 +35,8 @@ from spoofkit.processes import World
 from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.settings import Config, EncoderSettings
 from spoofkit.signals import caught_signals
+from spoofkit.stages import FRAME_HEAD as FRAME_HEAD_STAGE
+from spoofkit.stages import POSTTRAINING, Stage
 from spoofkit.training import distributed, experiment
 from spoofkit.training.dry_run import first_step
 from spoofkit.training.loop import Task, train
@@ -149,7 +151,8 @@ def posttrain(
         result = train(folder, task, stage, config.seed, run)
         with caught_signals():  # hours of work are not lost to a signal in their last second
             if run.world.is_main:
-                record = {"kept": result, "settings": settings, "inputs": inputs, "versions": experiment.versions()}
+                name = POSTTRAINING if onto is None else FRAME_HEAD_STAGE
+                record = experiment.finished_stage(folder, name, encoder, result, settings, inputs)
                 if onto is None:
                     _save(folder, classifier, config.mix.frame_target, record)
                 else:
@@ -284,13 +287,14 @@ def _require_trained(encoder: Encoder, config: Config) -> None:
         )
 
 
-def _save(folder: Path, classifier: FrameClassifier, target: str, record: dict[str, Any]) -> None:
+def _save(folder: Path, classifier: FrameClassifier, target: str, stage: Stage) -> None:
     """Write encoder and frame head."""
+    stages = [*classifier.encoder.stages, stage]
+    classifier.encoder.stages = stages
     with atomic_folder(folder / "encoder") as temporary:
         classifier.encoder.save(temporary)
     with atomic_folder(folder / FRAME_HEAD) as temporary:
-        own = {"encoder_sha256": folder_sha256(folder / "encoder")}
-        write_frame_head(temporary, classifier, target, own | record)
+        write_frame_head(temporary, classifier, target, folder_sha256(folder / "encoder"), stages)
 
 
 def encoder_hash(name: str) -> str:

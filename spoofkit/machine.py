@@ -1,0 +1,48 @@
+"""Where, when and from which code this process runs: for the records beside what it writes. Imports no torch."""
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+
+import spoofkit
+
+PATIENCE_SECONDS = 10  # with git, on a slow network file system
+
+
+def now() -> str:
+    """Date and time in UTC, to the second: `2026-11-29T07:00:00+00:00`."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def cpu_name() -> str:
+    """The processor's name as Linux gives it, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next((name for name in names if name), platform.machine())
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of this package, with `+changes` if its files differ from it; none if it is no git checkout."""
+    checkout = Path(spoofkit.__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():  # never the repository in which an environment happens to lie
+        return None
+    try:
+        found = [
+            subprocess.run(
+                ["git", "-C", str(checkout), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=PATIENCE_SECONDS,
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "spoofkit"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here, or the checkout is somebody else's
+    return f"{found[0]}+changes" if found[1] else found[0]

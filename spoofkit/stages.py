@@ -1,0 +1,162 @@
+"""How an encoder or a model was trained: one entry a stage, oldest first, in `stages.json` in the encoder's folder.
+
+An entry says what the stage was made of (settings, hashes of its inputs), what came of it (steps, the kept weights and
+their figures) and, under `finished` and `runs`, when and where it ran. The file follows the weights, as
+`provenance.json` does. No hash of a folder covers it: the same weights from another day or machine are the same model.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_json, write_json
+
+FILE = "stages.json"
+POSTTRAINING, FINETUNING, FRAME_HEAD, AVERAGE = "post-training", "fine-tuning", "frame head", "average"
+NOT_RECORDED = "not recorded"
+WHEN_AND_WHERE = ("finished", "runs")
+UNPUBLISHED = {"from scratch": "encoder from random weights", "fixed filters, no tensors": "encoder of fixed filters"}
+"""What `Encoder.loaded` says of encoders that nobody published, and what to call them."""
+N_HASH_DIGITS = 12  # of a hash, for people
+
+Stage = dict[str, Any]
+
+
+def write_stages(folder: Path, stages: Sequence[Stage]) -> None:
+    """Write `stages.json` into a folder that is being made; without stages the weights are as published."""
+    write_json(folder / FILE, list(stages), overwrite=True)
+
+
+def read_stages(folder: Path) -> list[Stage]:
+    """Read it back; of a folder without it, that nothing is recorded.
+
+    Raises:
+        SpoofkitError: it is not what spoofkit writes.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return [{"stage": NOT_RECORDED}]
+    stages: Any = read_json(path)
+    if not are_stages(stages):
+        raise SpoofkitError(f"{path}: is no record of training stages; copy the folder again, or delete this file")
+    found: list[Stage] = stages
+    return found
+
+
+def are_stages(value: Any) -> bool:
+    """Whether a JSON value is a list of stages."""
+    try:
+        _STAGES.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+class _Kept(BaseModel):
+    step: int
+    figures: dict[str, float]
+
+
+class _Run(BaseModel):
+    hardware: str
+    n_processes: int
+    precision: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+class _Training(BaseModel):
+    stage: Literal["post-training", "fine-tuning", "frame head"]
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    weights: str
+    n_steps: int
+    kept: _Kept
+    finished: str = ""
+    runs: list[_Run] = []
+
+
+class _Averaged(BaseModel):
+    sha256: str
+    stages: "list[_Training | _Average | _NotRecorded]"
+
+
+class _Average(BaseModel):
+    stage: Literal["average"]
+    of: list[_Averaged]
+
+
+class _NotRecorded(BaseModel):
+    stage: Literal["not recorded"]
+
+
+_STAGES = TypeAdapter(list[_Training | _Average | _NotRecorded])
+
+
+def facts(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages without when and where they ran: the same for the same training on any day and machine."""
+    return [
+        {name: value for name, value in stage.items() if name not in WHEN_AND_WHERE}
+        | ({"of": [one | {"stages": facts(one["stages"])} for one in stage["of"]]} if stage["stage"] == AVERAGE else {})
+        for stage in stages
+    ]
+
+
+def posttraining(stages: Sequence[Stage]) -> str | list[Stage]:
+    """What model.json says of how its encoder was post-trained: the facts, or a sentence that there are none."""
+    before = [stage for stage in stages if stage["stage"] in (POSTTRAINING, AVERAGE)]
+    if before:
+        return facts(before)
+    return _without_posttraining(stages)
+
+
+def _without_posttraining(stages: Sequence[Stage]) -> str:
+    if any(stage["stage"] == NOT_RECORDED for stage in stages):
+        return NOT_RECORDED
+    began_from = {stage["weights"] for stage in stages if "weights" in stage}
+    return f"none: {next((words for name, words in UNPUBLISHED.items() if name in began_from), 'encoder as published')}"
+
+
+def in_words(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """Name and description of each stage, for people; always with a line about post-training."""
+    lines = [line for stage in stages for line in _in_words(stage)]
+    if any(stage["stage"] in (POSTTRAINING, AVERAGE) for stage in stages):
+        return lines
+    return [(POSTTRAINING, _without_posttraining(stages)), *lines]
+
+
+def posttraining_in_words(stages: Sequence[Stage]) -> str:
+    """The lines of `in_words` about post-training, as one."""
+    return "; then ".join(words for name, words in in_words(stages) if name in (POSTTRAINING, AVERAGE))
+
+
+def _in_words(stage: Stage) -> list[tuple[str, str]]:
+    name = stage["stage"]
+    if name == NOT_RECORDED:
+        return []
+    if name == AVERAGE:
+        models = ", ".join(one["sha256"][:N_HASH_DIGITS] for one in stage["of"])
+        lines = [(f"{number}: {what}", words) for number, one in enumerate(stage["of"], 1)
+                 for what, words in in_words(one["stages"])]  # fmt: skip
+        return [(AVERAGE, f"the mean of {len(stage['of'])} ({models})"), *lines]
+    kept = stage["kept"]
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in kept["figures"].items())
+    inputs = ", ".join(
+        f"{name} {value[:N_HASH_DIGITS]}" for name, value in stage["inputs"].items() if name != "encoder"
+    )
+    words = [f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})", f"inputs: {inputs}"]
+    if finished := stage.get("finished"):
+        words.insert(1, f"finished {finished[:10]}")
+    words += list(dict.fromkeys(_run_in_words(run) for run in stage.get("runs", [])))
+    return [(name, "; ".join(words))]
+
+
+def _run_in_words(run: dict[str, Any]) -> str:
+    processes = f"{run['n_processes']} process{'es' if run['n_processes'] != 1 else ''}"
+    sha1, plus, changes = (run["commit"] or "").partition("+")
+    code = f" (commit {sha1[:N_HASH_DIGITS]}{plus}{changes})" if sha1 else ""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"{run['hardware']}, {processes}, {run['precision']}, {versions}{code}"
