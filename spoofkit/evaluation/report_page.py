@@ -138,7 +138,7 @@ def _model(sidecar: Any) -> dict[str, str]:
     """What the record beside the scores says of the model, in the order in which one asks."""
     if not isinstance(sidecar, dict):
         return {}
-    stages = sidecar.get("stages")
+    stages: Any = sidecar.get("stages")
     trained = dict(in_words(stages)) if are_stages(stages) else {"post-training": "not recorded"}
     names = {
         "model": "model",
