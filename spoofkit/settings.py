@@ -24,21 +24,29 @@ class Settings(BaseModel):
 class LoraSettings(Settings):
     """Low-rank adapters (LoRA, arXiv:2106.09685) instead of training the encoder's own weights."""
 
-    rank: Count = 8
-    """Inner width of an adapter."""
-    alpha: Positive = 16.0
+    rank: Count = 32
+    """Inner width of an adapter; 32 is that of arXiv:2606.25328."""
+    alpha: Positive = 32.0
     """An adapter's output is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before an adapter."""
-    targets: Annotated[list[str], Field(min_length=1)] = ["q_proj", "v_proj"]
-    """Names of the linear layers that get one."""
+    targets: Annotated[list[Literal["attention", "output", "feed_forward"]], Field(min_length=1)] = [
+        "attention",
+        "feed_forward",
+    ]
+    """Linear layers with an adapter, by role: query, key and value; the output projection of attention; both dense
+    layers of the feed-forward. The default is that of arXiv:2606.25328."""
+    start: Literal["continue", "new"] = "continue"
+    """Of an encoder folder with adapters: train the same ones further, or merge them into the frozen weights and train
+    new ones. Without `lora` they are merged, and `freeze` says what is trained."""
 
 
 class EncoderSettings(Settings):
     """The front-end: which network turns a waveform into frames, how much of it, and what of it is trained."""
 
     name: str = "facebook/wav2vec2-xls-r-300m"
-    """A hub id, a Hugging Face folder, torchaudio:BUNDLE, or from scratch: tiny, sinc-aasist, sinc-rawnet2."""
+    """A hub id, a Hugging Face folder, a folder of adapters that `posttrain` or `finetune` left, torchaudio:BUNDLE, or
+    from scratch: tiny, sinc-aasist, sinc-rawnet2."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; none means its main branch."""
     n_layers: Count | None = None

@@ -143,6 +143,20 @@ def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, ma
 
 
 @pytest.mark.slow
+def test_adapters_trained_by_two_processes_follow_the_course_of_one(
+    conf: Path, manifests: Path, tmp_path: Path
+) -> None:
+    load_encoder(EncoderSettings(name="tiny", freeze="none")).save(tmp_path / "base")
+    options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
+    options += ["--encoder", tmp_path / "base", "--set", "encoder={name: x/y, lora: {rank: 4}}"]
+    run_cli("finetune", tmp_path / "one", *options)
+    torchrun(2, "finetune", tmp_path / "two", *options)
+    assert_same_course(tmp_path / "one", tmp_path / "two", "model/encoder/adapter_model.safetensors")
+    done = torchrun(2, "finetune", tmp_path / "three", *options, "--shard-layers", ok=False)
+    assert "--shard-layers: does not go with encoder.lora" in done.stderr
+
+
+@pytest.mark.slow
 def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_are_whole(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:

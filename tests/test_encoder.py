@@ -351,33 +351,6 @@ def test_gradient_checkpointing_changes_no_gradient(name: str, folders: dict[str
     assert all(torch.allclose(gradients[0][n], gradients[1][n], atol=1e-5, rtol=1e-4) for n in gradients[0])
 
 
-@pytest.mark.parametrize("name", ["wav2vec2-layer", "wavlm-group", "whisper", "w2v-bert-relative_key"])
-def test_lora_trains_adapters_alone_and_saves_a_plain_folder(
-    name: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    pytest.importorskip("peft", reason="the extra `lora` is not installed")
-    wave, n_samples = voices([8_000])
-    targets = ["linear_q", "linear_v"] if name.startswith("w2v-bert") else ["q_proj", "v_proj"]
-    encoder = load(folders[name], freeze="stem", lora={"rank": 2, "targets": targets})
-    plain = load(folders[name])
-    assert torch.allclose(last(encoder, wave, n_samples), last(plain, wave, n_samples), atol=1e-5)  # they start at zero
-    trained = [n for n, p in encoder.network.named_parameters() if p.requires_grad]
-    assert len(trained) == 3 * 2 * 2
-    assert all(".lora_" in n for n in trained)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(std=0.3)
-    adapted = last(encoder, wave, n_samples)
-    assert (adapted - last(plain, wave, n_samples)).abs().max() > 0.01
-    encoder.save(tmp_path / "merged")
-    merged = load(tmp_path / "merged")
-    assert merged.network.state_dict().keys() == plain.network.state_dict().keys()
-    assert torch.allclose(last(merged, wave, n_samples), adapted, atol=1e-5)
-    with pytest.raises(SpoofkitError, match=r"lora.targets: this encoder has no linear layers named qq; it has .*"):
-        load(folders[name], freeze="stem", lora={"targets": ["qq"]})
-
-
 def edit_weights(folder: Path, edit) -> None:
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)

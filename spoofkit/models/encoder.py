@@ -9,6 +9,7 @@ Shapes: B batch, S samples, M mel frames, T frames, C channels, D features.
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.lora import merged_state_dict
+from spoofkit.models.adapter_folder import Base, write_adapters
+from spoofkit.models.lora import merged_state_dict, pairs_of
 from spoofkit.models.provenance import Provenance, write_provenance
+from spoofkit.settings import LoraSettings
 from spoofkit.stages import Stage, write_stages
 
 LayersWanted = Literal["last", "all"] | int
@@ -48,6 +51,14 @@ class Encoder(nn.Module):
     """How it was trained since it was published; see spoofkit.stages."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of keeping what they computed."""
+    lora: LoraSettings | None = None
+    """Of the adapters that are trained; none: the network's own weights are."""
+    base: Base | None = None
+    """What those adapters stand on."""
+    adapters: dict[str, Any] | None = None
+    """What `info` says of the adapters that were read, if the encoder is kept as adapters."""
+    saved_prefix = ""
+    """What stands before the names of the network's tensors in the network that `AutoModel` opens."""
 
     def __init__(self, network: Any, feature_extractor: Any) -> None:
         super().__init__()
@@ -197,25 +208,36 @@ class Encoder(nn.Module):
         return depths | {id(parameter): len(self.layers) for parameter in self.parameters_above_layers()}
 
     def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder that `load_encoder` and `AutoModel.from_pretrained` read; LoRA is merged in."""
-        from transformers import logging as messages
+        """Write a folder that `load_encoder` reads: adapters alone if they were trained on a base that is at hand.
 
-        messages.disable_progress_bar()
-        try:
-            self.network.save_pretrained(folder, state_dict=self.state_to_save())
-        except SafetensorError as error:  # its way of saying that the disk refuses
-            raise OSError(errno.EIO, str(error)) from error
+        Otherwise it is a plain Hugging Face folder, which `AutoModel.from_pretrained` reads; adapters are merged in.
+        """
+        base, lora = self.base, self.lora
+        if base is not None and base.name is not None and lora is not None:
+            self.network.config.save_pretrained(folder)
+            base = replace(base, n_kept=len(self.layers))
+            family = self.network.config.model_type
+            write_adapters(folder, base, lora, family, pairs_of(self.network), self.saved_prefix)
+        else:
+            self.save_network(folder)
         self.feature_extractor.save_pretrained(folder)
-        # safetensors makes its files the owner's alone; a group shares its models.
-        for weights in folder.glob("*.safetensors"):
-            weights.chmod((folder / "config.json").stat().st_mode)
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
         write_stages(folder, self.stages)
 
-    def state_to_save(self) -> dict[str, torch.Tensor]:
-        """The weights under the names that `AutoModel` looks for."""
-        return merged_state_dict(self.network)
+    def save_network(self, folder: Path) -> None:
+        """Write `config.json` and all weights, under the names that `AutoModel` looks for."""
+        from transformers import logging as messages
+
+        messages.disable_progress_bar()
+        tensors = {f"{self.saved_prefix}{name}": t for name, t in merged_state_dict(self.network).items()}
+        try:
+            self.network.save_pretrained(folder, state_dict=tensors)
+        except SafetensorError as error:  # its way of saying that the disk refuses
+            raise OSError(errno.EIO, str(error)) from error
+        # safetensors makes its files the owner's alone; a group shares its models.
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def is_valid(n_valid_B: torch.Tensor, length: int) -> torch.Tensor:

@@ -76,6 +76,7 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         | {"batch_size": batch_size, "seconds": seconds},
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
+        "adapters": encoder.adapters,
         "kept": None if record is None else record.get("kept"),
         "stages": encoder.stages,
     }
@@ -189,6 +190,7 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if frames is not None:
         words = f"{frames['head']} on {_reads(frames)}: {frames['head_parameters']:,} parameters"
         lines.insert(6, ("frame head", f"{words}; frame score: {frames['score']}"))
+    lines[3:3] = _of_adapters(facts["adapters"])
     if memory:
         words = (
             f"at least {_gigabytes(memory['total'])}, plan for 1.3 times that, for {memory['batch_size']} x "
@@ -214,6 +216,20 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["contamination"]:
         lines.append(("warning", facts["contamination"]))
     return lines
+
+
+def _of_adapters(adapters: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if adapters is None:
+        return []
+    revision = f" ({adapters['base_revision'][:12]})" if adapters["base_revision"] else ""
+    return [
+        ("adapters' base", f"{adapters['base']}{revision}, SHA-256 {adapters['base_sha256']}"),
+        (
+            "adapters",
+            f"LoRA of rank {adapters['rank']}, alpha {adapters['alpha']:g}, on {', '.join(adapters['targets'])}: "
+            f"{adapters['parameters']:,} parameters were trained",
+        ),
+    ]
 
 
 def _reads(facts: dict[str, Any]) -> str:

@@ -1,9 +1,13 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) on an encoder's linear layers, by the library peft (extra `lora`).
+"""Low-rank adapters (LoRA, arXiv:2106.09685) on an encoder's linear layers: adding, merging, taking off.
 
-The weights themselves are frozen; what is saved is a plain Hugging Face folder with the adapters merged in.
+The encoder's own weights are frozen. Training wraps linear layers by the library peft; an adapter that is only used is
+merged into the weights, for which peft is not needed. How adapters are kept stands in `spoofkit.models.adapter_folder`.
+
+Shapes: R rank, I inputs, O outputs of a linear layer.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,45 +17,175 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.settings import LoraSettings
 
 BASE = "base_layer."  # peft's name for the layer that it wraps
+NAME = "default"  # peft's name for an adapter that was not given one
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""A_RI and B_OR: what is added to a weight_OI is scale * B A."""
+
+_WAVE = {
+    "attention": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "output": ("attention.out_proj",),
+    "feed_forward": ("feed_forward.intermediate_dense", "feed_forward.output_dense"),
+}
+_WHISPER = {
+    "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "output": ("self_attn.out_proj",),
+    "feed_forward": ("fc1", "fc2"),
+}
+_W2V_BERT = {  # a conformer layer has two feed-forwards
+    "attention": ("self_attn.linear_q", "self_attn.linear_k", "self_attn.linear_v"),
+    "output": ("self_attn.linear_out",),
+    "feed_forward": ("ffn1.intermediate_dense", "ffn1.output_dense", "ffn2.intermediate_dense", "ffn2.output_dense"),
+}
 
 
-def add_lora(network: nn.Module, layers: nn.ModuleList, settings: LoraSettings) -> None:
-    """Freeze `network` and wrap the linear layers of `layers` whose names match; only the adapters are trained then.
+def roles_of(family: str) -> dict[str, tuple[str, ...]]:
+    """Linear layers of a transformer layer by role, of transformers' network of a family (its `model_type`)."""
+    return {"whisper": _WHISPER, "wav2vec2-bert": _W2V_BERT}.get(family, _WAVE)
+
+
+def parts_of(family: str, targets: Iterable[str]) -> list[str]:
+    """Names inside a transformer layer of the linear layers of some roles, in the order of the roles."""
+    wanted = set(targets)
+    return [part for role, parts in roles_of(family).items() if role in wanted for part in parts]
+
+
+def adapted_layers(network: nn.Module, layers: nn.ModuleList, targets: Iterable[str]) -> list[str]:
+    """Names in `network` of the linear layers of some roles in all of its transformer `layers`.
 
     Raises:
-        SpoofkitError: peft is not installed, or no linear layer has one of the names.
+        SpoofkitError: a role matches nothing in a layer.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise SpoofkitError(
-            "encoder.lora: needs the package peft, which is not installed; run `pip install 'spoofkit[lora]'`"
-        ) from error
-    names = {name.rsplit(".", 1)[-1] for name, module in layers.named_modules() if isinstance(module, nn.Linear)}
-    unknown = sorted(set(settings.targets) - names)
-    if unknown:
-        raise SpoofkitError(
-            f"encoder.lora.targets: this encoder has no linear layers named {', '.join(unknown)}; "
-            f"it has {', '.join(sorted(names))}"
-        )
-    network.requires_grad_(False)
-    config = LoraConfig(
+    config: Any = getattr(network, "config", None)
+    family = config.model_type if config is not None else "encoder without layers"
+    prefix = next((name for name, module in network.named_modules() if module is layers), "")
+    names = []
+    for role in targets:
+        found = [
+            f"{prefix}.{number}.{part}"
+            for number, layer in enumerate(layers)
+            for part in parts_of(family, [role])
+            if isinstance(dict(layer.named_modules()).get(part), nn.Linear)
+        ]
+        if not found:
+            raise SpoofkitError(
+                f"encoder.lora.targets: {role} matches no linear layer of this {family}, expected some in each of its "
+                f"{len(layers)} layers; leave it out, or take another encoder"
+            )
+        names += found
+    return names
+
+
+def lora_config(settings: LoraSettings, family: str, prefix: str, **further: Any) -> Any:
+    """Return peft's description of the adapters.
+
+    Args:
+        settings: Rank, alpha, dropout, targets.
+        family: `model_type` of the network.
+        prefix: What stands before `layers.0` in the names of the network.
+        further: Further fields of peft's LoraConfig.
+    """
+    from peft import LoraConfig
+
+    parts = "|".join(map(re.escape, parts_of(family, settings.targets)))
+    return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a factor, whatever the annotation says
         lora_dropout=settings.dropout,
-        target_modules=rf".*layers\.\d+\..*\b({'|'.join(map(re.escape, settings.targets))})",
+        target_modules=rf"{re.escape(prefix)}layers\.\d+\.({parts})",
+        **further,
     )
-    inject_adapter_in_model(config, network)
 
 
+def add_lora(
+    network: Any, layers: nn.ModuleList, settings: LoraSettings, pairs: Mapping[str, Pair] | None = None
+) -> None:
+    """Freeze `network` and give the linear layers of some roles in `layers` an adapter; only those are trained then.
+
+    Args:
+        network: The transformers module.
+        layers: Its transformer layers.
+        settings: Rank, alpha, dropout, targets.
+        pairs: Adapters to start from, by linear layer; default: new ones, which change nothing until they are trained.
+
+    Raises:
+        SpoofkitError: a role matches nothing.
+    """
+    names = adapted_layers(network, layers, settings.targets)
+    from peft import inject_adapter_in_model
+
+    network.requires_grad_(False)
+    prefix = names[0][: names[0].index("layers.")]
+    inject_adapter_in_model(lora_config(settings, network.config.model_type, prefix), network, adapter_name=NAME)
+    if pairs is not None:
+        with torch.no_grad():
+            for name, own in pairs_of(network).items():
+                for tensor, given in zip(own, pairs[name], strict=True):
+                    tensor.copy_(given)
+
+
+def pairs_of(network: nn.Module) -> dict[str, Pair]:
+    """The adapters of a network that is trained with some, by the name of the linear layer; not copied."""
+    pairs = {}
+    for name, module in network.named_modules():
+        wrapped: Any = module
+        if hasattr(wrapped, "lora_A"):
+            pairs[name] = (wrapped.lora_A[NAME].weight, wrapped.lora_B[NAME].weight)
+    return pairs
+
+
+def scale_of(network: nn.Module) -> float:
+    """By what the adapters of a network that is trained with some are scaled: alpha / rank."""
+    return next(float(module.scaling[NAME]) for module in network.modules() if hasattr(module, "lora_A"))  # type: ignore[index]
+
+
+@torch.no_grad()
+def merge_pairs(network: nn.Module, adapters: list[dict[str, Pair]], scale: float) -> None:
+    """Add to the weights of a plain network what adapters add: of several, the mean of the products B A.
+
+    That mean is not the product of the mean of B and the mean of A.
+    """
+    for name in adapters[0]:
+        layer: Any = network.get_submodule(name)
+        products = [pairs[name][1].double() @ pairs[name][0].double() for pairs in adapters]
+        added = scale * torch.stack(products).mean(0)
+        layer.weight.copy_((layer.weight.double() + added.to(layer.weight.device)).to(layer.weight.dtype))
+
+
+def take_off(network: nn.Module) -> None:
+    """Leave the frozen weights without adapters."""
+    for name in list(pairs_of(network)):
+        parent, _, child = name.rpartition(".")
+        wrapped: Any = network.get_submodule(name)
+        setattr(network.get_submodule(parent), child, wrapped.base_layer)
+
+
+@torch.no_grad()
 def merged_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
     """The weights under their plain names, each adapter added to the layer that it belongs to."""
     tensors: dict[str, torch.Tensor] = dict(network.state_dict())
-    for name, module in network.named_modules():
-        wrapped: Any = module
-        if hasattr(wrapped, "get_delta_weight"):
-            (adapter,) = wrapped.lora_A.keys()
-            weight = tensors[f"{name}.{BASE}weight"]
-            with torch.no_grad():
-                tensors[f"{name}.{BASE}weight"] = weight + wrapped.get_delta_weight(adapter).to(weight.dtype)
+    for name, (a_RI, b_OR) in pairs_of(network).items():
+        key = f"{name}.{BASE}weight"
+        added = scale_of(network) * (b_OR.double() @ a_RI.double())
+        tensors[key] = (tensors[key].double() + added).to(tensors[key].dtype)
     return {name.replace(BASE, ""): tensor for name, tensor in tensors.items() if ".lora_" not in name}
+
+
+def learnt_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of encoder and head without the frozen weights that adapters stand on: what a checkpoint holds."""
+    state: dict[str, torch.Tensor] = model.state_dict()
+    if getattr(getattr(model, "encoder", None), "base", None) is None:
+        return state
+    frozen = "encoder.network."
+    return {name: tensor for name, tensor in state.items() if not name.startswith(frozen) or ".lora_" in name}
+
+
+def load_learnt_state(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Put what `learnt_state` gave into a model.
+
+    Raises:
+        RuntimeError: names or shapes are others.
+    """
+    others = sorted(tensors.keys() ^ learnt_state(model).keys())
+    if others:
+        raise RuntimeError(f"{len(others)} tensors are missing or unknown, first {', '.join(others[:3])}")
+    model.load_state_dict(tensors, strict=False)

@@ -27,6 +27,7 @@ class WhisperFrontEnd(Encoder):
 
     mel_CF: torch.Tensor
     window_W: torch.Tensor
+    saved_prefix = "encoder."  # `AutoModel` opens a whole Whisper, of which this is the encoder
 
     def __init__(self, network: Any, feature_extractor: Any) -> None:
         super().__init__(network, feature_extractor)
@@ -77,13 +78,9 @@ class WhisperFrontEnd(Encoder):
         """See Encoder."""
         return list(self.network.layer_norm.parameters())
 
-    def state_to_save(self) -> dict[str, torch.Tensor]:
-        """See Encoder: `AutoModel` opens a whole Whisper, of which this is the encoder."""
-        return {f"encoder.{name}": tensor for name, tensor in super().state_to_save().items()}
-
-    def save(self, folder: Path) -> None:
+    def save_network(self, folder: Path) -> None:
         """See Encoder; the decoder, of which nothing is kept, has no layers."""
-        super().save(folder)
+        super().save_network(folder)
         config = folder / "config.json"
         values = read_json(config) | {"architectures": ["WhisperModel"], "decoder_layers": 0}
         write_json(config, values, overwrite=True)

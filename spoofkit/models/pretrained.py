@@ -1,10 +1,12 @@
-"""Loading an encoder: by hub id, Hugging Face folder, `torchaudio:BUNDLE`, or one of ours from scratch. Strictly.
+"""Loading an encoder: by hub id, Hugging Face folder, folder of adapters, `torchaudio:BUNDLE`, or one of ours from
+scratch. Strictly.
 
 Every tensor of the network is in the file and every tensor of the file is in the network, except parts that belong to a
 pre-training task or a decoder; all values are finite. Nothing is executed from a file.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,17 @@ import torch
 from torch import nn
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.models.adapter_folder import (
+    base_name,
+    fitting_pairs,
+    is_adapter_folder,
+    make_base,
+    read_adapters,
+    require_base,
+    require_same_settings,
+)
 from spoofkit.models.encoder import Encoder
-from spoofkit.models.lora import add_lora
+from spoofkit.models.lora import add_lora, merge_pairs
 from spoofkit.models.mel_encoder import MEL_FAMILIES, W2vBertFrontEnd, WhisperFrontEnd
 from spoofkit.models.provenance import known_provenance, read_provenance
 from spoofkit.models.sinc import SINC_FRONT_ENDS
@@ -56,12 +67,19 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
+    folder = Path(settings.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of adapters
-        encoder = _load(settings, seed)
-        _truncate(encoder, settings.n_layers, settings.name)
-        if settings.lora is not None:
+        if is_adapter_folder(folder):
+            encoder = _load_adapted(folder, settings)
+        else:
+            encoder = _load(settings.name, settings.revision, seed)
+            if settings.lora is not None and len(encoder.layers):
+                encoder.base = make_base(encoder.network, len(encoder.layers), settings.name, settings.revision)
+            _truncate(encoder, settings.n_layers, settings.name)
+        if settings.lora is not None and encoder.lora is None:
             add_lora(encoder.network, encoder.layers, settings.lora)
+            encoder.lora = settings.lora
     if isinstance(settings.freeze, int) and settings.freeze > len(encoder.layers):
         raise SpoofkitError(
             f"encoder.freeze: {settings.name} has {len(encoder.layers)} layers, {settings.freeze} were to be frozen"
@@ -72,8 +90,44 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
     return encoder
 
 
-def _load(settings: EncoderSettings, seed: int) -> Encoder:
-    name = settings.name
+def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
+    """An encoder that is kept as adapters: to be trained further if the settings say so, else merged."""
+    if settings.revision is not None:
+        raise SpoofkitError(
+            f"encoder.revision: {settings.revision} says which version of a hub id, but {folder} is a folder"
+        )
+    adapters, lora = read_adapters(folder), settings.lora
+    if lora is not None and lora.start == "continue":
+        require_same_settings(folder, adapters, lora)
+    name, revision = base_name(folder, adapters.base)
+    encoder = _load(name, revision, 0, described_by=(folder, adapters.base.n_layers))
+    require_base(folder, adapters.base, name, encoder.network)
+    _truncate(encoder, adapters.base.n_kept, name)
+    pairs = fitting_pairs(folder, adapters, encoder.network, encoder.layers, encoder.saved_prefix)
+    encoder.loaded += f" of {name}, {2 * len(pairs)} of {2 * len(pairs)} of its adapters"
+    encoder.provenance, encoder.stages, encoder.adapters = read_provenance(folder), read_stages(folder), adapters.facts()
+    if lora is not None and lora.start == "continue":
+        _truncate(encoder, settings.n_layers, settings.name)
+        add_lora(encoder.network, encoder.layers, lora, pairs)
+        encoder.lora, encoder.base = lora, replace(adapters.base, name=name, revision=revision)
+        return encoder
+    merge_pairs(encoder.network, [pairs], adapters.scale)
+    if lora is not None:  # what the new ones stand on is in no folder
+        encoder.base = make_base(encoder.network, len(encoder.layers), None, None)
+    _truncate(encoder, settings.n_layers, settings.name)
+    return encoder
+
+
+def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, int] | None = None) -> Encoder:
+    """An encoder whose own weights are read.
+
+    Args:
+        name: See `EncoderSettings`.
+        revision: Of a hub id.
+        seed: Of `tiny`.
+        described_by: Instead of what lies beside the weights: a folder with configuration and feature extractor, and
+            the number of layers that the weights have.
+    """
     if name in SINC_FRONT_ENDS:
         return SincEncoder(name)
     if is_sinc_folder(Path(name)):
@@ -89,7 +143,7 @@ def _load(settings: EncoderSettings, seed: int) -> Encoder:
         provenance = bundle_provenance(bundle)
         loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
     else:
-        network, feature_extractor, loaded = _from_pretrained(name, settings.revision)
+        network, feature_extractor, loaded = _from_pretrained(name, revision, described_by)
         provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)
     kinds: dict[str, type[Encoder]] = {
         "whisper": WhisperFrontEnd,
@@ -107,7 +161,7 @@ def _n_tensors(network: nn.Module) -> int:
     return len(network.state_dict())
 
 
-def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any, str]:
+def _from_pretrained(name: str, revision: str | None, described_by: tuple[Path, int] | None) -> tuple[Any, Any, str]:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
     from transformers import logging as messages
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -122,15 +176,19 @@ def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any, str]:
             "folder, torchaudio:BUNDLE, or a hub id such as facebook/wav2vec2-xls-r-300m"
         )
     messages.disable_progress_bar()  # of reading what is read in a second
+    where = (name, revision) if described_by is None else (str(described_by[0]), None)
+    options: dict[str, Any] = {"revision": where[1], "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(where[0], **options)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(where[0], **options)
     except Exception as error:  # whatever a damaged or malicious file makes of a parser
-        raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
-    _check_config(name, config, feature_extractor)
+        raise SpoofkitError(_not_loadable(where[0], Path(where[0]).is_dir(), error)) from error
+    if described_by is not None:
+        _set_n_layers(config, described_by[1])
+    _check_config(where[0], config, feature_extractor)
     config.layerdrop = 0.0  # a layer left out at random would leave its gradient out too
     kind: Any = AutoModel
-    options: dict[str, Any] = {}
+    options = {"revision": revision, "trust_remote_code": False}
     if config.model_type == "whisper":
         config.encoder_layerdrop = 0.0
         kind = WhisperEncoder if "WhisperEncoder" in (config.architectures or []) else WhisperModel
@@ -139,12 +197,10 @@ def _from_pretrained(name: str, revision: str | None) -> tuple[Any, Any, str]:
     try:
         network, loaded = kind.from_pretrained(
             name,
-            revision=revision,
             config=config,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            trust_remote_code=False,
             **options,
         )
     except Exception as error:  # whatever a damaged or malicious file makes of a parser
@@ -227,7 +283,10 @@ def _truncate(encoder: Encoder, n_layers: int | None, name: str) -> None:
     if n_layers > len(layers):
         raise SpoofkitError(f"encoder.n_layers: {name} has {len(layers)} layers, {n_layers} were asked for")
     del layers[n_layers:]
-    config = encoder.network.config
+    _set_n_layers(encoder.network.config, n_layers)
+
+
+def _set_n_layers(config: Any, n_layers: int) -> None:
     config.num_hidden_layers = n_layers
     if config.model_type == "whisper":
         config.encoder_layers = n_layers

@@ -16,6 +16,7 @@ from torch import nn
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256
 from spoofkit.models.average import mean_of
+from spoofkit.models.lora import Pair, learnt_state, load_learnt_state, merge_pairs, pairs_of, scale_of, take_off
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
@@ -77,7 +78,7 @@ def keep_best(
     kept = sorted([*state["kept"], new], key=lambda entry: (entry["figures"][criterion], entry["step"]))
     kept = kept[: settings.average_best]
     if new in kept:
-        weights = whole_everywhere(model.state_dict())
+        weights = whole_everywhere(learnt_state(model))
         path = checkpoints.best_path(folder / "checkpoints", step)
         new["sha256"] = from_main(world, lambda: _write(path, weights))
     state["kept"] = kept
@@ -109,9 +110,22 @@ def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
 
 
 def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> None:
-    """Put the mean of the kept weights into the model.
+    """Put the mean of the kept weights into the model; of several with adapters, their mean merged.
 
     Raises:
         SpoofkitError: one of them is missing or damaged.
     """
-    model.load_state_dict(as_sharded(mean_of(kept_weights(folder, kept)), model), strict=True)
+    paths = kept_weights(folder, kept)
+    encoder: Any = getattr(model, "encoder", None)
+    if len(paths) == 1 or getattr(encoder, "lora", None) is None:
+        load_learnt_state(model, as_sharded(mean_of(paths), model))
+        return
+    adapters: list[dict[str, Pair]] = []
+    for path in paths:
+        load_learnt_state(model, mean_of([path]))
+        adapters.append({name: (a.clone(), b.clone()) for name, (a, b) in pairs_of(encoder.network).items()})
+    load_learnt_state(model, mean_of(paths))  # of the head
+    scale = scale_of(encoder.network)
+    take_off(encoder.network)
+    merge_pairs(encoder.network, adapters, scale)
+    encoder.lora = encoder.base = None

@@ -22,6 +22,8 @@ from safetensors.torch import save as as_bytes
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, not_written, read_json, read_text, remove_folder, sync
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.lora import load_learnt_state
 
 N_CHECKPOINTS_KEPT = 2
 CHECKSUMS = "SHA256SUMS"
@@ -33,6 +35,7 @@ class Checkpoint:
     """What a run is taken up from."""
 
     model: dict[str, torch.Tensor]
+    """See `learnt_state`: where adapters are trained, the frozen weights below them are not kept."""
     optimizer: dict[str, Any]
     state: dict[str, Any]
     """JSON values. `n_steps_done` names the checkpoint; `kept` lists the evaluations whose weights go with it."""
@@ -140,7 +143,7 @@ def restore(
     """
     extra = extra or {}
     try:
-        model.load_state_dict(checkpoint.model, strict=True)
+        load_learnt_state(model, checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.extra.keys() != extra.keys():
             raise ValueError(f"further tensors {sorted(checkpoint.extra)[:3]} there, {sorted(extra)[:3]} here")
@@ -154,6 +157,23 @@ def restore(
             f"{path}: does not fit this model ({_one_line(error)}), probably another version of spoofkit wrote it; "
             "go on with that version, or pass --overwrite to train anew"
         ) from error
+
+
+def require_same_base(folder: Path, state: dict[str, Any], encoder: Encoder) -> None:
+    """Note in a run's state on which frozen weights its adapters stand, which no checkpoint holds; refuse others.
+
+    Raises:
+        SpoofkitError: the run was begun on others.
+    """
+    if encoder.base is None:
+        return
+    found = encoder.base.sha256
+    begun = state.setdefault("base_sha256", found)
+    if begun != found:
+        raise SpoofkitError(
+            f"{folder}: began on frozen weights with SHA-256 {begun[:16]}…, those of {encoder.base.name} have "
+            f"{found[:16]}… now; put back the encoder of the beginning, or pass --overwrite to train again"
+        )
 
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes | memoryview]]:

@@ -22,6 +22,7 @@ from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
+from spoofkit.models.lora import learnt_state
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.signals import Caught, caught_signals
@@ -102,6 +103,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
             f"{folder}: was begun in {state['precision']}, here it would go on in {precision} ({reason}); set "
             "precision to fp32 or bf16 and begin anew with --overwrite, or go on where it was begun"
         )
+    checkpoints.require_same_base(folder, state, encoder)
     if world.is_main:
         # A checkpoint with a pending line was saved before its step was evaluated.
         experiment.rewind_metrics(folder, state["n_steps_done"] - (state["pending"] is not None))
@@ -287,7 +289,7 @@ def _save(
 ) -> None:
     """Write a checkpoint of whole tensors."""
     distributed.share_buffers(model, run.world)
-    tensors = (model.state_dict(), optimizer.state_dict(), state, extra)
+    tensors = (learnt_state(model), optimizer.state_dict(), state, extra)
     checkpoint = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if run.shard_layers else tensors))
     if run.world.is_main:
         checkpoints.save(folder / "checkpoints", checkpoint)

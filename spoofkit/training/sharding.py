@@ -33,6 +33,11 @@ def require_shardable(encoder: Encoder, world: World) -> None:
         raise SpoofkitError(
             "--shard-layers: not for WavLM, whose layers are called part by part; its largest fits on one GPU"
         )
+    if encoder.lora is not None:
+        raise SpoofkitError(
+            "--shard-layers: does not go with encoder.lora, whose frozen weights have neither gradients nor moments; "
+            "leave it out"
+        )
     if not len(encoder.layers):
         raise SpoofkitError("--shard-layers: this encoder has no layers; leave it out")
 
