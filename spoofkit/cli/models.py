@@ -1,4 +1,4 @@
-"""Verbs about models: info, convert, average."""
+"""Verbs about models: info, convert, merge, average."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command()(info)
     app.command()(convert)
+    app.command()(merge)
     app.command()(average)
 
 
@@ -77,6 +78,27 @@ def convert(
 
     for line in run(source, out, overwrite=overwrite, same_as=same_as).lines():
         typer.echo(line)
+
+
+def merge(
+    folder: Annotated[
+        Path, typer.Argument(help="Encoder or model folder whose encoder is kept as adapters.", metavar="FOLDER")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+) -> None:
+    """Merge adapters (encoder.lora) into the weights on which they stand: a plain folder that needs no base.
+
+    An encoder becomes a Hugging Face folder for `AutoModel.from_pretrained` and `encoder.name`, a model a model folder
+    that scores the same.
+
+    Example: `spoofkit merge exp/x/posttrain/encoder encoders/posttrained`
+
+    Example: `spoofkit merge exp/x/finetune/model models/detector`
+    """
+    from spoofkit.models.merge_adapters import merge as run
+
+    run(folder, out)
+    typer.echo(f"{out}: adapters of {folder} merged")
 
 
 def average(

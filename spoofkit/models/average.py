@@ -1,6 +1,7 @@
 """One model from several of the same kind: the mean of their weights; for `spoofkit average`."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, read_json, write_json
+from spoofkit.files import atomic_folder, make_folder, not_written, read_json
 from spoofkit.models.detector import FRAME_HEAD, folder_sha256
+from spoofkit.models.merge_adapters import change_record, has_adapters, merge
 from spoofkit.stages import AVERAGE, posttraining, read_stages, write_stages
 from spoofkit.stages import FILE as STAGES
 
@@ -18,7 +20,8 @@ from spoofkit.stages import FILE as STAGES
 def average(folders: list[Path], out: Path) -> None:
     """Write the mean of model folders, or of encoder folders, into `out`.
 
-    Everything but the weights is taken from the first.
+    Everything but the weights is taken from the first. Adapters are merged first, since the mean of B A is not the
+    product of two means: what is written is a plain folder.
 
     Raises:
         SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds or origins, or `out`
@@ -31,8 +34,24 @@ def average(folders: list[Path], out: Path) -> None:
     for folder in folders:
         if folder.resolve() in out.resolve().parents:
             raise SpoofkitError(f"{out}: lies inside {folder}, which is to be averaged; name a folder outside")
-    names = [_weights(folder) for folder in folders]
-    kinds = [_kind(folder) for folder in folders]
+    try:
+        make_folder(out.parent)
+        room = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:
+        raise not_written(out, error) from error
+    with room as merged:
+        plain = list(folders)
+        for number, folder in enumerate(folders):
+            if has_adapters(folder):
+                plain[number] = Path(merged) / str(number)
+                merge(folder, plain[number])
+        _average(plain, folders, out)
+
+
+def _average(plain: list[Path], folders: list[Path], out: Path) -> None:
+    """The same of `plain` folders, which are called by the names of `folders`."""
+    names = [_weights(folder) for folder in plain]
+    kinds = [_kind(folder) for folder in plain]
     for folder, found in zip(folders, names, strict=True):
         if found != names[0]:
             raise SpoofkitError(
@@ -46,9 +65,9 @@ def average(folders: list[Path], out: Path) -> None:
                 f"{folder}: differs from {folders[0]} in {', '.join(different[:3])}, so there is no mean of the two"
             )
     with atomic_folder(out) as temporary:
-        shutil.copytree(folders[0], temporary, dirs_exist_ok=True)
+        shutil.copytree(plain[0], temporary, dirs_exist_ok=True)
         for name in sorted(names[0]):
-            mean = mean_of([folder / name for folder in folders])
+            mean = mean_of([folder / name for folder in plain])
             (temporary / name).write_bytes(save(mean, metadata={"format": "pt"}))
         hashes = [folder_sha256(folder) for folder in folders]
         changed: dict[str, Any] = {"averaged": hashes, "kept": None}
@@ -60,15 +79,10 @@ def average(folders: list[Path], out: Path) -> None:
             ]
             write_stages(file.parent, [{"stage": AVERAGE, "of": of}])
         before = posttraining(read_stages(temporary / "encoder"))
-        _change(temporary / "model.json", changed | {"posttraining": before})
+        change_record(temporary / "model.json", changed | {"posttraining": before})
         if (temporary / FRAME_HEAD).is_dir():
             own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
-            _change(temporary / FRAME_HEAD / "head.json", changed | own)
-
-
-def _change(record: Path, changed: dict[str, Any]) -> None:
-    if record.is_file():
-        write_json(record, read_json(record) | changed, overwrite=True)
+            change_record(temporary / FRAME_HEAD / "head.json", changed | own)
 
 
 def _weights(folder: Path) -> set[str]:
@@ -81,7 +95,7 @@ def _weights(folder: Path) -> set[str]:
 def _kind(folder: Path) -> dict[str, Any]:
     """What must be the same in models whose weights are averaged: what they compute, and where they come from."""
     kind: dict[str, Any] = {}
-    of_training = ("kept", "settings", "inputs", "versions", "posttraining", "averaged")
+    of_training = ("kept", "settings", "inputs", "versions", "posttraining", "averaged", "merged_from")
     for name, ignored in (
         ("model.json", of_training),
         (f"{FRAME_HEAD}/head.json", (*of_training, "encoder_sha256")),

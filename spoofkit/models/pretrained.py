@@ -105,7 +105,8 @@ def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
     _truncate(encoder, adapters.base.n_kept, name)
     pairs = fitting_pairs(folder, adapters, encoder.network, encoder.layers, encoder.saved_prefix)
     encoder.loaded += f" of {name}, {2 * len(pairs)} of {2 * len(pairs)} of its adapters"
-    encoder.provenance, encoder.stages, encoder.adapters = read_provenance(folder), read_stages(folder), adapters.facts()
+    encoder.provenance, encoder.stages = read_provenance(folder), read_stages(folder)
+    encoder.adapters = adapters.facts()
     if lora is not None and lora.start == "continue":
         _truncate(encoder, settings.n_layers, settings.name)
         add_lora(encoder.network, encoder.layers, lora, pairs)

@@ -1,0 +1,57 @@
+"""A plain folder of a folder with adapters: for `spoofkit merge`, and for means of models."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import atomic_folder, read_json, write_json
+from spoofkit.models import adapter_folder
+from spoofkit.models.detector import FRAME_HEAD, detector_sha256, folder_sha256
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
+
+
+def has_adapters(folder: Path) -> bool:
+    """Whether an encoder folder, or the encoder of a model folder, is kept as adapters."""
+    return adapter_folder.is_adapter_folder(_encoder_of(folder))
+
+
+def _encoder_of(folder: Path) -> Path:
+    return folder / "encoder" if (folder / "model.json").is_file() else folder
+
+
+def merge(folder: Path, out: Path) -> None:
+    """Write a copy of a folder whose encoder has the adapters merged into its weights, and needs no base any more.
+
+    Args:
+        folder: An encoder folder with adapters, or a model folder with such an encoder.
+        out: The folder to write.
+
+    Raises:
+        SpoofkitError: `out` exists or lies inside `folder`, there are no adapters, or see `load_encoder`.
+    """
+    if out.exists():
+        raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
+    if folder.resolve() in out.resolve().parents:
+        raise SpoofkitError(f"{out}: lies inside {folder}, which is to be merged; name a folder outside")
+    source = _encoder_of(folder)
+    if not has_adapters(folder):
+        raise SpoofkitError(
+            f"{folder}: has no adapters to merge, expected an encoder or a model that `posttrain` or `finetune` "
+            "trained with encoder.lora; use it as it is"
+        )
+    encoder = load_encoder(EncoderSettings(name=str(source)))
+    with atomic_folder(out) as temporary:
+        target = temporary / source.relative_to(folder)
+        shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*adapter_folder.FILES))
+        encoder.save(target)
+        change_record(temporary / "model.json", {"merged_from": detector_sha256(folder)})
+        if (temporary / FRAME_HEAD).is_dir():
+            change_record(temporary / FRAME_HEAD / "head.json", {"encoder_sha256": folder_sha256(target)})
+
+
+def change_record(record: Path, changed: dict[str, Any]) -> None:
+    """Replace some values of a JSON file in a folder that is being made; of an encoder there is none."""
+    if record.is_file():
+        write_json(record, read_json(record) | changed, overwrite=True)
