@@ -189,7 +189,7 @@ def read_adapters(folder: Path) -> Adapters:
     if missing:
         raise SpoofkitError(
             f"{folder}: holds adapters but no {missing[0]}, expected {', '.join(FILES)} and config.json as spoofkit "
-            "writes them; copy the folder again"
+            "writes them; copy the folder again, or have peft merge adapters that it wrote elsewhere"
         )
     base, adapters_sha256 = _read_record(folder / RECORD)
     family = _family(folder / "config.json")
