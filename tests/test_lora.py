@@ -1,5 +1,5 @@
 """Adapters: in every family what peft makes of them; kept without their base, which is known to the bit; the same ones
-go on from post-training to fine-tuning; whoever reads them, merged or not, computes the same."""
+are trained in post-training and in fine-tuning; merged or not, they compute the same."""
 
 import json
 import os
