@@ -241,8 +241,9 @@ def test_heads_of_before_and_of_now_read_the_last_layer_each_their_way_from_one_
     frames = FrameClassifier(detector.encoder, "linear", "gated").eval()
     save_detector(tmp_path / "model", detector, {})
     (tmp_path / "model/frame_head").mkdir()
-    own = {"encoder_sha256": folder_sha256(tmp_path / "model/encoder")}
-    write_frame_head(tmp_path / "model/frame_head", frames, "region", own)
+    encoder_sha256 = folder_sha256(tmp_path / "model/encoder")
+    stage = {"stage": "post-training", "kept": {}, "settings": {}, "inputs": {}}
+    write_frame_head(tmp_path / "model/frame_head", frames, "region", encoder_sha256, [stage])
     for name, number, now in (("model.json", model_of, 3), ("frame_head/head.json", frames_of, 4)):
         record = read_json(tmp_path / "model" / name)
         assert (record["format"], record.pop("final_norm")) == (now, False)
