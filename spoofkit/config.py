@@ -56,6 +56,8 @@ def _unshared(value: Any) -> Any:
     return [_unshared(inside) for inside in value] if isinstance(value, list) else value
 
 
+RENAMED = {"accumulate": "micro_batch_size, the number of utterances in a part instead of the number of parts"}
+
 MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given anew
 
 
@@ -103,6 +105,8 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
         known = _keys_at(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        if problem["loc"][-1] in RENAMED:
+            hint = f"it is now {RENAMED[problem['loc'][-1]]}"
         return where, f"unknown setting {where}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"

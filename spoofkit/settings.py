@@ -230,9 +230,10 @@ class TrainSettings(Settings):
     """Optimiser steps."""
     batch_size: Count = 32
     """Utterances in one optimiser step, of all processes together."""
-    accumulate: Count = 1
-    """Parts of such a batch that go through the model one after the other: less memory, the same gradient. Heads with
-    batch normalisation (sls, nes2net, ecapa, aasist, rawnet2) see the statistics of a part, and of a process' share."""
+    micro_batch_size: Count | None = None
+    """Utterances that go through the model at once: the batch is cut into micro-batches of this size, which are dealt
+    to the processes. Less memory, the same gradient; batch normalisation sees one micro-batch, whatever the number of
+    processes. none: the share of each process at once."""
     eval_every: Count = 500
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
@@ -252,10 +253,10 @@ class TrainSettings(Settings):
     optim: OptimSettings = OptimSettings()
 
     @model_validator(mode="after")
-    def _parts_are_whole(self) -> "TrainSettings":
-        if self.batch_size % self.accumulate:
+    def _settings_fit(self) -> "TrainSettings":
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"accumulate: batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts"
+                f"micro_batch_size: batch_size {self.batch_size} is no multiple of {self.micro_batch_size}"
             )
         if self.optim.head_first_steps >= self.n_steps:
             raise ValueError(

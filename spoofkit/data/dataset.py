@@ -182,10 +182,11 @@ class UtteranceDataset(Dataset[Item]):
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of each step's batch, from a given step on, in parts.
+    """The (epoch, index) pairs of each step's batch, from a given step on, in micro-batches.
 
-    Batches run across the ends of epochs, so every step has the full batch size. A batch is cut into `world_size` times
-    `n_parts` equal parts; those of process `rank` come one after the other.
+    Batches run across the ends of epochs, so every step has the full batch size. A batch is cut into micro-batches of
+    `micro_batch_size`; process 0 gets the first `n_micro_batches` of them, process 1 the next. Without that size each
+    process gets its share of the batch as one.
     """
 
     def __init__(
@@ -196,14 +197,15 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         first_step: int,
         n_steps: int,
         *,
-        n_parts: int = 1,
+        micro_batch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.n_items, self.batch_size, self.seed = n_items, batch_size, seed
         self.first_step, self.n_steps = first_step, n_steps
-        self.n_parts, self.rank = n_parts, rank
-        self.part_size = batch_size // (n_parts * world_size)
+        self.micro_batch_size = micro_batch_size or batch_size // world_size
+        self.n_micro_batches = batch_size // (self.micro_batch_size * world_size)
+        self.first_micro_batch = rank * self.n_micro_batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = -1
@@ -215,8 +217,8 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
                     epoch = position // self.n_items
                     order = generator(self.seed, ORDER_STREAM, epoch, 0).permutation(self.n_items)
                 batch.append((epoch, int(order[position % self.n_items])))
-            for part in range(self.rank * self.n_parts, (self.rank + 1) * self.n_parts):
-                yield batch[part * self.part_size : (part + 1) * self.part_size]
+            for number in range(self.first_micro_batch, self.first_micro_batch + self.n_micro_batches):
+                yield batch[number * self.micro_batch_size : (number + 1) * self.micro_batch_size]
 
     def __len__(self) -> int:
-        return (self.n_steps - self.first_step) * self.n_parts
+        return (self.n_steps - self.first_step) * self.n_micro_batches

@@ -11,9 +11,9 @@ def generator(seed: int, stream: int, epoch: int, index: int) -> np.random.Gener
     return np.random.default_rng((seed, stream, epoch, index))
 
 
-def torch_seed(seed: int, step: int, part: int = 0) -> int:
+def torch_seed(seed: int, step: int, micro_batch: int = 0) -> int:
     """Seed of torch's own generator (dropout) at an optimiser step: 32 bits, as its CPU generator takes them.
 
-    `part` numbers the parts of a batch that is accumulated or shared between processes.
+    `micro_batch` is its number in the whole batch, whichever process has it.
     """
-    return int(np.random.SeedSequence((seed, DROPOUT_STREAM, part, step)).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed, DROPOUT_STREAM, micro_batch, step)).generate_state(1)[0])

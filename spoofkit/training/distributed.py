@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from spoofkit.processes import World, own_device, read_world
@@ -57,12 +58,14 @@ def wrap(module: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The module whose backward pass averages gradients over all processes."""
     if world.size == 1:
         return module
-    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    # Buffers are the same everywhere already: see joint_statistics.
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
 
 
 @contextmanager
 def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
-    """Keep gradients to this process: for all but the last part of an accumulated batch."""
+    """Keep gradients to this process: for all but the last of its micro-batches."""
     if active and isinstance(module, DistributedDataParallel):
         with module.no_sync():
             yield
@@ -70,11 +73,24 @@ def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
         yield
 
 
-def share_buffers(module: nn.Module, world: World) -> None:
-    """Give every process rank 0's buffers: running statistics of batch normalisation, which each makes of its share."""
-    if world.size > 1:
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+@contextmanager
+def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
+    """Batch normalisation: leave every process the running statistics of one that had all the micro-batches in order.
+
+    An update by the statistics x of a micro-batch is r <- (1 - m) r + m x. From the same r, n updates bring process k
+    to a r + S_k with a = (1 - m)^n; all updates, one process after the other, to a^W r + sum_k a^(W - 1 - k) S_k.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)] if world.size > 1 else []
+    starts = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
+    yield
+    for norm, (mean, variance, n_before) in zip(norms, starts, strict=True):
+        n_updates = int(norm.num_batches_tracked - n_before)  # none where it is frozen
+        kept = (1 - norm.momentum) ** n_updates
+        for running, start in ((norm.running_mean, mean), (norm.running_var, variance)):
+            own = (running - kept * start) * kept ** (world.size - 1 - world.rank)
+            dist.all_reduce(own)
+            running.copy_(kept**world.size * start + own)
+        norm.num_batches_tracked.fill_(int(n_before) + n_updates * world.size)
 
 
 def total(numbers: list[float], world: World, device: torch.device) -> list[float]:

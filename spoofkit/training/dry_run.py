@@ -25,7 +25,7 @@ def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list
     model = task.model.to(device).train()
     encoder = model.get_submodule("encoder")
     dtype, reason = training_precision(device, settings.precision)
-    order = TrainingOrder(task.n_items, settings.batch_size, seed, 0, 2, n_parts=settings.accumulate)
+    order = TrainingOrder(task.n_items, settings.batch_size, seed, 0, 2, micro_batch_size=settings.micro_batch_size)
     loading = load_batches(
         task.items,
         order,
@@ -37,7 +37,7 @@ def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list
     with memory_advice(OUT_OF_MEMORY), loading as batches:
         for step in range(2):
             started = time.perf_counter()
-            parts = [next(batches) for _ in range(settings.accumulate)]
+            parts = [next(batches) for _ in range(order.n_micro_batches)]
             weight = sum(task.weight(part) for part in parts)
             loss = 0.0
             for number, part in enumerate(parts):

@@ -34,7 +34,7 @@ from spoofkit.training.run import Run
 from spoofkit.training.tensorboard import open_board
 
 OUT_OF_MEMORY = (
-    "raise accumulate, lower batch_size or crop_samples, set encoder.gradient_checkpointing, keep fewer layers "
+    "set or lower micro_batch_size, lower crop_samples, set encoder.gradient_checkpointing, keep fewer layers "
     "(encoder.n_layers), or use a larger GPU"
 )
 N_STEPS_TO_JUDGE = 10  # after so many, memory and time are foretold
@@ -132,7 +132,6 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
 
         try:
             with average.in_place() if average else nullcontext():
-                distributed.share_buffers(model, world)
                 own = task.evaluate(should_stop)
                 # One opinion for all: what follows from it must be the same everywhere.
                 figures = distributed.from_main(world, lambda: own)
@@ -159,7 +158,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
         seed,
         state["n_steps_done"],
         settings.n_steps,
-        n_parts=settings.accumulate,
+        micro_batch_size=settings.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
     )
@@ -192,23 +191,24 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
             factor = learning_rate_factor(step, settings.n_steps, settings.optim)
             set_learning_rate(optimizer, factor)
             asked = time.perf_counter()
-            parts = [next(batches) for _ in range(settings.accumulate)]
+            parts = [next(batches) for _ in range(order.n_micro_batches)]
             seconds_waited += time.perf_counter() - asked
             (weight,) = distributed.total([sum(task.weight(part) for part in parts)], world, device)
             optimizer.zero_grad(set_to_none=True)
             loss = 0.0
-            for number, part in enumerate(parts):
-                # Dropout is a function of (seed, step, part of the batch).
-                torch.manual_seed(torch_seed(seed, step, world.rank * settings.accumulate + number))
-                is_last = number == len(parts) - 1
-                with (
-                    distributed.without_averaging(parallel, not is_last),
-                    torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
-                ):
-                    part_loss = parallel(part.to(device), weight)
-                    # Processes average their gradients, and this is a sum.
-                    (part_loss if world.size == 1 else part_loss * world.size).backward()
-                loss += part_loss.item()
+            with distributed.joint_statistics(model, world):
+                for number, part in enumerate(parts):
+                    # Dropout is a function of (seed, step, micro-batch), whichever process has it.
+                    torch.manual_seed(torch_seed(seed, step, order.first_micro_batch + number))
+                    is_last = number == len(parts) - 1
+                    with (
+                        distributed.without_averaging(parallel, not is_last),
+                        torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+                    ):
+                        part_loss = parallel(part.to(device), weight)
+                        # Processes average their gradients, and this is a sum.
+                        (part_loss if world.size == 1 else part_loss * world.size).backward()
+                    loss += part_loss.item()
             norm = _clip(model, settings.optim.clip_norm, run)
             (loss,) = distributed.total([loss], world, device)
             _require_finite(folder, step, parts, loss, norm)
@@ -288,7 +288,6 @@ def _save(
     run: Run,
 ) -> None:
     """Write a checkpoint of whole tensors."""
-    distributed.share_buffers(model, run.world)
     tensors = (learnt_state(model), optimizer.state_dict(), state, extra)
     checkpoint = checkpoints.Checkpoint(*(sharding.whole_everywhere(tensors) if run.shard_layers else tensors))
     if run.world.is_main:

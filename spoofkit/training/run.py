@@ -57,11 +57,12 @@ def require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> Non
     Raises:
         SpoofkitError: a batch that cannot be shared, a precision the device lacks, or options that are not to be had.
     """
-    n_parts = settings.accumulate * run.world.size
-    if settings.batch_size % n_parts:
+    unit = (settings.micro_batch_size or 1) * run.world.size
+    if settings.batch_size % unit:
+        parts = f" in micro-batches of {settings.micro_batch_size}" if settings.micro_batch_size else ""
         raise SpoofkitError(
-            f"batch_size: {settings.batch_size} cannot be shared equally by {run.world.size} processes x accumulate "
-            f"{settings.accumulate}; choose a multiple of {n_parts}"
+            f"batch_size: {settings.batch_size} cannot be shared equally by {run.world.size} processes{parts}; choose "
+            f"a multiple of {unit}, or another number of processes"
         )
     if run.dry_run and run.world.size > 1:
         raise SpoofkitError("--dry-run: looks at the whole batch in one process; start it without torchrun")
