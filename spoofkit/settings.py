@@ -12,6 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 LayerNumber = Annotated[int, Field(ge=0)]
+LARGEST_SHARE = 0.9  # of a mix that may be injected; the paper's ablation goes to 0.7
 HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
 
 
@@ -72,7 +73,11 @@ class EncoderSettings(Settings):
 
 
 class MixSettings(Settings):
-    """How mix-frame utterances are drawn and spliced (method: arXiv:2606.25328; each default is our reading)."""
+    """How mix-frame utterances are drawn and spliced.
+
+    Pairing, number of regions, share, frame target and join are by default those of arXiv:2606.25328 (as summarised by
+    readers of the full paper), which mentions no margin, no fade and no change of level; the rest is ours.
+    """
 
     n_train: Count = 20_000
     """Mixed utterances in the training list; later epochs go through the same list again."""
@@ -82,21 +87,21 @@ class MixSettings(Settings):
     """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof."""
     pairing: Literal["cross", "uniform", "bonafide_base", "same_class", "same_speaker", "self"] = "cross"
     """Which utterance is injected into which: see spoofkit.data.mixdraw."""
-    n_regions: tuple[Count, Count] = (1, 3)
+    n_regions: tuple[Count, Count] = (1, 1)
     """Fewest and most injected regions of one utterance."""
-    share: tuple[Share, Share] = (0.15, 0.45)
-    """Smallest and largest injected share of one utterance, over all its regions."""
+    share: tuple[Share, Share] = (0.1, 0.3)
+    """Smallest and largest injected share of one utterance, over all its regions: above 0, at most 0.9."""
     min_region_samples: Count = 1600
     """Shortest region; 1600 samples are 0.1 s."""
-    margin_samples: Annotated[int, Field(ge=0)] = 1600
+    margin_samples: Annotated[int, Field(ge=0)] = 0
     """Base samples left between regions, and before the first and after the last."""
     offset: Literal["independent", "aligned"] = "independent"
     """Take the injected samples from anywhere in the injector, or from the same position as in the base."""
-    join: Literal["cut", "crossfade"] = "crossfade"
+    join: Literal["cut", "crossfade"] = "cut"
     """Hard cut, or a linear cross-fade inside the region's two ends."""
     crossfade_samples: Count = 80
     """Length of each cross-fade; 80 samples are 5 ms."""
-    level_match: bool = True
+    level_match: bool = False
     """Scale what is injected to the RMS level of what it replaces (by 20 dB at most)."""
 
     @model_validator(mode="after")
@@ -105,9 +110,10 @@ class MixSettings(Settings):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: the first number must not be above the second, found {low} and {high}")
-        if self.share[0] == 0 or self.share[1] >= 0.5:
+        if self.share[0] == 0 or self.share[1] > LARGEST_SHARE:
             raise ValueError(
-                f"share: must stay above 0 and below 0.5, or base and injector are confused; found {self.share}"
+                f"share: must lie above 0 and at most at {LARGEST_SHARE}, or nothing of one of the two utterances is "
+                f"left; found {self.share[0]:g} and {self.share[1]:g}"
             )
         if self.pairing == "self" and self.offset == "aligned":
             raise ValueError(
@@ -336,7 +342,8 @@ class Config(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Every random draw is a function of this seed, the epoch and the index."""
     crop_samples: Annotated[int, Field(ge=3200)] = 64_600
-    """Longest training input; 64,600 samples (4.04 s) are the field's habit. Shorter ones are padded (our reading)."""
+    """Longest training input; 64,600 samples (4.04 s) are the paper's. Shorter utterances are used whole: within a batch
+    they are padded with zeros, masked wherever frames are counted or averaged, and never repeated."""
     encoder: EncoderSettings = EncoderSettings()
     mix: MixSettings = MixSettings()
     posttrain: PosttrainSettings = PosttrainSettings()

@@ -30,7 +30,8 @@ from spoofkit.training import loop
 CONFIG = """
 crop_samples: 16000
 encoder: {{name: {encoder}, freeze: none}}
-mix: {{n_train: 12, n_dev: 12, pairing: {pairing}, frame_target: {target}, n_regions: [1, 2]}}
+mix: {{n_train: 12, n_dev: 12, pairing: {pairing}, frame_target: {target}, n_regions: [1, 2], share: [0.15, 0.45],
+  margin_samples: 1600, join: crossfade, level_match: true}}
 posttrain: {{precision: fp32, n_steps: {n_steps}, batch_size: 4, eval_every: {n_steps}, checkpoint_every: 5,
   optim: {{lr: 2e-3, head_lr: 2e-3}}}}
 finetune: {{precision: fp32, n_steps: 20, batch_size: 4, eval_every: 20, checkpoint_every: 20, bonafide_weight: 0.5,

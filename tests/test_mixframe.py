@@ -43,7 +43,9 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, ["mix.n_train=300", "mix.n_dev=50", *overrides])
+    """Settings with every feature of a list in use; the defaults, which are the paper's, have a test of their own."""
+    several = ["mix.n_regions=[1, 3]", "mix.share=[0.15, 0.45]", "mix.margin_samples=1600"]
+    return load_config(None, ["mix.n_train=300", "mix.n_dev=50", *several, *overrides])
 
 
 def keys_of(manifest: Manifest) -> dict[str, str]:
@@ -68,6 +70,31 @@ def test_every_region_keeps_to_the_settings(manifest: Manifest, offset: str) -> 
             assert 0 <= region.injector_start <= lengths[mix.injector_id] - region.n_samples
             if offset == "aligned":
                 assert region.injector_start == region.base_start
+
+
+@pytest.mark.parametrize("share", [(0.1, 0.3), (0.5, 0.7), (0.9, 0.9)])
+def test_published_mixes_have_one_hard_cut_region_of_the_opposite_class_anywhere(
+    manifest: Manifest, share: tuple[float, float]
+) -> None:
+    keys = keys_of(manifest)
+    settings_ = load_config(None, ["mix.n_train=400"] + ([] if share == (0.1, 0.3) else [f"mix.share={list(share)}"]))
+    drawn = draw_mixes(settings_, manifest)
+    assert {len(mix.regions) for mix in drawn.mixes} == {1}
+    assert all(keys[mix.base_id] != keys[mix.injector_id] for mix in drawn.mixes)
+    shares = [mix.regions[0].n_samples / mix.crop_samples for mix in drawn.mixes]
+    assert share[0] - 1e-3 < min(shares) <= max(shares) <= share[1]
+    assert np.mean(shares) == pytest.approx(np.mean(share), abs=0.02)  # uniform: 4 standard errors are 0.012
+    starts = [mix.injected()[0][0] / (mix.crop_samples - mix.regions[0].n_samples) for mix in drawn.mixes]
+    assert min(starts) < 0.03 < 0.97 < max(starts)
+    for mix in drawn.mixes[:20]:
+        is_injected = np.zeros(mix.crop_samples, bool)
+        is_injected[slice(*mix.injected()[0])] = True
+        wave = splice(
+            mix, lambda utt_id, _, n, mix=mix: np.full(n, float(utt_id == mix.injector_id)), drawn.splice_settings
+        )
+        assert np.array_equal(wave, is_injected)
+        targets = frame_targets(mix, WAV2VEC2_GEOMETRY, settings_.mix.frame_target, set())
+        assert np.array_equal(targets == 1, is_injected[WAV2VEC2_GEOMETRY.centres(mix.crop_samples).astype(int)])
 
 
 def test_pairings_choose_the_right_utterances(manifest: Manifest) -> None:

@@ -36,7 +36,8 @@ from spoofkit.models.frame_model import load_frame_model
 CONFIG = """
 crop_samples: 12000
 encoder: {name: tiny, freeze: none}
-mix: {n_train: 16, n_dev: 4, min_region_samples: 800, margin_samples: 400, frame_target: authenticity}
+mix: {n_train: 16, n_dev: 4, n_regions: [1, 3], share: [0.15, 0.45], min_region_samples: 800, margin_samples: 400,
+  join: crossfade, level_match: true, frame_target: authenticity}
 posttrain: {precision: fp32, n_steps: 4, batch_size: 4, eval_every: 4, checkpoint_every: 4}
 """
 SUFFIXES = ("json", "png", "rttm", "txt")

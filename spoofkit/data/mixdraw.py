@@ -1,10 +1,10 @@
 """Drawing a mix list: which utterance is injected into which, where, and how long.
 
-Drawn once from a seed, mix i from (seed, i) and whether it is held out. The paper (arXiv:2606.25328) names neither
-pairing nor lengths: every choice here is a setting, and its default our reading.
+Drawn once from a seed, mix i from (seed, i) and whether it is held out. Every choice is a setting (MixSettings says
+which defaults are those of arXiv:2606.25328): there, one region of an utterance of the opposite class.
 
 Pairings, base <- injector:
-    cross          one bona fide and one spoofed utterance, either as the base with equal chance
+    cross          one bona fide and one spoofed utterance, either as the base with equal chance (the paper's)
     uniform        any two utterances, as often as they come
     bonafide_base  bona fide <- spoof
     same_class     two utterances of one key

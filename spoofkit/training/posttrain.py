@@ -248,7 +248,7 @@ def frame_eer(logit_N: np.ndarray, target_N: np.ndarray) -> float:
 def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
     """Frame EER of a predictor that knows only how far into the utterance a frame lies.
 
-    Regions keep away from both ends, so this is well below 50 % and belongs beside every frame EER.
+    Regions lie seldom at the ends, so this is below 50 % and belongs beside every frame EER.
     """
 
     def positions_and_targets(dataset: MixDataset) -> tuple[np.ndarray, np.ndarray]:
