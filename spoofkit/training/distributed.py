@@ -58,9 +58,10 @@ def wrap(module: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The module whose backward pass averages gradients over all processes."""
     if world.size == 1:
         return module
-    # Buffers are the same everywhere already: see joint_statistics.
-    device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
+    parallel = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    # See joint_statistics. Not as an argument, which torch 2.13 has renamed.
+    parallel.broadcast_buffers = False
+    return parallel
 
 
 @contextmanager
