@@ -9,7 +9,7 @@
 #   both_heads           stage 7: $exp/timeline/model, which scores as that of stage 4 and says where, and from held-out
 #                        mixes of $dev the threshold for it: $exp/timeline/results/segments.json
 #
-# What they read: data exp conf settings posttrain partial on_error overwrite device workers
+# What they read: data exp conf settings posttrain partial on_error overwrite device workers ngpu nj
 # (options of run.sh), train and dev
 # (names of manifests below $data, without .tsv), cpu_cmd and gpu_cmd (cmd.sh).
 # shellcheck shell=bash
@@ -22,6 +22,18 @@ again=()
 if $overwrite; then keep=--overwrite again=(--overwrite); fi
 part=()
 if $partial; then part=(--partial); fi
+processes=(spoofkit) # how verbs start that several processes share: posttrain, finetune, score
+if [[ $ngpu == 0 && $device =~ ^(auto|cpu)$ ]]; then
+  device=cpu
+elif [[ $ngpu =~ ^[1-9][0-9]*$ ]]; then
+  if [[ $device == auto ]]; then device=cuda; fi
+  if ((ngpu > 1)); then
+    processes=(python -m spoofkit.torchrun --standalone --nproc-per-node "$ngpu" -m spoofkit)
+  fi
+elif [[ -n $ngpu ]]; then
+  echo "$0: --ngpu is '$ngpu' with --device $device, but must be a number, and 0 only goes with --device cpu" >&2
+  exit 1
+fi
 place=(--device "$device" --workers "$workers")
 sources=(--train "$data/$train.tsv" --dev "$data/$dev.tsv")
 
@@ -29,8 +41,8 @@ prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
   local corpus=$1 folder=$2 out=$3 set manifests=()
   for set in $4; do manifests+=("$out/$set.tsv"); done
   $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep" \
-    ${part[@]+"${part[@]}"} "${@:5}"
-  $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error"
+    --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}"
+  $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error" --workers "$nj"
 }
 
 mix_lists() {
@@ -40,21 +52,21 @@ mix_lists() {
 }
 
 post_training() {
-  $gpu_cmd spoofkit posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
+  $gpu_cmd "${processes[@]}" posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
     ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
 }
 
 fine_tuning() {
   local encoder=()
   if $posttrain; then encoder=(--encoder "$exp/posttrain/encoder"); fi
-  $gpu_cmd spoofkit finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
+  $gpu_cmd "${processes[@]}" finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
     ${encoder[@]+"${encoder[@]}"} ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
 }
 
 scores() { # scores SET...
   local set
   for set in "$@"; do
-    $gpu_cmd spoofkit score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
+    $gpu_cmd "${processes[@]}" score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
   done
 }
 
@@ -73,7 +85,7 @@ both_heads() {
   local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
   if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
   # The same mixes; of their frames is asked whether they are spoofed, as a timeline is to say.
-  $gpu_cmd spoofkit posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" "${sources[@]}" --config "$conf" \
+  $gpu_cmd "${processes[@]}" posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" "${sources[@]}" --config "$conf" \
     "${place[@]}" ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"} --set mix.frame_target=authenticity
   $gpu_cmd spoofkit localize "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv" \
     "${place[@]}" "$keep"

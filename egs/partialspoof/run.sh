@@ -18,7 +18,9 @@ partial=false            # true: the corpora are knowing subsets
 on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
-workers=4                # processes that load audio
+workers=4                # processes that load audio, for each that trains or scores
+ngpu=                    # 4: train and score in four processes, a GPU each; 0: on the CPU; empty: one, on --device
+nj=16                    # threads that read file headers in stage 1
 stage=1                  # first stage to run
 stop_stage=5             # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"

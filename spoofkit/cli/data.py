@@ -78,6 +78,7 @@ def prepare(
     downmix: Annotated[
         str, typer.Option(help="How several channels become one: mean, first, second …; the manifests say so.")
     ] = "mean",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read headers.")] = 16,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -100,6 +101,7 @@ def prepare(
         headers=headers,
         on_error=on_error.value,
         downmix=downmix,
+        workers=workers,
         overwrite=overwrite,
         reuse=reuse,
     ):

@@ -96,6 +96,7 @@ def prepare(
     headers: bool = True,
     on_error: str = "stop",
     downmix: str = DOWNMIXES[0],
+    workers: int = 16,
     overwrite: bool = False,
     reuse: bool = False,
 ) -> list[Prepared]:
@@ -111,6 +112,7 @@ def prepare(
         on_error: What a file that cannot be read means: `stop`, or `skip`, which leaves it out and lists it in
             NAME.rejected.tsv.
         downmix: How several channels become one, one of DOWNMIXES.
+        workers: Threads that read headers.
         overwrite: Replace existing manifests.
         reuse: Keep manifests that were made from the same lists.
 
@@ -154,7 +156,7 @@ def prepare(
         if kept[name]:
             table = read_manifest(path).table
         elif headers:
-            table, rejected = _with_lengths(released, root.resolve(), path, on_error)
+            table, rejected = _with_lengths(released, root.resolve(), path, on_error, workers)
             n_rejected = rejected.height
             if released.labelled_samples is not None:
                 _compare_lengths(released, table)
@@ -299,7 +301,9 @@ def _with_unknown_lengths(table: pl.DataFrame) -> pl.DataFrame:
     return table.insert_column(position, pl.Series("n_samples", [UNKNOWN_LENGTH]).new_from_index(0, table.height))
 
 
-def _with_lengths(released: ReleasedSet, folder: Path, path: Path, on_error: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _with_lengths(
+    released: ReleasedSet, folder: Path, path: Path, on_error: str, workers: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The table with lengths, and the rows whose files cannot be read, with reasons."""
     files = released.table["path"].to_list()
     missing = [file for file in files if not (folder / file).is_file()]
@@ -309,7 +313,7 @@ def _with_lengths(released: ReleasedSet, folder: Path, path: Path, on_error: str
             f"{folder}: {len(missing):,} of the {len(files):,} audio files of {released.name} are missing, first "
             f"{names}; {released.audio_from}"
         )
-    found = read_headers(folder, files, headers_path(path), name=f"headers of {released.name}")
+    found = read_headers(folder, files, headers_path(path), workers=workers, name=f"headers of {released.name}")
     reasons = [fact if isinstance(fact, str) else None for fact in found]
     unreadable = [reason for reason in reasons if reason is not None]
     if unreadable and (on_error == "stop" or len(unreadable) == len(files)):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Submits stages 3 to 6 of run.sh to Slurm as four jobs; each starts when the one before it has ended well.
 #
-#   slurm/submit.sh                                            # XLS-R 300M, as run.sh
+#   slurm/submit.sh                                            # conf/mfpt.yaml, as run.sh
 #   slurm/submit.sh --exp exp/direct --posttrain false         # three jobs
 #
 # Before: the lines with EDIT in the jobs, and ./run.sh --stop-stage 2 (README.md). The options are those of run.sh;
@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 ./run.sh "$@" --help >/dev/null  # a misspelt option is refused here, not hours later
+. slurm/job.sh
 jobs=(posttrain finetune score report)
 case " $* " in *" --posttrain false "* | *" --posttrain=false "*) jobs=("${jobs[@]:1}") ;; esac
 
