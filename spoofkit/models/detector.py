@@ -21,7 +21,7 @@ from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, w
 from spoofkit.models.encoder import Encoder, LayersWanted
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.frame import FrameHead
-from spoofkit.models.losses import make_output
+from spoofkit.models.losses import LinearOutput, make_output
 from spoofkit.models.merge import MERGES, make_merge
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
@@ -83,6 +83,8 @@ class FrameClassifier(nn.Module):
         self.kind, self.layers, self.loss_settings = kind, layers, loss or LossSettings()
         self.shortest = encoder.shortest
         self.head = Classifier(encoder, layers, FrameHead(encoder.width, kind), 1, self.loss_settings)
+        if kind == "linear" and isinstance(self.head.output, LinearOutput):
+            nn.init.xavier_uniform_(self.head.output.linear.weight)  # as arXiv:2606.25328
         _train_only_what_is_used(encoder, self.head)
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
