@@ -342,7 +342,7 @@ class Config(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Every random draw is a function of this seed, the epoch and the index."""
     crop_samples: Annotated[int, Field(ge=3200)] = 64_600
-    """Longest training input; 64,600 samples (4.04 s) are the paper's. Shorter utterances are used whole: within a batch
+    """Longest training input; 64,600 samples (4.04 s) are the paper's. Shorter utterances are used whole: in a batch
     they are padded with zeros, masked wherever frames are counted or averaged, and never repeated."""
     encoder: EncoderSettings = EncoderSettings()
     mix: MixSettings = MixSettings()

@@ -28,7 +28,10 @@ def problem(text: str, tmp_path: Path) -> str:
         ("mix: {share: [0, 0.3]}", "share: must lie above 0 and at most at 0.9"),
         ("mix: {share: [0.3, 1]}", "share: must lie above 0 and at most at 0.9"),
         ("mix: {n_regions: [3, 1]}", "the first number must not be above the second"),
-        ("mix: {join: crossfade, crossfade_samples: 900, min_region_samples: 1600}", "two cross-fades (1800 samples) must fit"),
+        (
+            "mix: {join: crossfade, crossfade_samples: 900, min_region_samples: 1600}",
+            "two cross-fades (1800 samples) must fit",
+        ),
         (
             "mix: {pairing: self, offset: aligned}",
             "pairing 'self' with offset 'aligned' would replace samples by themselves",
