@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SHARED
 from released import make_asvspoof2019, make_asvspoof2021_df, make_asvspoof2021_la
+from safetensors.torch import load_file
 from test_in_the_wild import make_in_the_wild
 from test_partialspoof import make_partialspoof
 
@@ -41,6 +43,8 @@ def results(exp: Path) -> dict[Path, int]:
 def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     common = [
+        "--conf",
+        EGS / "asvspoof5/conf/xlsr300m.yaml",
         "--data",
         data,
         "--exp",
@@ -67,9 +71,12 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     before = results(exp) | results(data)
     run("asvspoof5", "--corpus", corpus, *common)
     assert results(exp) | results(data) == before
-    alone = run("asvspoof5", *common, "--stage", 5, "--stop-stage", 6, "--overwrite", "true")
+    scores = (exp / "scores/eval.tsv").read_bytes()
+    alone = run("asvspoof5", *common, "--stage", 5, "--stop-stage", 6, "--overwrite", "true", "--ngpu", 2)
     assert "fine-tuning" not in alone.stderr
     after = results(exp)
+    assert (exp / "scores/eval.tsv").read_bytes() == scores
+    assert len(json.loads((exp / "scores/eval.json").read_text())["parts"]) == 2  # shared by two processes
     assert after[exp / "scores/eval.tsv"] > before[exp / "scores/eval.tsv"]
     assert after[exp / "results/eval/report.html"] > before[exp / "results/eval/report.html"]
     assert after[exp / "finetune/model/model.json"] == before[exp / "finetune/model/model.json"]
@@ -82,6 +89,53 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     before = results(exp)
     run("asvspoof5", *with_frames)
     assert results(exp) == before
+
+
+def make_small_wavlm(folder: Path) -> Path:
+    """A random network of WavLM-Large's kind (pre-norm, layer-norm convolutions), three layers of width 32."""
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    torch.manual_seed(0)
+    config = WavLMConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer",
+        do_stable_layer_norm=True, mask_time_prob=0.0,
+    )  # fmt: skip
+    WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(corpus: Path, tmp_path: Path) -> None:
+    exp, wavlm = tmp_path / "exp", make_small_wavlm(tmp_path / "wavlm")
+    small = f"encoder.name={wavlm} encoder.n_layers=2 encoder.lora.rank=4 crop_samples=16000 "
+    small += "mix.n_train=16 mix.n_dev=8 "
+    for stage in ("posttrain", "finetune"):
+        small += f"{stage}.n_steps=2 {stage}.batch_size=8 {stage}.micro_batch_size=4 {stage}.eval_every=2 "
+    options = ["--settings", small.strip(), "--data", tmp_path / "data", "--exp", exp, "--partial", "true"]
+    run("asvspoof5", "--corpus", corpus, *options, "--ngpu", 0, "--workers", 0)
+    adapters = {
+        stage: load_file(exp / stage / "adapter_model.safetensors")
+        for stage in ("posttrain/encoder", "finetune/model/encoder")
+    }
+    first, second = adapters.values()
+    assert first.keys() == second.keys()
+    # A and B of query, key, value and both dense layers, in two layers.
+    assert len(first) == 2 * 5 * 2
+    assert all(tensor.shape[0 if ".lora_A." in name else 1] == 4 for name, tensor in first.items())
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for stage in adapters:
+        assert not (exp / stage / "model.safetensors").exists()
+    model = json.loads((exp / "finetune/model/model.json").read_text())
+    assert (model["head"], model["layers"], model["final_norm"]) == ("ecapa", "gated", False)
+    assert model["posttraining"] != "not recorded"
+    mixes = [line.split("\t") for line in (exp / "posttrain/mix.tsv").read_text().splitlines()]
+    header = next(row for row in mixes if row[0] == "mix_id")
+    rows = [dict(zip(header, row, strict=True)) for row in mixes[mixes.index(header) + 1 :]]
+    assert len({row["mix_id"] for row in rows}) == len(rows) == 16  # one region each
+    assert all(0.1 <= int(row["n_samples"]) / int(row["crop_samples"]) <= 0.3 for row in rows)
+    assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
 
 
 @pytest.mark.slow
@@ -128,6 +182,14 @@ def test_data_preparation_without_a_corpus_says_what_to_give(tmp_path: Path) -> 
     done = run("asvspoof5", "--data", tmp_path, ok=False)
     assert done.returncode == 1
     assert "stage 1 needs --corpus DIR" in done.stderr
+
+
+@pytest.mark.parametrize("recipe", ["asvspoof5", "asvspoof2021", "partialspoof"])
+@pytest.mark.parametrize(("ngpu", "device"), [("two", "auto"), ("-1", "auto"), ("0", "cuda")])
+def test_a_number_of_gpus_that_is_none_is_refused(recipe: str, ngpu: str, device: str, tmp_path: Path) -> None:
+    done = run(recipe, f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
+    assert done.returncode == 1
+    assert f"--ngpu is '{ngpu}' with --device {device}" in done.stderr
 
 
 def test_a_misspelt_option_is_fatal() -> None:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # ASVspoof 5, track 1: mix-frame post-training, fine-tuning, scores, report (method: arXiv:2606.25328).
 #
-#   ./run.sh --corpus /data/asvspoof5                          # everything, XLS-R 300M
-#   ./run.sh --conf conf/wavlm_large.yaml --exp exp/wavlm_large --corpus /data/asvspoof5
+#   ./run.sh --corpus /data/asvspoof5                          # everything, with the settings of the paper
+#   ./run.sh --corpus /data/asvspoof5 --ngpu 4                 # the same on four GPUs of this machine
+#   ./run.sh --conf conf/xlsr300m.yaml --exp exp/xlsr300m --corpus /data/asvspoof5
 #   ./run.sh --stage 5 --stop-stage 6                          # score and evaluate again
 #   ./run.sh --posttrain false --exp exp/direct --corpus DIR   # the control: no post-training (see README.md)
 #   ./run.sh --stage 7 --timeline true                         # a frame head for the model: where is it spoofed?
@@ -13,8 +14,8 @@ set -euo pipefail
 
 corpus=                  # folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists; needed by stage 1
 data=data                # manifests: train.tsv, dev.tsv, eval.tsv
-exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
-conf=conf/xlsr300m.yaml  # its settings
+exp=exp/mfpt             # checkpoints, scores and results of this experiment
+conf=conf/mfpt.yaml      # its settings
 settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
 posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
 timeline=false           # true: stage 7, which trains for as many steps as stage 3, but a frame head alone
@@ -22,7 +23,9 @@ partial=false            # true: the corpus is a knowing subset
 on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
 overwrite=false          # true: do the chosen stages anew
 device=auto              # auto, cpu, cuda, cuda:1
-workers=4                # processes that load audio
+workers=4                # processes that load audio, for each that trains or scores
+ngpu=                    # 4: train and score in four processes, a GPU each; 0: on the CPU; empty: one, on --device
+nj=16                    # threads that read file headers in stage 1
 stage=1                  # first stage to run
 stop_stage=7             # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"

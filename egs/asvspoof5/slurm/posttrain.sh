@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Stage 3 of run.sh, post-training, on all GPUs of one machine or several; goes on by itself where Slurm ended it.
 #
-#   cd egs/asvspoof5; sbatch slurm/posttrain.sh --exp exp/try1 --conf conf/wavlm_large.yaml   # the options of run.sh
+#   cd egs/asvspoof5; sbatch slurm/posttrain.sh --exp exp/try1 --settings seed=1   # the options of run.sh
 #
-# Change the lines with EDIT; what they say now is for the 300M encoder on one machine with four GPUs.
+# Change the lines with EDIT; what they say now is for conf/mfpt.yaml on one machine with four GPUs.
 #SBATCH --job-name=posttrain
 #SBATCH --output=slurm/%x-%j.log     # beside this file; the folder must exist, or the job fails without a word
 #SBATCH --open-mode=append           # what a requeued job says stands below what it said before
 ##SBATCH --account=PROJECT           # EDIT: remove one # and name the project, if the cluster charges one
 ##SBATCH --partition=gpu             # EDIT: remove one # and name the queue with the GPUs, if it is not the default
 #SBATCH --nodes=1                    # EDIT: machines
-#SBATCH --gpus-per-node=4            # EDIT: GPUs of each; posttrain.batch_size is shared equally by all GPUs
+#SBATCH --gpus-per-node=4            # EDIT: GPUs of each; their number divides posttrain.batch_size / micro_batch_size
 #SBATCH --cpus-per-task=32           # EDIT: cores of each machine, about 8 a GPU: they read and decode the audio
 #SBATCH --mem=128G                   # EDIT: memory of each machine
 #SBATCH --time=2:00:00               # EDIT: a short time starts sooner, and what is not done by then goes on
