@@ -15,6 +15,8 @@ from spoofkit.errors import SpoofkitError
 if TYPE_CHECKING:
     import torch
 
+GROUP_OF_ONE = "SPOOFKIT_GROUP_OF_ONE"
+"""For tests alone: at 1, a process that torchrun started by itself joins a process group as one of several would."""
 LONGEST_WAIT = timedelta(days=30)  # one process may have the long recordings, another nothing left to do
 
 
@@ -24,6 +26,13 @@ class World:
 
     rank: int = 0
     size: int = 1
+    groups_one: bool = False
+    """A single process joins a process group too: see GROUP_OF_ONE."""
+
+    @property
+    def has_group(self) -> bool:
+        """Whether its processes communicate."""
+        return self.size > 1 or self.groups_one
 
     @property
     def is_main(self) -> bool:
@@ -43,14 +52,15 @@ def read_world() -> World:
         raise SpoofkitError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, expected a number: start with torchrun, or unset it"
         ) from error
-    if size == 1:
+    groups_one = os.environ.get(GROUP_OF_ONE) == "1"
+    if size == 1 and not groups_one:
         return World()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise SpoofkitError(
             f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start with torchrun, or unset WORLD_SIZE"
         )
-    return World(int(os.environ["RANK"]), size)
+    return World(int(os.environ["RANK"]), size, groups_one)
 
 
 def own_device(device: "torch.device", world: World) -> "torch.device":
@@ -59,7 +69,7 @@ def own_device(device: "torch.device", world: World) -> "torch.device":
     Raises:
         SpoofkitError: fewer GPUs on this machine than processes, or one GPU named for all of them.
     """
-    if world.size == 1:
+    if not world.has_group:
         return device
     if ":" in str(device):
         raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; say cuda")

@@ -4,18 +4,25 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from spoofkit.data.dataset import TrainingOrder
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.processes import GROUP_OF_ONE
 from spoofkit.settings import EncoderSettings
+from spoofkit.training.distributed import joined, wrap
 
 SETTINGS = """
 crop_samples: 16000
@@ -265,6 +272,41 @@ def test_running_statistics_are_those_of_one_process_that_saw_every_micro_batch(
     command = [*TORCHRUN, "--nproc-per-node=2", tmp_path / "two.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun tells a single process, and the switch that makes it join a group all the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in (variables | {"MASTER_PORT": str(port), GROUP_OF_ONE: "1"}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_single_process_joins_a_group_if_a_test_wants_it(group_of_one: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(2, 2)
+    with joined(torch.device("cpu")) as (world, device):
+        assert dist.is_initialized()
+        assert isinstance(wrap(layer, world, device), DistributedDataParallel)
+    monkeypatch.delenv(GROUP_OF_ONE)
+    with joined(torch.device("cpu")) as (world, device):
+        assert not dist.is_initialized()
+        assert wrap(layer, world, device) is layer
+
+
+@pytest.mark.parametrize("options", [(), ("--shard-layers",)])
+def test_training_in_a_group_of_one_is_training_alone(
+    options: tuple[str, ...], conf: Path, manifests: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lists = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf, "--device", "cpu"]
+    run_cli("finetune", tmp_path / "alone", *lists)
+    if options:
+        assert "--shard-layers" in refusal("finetune", tmp_path / "refused", *lists, *options)
+    request.getfixturevalue("group_of_one")
+    run_cli("finetune", tmp_path / "group", *lists, *options)
+    assert_same_course(tmp_path / "alone", tmp_path / "group", "model/encoder/model.safetensors")
 
 
 def test_half_of_torchruns_variables_are_refused(

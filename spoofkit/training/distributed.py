@@ -36,7 +36,7 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """
     world = read_world()
     device = own_device(device, world)
-    if world.size == 1:
+    if not world.has_group:
         yield world, device
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -56,7 +56,7 @@ def main_first(world: World, context: Any) -> Iterator[None]:
 
 def wrap(module: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The module whose backward pass averages gradients over all processes."""
-    if world.size == 1:
+    if not world.has_group:
         return module
     parallel = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
     # See joint_statistics. Not as an argument, which torch 2.13 has renamed.
@@ -81,7 +81,7 @@ def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
     An update by the statistics x of a micro-batch is r <- (1 - m) r + m x. From the same r, n updates bring process k
     to a r + S_k with a = (1 - m)^n; all updates, one process after the other, to a^W r + sum_k a^(W - 1 - k) S_k.
     """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)] if world.size > 1 else []
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)] if world.has_group else []
     starts = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     yield
     for norm, (mean, variance, n_before) in zip(norms, starts, strict=True):
@@ -96,7 +96,7 @@ def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
 
 def total(numbers: list[float], world: World, device: torch.device) -> list[float]:
     """Each number summed over all processes."""
-    if world.size == 1:
+    if not world.has_group:
         return numbers
     sums = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
@@ -111,7 +111,7 @@ def any_of(is_so: bool, world: World, device: torch.device) -> bool:
 
 def from_main(world: World, compute: Callable[[], Answer]) -> Answer:
     """What rank 0 computed, in every process; the others wait for it."""
-    if world.size == 1:
+    if not world.has_group:
         return compute()
     answer = [compute() if world.is_main else None]
     dist.broadcast_object_list(answer, src=0)
@@ -124,7 +124,7 @@ def merged(values: dict[str, Any], world: World) -> dict[str, Any]:
     Raises:
         ValueError: two processes have the same key: a defect.
     """
-    if world.size == 1:
+    if not world.has_group:
         return values
     parts: list[dict[str, Any]] = [{} for _ in range(world.size)]
     dist.all_gather_object(parts, values)
@@ -136,5 +136,5 @@ def merged(values: dict[str, Any], world: World) -> dict[str, Any]:
 
 def wait(world: World) -> None:
     """Go on when all processes are here."""
-    if world.size > 1:
+    if world.has_group:
         dist.barrier()

@@ -27,7 +27,7 @@ def require_shardable(encoder: Encoder, world: World) -> None:
     Raises:
         SpoofkitError: one process only, or a family whose layers cannot be sharded.
     """
-    if world.size == 1:
+    if not world.has_group:
         raise SpoofkitError("--shard-layers: shares layers between processes, found one; start several with torchrun")
     if isinstance(encoder, WavLMEncoder):
         raise SpoofkitError(
