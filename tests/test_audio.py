@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,22 @@ def test_lossy_and_foreign_formats_give_the_tone_that_went_in(
     peak = np.abs(np.fft.rfft(decoded[4000:12000])).argmax() * SAMPLE_RATE / 8000
     assert abs(peak - 440) < 4
     assert abs(np.abs(decoded[4000:12000]).max() - 0.5) < 0.03  # LAME scales by 0.95
+
+
+def test_without_av_wav_and_flac_are_read_and_what_needs_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = tone(440, 0.5, SAMPLE_RATE)
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(tmp_path / name, wave, SAMPLE_RATE, subtype="PCM_24")
+    write_with_av(tmp_path / "a.m4a", "aac", wave[None], SAMPLE_RATE)
+    monkeypatch.setitem(sys.modules, "av", None)  # as Python itself has it: importing fails
+    for name in ("a.wav", "a.flac"):
+        assert probe(tmp_path / name).n_samples == wave.size
+        assert np.abs(read_audio(tmp_path / name) - wave).max() < 1e-6
+    for read in (probe, read_audio, lambda path: list(read_blocks(path))):
+        with pytest.raises(SpoofkitError, match="pip install av"):
+            read(tmp_path / "a.m4a")
 
 
 @pytest.mark.parametrize("pts", [0, None])

@@ -303,8 +303,13 @@ def _head(path: Path | str) -> Head:
 @contextmanager
 def _opened_with_av(path: Path | str) -> Iterator[tuple[Any, Any]]:
     """A file's container and audio stream, and FFmpeg's errors as sentences."""
-    import av
-
+    try:
+        import av
+    except ImportError as error:  # where it cannot be installed, WAV and FLAC are read all the same
+        raise SpoofkitError(
+            f"{path}: libsndfile cannot decode it, and the package av, which might, is not installed; run `pip install "
+            "av` or convert it to FLAC"
+        ) from error
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
@@ -343,9 +348,9 @@ def _probe_with_av(path: Path | str, head: Head) -> tuple[int, int, int | None, 
 
 def _decode_with_av(path: Path | str, head: Head) -> Decoded:
     """Decode with FFmpeg's libraries; what an encoder added to fill its last frame is cut off."""
-    import av
-
     with _opened_with_av(path) as (container, stream):
+        import av
+
         rate, stated = stream.rate, _stated_samples(container, stream, head)
         resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
         blocks = [block.to_ndarray() for frame in container.decode(stream) for block in resampler.resample(frame)]

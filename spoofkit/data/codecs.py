@@ -62,8 +62,12 @@ def require_codec(name: str) -> None:
     """Raise SpoofkitError if this machine cannot encode and decode `name`."""
     if name not in FFMPEG:
         return
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        raise SpoofkitError(
+            f"augment.codecs: {name} needs the package av, which is not installed; run `pip install av` or leave it out"
+        ) from error
     encoder, decoder, _, _ = FFMPEG[name]
     try:
         av.CodecContext.create(encoder, "w")

@@ -198,6 +198,9 @@ def _kept(cache: Path, belongs_to: dict[str, Any], goes_on: bool) -> Iterator[Ca
 
 
 def _av_version() -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return version("av")
+    try:
+        return version("av")
+    except PackageNotFoundError:
+        return "not installed"
