@@ -101,4 +101,6 @@ def load_scorer(folder: Path, device: str, world: World) -> Scorer:
         "stages": detector.encoder.stages,
         "hardware": hardware(where),
     }
-    return replace(scorer_of(detector.to(where), where), input_policy=input_policy(folder), record=of_model)
+    with memory_advice("use a larger GPU or --device cpu"):
+        detector = detector.to(where)
+    return replace(scorer_of(detector, where), input_policy=input_policy(folder), record=of_model)

@@ -90,7 +90,8 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
     encoder: Any = task.model.get_submodule("encoder")
     if run.shard_layers:  # before the rest moves: what does not fit must not be there whole
         sharding.shard_layers(encoder, world, device)
-    model = task.model.to(device).train()
+    with memory_advice(OUT_OF_MEMORY):
+        model = task.model.to(device).train()
     optimizer = make_optimizer(encoder, model.get_submodule("head"), settings.optim)
     average = MovingAverage(model, settings.ema_decay) if settings.ema_decay is not None else None
     extra = average.averages if average else {}
