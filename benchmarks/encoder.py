@@ -10,42 +10,28 @@ utterance alone, in standard deviations. The first round warms up and is not cou
 """
 
 import argparse
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from networks import MODELS, RATE, cpu_name, flops_of, gemm_peak, make_encoder, make_network, pad, synchronise
 
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.models.device import training_precision
 from spoofkit.models.encoder import Encoder
-from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
 from spoofkit.scoring.with_torch import batch_budget
 
-LARGE = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-    "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
-}  # fmt: skip
-MODELS = {
-    "wav2vec2-base": ("Wav2Vec2", {}),
-    "hubert-base": ("Hubert", {}),
-    "wavlm-base": ("WavLM", {}),
-    "xlsr-300m": ("Wav2Vec2", LARGE),
-    "wavlm-large": ("WavLM", LARGE),
-}
-RATE = 16_000
+NAMES = [name for name in MODELS if not name.startswith("whisper")]  # transformers' Whisper takes 30 s alone
 BATCH = 6  # of the unsorted padded batches
 TRAIN_BATCH, TRAIN_SAMPLES = 4, 2 * RATE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["wav2vec2-base", "wavlm-base", "xlsr-300m"])
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=["wav2vec2-base", "wavlm-base", "xlsr-300m"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--utterances", type=int, default=12)
@@ -125,23 +111,11 @@ def benchmark(name: str, device: torch.device, repeats: int, n_utterances: int, 
 
 def make(name: str, device: torch.device) -> tuple[Encoder, Any, Any]:
     """Our encoder and transformers' model with the same weights, and the feature extractor."""
-    import transformers
-
-    family, settings = MODELS[name]
-    torch.manual_seed(0)
-    dropouts = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
-    config = getattr(transformers, f"{family}Config")(
-        **settings, **dropouts, layerdrop=0.0, mask_time_prob=0.0, mask_feature_prob=0.0
-    )
-    kind = getattr(transformers, f"{family}Model")
-    theirs = kind(config).to(device).eval()  # with the attention that transformers chooses
-    same = kind(config).to(device).eval()
+    theirs, extractor = make_network(name, device)
+    same, _ = make_network(name, device)
     same.load_state_dict(theirs.state_dict())
-    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize="feat_extract_norm" in settings)
-    encoder = (WavLMEncoder if family == "WavLM" else WaveEncoder)(same, extractor).to(device).eval()
-    encoder.freeze("stem")
     theirs.feature_extractor._freeze_parameters()
-    return encoder, theirs, extractor
+    return make_encoder(name, same, extractor), theirs, extractor
 
 
 def training_rows(encoder: Encoder, theirs: Any, device: torch.device) -> dict[str, Callable[[], Any]]:
@@ -173,14 +147,6 @@ def training_rows(encoder: Encoder, theirs: Any, device: torch.device) -> dict[s
     }
 
 
-def flops_of(encoder: Encoder, wave: torch.Tensor) -> int:
-    """Floating-point operations of one utterance: matrix products and convolutions."""
-    wave_BS, n_samples_B = pad([wave], next(encoder.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:  # it does not see into inference mode
-        encoder(wave_BS, n_samples_B)
-    return flops.get_total_flops()
-
-
 def interleave(rows: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {row: [] for row in rows}
     for round_ in range(repeats + 1):
@@ -202,39 +168,6 @@ def ratio(reference: list[float], times: list[float]) -> str:
 def deviation_of(frames: list[torch.Tensor], alone: list[torch.Tensor]) -> float:
     """Largest difference of a frame from the utterance's alone, in standard deviations of its frames."""
     return max(float((f - a).abs().max() / a.std()) for f, a in zip(frames, alone, strict=True))
-
-
-def pad(waves: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = torch.tensor([len(wave) for wave in waves])
-    return torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device), lengths.to(device)
-
-
-def gemm_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of the best of fifty products of the size of a feed-forward layer's."""
-    a = torch.randn(1024 if device.type == "cpu" else 8192, 1024, device=device, dtype=dtype)
-    b = torch.randn(1024, 4096, device=device, dtype=dtype)
-    times = []
-    for _ in range(50):
-        synchronise(device)
-        start = time.perf_counter()
-        a @ b
-        synchronise(device)
-        times.append(time.perf_counter() - start)
-    return 2 * len(a) * 1024 * 4096 / min(times)
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def cpu_name() -> str:
-    if sys.platform == "linux":
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

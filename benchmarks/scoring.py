@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,12 +120,15 @@ def make_model(folder: Path, name: str) -> Detector:
 
 
 def make_set(folder: Path, n_files: int) -> Manifest:
-    rng = np.random.default_rng(0)
     folder.mkdir()
-    lengths = np.clip(RATE * rng.lognormal(1.0, 0.5, n_files), RATE, 10 * RATE).astype(int)
+    lengths = np.clip(RATE * np.random.default_rng(0).lognormal(1.0, 0.5, n_files), RATE, 10 * RATE).astype(int)
     names = [f"{index:05d}.flac" for index in range(n_files)]
-    for name, n_samples in zip(names, lengths, strict=True):
-        soundfile.write(folder / name, noise(rng, n_samples), RATE)
+
+    def write(index: int) -> None:
+        soundfile.write(folder / names[index], noise(np.random.default_rng(index), lengths[index]), RATE)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(write, range(n_files)))
     table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": lengths})
     blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
     write_manifest(folder / "set.tsv", folder, table.with_columns(pl.lit("spoof").alias("key"), *blank))

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from encoder import MODELS, cpu_name, flops_of, gemm_peak, make, synchronise
 from loading import make_corpus
+from networks import MODELS, cpu_name, flops_of, gemm_peak, make_encoder, make_network, synchronise
 from torch import nn
 
 from spoofkit.config import load_config
@@ -40,10 +41,14 @@ from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.models.detector import Detector
 from spoofkit.models.device import training_precision
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.lora import add_lora
+from spoofkit.settings import LoraSettings
 from spoofkit.training.loop import Step, Task, train
 from spoofkit.training.optim import make_optimizer
 from spoofkit.training.run import Run
 
+NAMES = [name for name in MODELS if not name.startswith("whisper")]  # transformers' Whisper takes 30 s alone
 CROP = 64_600
 WARM_UP = 2
 ROWS = {"plain": "fp32", "ours, fp32": "fp32", "ours, auto": "auto"}
@@ -51,7 +56,7 @@ ROWS = {"plain": "fp32", "ours, fp32": "fp32", "ours, auto": "auto"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=MODELS, default="wav2vec2-base")
+    parser.add_argument("--model", choices=NAMES, default="wav2vec2-base")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6, help=f"of a row in one round, {WARM_UP} more to warm up")
@@ -60,6 +65,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the files, of which 4.04 s are used")
     parser.add_argument("--breakdown", action="store_true", help="also where the time of our step goes")
+    parser.add_argument("--lora", type=int, help="rank of adapters, which then are all that is trained of the encoder")
+    parser.add_argument("--small", action="store_true", help="a few narrow layers instead of the published shape")
     parser.add_argument("--row", choices=[*ROWS, "breakdown"], help=argparse.SUPPRESS)
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -95,9 +102,7 @@ def in_own_process(row: str, corpus: Path) -> dict[str, Any]:
 
 
 def report(found: dict[str, list[dict[str, Any]]], device: torch.device, options: argparse.Namespace) -> None:
-    encoder, _, _ = make(options.model, device)
-    # A backward pass costs twice the forward pass, but for the stem, which is frozen.
-    n_flops = 3 * flops_of(encoder, torch.zeros(CROP)) - 2 * flops_of_stem(encoder, device)
+    n_flops = flops_of_step(options)
     peaks = {dtype: gemm_peak(device, dtype) for dtype in (torch.float32, training_precision(device, "auto")[0])}
     for dtype, peak in peaks.items():
         print(f"# matrix product in {str(dtype).removeprefix('torch.')}: {peak / 1e9:.0f} GFLOP/s")
@@ -116,26 +121,32 @@ def report(found: dict[str, list[dict[str, Any]]], device: torch.device, options
 def measure(options: argparse.Namespace) -> dict[str, float]:
     device = torch.device(options.device)
     manifest = read_manifest(options.corpus / "set.tsv")
-    clock = Clock(device)
-    if options.row == "plain":
-        plain_loop(manifest, options, device, clock)
-    else:
-        our_loop(manifest, options, device, clock)
-    assert len(clock.times) == WARM_UP + options.steps + 1
+    clock = Clock(device, WARM_UP + options.steps + 1)
+    with suppress(Enough):
+        (plain_loop if options.row == "plain" else our_loop)(manifest, options, device, clock)
+    assert len(clock.times) == clock.n_ticks
     seconds = clock.times[-1] - clock.times[WARM_UP]
     return {"rate": options.steps * options.batch / seconds, "peak_GB": clock.peak_GB, "rest_GB": clock.rest_GB}
 
 
+class Enough(Exception):
+    """The last forward pass was begun: what follows, such as a checkpoint, is not measured."""
+
+
 @dataclass
 class Clock:
-    """Looks at the clock, and at the memory used so far, at the start of every forward pass."""
+    """Looks at the clock, and at the memory used so far, at the start of every forward pass; ends at the last one."""
 
     device: torch.device
+    n_ticks: int
     times: list[float] = field(default_factory=list)
     rest_GB: float = 0.0
     peak_GB: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.rest_GB = self._peak()  # imports and, on a GPU, nothing
 
     def tick(self) -> None:
@@ -143,6 +154,8 @@ class Clock:
         synchronise(self.device)
         self.times.append(time.perf_counter())
         self.peak_GB = self._peak()
+        if len(self.times) == self.n_ticks:
+            raise Enough
 
     def _peak(self) -> float:
         if self.device.type == "cuda":
@@ -157,11 +170,11 @@ def our_loop(manifest: Manifest, options: argparse.Namespace, device: torch.devi
 
 
 def our_task(manifest: Manifest, options: argparse.Namespace, device: torch.device, clock: Clock) -> tuple[Task, Any]:
-    n_steps = WARM_UP + options.steps + 1
+    n_steps = clock.n_ticks
     changes = {"batch_size": options.batch, "n_steps": n_steps, "checkpoint_every": n_steps, "keep": "last"}
     changes |= {"eval_every": n_steps, "precision": ROWS.get(options.row, "auto")}
     config = load_config(None, [f"finetune.{name}={value}" for name, value in changes.items()])
-    detector = Detector(make(options.model, device)[0], "mean")
+    detector = Detector(our_encoder(options), "mean")
 
     def loss(batch: Batch, weight: float) -> torch.Tensor:
         clock.tick()
@@ -173,6 +186,14 @@ def our_task(manifest: Manifest, options: argparse.Namespace, device: torch.devi
 
     items = UtteranceDataset(manifest, config)
     return Task(detector, items, len(items), lambda b: float(len(b.utt_ids)), loss, evaluate, "dev_eer_percent"), config
+
+
+def our_encoder(options: argparse.Namespace) -> Encoder:
+    device = torch.device(options.device)
+    encoder = make_encoder(options.model, *make_network(options.model, device, options.small))
+    if options.lora:
+        add_lora(encoder.network, encoder.layers, LoraSettings(rank=options.lora))
+    return encoder.to(device)
 
 
 def plain_loop(manifest: Manifest, options: argparse.Namespace, device: torch.device, clock: Clock) -> None:
@@ -191,15 +212,15 @@ def plain_loop(manifest: Manifest, options: argparse.Namespace, device: torch.de
             [label for _, label in items]
         )
 
-    encoder = make(options.model, device)[1].train()
+    encoder = make_network(options.model, device, options.small)[0].train()
+    encoder.feature_extractor._freeze_parameters()
     head = nn.Linear(encoder.config.hidden_size, 2).to(device)
     parameters = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
     loader = torch.utils.data.DataLoader(
         Files(), options.batch, shuffle=True, num_workers=options.workers, collate_fn=collate, drop_last=True
     )
-    n_steps = WARM_UP + options.steps + 1
-    while len(clock.times) < n_steps:
+    while True:
         for wave, label in loader:
             clock.tick()
             loss = nn.functional.cross_entropy(
@@ -209,14 +230,12 @@ def plain_loop(manifest: Manifest, options: argparse.Namespace, device: torch.de
             loss.backward()
             optimizer.step()
             loss.item()
-            if len(clock.times) == n_steps:
-                break
 
 
 def breakdown(options: argparse.Namespace) -> dict[str, float]:
     """Median seconds of the parts of our step, each waited for."""
     device = torch.device(options.device)
-    clock = Clock(device)
+    clock = Clock(device, WARM_UP + options.steps + 1)
     task, config = our_task(read_manifest(options.corpus / "set.tsv"), options, device, clock)
     dtype, _ = training_precision(device, "auto")
     model = task.model.to(device).train()
@@ -224,9 +243,10 @@ def breakdown(options: argparse.Namespace) -> dict[str, float]:
     order = TrainingOrder(task.n_items, options.batch, 0, 0, config.finetune.n_steps)
     step_of = Step(task)
     times: dict[str, list[float]] = {}
-    with load_batches(
+    loading = load_batches(
         task.items, order, workers=options.workers, shortest=int(model.shortest), pin=device.type == "cuda"
-    ) as batches:
+    )
+    with suppress(Enough), loading as batches:
         mark = time.perf_counter()
 
         def done(what: str) -> None:
@@ -251,6 +271,16 @@ def breakdown(options: argparse.Namespace) -> dict[str, float]:
             optimizer.step()
             done("optimiser")
     return {what: statistics.median(found[WARM_UP:]) for what, found in times.items()}
+
+
+def flops_of_step(options: argparse.Namespace) -> int:
+    """Of one utterance: a backward pass costs twice the forward pass, once if the weights themselves are frozen, and
+    nothing in the stem, which is frozen; adapters are left out.
+    """
+    device = torch.device(options.device)
+    encoder = make_encoder(options.model, *make_network(options.model, device, options.small))
+    forward = flops_of(encoder, torch.zeros(CROP))
+    return forward + (1 if options.lora else 2) * (forward - flops_of_stem(encoder, device))
 
 
 def flops_of_stem(encoder: Any, device: torch.device) -> int:
