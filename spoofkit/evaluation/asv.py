@@ -85,7 +85,7 @@ def read_asv_scores(paths: list[Path], trials: pl.DataFrame) -> AsvScores:
                 f"{paths[0]}: holds ASV scores of ASVspoof 2021, whose trials have a subset; the evaluated trials have "
                 "no column subset, so these scores are of others"
             )
-        table = table.filter(pl.col("subset").is_in(trials["subset"].unique().implode()))
+        table = table.filter(pl.col("subset").is_in(trials["subset"].unique().to_list()))
     found = {kind: table.filter(pl.col("kind") == kind)["score"].to_list() for kind in CLASSES}
     for kind, scores in found.items():
         if not scores:

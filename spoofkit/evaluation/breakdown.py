@@ -185,7 +185,7 @@ def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
         return True
     is_bonafide = trials["key"] == "bonafide"
     values = trials[column].filter(is_bonafide).unique()
-    return values.len() == 1 and not trials[column].filter(~is_bonafide).is_in(values.implode()).any()
+    return values.len() == 1 and not trials[column].filter(~is_bonafide).is_in(values.to_list()).any()
 
 
 def _check_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
