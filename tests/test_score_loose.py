@@ -23,8 +23,7 @@ from conftest import make_voice, refusal, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoofkit.data.audio import SAMPLE_RATE, read_audio
-from spoofkit.data.audio_blocks import read_blocks
+from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.data.pack import pack
 from spoofkit.errors import SpoofkitError
@@ -646,14 +645,13 @@ def test_a_calibration_of_another_model_is_refused(model: Path, calls: Path, tmp
     assert "was fitted on scores that were calibrated already" in refusal("score", model, calls, "--calibration", twice)
 
 
-def test_a_name_that_is_not_utf_8_costs_only_itself(model: Path, calls: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_read_and_refused_for_a_score_file_only(
+    model: Path, calls: Path, tmp_path: Path
+) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
     shutil.copy(calls / "0.wav", odd)
     for options in ((), ("--json-lines",)):
-        done = run_cli("score", model, tmp_path, calls / "1.wav", *options, ok=False)
-        assert done.returncode == 1
-        assert "its name is not UTF-8" in done.stdout
-        assert "1 of 2 files could not be scored, the other 1 were" in done.stderr
+        assert len(run_cli("score", model, tmp_path, calls / "1.wav", *options).stdout.splitlines()) >= 2
     sentence = refusal("score", model, tmp_path, tmp_path / "out.tsv")
     assert "a score file cannot hold this name" in sentence
     (tmp_path / "with\ttab.wav").write_bytes(odd.read_bytes())

@@ -54,7 +54,7 @@ def findings_of_files(rows: list[Row], manifest: Manifest, damaged: dict[str, st
             if isinstance(row.sound, str):
                 yield Finding(row.utt_id, "error", "unreadable", row.sound)
             elif row.sound is not None:
-                found_in = _check_sound(row.sound, row.info, manifest.downmix)
+                found_in = _check_sound(row.sound, manifest.downmix)
                 yield from (Finding(row.utt_id, *found) for found in found_in)
 
 
@@ -64,22 +64,9 @@ def _check_header(info: AudioInfo, n_samples: int) -> Iterator[tuple[str, str, s
     if info.n_samples < SHORTEST_SAMPLES:
         seconds, fewest = info.n_samples / SAMPLE_RATE, SHORTEST_SAMPLES / SAMPLE_RATE
         yield "error", "too short", f"lasts {seconds:.3f} s, expected at least {fewest} s"
-    if info.missing_bytes:
-        yield (
-            "error",
-            "cut short",
-            f"lacks {info.missing_bytes:,} bytes of samples that its header states; it is cut short, so fetch it again",
-        )
-    if not info.is_stated:
-        yield "warning", "length not stated", "has a header that states no length; it was decoded to be measured"
 
 
-def _check_sound(sound: Sound, info: AudioInfo, downmix: str) -> Iterator[tuple[str, str, str]]:
-    if sound.n_samples != info.n_samples:
-        problem = f"decodes to {sound.n_samples} samples, its header says {info.n_samples}; it is cut short"
-        yield "error", "cut short", problem
-    elif sound.is_md5_right is False:
-        yield "error", "checksum", "decodes to other samples than its FLAC header states (MD5); fetch it again"
+def _check_sound(sound: Sound, downmix: str) -> Iterator[tuple[str, str, str]]:
     if sound.n_not_finite:
         yield "error", "not finite", f"holds {sound.n_not_finite} NaN or infinite samples; fetch or convert it again"
     if not sound.peak:

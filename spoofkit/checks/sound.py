@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE, Decoded, cancels, decode, length_at_16k, probe
-from spoofkit.data.containers import WIDEST_EXACT, samples_md5
-from spoofkit.data.shards import parse_address, read_packed
+from spoofkit.data.audio import Cancelling, length_at_16k
+from spoofkit.data.decoders import open_recording
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,6 @@ class Sound:
     """Which library decoded it: `soundfile`, `av`, or `pack`."""
     digest: str
     """BLAKE2b of the samples as stored, with rate and channels."""
-    is_md5_right: bool | None
-    """Whether a FLAC's samples are those that its header states; none: it states nothing, or is no FLAC."""
     n_not_finite: int
     peak: float
     """Largest absolute value, of full scale."""
@@ -42,48 +39,44 @@ class Sound:
 
 
 def examine(path: Path) -> Sound:
-    """Decode a file, or read a packed utterance, and measure it.
+    """Decode a file, or read a packed utterance, block by block, and measure it.
 
     Raises:
-        SpoofkitError: it cannot be read.
+        SpoofkitError: it cannot be read, is cut short, or its samples are not those that its header states.
     """
-    info = probe(path)
-    address = parse_address(path)
-    if address is not None:
-        decoded = Decoded(read_packed(address)[:, None], SAMPLE_RATE, "pack")
-    else:
-        decoded = decode(path)
-    channels_SC = decoded.channels_SC
-    is_finite_SC = np.isfinite(channels_SC)
-    n_not_finite = int(is_finite_SC.size - np.count_nonzero(is_finite_SC))
-    if n_not_finite:
-        channels_SC = np.where(is_finite_SC, channels_SC, np.float32(0))
-    size_SC = np.abs(channels_SC)
-    sounding = np.flatnonzero(size_SC.any(axis=1))
-    first, last = (int(sounding[0]), int(sounding[-1])) if sounding.size else (channels_SC.shape[0], -1)
-    # The largest positive value of n bits is 1 - 2^(1 - n); of floats, and of wide samples, that of 16 bits is meant.
-    full_scale = 1 - 2.0 ** (1 - min(info.bits or 16, 16))
+    with open_recording(path) as stored:
+        digest = hashlib.blake2b(f"{stored.sample_rate} {stored.n_channels} ".encode(), digest_size=16)
+        # The largest positive value of n bits is 1 - 2^(1 - n); of floats, and of wide samples, 16 bits are meant.
+        full_scale = 1 - 2.0 ** (1 - min(stored.bits or 16, 16))
+        cancelling, n_samples, n_not_finite, n_clipped, peak = Cancelling(), 0, 0, 0, 0.0
+        sum_C: np.ndarray | float = 0.0
+        first_sound = last_sound = -1
+        for channels_SC in stored.blocks():
+            digest.update(np.ascontiguousarray(channels_SC).data)
+            is_finite_SC = np.isfinite(channels_SC)
+            if not is_finite_SC.all():
+                n_not_finite += int(is_finite_SC.size - np.count_nonzero(is_finite_SC))
+                channels_SC = np.where(is_finite_SC, channels_SC, np.float32(0))
+            size_SC = np.abs(channels_SC)
+            sounding = np.flatnonzero(size_SC.any(axis=1))
+            if sounding.size:
+                first_sound = n_samples + int(sounding[0]) if first_sound < 0 else first_sound
+                last_sound = n_samples + int(sounding[-1])
+            peak = max(peak, float(size_SC.max(initial=0.0)))
+            n_clipped += int(np.count_nonzero(size_SC >= full_scale))
+            sum_C = sum_C + channels_SC.sum(axis=0, dtype=np.float64)
+            cancelling.add(channels_SC)
+            n_samples += channels_SC.shape[0]
+    n_silent = first_sound if first_sound >= 0 else n_samples
     return Sound(
-        n_samples=length_at_16k(channels_SC.shape[0], decoded.sample_rate),
-        reader=decoded.reader,
-        digest=_digest(decoded),
-        is_md5_right=_is_md5_right(decoded.channels_SC, info.flac_md5, info.bits),
+        n_samples=length_at_16k(n_samples, stored.sample_rate),
+        reader=stored.reader,
+        digest=digest.hexdigest(),
         n_not_finite=n_not_finite,
-        peak=float(size_SC.max(initial=0.0)),
-        clipped_share=float(np.mean(size_SC >= full_scale)) if size_SC.size else 0.0,
-        offset=float(np.abs(channels_SC.mean(axis=0, dtype=np.float64)).max()) if size_SC.size else 0.0,
-        zeros_before_s=first / decoded.sample_rate,
-        zeros_after_s=(channels_SC.shape[0] - 1 - last) / decoded.sample_rate,
-        is_cancelled=cancels(channels_SC),
+        peak=peak,
+        clipped_share=n_clipped / max(1, n_samples * stored.n_channels),
+        offset=float(np.abs(sum_C).max()) / max(1, n_samples),
+        zeros_before_s=n_silent / stored.sample_rate,
+        zeros_after_s=(n_samples - 1 - last_sound) / stored.sample_rate,
+        is_cancelled=cancelling.is_lost(),
     )
-
-
-def _digest(decoded: Decoded) -> str:
-    about = f"{decoded.sample_rate} {decoded.channels_SC.shape[1]} ".encode()
-    return hashlib.blake2b(about + np.ascontiguousarray(decoded.channels_SC).tobytes(), digest_size=16).hexdigest()
-
-
-def _is_md5_right(channels_SC: np.ndarray, stated: str | None, bits: int) -> bool | None:
-    if not stated or bits > WIDEST_EXACT:
-        return None
-    return samples_md5(channels_SC, bits) == stated

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, AudioInfo, decode, probe, read_audio
+from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, AudioInfo, probe, read_audio
+from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address
 
 FRAME_SAMPLES = 160  # 10 ms
@@ -66,7 +67,7 @@ def measure(path: Path | str, downmix: str = DOWNMIXES[0]) -> dict[str, float | 
         **_silences(wave_S),
         **_levels(wave_S),
         **_band(wave_S),
-        "used_bits": used_bits(_native_samples(path, wave_S, info)),
+        "used_bits": _stored_bits(path, wave_S, info),
         "bytes_per_second": info.n_bytes / seconds,
         "sample_rate": str(info.sample_rate),
         "n_channels": str(info.n_channels),
@@ -135,7 +136,9 @@ def _decibels(power: float) -> float:
     return max(FLOOR_DB, float(10 * np.log10(power))) if power > 0 else FLOOR_DB
 
 
-def _native_samples(path: Path | str, downmixed_S: np.ndarray, info: AudioInfo) -> np.ndarray:
-    """The samples as stored, of which nothing was rounded by resampling or mixing."""
-    is_plain = (info.sample_rate, info.n_channels) == (SAMPLE_RATE, 1)
-    return downmixed_S if is_plain else decode(path).channels_SC
+def _stored_bits(path: Path | str, downmixed_S: np.ndarray, info: AudioInfo) -> float:
+    """The bits used of the samples as stored, of which nothing was rounded by resampling or mixing."""
+    if (info.sample_rate, info.n_channels) == (SAMPLE_RATE, 1):
+        return used_bits(downmixed_S)
+    with open_recording(path) as stored:
+        return max(map(used_bits, stored.blocks()))

@@ -1,26 +1,25 @@
-"""Reading audio: any file libsndfile or FFmpeg can decode becomes 16 kHz mono float32, or is refused by name.
+"""Reading audio: any recording becomes 16 kHz mono float32, whole, in part or block by block, or is refused by name.
 
-soundfile first; av for what libsndfile refuses (libsndfile 1.2.2 rejects a good part of the ASVspoof 2021 FLACs, and
-knows no AAC). A file that cannot be decoded, is empty, holds NaN or loses its voice when its channels are averaged
-raises, and so does a WAV that is shorter than its header states; nothing is replaced by silence. The address of a
-packed utterance (`shards`) may stand wherever a path may, and is read without decoding. Audio of a manifest is read
-through `Manifest.read_audio`, which knows the set's down-mix.
+All of it stands on the blocks of `decoders`, so that what is read depends neither on who reads nor on which part is
+asked for. A part is read where it lies if the header can be trusted and the format can be entered anywhere; before a
+part of any other file, and of one whose channels are to be averaged, all of it is decoded once, so that what the whole
+is refused for its parts are refused for too. Nothing is replaced by silence. The address of a packed utterance
+(`shards`) may stand wherever a path may. Audio of a manifest is read through `Manifest.read_audio`, which knows the
+set's down-mix.
 """
 
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 
-from spoofkit.data.containers import Head, read_head
-from spoofkit.data.shards import SAMPLE_BYTES, parse_address, read_packed
+from spoofkit.data.decoders import open_recording
+from spoofkit.data.shards import parse_address, read_packed
+from spoofkit.data.stored import Stored
 from spoofkit.errors import SpoofkitError
 
 SAMPLE_RATE = 16_000  # Hz; what every supported encoder was trained on
@@ -28,22 +27,15 @@ EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff",
 DOWNMIXES = ("mean", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 """How several channels become one: their mean, or one of them. A file of one channel is that channel."""
 
-# TypeError: a name in .raw, which says nothing about rate and width.
-UNKNOWN_TO_SOUNDFILE = (soundfile.LibsndfileError, TypeError)
-NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
 CANCELLED = 1e-3  # of the channels' mean energy: -30 dB; of unrelated channels' there remains 1 / channels
 AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither and may cancel
-MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
-LOWEST_RATE = 2_000  # Hz
-RESAMPLER_SECONDS = 1.0  # far more than the resampler's filters are long
-# libsndfile's names of those that state their sizes; it takes what a file has for all that it should have.
-SIZED_FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "AU")
-WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+MEASURED_FILES = 100_000  # of which a process remembers what decoding them told
+NO_SAMPLES = "holds no samples, expected speech; remove it from the list or fetch it again"
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Facts of a file's header."""
+    """Facts of a file: of its header, or where that cannot be trusted, of decoding it."""
 
     n_samples: int
     """Length after conversion to 16 kHz."""
@@ -58,68 +50,62 @@ class AudioInfo:
     """`soundfile`, `av`, or `pack`."""
     n_bytes: int
     """Size of the file."""
-    missing_bytes: int
-    """How many bytes of samples a WAV's header states and the file lacks: it was cut, or is still being written."""
-    is_stated: bool
-    """Whether the header states the length; otherwise the file was decoded to be measured."""
     flac_md5: str | None
     """What a FLAC states of its samples, in hex; empty where it states nothing, none if it is no FLAC."""
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A file's samples as they are stored."""
+class Cancelling:
+    """Whether the mean of several channels loses what is in them: more than 30 dB, of what is no silence."""
 
-    channels_SC: np.ndarray
-    """float32, shape (samples, channels), full scale 1."""
-    sample_rate: int
-    reader: str
+    def __init__(self) -> None:
+        self.energy = self.mixed = 0.0
+        self.n_samples = 0
+        self.n_channels = 1
+
+    def add(self, channels_SC: np.ndarray) -> None:
+        """Take a block of shape (samples, channels)."""
+        self.n_channels = channels_SC.shape[1]
+        self.n_samples += channels_SC.shape[0]
+        if self.n_channels > 1:
+            with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+                self.energy += float(np.square(channels_SC, dtype=np.float64).sum()) / self.n_channels
+                self.mixed += float(np.square(channels_SC.mean(axis=1, dtype=np.float64)).sum())
+
+    def is_lost(self) -> bool:
+        """Of all that was added."""
+        return (
+            self.n_channels > 1 and self.energy > AUDIBLE**2 * self.n_samples and self.mixed < CANCELLED * self.energy
+        )
+
+    def refuse_lost(self, where: str) -> None:
+        """Raise SpoofkitError if it is."""
+        if self.is_lost():
+            raise SpoofkitError(
+                f"{where}: its {self.n_channels} channels cancel each other (their mean is more than 30 dB below "
+                "them), expected speech that survives their mean; prepare the set with --downmix first, or remove it "
+                "from the list"
+            )
 
 
 def probe(path: Path | str) -> AudioInfo:
-    """Read a file's header; only files of which nothing states the length are decoded to be measured.
+    """Read what is known of a file; where its header does not tell its length for certain, it is decoded.
 
     Raises:
-        SpoofkitError: missing, unreadable or empty.
+        SpoofkitError: missing, unreadable, empty, cut short, or longer than what its header states.
     """
-    if (address := parse_address(path)) is not None:
-        read_packed(address, n_samples=0)  # for its checks
-        n_bytes = SAMPLE_BYTES * address.n_samples
-        return AudioInfo(address.n_samples, SAMPLE_RATE, 1, "PCM_16", 16, "pack", n_bytes, 0, True, None)
-    head, n_bytes = _head(path), Path(path).stat().st_size
-    is_stated, reader = True, "soundfile"
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate, channels, n_samples, subtype = file.samplerate, file.channels, file.frames, file.subtype
-    except UNKNOWN_TO_SOUNDFILE:
-        n_samples = NOT_STATED
-    if n_samples >= NOT_STATED:
-        rate, channels, stated, subtype = _probe_with_av(path, head)
-        is_stated, reader = stated is not None, "av"
-        n_samples = _decode_with_av(path, head).channels_SC.shape[0] if stated is None else stated
-    if n_samples <= 0:
-        raise SpoofkitError(f"{path}: holds no samples, expected speech; remove it from the list or fetch it again")
-    if n_samples > MOST_SAMPLES_A_BYTE * n_bytes:
-        raise SpoofkitError(
-            f"{path}: states {n_samples:,} samples in {n_bytes:,} bytes, which no codec can hold; its header is "
-            "damaged, so fetch it again"
-        )
-    if rate < LOWEST_RATE:
-        raise SpoofkitError(
-            f"{path}: states a sampling rate of {rate} Hz, expected at least {LOWEST_RATE}; its header is damaged, so "
-            "fetch or convert it again"
-        )
+    with open_recording(path) as stored:
+        n_frames = _measure(path)[0] if stored.n_frames is None else stored.n_frames
+    if n_frames <= 0:
+        raise SpoofkitError(f"{path}: {NO_SAMPLES}")
     return AudioInfo(
-        length_at_16k(n_samples, rate),
-        rate,
-        channels,
-        subtype,
-        WIDTHS.get(subtype, head.flac.bits if head.flac else 0),
-        reader,
-        n_bytes,
-        head.missing_bytes,
-        is_stated,
-        head.flac.md5 if head.flac else None,
+        length_at_16k(n_frames, stored.sample_rate),
+        stored.sample_rate,
+        stored.n_channels,
+        stored.subtype,
+        stored.bits,
+        stored.reader,
+        stored.n_bytes,
+        stored.flac_md5,
     )
 
 
@@ -138,77 +124,63 @@ def read_audio(
         float32 array of shape (samples,).
 
     Raises:
-        SpoofkitError: missing, undecodable, empty, shorter than its header states or than asked for, not finite; it
-            lacks the channel asked for, or its channels cancel each other.
+        SpoofkitError: missing, undecodable, empty, damaged, shorter than its header states or than asked for, more than
+            its header states, too long, not finite; it lacks the channel asked for, or its channels cancel each other.
     """
-    address = parse_address(path)
-    if address is None:
-        wave_S = _read_part(path, start, n_samples, downmix)
-    else:
+    if (address := parse_address(path)) is not None:
         wave_S = read_packed(address, start, n_samples)
+    else:
+        blocks = list(_wave(path, start, n_samples, downmix))
+        wave_S = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
     if wave_S.size == 0:
-        raise SpoofkitError(
-            f"{path}: holds no samples{f' from {start} on' if start else ''}, "
-            "expected speech; remove it from the list or fetch it again"
-        )
+        raise SpoofkitError(f"{path}: {NO_SAMPLES if not start else NO_SAMPLES.replace(',', f' from {start} on,', 1)}")
     if n_samples is not None and wave_S.size < n_samples:
         raise SpoofkitError(
             f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
             "the file is cut short or the manifest is older than it"
         )
-    if not np.isfinite(wave_S).all():
-        raise SpoofkitError(f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again")
     return np.ascontiguousarray(wave_S)
 
 
-def decode(path: Path | str) -> Decoded:
-    """Decode a whole file as it is stored, or what a cut WAV has: nothing is resampled, mixed or checked; no address.
+def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = DOWNMIXES[0]) -> Iterator[np.ndarray]:
+    """Decode a file to 16 kHz mono, block by block; together they are what `read_audio` returns, bit for bit.
+
+    Args:
+        path: Any audio file, or an address.
+        n_samples: Most samples at 16 kHz that are read, from the start; none: all.
+        downmix: One of DOWNMIXES.
+
+    Yields:
+        float32 arrays of shape (samples,), about a second each.
 
     Raises:
-        SpoofkitError: missing, undecodable, or cut short and no WAV.
+        SpoofkitError: see `read_audio`; some blocks may have been given before a fault is met.
     """
-    return _decode_part(path, 0, None, is_whole=False)[0]
+    is_empty = True
+    for block_S in _wave(path, 0, n_samples, downmix):
+        is_empty = False
+        yield block_S
+    if is_empty:
+        raise SpoofkitError(f"{path}: {NO_SAMPLES}")
 
 
 def mix_down(channels_SC: np.ndarray, downmix: str, where: Path | str) -> np.ndarray:
-    """Make one channel of several.
-
-    Args:
-        channels_SC: float32 samples of shape (samples, channels).
-        downmix: One of DOWNMIXES.
-        where: For the message.
-
-    Returns:
-        float32 array of shape (samples,).
+    """Make one channel of several; that they do not cancel each other is judged over the whole (`Cancelling`).
 
     Raises:
-        SpoofkitError: there are several channels but not the one asked for; or their mean is more than 30 dB below
-            their mean energy, so that the speech would be lost.
+        SpoofkitError: the channel asked for is not there.
     """
     n_channels = channels_SC.shape[1]
     if n_channels == 1:
         return channels_SC[:, 0]
-    if downmix != "mean":
-        if DOWNMIXES.index(downmix) > n_channels:
-            raise SpoofkitError(
-                f"{where}: has {n_channels} channels, expected a {downmix} one; prepare the set with another --downmix"
-            )
-        return np.ascontiguousarray(channels_SC[:, DOWNMIXES.index(downmix) - 1])
-    if cancels(channels_SC):
+    if downmix == "mean":
+        wave_S: np.ndarray = channels_SC.mean(axis=1, dtype=np.float32)
+        return wave_S
+    if DOWNMIXES.index(downmix) > n_channels:
         raise SpoofkitError(
-            f"{where}: its {n_channels} channels cancel each other (their mean is more than 30 dB below them), "
-            "expected speech that survives their mean; prepare the set with --downmix first, or remove it from the list"
+            f"{where}: has {n_channels} channels, expected a {downmix} one; prepare the set with another --downmix"
         )
-    wave_S: np.ndarray = channels_SC.mean(axis=1, dtype=np.float32)
-    return wave_S
-
-
-def cancels(channels_SC: np.ndarray) -> bool:
-    """Whether the mean of several channels that are not silent is more than 30 dB below their mean energy."""
-    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
-        energy = float(np.mean(np.square(channels_SC, dtype=np.float64)))
-        mixed = float(np.mean(np.square(channels_SC.mean(axis=1, dtype=np.float64))))
-    return channels_SC.shape[1] > 1 and energy > AUDIBLE**2 and mixed < CANCELLED * energy
+    return np.ascontiguousarray(channels_SC[:, DOWNMIXES.index(downmix) - 1])
 
 
 def length_at_16k(n_samples: int, rate: int) -> int:
@@ -217,151 +189,71 @@ def length_at_16k(n_samples: int, rate: int) -> int:
     return (2 * n_samples * SAMPLE_RATE + rate) // (2 * rate)
 
 
-def _read_part(path: Path | str, start: int, n_samples: int | None, downmix: str) -> np.ndarray:
-    """The part that was asked for, or as much of it as there is."""
-    found, start = _decode_part(path, start, n_samples, is_whole=True)
-    # A file is judged as a whole: a part of it may cancel where the file does not.
-    is_part_of_sound = (
-        downmix == "mean" and n_samples is not None and cancels(found.channels_SC) and not _cancels_whole(path)
-    )
-    if is_part_of_sound:
-        wave_S: np.ndarray = found.channels_SC.mean(axis=1, dtype=np.float32)
-    else:
-        wave_S = mix_down(found.channels_SC, downmix, path)
-    if found.sample_rate != SAMPLE_RATE:
-        wave_S = soxr.resample(wave_S, found.sample_rate, SAMPLE_RATE)
-    return wave_S[start : None if n_samples is None else start + n_samples]
-
-
-def _decode_part(path: Path | str, start: int, n_samples: int | None, *, is_whole: bool) -> tuple[Decoded, int]:
-    """What is needed for a part counted at 16 kHz; and where in it, counted at 16 kHz, that part begins.
-
-    With `is_whole`, a WAV, AIFF or AU that was cut is refused, also where the part itself is there.
-    """
-    _require_file(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            if is_whole and file.format in SIZED_FORMATS:
-                _refuse_cut(path, _head(path))
-            if file.frames < NOT_STATED:
-                first, needed = start, -1 if n_samples is None else n_samples
-                if file.samplerate == SAMPLE_RATE:
-                    file.seek(min(start, file.frames))
-                    first = 0
-                elif n_samples is not None:
-                    # Resampled sound does not depend on what comes later, bit for bit; on where it began it does.
-                    needed = -(-(start + n_samples) * file.samplerate // SAMPLE_RATE)
-                    needed += int(RESAMPLER_SECONDS * file.samplerate)
-                channels_SC = file.read(needed, dtype="float32", always_2d=True)
-                return Decoded(channels_SC, file.samplerate, "soundfile"), first
-    except UNKNOWN_TO_SOUNDFILE:
-        pass  # FFmpeg is asked next, and what it says counts
-    except MemoryError as error:
-        raise SpoofkitError(
-            f"{path}: states {file.frames:,} samples, more than there is memory for; split it, or fetch it again"
-        ) from error
-    head = _head(path)
-    if is_whole:
-        _refuse_cut(path, head)
-    return _decode_with_av(path, head), start
-
-
-def _cancels_whole(path: Path | str) -> bool:
-    return cancels(decode(path).channels_SC)
-
-
-def _require_file(path: Path | str) -> None:
-    why = ""
-    try:
-        if stat.S_ISREG(os.stat(path).st_mode):
-            return
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SpoofkitError(f"{path}: no such file; check the corpus folder and the list") from error
-    except PermissionError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
-    except OSError as error:
-        why = f" ({error.strerror})"
-    raise SpoofkitError(f"{path}: is no regular file{why}, expected audio in one; name one, or write the audio to one")
-
-
-def _refuse_cut(path: Path | str, head: Head) -> None:
-    if head.missing_bytes:
-        raise SpoofkitError(
-            f"{path}: ends {head.missing_bytes:,} bytes before the samples do that its header states, expected all of "
-            "them; it is cut short or still being written, so fetch it again (or convert it, to use what there is)"
-        )
-
-
-def _head(path: Path | str) -> Head:
-    _require_file(path)
-    try:
-        return read_head(path)
-    except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from error
-
-
-@contextmanager
-def _opened_with_av(path: Path | str) -> Iterator[tuple[Any, Any]]:
-    """A file's container and audio stream, and FFmpeg's errors as sentences."""
-    try:
-        import av
-    except ImportError as error:  # where it cannot be installed, WAV and FLAC are read all the same
-        raise SpoofkitError(
-            f"{path}: libsndfile cannot decode it, and the package av, which might, is not installed; run `pip install "
-            "av` or convert it to FLAC"
-        ) from error
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.audio:
-                raise SpoofkitError(f"{path}: has no audio stream, expected speech; remove it from the list")
-            if container.streams.audio[0].codec_context is None:
+def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> Iterator[np.ndarray]:
+    """Finite blocks at 16 kHz, of what was asked for or as much of it as there is."""
+    is_part = start > 0 or n_samples is not None
+    with open_recording(path) as stored:
+        is_mixed = downmix == "mean" and stored.n_channels > 1
+        cancelling = Cancelling()
+        if is_part and (stored.n_frames is None or is_mixed):
+            _, cancelling = _measure(path)
+            if is_mixed:
+                cancelling.refuse_lost(stored.where)
+        heard = cancelling if is_mixed and not is_part else None
+        for block_S in _first(_at_16k(stored, start, n_samples, downmix, heard), n_samples):
+            if not np.isfinite(block_S).all():
                 raise SpoofkitError(
-                    f"{path}: is coded in a way that neither libsndfile nor FFmpeg knows, or is damaged; convert it to "
-                    "FLAC or fetch it again"
+                    f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again"
                 )
-            yield container, container.streams.audio[0]
-    # What a damaged header makes of a number, PyAV refuses as a value or overflow, and memory may not suffice for it.
-    except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
-        raise SpoofkitError(
-            f"{path}: neither libsndfile nor FFmpeg can decode it ({' '.join(str(error).split())}); convert it to FLAC "
-            "or fetch it again"
-        ) from error
+            yield block_S
+        if is_mixed:
+            cancelling.refuse_lost(stored.where)
 
 
-def _stated_samples(container: Any, stream: Any, head: Head) -> int | None:
-    """The length that a container states reliably: FLAC and MP4 do, others guess it from the bit rate."""
-    if head.flac is not None:
-        return head.flac.n_samples or None
-    if "mp4" in container.format.name.split(",") and stream.duration:
-        # The edit list of MP4 counts whole milliseconds: one less is never more than there is.
-        n_samples: int = int(stream.duration * stream.time_base * stream.rate) - stream.rate // 1000
-        return n_samples
-    return None
+def _at_16k(
+    stored: Stored, start: int, n_samples: int | None, downmix: str, cancelling: Cancelling | None
+) -> Iterator[np.ndarray]:
+    """Blocks from a sample on; what is given to `cancelling` is all that is decoded."""
+    is_native = stored.sample_rate == SAMPLE_RATE
+    # Resampled sound does not depend on what comes later, bit for bit; on where it began it does.
+    resampler = None if is_native else soxr.ResampleStream(stored.sample_rate, SAMPLE_RATE, 1, dtype="float32")
+    # A part in one piece is fastest.
+    for channels_SC in stored.blocks(start, n_samples or 0) if is_native else stored.blocks():
+        if cancelling is not None:
+            cancelling.add(channels_SC)
+        wave_S = mix_down(channels_SC, downmix, stored.where)
+        if resampler is None:
+            yield wave_S
+            continue
+        wave_S = resampler.resample_chunk(wave_S)
+        yield wave_S[start:]
+        start = max(0, start - wave_S.size)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[start:]
 
 
-def _probe_with_av(path: Path | str, head: Head) -> tuple[int, int, int | None, str]:
-    """Sampling rate, channels, length (none: not stated) and the codec's name."""
-    with _opened_with_av(path) as (container, stream):
-        codec = f"PCM_{head.flac.bits}" if head.flac else stream.codec_context.name
-        return stream.rate, stream.channels, _stated_samples(container, stream, head), codec
+def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.ndarray]:
+    """The first so many samples, and nothing decoded beyond the block that holds the last."""
+    for block_S in blocks:
+        block_S = block_S[:n_samples]
+        if block_S.size:
+            yield block_S
+        if n_samples is not None:
+            n_samples -= block_S.size
+            if n_samples == 0:
+                return
 
 
-def _decode_with_av(path: Path | str, head: Head) -> Decoded:
-    """Decode with FFmpeg's libraries; what an encoder added to fill its last frame is cut off."""
-    with _opened_with_av(path) as (container, stream):
-        import av
+def _measure(path: Path | str) -> tuple[int, Cancelling]:
+    """Decode a whole file once in the life of a process: its samples as stored, and whether its channels cancel."""
+    status = os.stat(path)
+    return _measured(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
 
-        rate, stated = stream.rate, _stated_samples(container, stream, head)
-        resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-        blocks = [block.to_ndarray() for frame in container.decode(stream) for block in resampler.resample(frame)]
-        if blocks:
-            blocks += [block.to_ndarray() for block in resampler.resample(None)]
-    if not blocks:
-        raise SpoofkitError(f"{path}: holds no samples, expected speech; remove it from the list or fetch it again")
-    channels_SC = np.concatenate(blocks, axis=1).T.astype(np.float32)[:stated]
-    if stated is not None and channels_SC.shape[0] < stated:
-        raise SpoofkitError(
-            f"{path}: decodes to {channels_SC.shape[0]} samples, its header states {stated}; it is cut short or "
-            "damaged, so fetch it again"
-        )
-    return Decoded(channels_SC, rate, "av")
+
+@lru_cache(MEASURED_FILES)
+def _measured(path: str, *_: int) -> tuple[int, Cancelling]:
+    cancelling = Cancelling()
+    with open_recording(path) as stored:
+        for channels_SC in stored.blocks():
+            cancelling.add(channels_SC)
+    return cancelling.n_samples, cancelling

@@ -30,7 +30,7 @@ from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import make_folder
 
-FORMAT = 1
+FORMAT = 2  # 1: lengths as headers state them
 HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
 
 Fact = TypeVar("Fact")

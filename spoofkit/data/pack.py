@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.data.audio import DOWNMIXES, read_audio
+from spoofkit.data.audio import DOWNMIXES, read_blocks
 from spoofkit.data.manifest import (
     UNKNOWN_LENGTH,
     Manifest,
@@ -189,17 +189,21 @@ def _decode_in_order(
 
 
 def _decode(utt_id: str, source: str, n_samples: int, downmix: str) -> _Decoded:
-    wave_S = read_audio(source, downmix=downmix)
-    if n_samples not in (UNKNOWN_LENGTH, wave_S.size):
+    blocks, is_rounded, n_clipped = [], False, 0
+    for wave_S in read_blocks(source, downmix=downmix):
+        scaled_S = wave_S * np.float32(FULL_SCALE)
+        rounded_S = np.rint(scaled_S)
+        clipped_S = np.clip(rounded_S, -FULL_SCALE, FULL_SCALE - 1)
+        is_rounded |= not np.array_equal(scaled_S, rounded_S)
+        n_clipped += int(np.sum(clipped_S != rounded_S))
+        blocks.append(clipped_S.astype("<i2"))
+    pcm_S = np.concatenate(blocks)
+    if n_samples not in (UNKNOWN_LENGTH, pcm_S.size):
         raise SpoofkitError(
-            f"{source}: found {wave_S.size} samples where {n_samples} were expected; "
+            f"{source}: found {pcm_S.size} samples where {n_samples} were expected; "
             "the file is cut short or the manifest is older than it"
         )
-    scaled_S = wave_S * np.float32(FULL_SCALE)
-    rounded_S = np.rint(scaled_S)
-    pcm_S = np.clip(rounded_S, -FULL_SCALE, FULL_SCALE - 1)
-    is_rounded = not np.array_equal(scaled_S, rounded_S)
-    return _Decoded(utt_id, source, pcm_S.astype("<i2"), is_rounded, int(np.sum(pcm_S != rounded_S)))
+    return _Decoded(utt_id, source, pcm_S, is_rounded, n_clipped)
 
 
 def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar: Any, downmix: str) -> dict[str, Any]:

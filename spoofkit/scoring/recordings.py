@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.errors import Interrupted, SpoofkitError
@@ -125,7 +125,7 @@ def score_recordings(
 def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
     """Decode a recording, or the first two windows of it."""
     try:
-        windows = _read(recording, reading)
+        windows = read_windows(recording.path, reading.windows, reading.first_samples, recording.downmix, reading.voice)
         first, second = next(windows), next(windows, None)
         n_scored = reading.n_scored(first.wave_S.size)
         require_usable_length(recording.name, n_scored, scorer.shortest, scorer.longest)
@@ -135,24 +135,8 @@ def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
         if first.speech is not None and reading.voice is not None and not first.is_scored:
             return _Opened(recording, error=reading.voice.too_little(recording.name, [first.speech]), lacks_speech=True)
         return _Opened(recording, first)
-    except UnicodeError:
-        shown = recording.name.encode("utf-8", "backslashreplace").decode()
-        return _Opened(recording, error=f"{shown}: its name is not UTF-8, which libraries refuse to open; rename it")
     except (SpoofkitError, OSError) as error:
         return _Opened(recording, error=str(error))
-
-
-def _read(recording: Recording, reading: Reading) -> Iterator[Window]:
-    """A recording in one piece, or in windows."""
-    n_samples = recording.n_samples
-    if reading.first_samples is not None:
-        n_samples = min(n_samples, reading.first_samples)
-    is_cut = n_samples == UNKNOWN_LENGTH or (reading.windows is not None and n_samples > reading.windows.n_samples)
-    if is_cut or reading.voice is not None:
-        return read_windows(recording.path, reading.windows, reading.first_samples, recording.downmix, reading.voice)
-    # A manifest says that it is short, so its file is not asked first.
-    n_read = None if reading.first_samples is None else n_samples
-    return iter([Window(0, read_audio(recording.path, 0, n_read, recording.downmix))])
 
 
 def _require_length(recording: Recording, n_samples: int, reading: Reading) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE, read_audio
-from spoofkit.data.audio_blocks import read_blocks, stated_length
+from spoofkit.data.audio import SAMPLE_RATE, read_blocks
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.voice import Listener, Speech, VoiceActivity
 
@@ -139,32 +138,20 @@ def read_windows(
         SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
     """
     listener = None if voice is None else Listener(voice)
-    for window in _windows(path, windows, first_samples, downmix, listener):
-        yield window if listener is None else replace(window, speech=listener.speech_in(window.start, window.end))
-
-
-def _windows(
-    path: Path | str, windows: Windows | None, first_samples: int | None, downmix: str, listener: Listener | None
-) -> Iterator[Window]:
-    n_samples = stated_length(path)
-    if n_samples is not None and first_samples is not None:
-        n_samples = min(n_samples, first_samples)
-    if listener is None and n_samples is not None and (windows is None or n_samples <= windows.n_samples):
-        yield Window(0, read_audio(path, 0, None if first_samples is None else n_samples, downmix))
-        return
     blocks = read_blocks(path, first_samples, downmix)
     if listener is not None:
         blocks = listener.hear(blocks)
+    for window in cut(blocks, windows):
+        yield window if listener is None else replace(window, speech=listener.speech_in(window.start, window.end))
+
+
+def cut(blocks: Iterable[np.ndarray], windows: Windows | None) -> Iterator[Window]:
+    """Windows of a recording that comes in blocks, of which no more than a window and a block is held; or one piece."""
     if windows is None:
         yield Window(0, np.concatenate(list(blocks)))
-    else:
-        yield from cut(blocks, windows)
-
-
-def cut(blocks: Iterable[np.ndarray], windows: Windows) -> Iterator[Window]:
-    """Windows of a recording that comes in blocks; no more than a window and a block is held."""
+        return
     held_S, held_from, start = np.zeros(0, np.float32), 0, 0
-    for block_S in blocks:
+    for block_S in _grown(blocks, windows.n_samples):
         held_S = np.concatenate([held_S, block_S])
         # Longer, not as long: the window that the recording ends with is given at the end.
         while held_from + held_S.size > start + windows.n_samples:
@@ -177,6 +164,18 @@ def cut(blocks: Iterable[np.ndarray], windows: Windows) -> Iterator[Window]:
             held_S, held_from = held_S[n_passed:], held_from + n_passed
     last_S = held_S[-windows.n_samples :]
     yield Window(held_from + held_S.size - last_S.size, last_S)
+
+
+def _grown(blocks: Iterable[np.ndarray], at_first: int) -> Iterator[np.ndarray]:
+    """The same blocks, the first of which are joined until there are more samples than a window has."""
+    blocks, waiting, n_waiting = iter(blocks), [], 0
+    for block_S in blocks:
+        waiting.append(block_S)
+        n_waiting += block_S.size
+        if n_waiting > at_first:
+            break
+    yield np.concatenate([np.zeros(0, np.float32), *waiting])
+    yield from blocks
 
 
 def score_over(scores: list[WindowScore], over: str) -> float:

@@ -1,0 +1,137 @@
+"""The one way in which recordings are decoded: block by block, as stored, to the end of the file or not at all.
+
+libsndfile decodes what it knows exactly, FFmpeg's libraries the rest. Which is which, and what is checked, stands in
+docs/audio.md. Both get an open file and never its name, so nothing is opened that a name or a file's content points to.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from spoofkit.data.containers import HOW
+from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, is_whole_frame
+from spoofkit.data.layout import Layout, lay_out
+from spoofkit.data.shards import SAMPLE_BYTES, Address, parse_address, read_packed
+from spoofkit.data.spans import Span
+from spoofkit.data.stored import Stored, as_sentence, require_plausible, skipped
+from spoofkit.data.with_ffmpeg import by_ffmpeg
+from spoofkit.data.with_libsndfile import by_libsndfile
+from spoofkit.errors import SpoofkitError
+
+PACKED_RATE = 16_000  # Hz
+
+
+@contextmanager
+def open_recording(path: Path | str) -> Iterator[Stored]:
+    """Open any audio file, or an address of packed audio.
+
+    Raises:
+        SpoofkitError: missing, undecodable, cut short, too long, or something follows that would not be read.
+    """
+    where = str(path)
+    if (address := parse_address(path)) is not None:
+        yield _packed(where, address)
+        return
+    _require_file(path)
+    with ExitStack() as stack:
+        with as_sentence(where):
+            descriptor = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            parts = [_open_one(stack, where, *part) for part in lay_out(Span(descriptor), where)]
+            stored = _joined(where, parts) if parts[1:] else parts[0]
+            require_plausible(stored)
+        yield stored
+
+
+def _require_file(path: Path | str) -> None:
+    why = ""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        raise SpoofkitError(f"{path}: no such file; check the corpus folder and the list") from error
+    except PermissionError as error:
+        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
+    except OSError as error:
+        why = f" ({error.strerror})"
+    raise SpoofkitError(f"{path}: is no regular file{why}, expected audio in one; name one, or write the audio to one")
+
+
+def _packed(where: str, address: Address) -> Stored:
+    read_packed(address, n_samples=0)  # for its checks
+
+    def read(first: int, size: int) -> Iterator[np.ndarray]:
+        for start in range(first, address.n_samples, size):
+            yield read_packed(address, start, size)[:, None]
+
+    n_bytes = SAMPLE_BYTES * address.n_samples
+    return Stored(where, PACKED_RATE, 1, "PCM_16", 16, "pack", n_bytes, address.n_samples, None, read)
+
+
+def _open_one(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
+    stored = None
+    if layout.frames is None and not layout.is_filled:
+        stored = by_libsndfile(stack, where, span, layout)
+    if stored is None:
+        stored = by_ffmpeg(stack, where, span, layout)
+    return stored if layout.flac is None else _flac(where, span, layout, stored)
+
+
+def _joined(where: str, parts: list[Stored]) -> Stored:
+    """The recordings of one file, one after the other."""
+    if len({(part.sample_rate, part.n_channels) for part in parts}) > 1:
+        raise SpoofkitError(
+            f"{where}: holds {len(parts)} recordings of different sampling rates or numbers of channels, expected one; "
+            f"split them, or {HOW}"
+        )
+
+    def read(first: int, size: int) -> Iterator[np.ndarray]:
+        return skipped(chain.from_iterable(part.read(0, size) for part in parts), first)
+
+    lengths = [part.n_frames for part in parts if part.n_frames is not None]
+    n_frames = sum(lengths) if len(lengths) == len(parts) else None
+    return replace(parts[0], n_bytes=sum(part.n_bytes for part in parts), n_frames=n_frames, read=read)
+
+
+def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
+    """A FLAC: libsndfile and FFmpeg compare the CRC of the frames they read; here is what concerns the whole."""
+    flac, last = layout.flac, layout.last_flac_frame
+    assert flac is not None
+
+    def by_either(first: int, size: int) -> Iterator[np.ndarray]:
+        try:
+            for block_SC in stored.read(first, size):
+                first += block_SC.shape[0]
+                yield block_SC
+        except soundfile.LibsndfileError:  # it gives up on some that are whole, which FFmpeg has to prove
+            with ExitStack() as stack:
+                yield from by_ffmpeg(stack, where, span, layout).read(first, size)
+
+    def read(first: int, size: int) -> Iterator[np.ndarray]:
+        if first:
+            yield from by_either(first, size)
+            return
+        md5 = SamplesMd5(flac.bits) if flac.md5 and flac.bits <= WIDEST_EXACT else None
+        for block_SC in by_either(0, size):
+            if md5 is not None:
+                md5.add(block_SC)
+            yield block_SC
+        if md5 is not None and md5.hex() != flac.md5:
+            raise SpoofkitError(
+                f"{where}: decodes to other samples than its FLAC header states (MD5), expected the same; it is "
+                f"damaged, or something was joined to it, so {HOW}"
+            )
+        if flac.n_samples and (last is None or not is_whole_frame(span, last)):
+            raise SpoofkitError(
+                f"{where}: does not end with the frame that its FLAC header states to be the last "
+                f"({flac.n_samples:,} samples), expected it; something was joined to it, or it is damaged, so {HOW}"
+            )
+
+    return replace(stored, read=read)

@@ -1,0 +1,171 @@
+"""Files that are a row of coded frames without a container: MPEG audio (MP3, MP2), AAC in ADTS, and AMR.
+
+Nothing states how long they are, or what does (a Xing or Info frame) speaks of the first of several that were joined.
+So the frames are counted, from their headers: they must follow each other to the end of the file, or to its tags. What
+stands between them is skipped by decoders without a word; here it is refused, as is a change of rate or channels.
+
+ISO 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS), RFC 4867 section 5 (AMR).
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from spoofkit.data.containers import HOW, refuse_cut
+from spoofkit.data.spans import ID3V1_BYTES, Span, end_of_content, end_without_tags, skip_id3v2
+from spoofkit.errors import SpoofkitError
+
+READ_AT_ONCE = 1 << 20
+KBIT = {  # by (is version 1, layer)
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+MPEG_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
+AMR = {  # bytes of a frame by its type; sampling rate, samples a frame
+    b"#!AMR\n": ((13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 1, 1), 8_000, 160),
+    b"#!AMR-WB\n": ((18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1), 16_000, 320),
+}
+XING_BYTES = 200  # of a frame, in which such a header begins
+# Frames that an encoder's delay and padding are, at most, and the one that holds the header that states them.
+TRIMMED_FRAMES = 8
+
+
+class Frame(NamedTuple):
+    """A frame's header."""
+
+    n_bytes: int
+    n_samples: int
+    kind: tuple[int, ...]
+    """What does not change within a recording: sampling rate first."""
+
+
+Parser = Callable[[bytes], Frame | None]
+
+
+class Frames(NamedTuple):
+    """One recording's row of frames."""
+
+    start: int
+    """Its first byte."""
+    end: int
+    seconds: float
+    slack_seconds: float
+    """By how much less may be decoded: what an encoder added in front and behind."""
+
+
+def count_frames(span: Span, where: str) -> tuple[Frames, ...]:
+    """Count the frames of a file, by recordings that were joined; none: it does not begin with one, and the next.
+
+    Raises:
+        SpoofkitError: they do not reach its end, are fewer than it states, or change their rate or channels.
+    """
+    start, end = skip_id3v2(span), end_without_tags(span)
+    for magic, (sizes, rate, n_samples) in AMR.items():
+        if span.at(start, len(magic)) == magic:
+            amr = partial(_amr, sizes=sizes, rate=rate, n_samples=n_samples)
+            counted = _count(span, where, "amr", start + len(magic), end, amr)
+            return tuple(frames._replace(start=start) for frames in counted)
+    start += len(zeros := span.at(start, READ_AT_ONCE)) - len(zeros.lstrip(b"\0"))
+    for codec, parse in (("mpeg", _mpeg), ("aac", _adts)):
+        first = parse(span.at(start, 8))
+        if first is not None:
+            second = parse(span.at(start + first.n_bytes, 8))
+            if start + first.n_bytes >= end or (second is not None and second.kind == first.kind):
+                return tuple(_count(span, where, codec, start, end_of_content(span), parse))
+    return ()
+
+
+def _count(span: Span, where: str, codec: str, place: int, end: int, parse: Parser) -> Iterator[Frames]:
+    """Walk from frame to frame; where a tag or the header of a further recording stands, that begins."""
+    start, n_frames, n_stated, longest = place, 0, 0, 0
+    kind: tuple[int, ...] = (0,)
+    block, block_at = b"", place
+
+    def recording() -> Frames:
+        if n_frames - bool(n_stated) < n_stated:
+            refuse_cut(where, 1 + (n_stated + 1 - n_frames) * (place - start) // n_frames)
+        seconds = longest / kind[0]
+        return Frames(start, place, n_frames * seconds, min(TRIMMED_FRAMES, n_frames) * seconds)
+
+    while place < end:
+        offset = place - block_at
+        if len(block) - offset < XING_BYTES and block_at + len(block) < len(span):
+            block, block_at, offset = span.at(place, READ_AT_ONCE), place, 0
+        frame = parse(block[offset : offset + 8])
+        behind_tag = place if frame is not None else _skip_tag(span, place)
+        if frame is None and behind_tag == place:
+            raise SpoofkitError(
+                f"{where}: at byte {place:,} no {codec.upper()} frame follows the last one, expected frames up to the "
+                f"end of the file; it is damaged there, or something else was joined to it, so {HOW}"
+            )
+        n_frames_here = None
+        if frame is not None and codec == "mpeg":
+            n_frames_here = _stated_frames(block[offset : offset + min(XING_BYTES, frame.n_bytes)])
+        if n_frames and (frame is None or n_frames_here is not None):
+            yield recording()
+            start, n_frames, n_stated, longest = behind_tag, 0, 0, 0
+        n_stated = n_stated or n_frames_here or 0
+        if frame is None:
+            start = place = behind_tag
+            continue
+        if frame.kind != kind and kind != (0,):
+            raise SpoofkitError(
+                f"{where}: changes its coding at byte {place:,} (from {kind[0]} to {frame.kind[0]} Hz, or the number "
+                f"of channels), expected one throughout; split it there, or {HOW}"
+            )
+        if place + frame.n_bytes > len(span):
+            refuse_cut(where, place + frame.n_bytes - len(span))
+        kind, longest, n_frames = frame.kind, max(longest, frame.n_samples), n_frames + 1
+        place += frame.n_bytes
+    if n_frames:
+        yield recording()
+
+
+def _skip_tag(span: Span, place: int) -> int:
+    """Where an ID3 tag between two recordings that were joined ends; the place itself, if there is none."""
+    if span.at(place, 3) == b"TAG":
+        return place + ID3V1_BYTES
+    return place + skip_id3v2(span.part(place, len(span)))
+
+
+def _stated_frames(start: bytes) -> int | None:
+    """The number of frames that a Xing or Info frame states, 0 if it states none; none: it is no such frame."""
+    place = max(start.find(b"Xing"), start.find(b"Info"))
+    if place < 0:
+        return 0 if b"VBRI" in start else None
+    return int.from_bytes(start[place + 8 : place + 12], "big") if start[place + 7] & 1 else 0
+
+
+def _amr(head: bytes, sizes: tuple[int, ...], rate: int, n_samples: int) -> Frame | None:
+    size = sizes[head[0] >> 3 & 0xF]
+    return Frame(size, n_samples, (rate,)) if size and not head[0] & 0x83 else None
+
+
+def _mpeg(head: bytes) -> Frame | None:
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    kbit_index, rate_index = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer == 4 or kbit_index in (0, 15) or rate_index == 3:
+        return None  # free bit rates are not read
+    is_first = version == 3
+    rate, bit_rate = MPEG_RATES[version][rate_index], 1000 * KBIT[is_first, layer][kbit_index]
+    padding, n_channels = head[2] >> 1 & 1, 1 if head[3] >> 6 == 3 else 2
+    if layer == 1:
+        return Frame(4 * (12 * bit_rate // rate + padding), 384, (rate, n_channels, layer))
+    n_samples = 1152 if is_first or layer == 2 else 576
+    return Frame(n_samples // 8 * bit_rate // rate + padding, n_samples, (rate, n_channels, layer))
+
+
+def _adts(head: bytes) -> Frame | None:
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 0xF >= len(AAC_RATES):
+        return None
+    n_bytes = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    n_channels = (head[2] & 1) << 2 | head[3] >> 6
+    n_samples = 1024 * ((head[6] & 3) + 1)
+    return Frame(n_bytes, n_samples, (AAC_RATES[head[2] >> 2 & 0xF], n_channels)) if n_bytes >= 7 else None

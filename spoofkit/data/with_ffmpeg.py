@@ -1,0 +1,138 @@
+"""Decoding with FFmpeg's libraries: what libsndfile does not know, or whose length it guesses, such as MPEG audio.
+
+A file is read from its start to its end, never from a place in it. FFmpeg gets an open file without a name, and may use
+no containers but these and no protocol: a playlist, a list of files or a name like `http:…` leads it nowhere.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spoofkit.data.containers import HOW, refuse_rest
+from spoofkit.data.layout import Layout
+from spoofkit.data.spans import Span, end_of_content, end_without_tags
+from spoofkit.data.stored import HEADERLESS, Stored, checked, gathered, skipped, undecodable
+from spoofkit.errors import SpoofkitError
+
+FFMPEG_CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,g722,matroska,mov,mp3,mp4,mpeg,mpegts,nistsphere,"
+    "ogg,shn,tta,w64,wav,webm,wv"
+)
+# Containers that end with their last frame; of those that another recording may follow, FFmpeg reads the first.
+ENDING_WITH_FRAMES = ("ac3", "ape", "dts", "eac3", "shn", "tta", "wv")
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+MOST_TAIL_BYTES = 4_096  # that these have behind it
+
+
+def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
+    """Open a file with FFmpeg, until `stack` is left.
+
+    Raises:
+        SpoofkitError: it does not know it, or PyAV is not installed.
+    """
+    container, stream = _opened(stack, where, span, layout)
+    flac = layout.flac
+    rate, channels, codec = stream.rate, stream.channels, stream.codec_context.name
+
+    def read(first: int, size: int) -> Iterator[np.ndarray]:
+        expected = (flac.n_samples or None) if flac else _plain_frames(stream, layout)
+        frames = checked(where, rate, _decoded(where, span, layout, container, stream), expected)
+        yield from skipped(gathered(frames, size), first)
+
+    if flac is None:
+        return Stored(where, rate, channels, codec, 0, "av", len(span), None, None, read)
+    n_frames = None if layout.last_flac_frame is None else flac.n_samples
+    return Stored(where, rate, channels, f"PCM_{flac.bits}", flac.bits, "av", len(span), n_frames, flac.md5, read)
+
+
+def _opened(stack: ExitStack, where: str, span: Span, layout: Layout) -> tuple[Any, Any]:
+    """A file's container and audio stream."""
+    try:
+        import av
+    except ImportError as error:
+        raise SpoofkitError(
+            f"{where}: libsndfile does not read it and PyAV is not installed, expected it for this format; install it "
+            "with `pip install av`, or convert the file to FLAC"
+        ) from error
+    headerless = HEADERLESS.get(Path(where).suffix.lower(), ("", 0))[0]
+    name = headerless if layout == Layout() and headerless in FFMPEG_CONTAINERS.split(",") else None
+    options = {"format_whitelist": FFMPEG_CONTAINERS, "protocol_whitelist": "none"}
+    source = span.part(0, end_without_tags(span))
+    try:
+        container = stack.enter_context(av.open(source, format=name, options=options, metadata_errors="replace"))
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise undecodable(where, error) from error
+    if not container.streams.audio:
+        raise SpoofkitError(f"{where}: has no audio stream, expected speech; remove it from the list")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None or not stream.rate:
+        raise undecodable(where, "its codec is unknown, or its header is damaged")
+    if container.format.name in ("mp3", "aac", "amr", "amrnb", "amrwb") and layout.frames is None:
+        raise undecodable(where, f"it does not begin with two frames of {stream.codec_context.name}")
+    if stream.codec_context.name == "flac":
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return container, stream
+
+
+def _decoded(where: str, span: Span, layout: Layout, container: Any, stream: Any) -> Iterator[np.ndarray]:
+    """FFmpeg's frames, some milliseconds each, of shape (samples, channels)."""
+    import av
+
+    rate, layout_name = stream.rate, stream.layout.name
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+    n_samples = n_packet_bytes = end = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt and layout.plain is None:  # of plain samples the last packet may be short
+            raise undecodable(where, "a packet is damaged")
+        n_packet_bytes += packet.size
+        end = max(end, (packet.pos or 0) + packet.size)
+        for frame in packet.decode():
+            if (frame.sample_rate, frame.layout.name) != (rate, layout_name):
+                raise SpoofkitError(
+                    f"{where}: changes from {rate} Hz, {layout_name} to {frame.sample_rate} Hz, {frame.layout.name} "
+                    f"after {n_samples / rate:.1f} s, expected one coding throughout; split it there, or {HOW}"
+                )
+            for part in resampler.resample(frame):
+                n_samples += part.samples
+                yield part.to_ndarray().T.astype(np.float32, copy=False)
+    if n_samples:
+        for part in resampler.resample(None):
+            n_samples += part.samples
+            yield part.to_ndarray().T.astype(np.float32, copy=False)
+    if layout.flac is not None and n_packet_bytes < end_of_content(span) - layout.flac.frames_at:
+        raise undecodable(where, f"only {n_packet_bytes:,} bytes of it are FLAC frames")
+    if container.format.name in ENDING_WITH_FRAMES and end_of_content(span) - end > MOST_TAIL_BYTES:
+        refuse_rest(where, end_of_content(span) - end)
+    _require_all(where, n_samples / rate, *_expected_seconds(container, stream, layout))
+
+
+def _plain_frames(stream: Any, layout: Layout) -> int | None:
+    """How many samples a container of plain samples holds; none: it is coded otherwise."""
+    codec = stream.codec_context
+    if layout.plain is None or not codec.name.startswith("pcm_") or not codec.format:
+        return None
+    bits = {"pcm_mulaw": 8, "pcm_alaw": 8, "pcm_s24le": 24, "pcm_s24be": 24}.get(codec.name, 8 * codec.format.bytes)
+    n_frames: int = layout.plain.n_bytes // (bits // 8 * stream.channels)
+    return n_frames
+
+
+def _expected_seconds(container: Any, stream: Any, layout: Layout) -> tuple[float, float]:
+    """How long a recording must be, and by how much less it may."""
+    if layout.frames is not None:
+        return layout.frames.seconds, layout.frames.slack_seconds
+    if container.format.name in (MP4, "avi") and stream.duration:
+        return float(stream.duration * stream.time_base), 0.005  # the edit list of MP4 counts whole milliseconds
+    if container.format.name in ("asf", "matroska,webm") and not container.streams.video and container.duration:
+        return container.duration / 1_000_000, 0.1  # more than one of their frames
+    return 0.0, 0.0
+
+
+def _require_all(where: str, seconds: float, expected: float, slack: float) -> None:
+    if seconds < expected - slack:
+        raise SpoofkitError(
+            f"{where}: decodes to {seconds:.2f} s, its frames or header make {expected:.2f} s; it is cut short or "
+            f"damaged, so {HOW}"
+        )

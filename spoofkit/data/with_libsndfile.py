@@ -1,0 +1,93 @@
+"""Decoding with libsndfile: WAV, FLAC, Ogg and some twenty lesser formats, of which it knows how long they are."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from spoofkit.data.containers import refuse_rest
+from spoofkit.data.layout import Layout
+from spoofkit.data.spans import Span, end_of_content, end_without_tags
+from spoofkit.data.stored import HEADERLESS, Stored, checked, skipped
+
+NOT_READ_WHOLE = ("MP3", "SDS")  # it guesses the length of the one, and reads the first of two of the other
+NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
+MOST_HEADER_BYTES = 4_096  # of the lesser formats of plain samples, which are not walked
+WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+STORED_BYTES = {"ULAW": 1, "ALAW": 1} | {subtype: bits // 8 for subtype, bits in WIDTHS.items()}
+
+
+def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored | None:
+    """Open a file with libsndfile, until `stack` is left; none: it does not know it, or guesses its length.
+
+    Raises:
+        SpoofkitError: more follows than it would read.
+    """
+    file = _opened(span, where, layout)
+    if file is None:
+        return None
+    stack.enter_context(file)
+    if _is_misread(file, span, where, layout):
+        return None
+    flac, rate = layout.flac, file.samplerate
+    is_stated = file.frames < NOT_STATED and (flac is None or layout.last_flac_frame is not None)
+    # Adaptive and transform codecs depend on what came before.
+    is_exact = is_stated and soundfile.SoundFile.seekable(file) and (flac is not None or file.subtype in STORED_BYTES)
+
+    def read(first: int, size: int) -> Iterator[np.ndarray]:
+        blocks = _blocks(file, size)
+        if is_exact and first:
+            file.seek(min(first, file.frames))
+            return blocks
+        return skipped(checked(where, rate, blocks, file.frames if file.frames < NOT_STATED else None), first)
+
+    bits = WIDTHS.get(file.subtype, flac.bits if flac else 0)
+    n_frames = file.frames if is_stated else None
+    md5 = flac.md5 if flac else None
+    return Stored(where, rate, file.channels, file.subtype, bits, "soundfile", len(span), n_frames, md5, read)
+
+
+class _Sequential(soundfile.SoundFile):
+    """A file that soundfile does not seek in after every block, which takes time and not every codec can do."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _opened(span: Span, where: str, layout: Layout) -> _Sequential | None:
+    end = end_without_tags(span)
+    is_all = end == os.fstat(span.descriptor).st_size
+    # A descriptor is read without us; libsndfile would take tags for samples.
+    source = span.descriptor if is_all else span.part(0, end)
+    os.lseek(span.descriptor, 0, os.SEEK_SET)
+    try:
+        return _Sequential(source, closefd=False)
+    except soundfile.LibsndfileError:
+        coding, rate = HEADERLESS.get(Path(where).suffix.lower(), ("", 0))
+        if layout != Layout() or coding not in soundfile.available_subtypes("RAW"):
+            return None
+    source = span.descriptor if is_all else span.part(0, end)
+    os.lseek(span.descriptor, 0, os.SEEK_SET)
+    return _Sequential(source, closefd=False, format="RAW", subtype=coding, samplerate=rate, channels=1)
+
+
+def _is_misread(file: soundfile.SoundFile, span: Span, where: str, layout: Layout) -> bool:
+    """Whether libsndfile would not give all that there is."""
+    if "MPEG" in file.subtype or file.format in NOT_READ_WHOLE:
+        return True
+    width = STORED_BYTES.get(file.subtype, 0) * file.channels
+    if layout.plain is not None and width:
+        return bool(file.frames != layout.plain.n_bytes // width)
+    if layout == Layout() and width and (file.format, file.subtype) != ("PAF", "PCM_24"):  # packed
+        n_left = end_of_content(span) - file.frames * width
+        if n_left > MOST_HEADER_BYTES:
+            refuse_rest(where, n_left)
+    return False
+
+
+def _blocks(file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
+    while (block_SC := file.read(size, dtype="float32", always_2d=True)).size:
+        yield block_SC

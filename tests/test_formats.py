@@ -1,0 +1,429 @@
+"""Every container and codec that is read: whole, joined, cut, with a tag behind it and with a run of damaged bytes.
+
+What a file holds is known, since it is made here. A file is read to its end or refused, whoever reads and whatever part
+is asked for; a part of it never passes for the whole.
+"""
+
+import http.server
+import io
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import make_voice, refusal, run_cli
+from test_audio import write_flac
+
+from spoofkit.checks.sound import examine
+from spoofkit.data import audio
+from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio, read_blocks
+from spoofkit.data.stored import LONGEST_HOURS
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.scoring.windows import Windows, read_windows
+from spoofkit.settings import EncoderSettings, LossSettings
+
+SECONDS, MORE_SECONDS = 3.0, 2.0
+TAG = b"TAG" + b"x" * 125  # ID3v1
+
+
+def by_libsndfile(container: str, subtype: str, rate: int, seconds: float) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, make_voice(int(seconds), True, seconds, rate), rate, subtype, format=container)
+    return file.getvalue()
+
+
+def by_ffmpeg(container: str, codec: str, rate: int, seconds: float, **options: str) -> bytes:
+    file = io.BytesIO()
+    wave_S = make_voice(int(seconds), True, seconds, rate)
+    with av.open(file, "w", format=container, options=options) as opened:
+        stream = opened.add_stream(codec, rate=rate, layout="mono")
+        stream.codec_context.open()
+        context = stream.codec_context
+        resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or None)
+        frame = av.AudioFrame.from_ndarray(wave_S[None], format="fltp", layout="mono")
+        frame.rate, frame.pts = rate, 0
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            opened.mux(stream.encode(part))
+        opened.mux(stream.encode(None))
+    return file.getvalue()
+
+
+# What makes a file, its name, the most samples at 16 kHz by which its length differs (delay and padding), and what is
+# made of it when joined, cut in half, and damaged: `whole` (as long as it was made), `rest` (what is there), `refused`.
+MP3 = ("mp3", "libmp3lame", 16_000)
+FORMATS = {
+    "wav": (by_libsndfile, ("WAV", "PCM_16", 16_000), "a.wav", 0, "refused", "refused", "whole"),
+    "wav ulaw": (by_libsndfile, ("WAV", "ULAW", 8_000), "a.wav", 0, "refused", "refused", "whole"),
+    "wav ima adpcm": (by_libsndfile, ("WAV", "IMA_ADPCM", 8_000), "a.wav", 1000, "refused", "refused", "whole"),
+    "wav gsm": (by_libsndfile, ("WAV", "GSM610", 8_000), "a.wav", 640, "refused", "refused", "whole"),
+    "w64": (by_libsndfile, ("W64", "PCM_24", 16_000), "a.w64", 0, "refused", "refused", "whole"),
+    "rf64": (by_libsndfile, ("RF64", "FLOAT", 16_000), "a.wav", 0, "refused", "refused", "whole"),
+    "aiff": (by_libsndfile, ("AIFF", "PCM_16", 16_000), "a.aiff", 0, "refused", "refused", "whole"),
+    "aiff dwvw": (by_libsndfile, ("AIFF", "DWVW_16", 16_000), "a.aiff", 0, "refused", "refused", "whole"),
+    "au": (by_libsndfile, ("AU", "PCM_16", 16_000), "a.au", 0, "refused", "refused", "whole"),
+    "au g721": (by_libsndfile, ("AU", "G721_32", 8_000), "a.au", 0, "refused", "refused", "whole"),
+    "caf": (by_libsndfile, ("CAF", "PCM_16", 16_000), "a.caf", 0, "refused", "refused", "whole"),
+    "nist": (by_libsndfile, ("NIST", "PCM_16", 16_000), "a.sph", 0, "refused", "refused", "whole"),
+    "voc": (by_libsndfile, ("VOC", "PCM_16", 16_000), "a.voc", 0, "whole", "rest", "whole"),
+    "flac": (by_libsndfile, ("FLAC", "PCM_16", 16_000), "a.flac", 0, "refused", "refused", "refused"),
+    "flac 24 bit": (by_libsndfile, ("FLAC", "PCM_24", 44_100), "a.flac", 0, "refused", "refused", "refused"),
+    "ogg vorbis": (by_libsndfile, ("OGG", "VORBIS", 16_000), "a.ogg", 0, "whole", "refused", "refused"),
+    "ogg opus": (by_libsndfile, ("OGG", "OPUS", 16_000), "a.opus", 0, "whole", "refused", "refused"),
+    "ogg flac": (by_ffmpeg, ("ogg", "flac", 16_000), "a.oga", 0, "whole", "refused", "refused"),
+    "mp3": (by_ffmpeg, MP3, "a.mp3", 0, "whole", "refused", "either"),
+    "mp2": (by_ffmpeg, ("mp2", "mp2", 48_000), "a.mp2", 400, "whole", "refused", "either"),
+    "aac": (by_ffmpeg, ("adts", "aac", 16_000), "a.aac", 1200, "whole", "refused", "either"),
+    "amr": (by_ffmpeg, ("amr", "libopencore_amrnb", 8_000), "a.amr", 400, "refused", "refused", "either"),
+    "m4a aac": (by_ffmpeg, ("mp4", "aac", 16_000), "a.m4a", 1024, "refused", "refused", "either"),
+    "mov alac": (by_ffmpeg, ("mov", "alac", 16_000), "a.mov", 0, "refused", "refused", "refused"),
+    "webm opus": (by_ffmpeg, ("webm", "libopus", 48_000), "a.webm", 200, "refused", "refused", "either"),
+    "mka flac": (by_ffmpeg, ("matroska", "flac", 16_000), "a.mka", 0, "refused", "refused", "refused"),
+    "avi mp3": (by_ffmpeg, ("avi", "libmp3lame", 16_000), "a.avi", 1800, "refused", "refused", "either"),
+    "ac3": (by_ffmpeg, ("ac3", "ac3", 48_000), "a.ac3", 600, "whole", "rest", "either"),
+    "tta": (by_ffmpeg, ("tta", "tta", 16_000), "a.tta", 0, "refused", "refused", "either"),
+    "wavpack": (by_ffmpeg, ("wv", "wavpack", 16_000), "a.wv", 0, "refused", "refused", "either"),
+    "mpegts": (by_ffmpeg, ("mpegts", "mp2", 48_000), "a.ts", 400, "whole", "rest", "either"),
+    "g722": (by_ffmpeg, ("g722", "g722", 16_000), "a.g722", 0, "whole", "rest", "whole"),
+}  # fmt: skip
+
+
+def read_by_all(path: Path) -> int | None:
+    """The length that every reader finds, or none if every one refuses."""
+    found = set()
+    for read in (
+        lambda: read_audio(path).size,
+        lambda: probe(path).n_samples,
+        lambda: sum(block.size for block in read_blocks(path)),
+        lambda: list(read_windows(path, Windows(16_000, 16_000, "mean")))[-1].end,
+        lambda: examine(path).n_samples,
+    ):
+        try:
+            found.add(read())
+        except SpoofkitError as error:
+            found.add(None if str(error).startswith(f"{path}: ") else -1)
+    if found == {None}:
+        return None
+    lengths = found - {None}
+    assert len(lengths) == 1, found
+    # A header alone does not show damage inside, and is no reading.
+    if None in found:
+        with pytest.raises(SpoofkitError):
+            read_audio(path)
+        with pytest.raises(SpoofkitError):
+            list(read_blocks(path))
+        return None
+    return lengths.pop()
+
+
+def expect(path: Path, outcome: str, seconds: float, slack: int) -> None:
+    found = read_by_all(path)
+    if outcome == "refused" or (outcome == "either" and found is None):
+        assert found is None
+    else:
+        assert found is not None
+        assert abs(found - seconds * SAMPLE_RATE) <= slack
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_is_read_to_its_end_or_refused(name: str, tmp_path: Path) -> None:
+    make, arguments, file_name, slack, joined, cut, damaged = FORMATS[name]
+    path, data, more = tmp_path / file_name, make(*arguments, SECONDS), make(*arguments, MORE_SECONDS)
+    path.write_bytes(data)
+    expect(path, "whole", SECONDS, slack)
+    whole = read_audio(path)
+    assert np.array_equal(np.concatenate(list(read_blocks(path))), whole)
+    assert np.array_equal(read_audio(path, 20_001, 3_000), whole[20_001:23_001])
+    path.write_bytes(data + TAG)
+    assert np.array_equal(read_audio(path), whole)
+    path.write_bytes(data + more)
+    expect(path, joined, SECONDS + MORE_SECONDS, 2 * slack + 600)  # VOC's second header is read as samples
+    path.write_bytes(data[: len(data) // 2])
+    expect(path, cut, SECONDS / 2, 2 * slack + 1200)
+    for place in (len(data) // 2, len(data) // 3):
+        path.write_bytes(data[:place] + bytes(255 - byte for byte in data[place : place + 64]) + data[place + 64 :])
+        expect(path, damaged, SECONDS, slack)
+
+
+@pytest.mark.parametrize("options", [{}, {"write_xing": "0"}], ids=["Info", "no Info"])
+def test_joined_mp3s_are_read_over_the_seam_and_what_is_missing_is_noticed(options: dict, tmp_path: Path) -> None:
+    first, second = (by_ffmpeg(*MP3, seconds, **options) for seconds in (SECONDS, MORE_SECONDS))
+    one, other, joined = (tmp_path / name for name in ("one.mp3", "other.mp3", "joined.mp3"))
+    one.write_bytes(first)
+    other.write_bytes(second)
+    joined.write_bytes(first + second)
+    assert probe(joined).n_samples == probe(one).n_samples + probe(other).n_samples
+    expected = np.concatenate([read_audio(one), read_audio(other)])
+    assert np.array_equal(read_audio(joined)[: read_audio(one).size], read_audio(one))
+    assert read_audio(joined).size == expected.size
+    assert np.array_equal(read_audio(joined), expected)
+    if not options:
+        frame_bytes = 108  # of 24 kbit/s; a file that ends with a whole frame, some too early
+        start = first.index(b"\xff\xf3")
+        sizes = [
+            i for i in range(start, len(first)) if first[i : i + 2] == b"\xff\xf3" and (i - start) % frame_bytes == 0
+        ]
+        joined.write_bytes(first[: sizes[len(sizes) // 2]])
+        assert read_by_all(joined) is None
+
+
+def test_chained_ogg_is_its_recordings_one_after_the_other(tmp_path: Path) -> None:
+    parts = [by_libsndfile("OGG", "VORBIS", 16_000, seconds) for seconds in (SECONDS, MORE_SECONDS)]
+    (tmp_path / "chained.ogg").write_bytes(b"".join(parts))
+    waves = []
+    for data in parts:
+        (tmp_path / "a.ogg").write_bytes(data)
+        waves.append(read_audio(tmp_path / "a.ogg"))
+    assert np.array_equal(read_audio(tmp_path / "chained.ogg"), np.concatenate(waves))
+    (tmp_path / "chained.ogg").write_bytes(parts[0] + by_libsndfile("OGG", "VORBIS", 8_000, MORE_SECONDS))
+    with pytest.raises(SpoofkitError, match="different sampling rates"):
+        read_audio(tmp_path / "chained.ogg")
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 95_000, 96_000, 200_000, 0xFFFF_FFFF])
+def test_a_wav_whose_size_disagrees_is_read_whole_or_refused(size: int, tmp_path: Path) -> None:
+    data = bytearray(by_libsndfile("WAV", "PCM_16", 16_000, SECONDS))
+    data[40:44] = size.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    assert read_by_all(tmp_path / "a.wav") == (48_000 if size in (0, 96_000, 0xFFFF_FFFF) else None)
+
+
+def test_headerless_telephone_files_are_read_through(tmp_path: Path) -> None:
+    for suffix, subtype in ((".gsm", "GSM610"), (".vox", "VOX_ADPCM"), (".ul", "ULAW")):
+        path = tmp_path / f"a{suffix}"
+        soundfile.write(path, make_voice(1, True, 2.0, 8_000), 8_000, subtype, format="RAW")
+        assert abs(read_by_all(path) - 32_000) <= 640
+
+
+# ---- checksums
+
+
+def test_no_damaged_byte_of_a_flac_is_ever_read(tmp_path: Path) -> None:
+    data = by_libsndfile("FLAC", "PCM_16", 16_000, 1.0)
+    path, rng = tmp_path / "a.flac", np.random.default_rng(0)
+    for _ in range(60):
+        place, length = int(rng.integers(8_300, len(data) - 8)), int(rng.integers(1, 65))
+        other = bytes(rng.integers(0, 256, length, dtype=np.uint8))
+        damaged = (data[:place] + other + data[place + length :])[: len(data)]
+        path.write_bytes(damaged)
+        if damaged != data:
+            for read in (read_audio, lambda path: list(read_blocks(path)), examine):
+                with pytest.raises(SpoofkitError):
+                    read(path)
+    path.write_bytes(data)
+    assert read_audio(path).size == SAMPLE_RATE
+
+
+def test_ffmpeg_compares_the_checksums_of_a_flac_that_libsndfile_refuses(tmp_path: Path) -> None:
+    samples_SC = np.random.default_rng(0).integers(-900, 900, (8000, 1))
+    write_flac(tmp_path / "a.flac", samples_SC, SAMPLE_RATE, 12)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.flac").write_bytes(data)
+    for read in (read_audio, lambda path: read_audio(path, 100, 50)):
+        with pytest.raises(SpoofkitError, match="neither libsndfile nor FFmpeg can decode it"):
+            read(tmp_path / "a.flac")
+
+
+# ---- channels that cancel
+
+
+@pytest.mark.parametrize("n_loud", [0, 16_000])
+def test_channels_that_cancel_are_refused_whatever_part_is_read(n_loud: int, tmp_path: Path) -> None:
+    wave_S = np.random.default_rng(0).standard_normal(96_000).astype(np.float32) / 10
+    second_S = np.where(np.arange(wave_S.size) < n_loud, 0.01 * wave_S, -wave_S)
+    first_S = np.where(np.arange(wave_S.size) < n_loud, 0.01 * wave_S, wave_S)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([first_S, second_S], axis=1), SAMPLE_RATE, "FLOAT")
+    for read in (
+        read_audio,
+        lambda path: read_audio(path, 0, 16_000),
+        lambda path: read_audio(path, 40_000),
+        lambda path: next(read_blocks(path, 32_000)),
+        lambda path: list(read_blocks(path)),
+        lambda path: list(read_windows(path, Windows(16_000, 16_000, "mean"), 32_000)),
+    ):
+        with pytest.raises(SpoofkitError, match="channels cancel each other"):
+            read(path)
+    assert read_audio(path, 0, 16_000, "first").size == 16_000
+
+
+# ---- one file ends no other
+
+
+def test_whatever_a_decoder_raises_is_the_reason_of_its_file_only(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a.flac", "b.flac"):
+        soundfile.write(tmp_path / name, make_voice(1, True), SAMPLE_RATE)
+    read = soundfile.SoundFile.read
+
+    def odd(self: soundfile.SoundFile, *arguments: object, **named: object) -> np.ndarray:
+        if self.frames == SAMPLE_RATE and odd.is_first:  # type: ignore[attr-defined]
+            odd.is_first = False  # type: ignore[attr-defined]
+            raise ZeroDivisionError("of a decoder")
+        return read(self, *arguments, **named)
+
+    odd.is_first = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(soundfile.SoundFile, "read", odd)
+    with pytest.raises(SpoofkitError, match=r"a\.flac: .*of a decoder"):
+        read_audio(tmp_path / "a.flac")
+    assert read_audio(tmp_path / "b.flac").size == SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    torch.manual_seed(0)
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
+    save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+@pytest.mark.parametrize("options", [(), ("--window", "0"), ("--window", "1"), ("--crop", "first:16000")])
+def test_score_gives_each_file_its_row_and_none_for_a_part(
+    options: tuple[str, ...], model: Path, tmp_path: Path
+) -> None:
+    flac, noise_S = by_libsndfile("FLAC", "PCM_16", 16_000, 2.0), np.random.default_rng(0).standard_normal(32_000) / 10
+    soundfile.write(tmp_path / "cancel.wav", np.stack([noise_S, -noise_S], axis=1), SAMPLE_RATE)
+    (tmp_path / "cut.mp3").write_bytes(by_ffmpeg(*MP3, 2.0)[:-50])
+    (tmp_path / "gsm.wav").write_bytes(by_libsndfile("WAV", "GSM610", 8_000, 2.0))
+    (tmp_path / "joined.flac").write_bytes(flac + by_libsndfile("FLAC", "PCM_16", 16_000, 3.0))
+    (tmp_path / "whole.flac").write_bytes(flac)
+    done = run_cli("score", model, tmp_path, *options, ok=False)
+    found = {Path(line.split("\t")[0]).stem: line.split("\t")[1] for line in done.stdout.splitlines()[1:6]}
+    assert {name for name, cell in found.items() if cell.startswith("error: ")} == {"cancel", "cut", "joined"}
+    assert np.isfinite([float(found["gsm"]), float(found["whole"])]).all()
+
+
+def test_telephone_files_go_through_prepare_validate_pack_and_audit(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    for key, more in (("bonafide", 0.5), ("spoof", 0.7)):
+        (folder / key).mkdir(parents=True)
+        for number in (1, 2, 3):
+            data = by_libsndfile("WAV", "GSM610", 8_000, more + number)
+            (folder / key / f"{key}{number}.wav").write_bytes(data)
+    damaged = by_libsndfile("FLAC", "PCM_16", 16_000, 2.0)
+    (folder / "spoof/damaged.flac").write_bytes(damaged[:20_000] + bytes(64) + damaged[20_064:])
+    manifest = tmp_path / "data/mine.tsv"
+    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine")
+    found = [line.split("\t") for line in run_cli("validate", manifest, "--read-audio", ok=False).stdout.splitlines()]
+    assert [(Path(row[0]).stem, row[3]) for row in found if row[1] == "error"] == [("spoof_damaged", "unreadable")]
+    assert "damaged.flac" in refusal("pack", manifest, tmp_path / "packed")
+    (folder / "spoof/damaged.flac").unlink()
+    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine", "--overwrite")
+    run_cli("pack", manifest, tmp_path / "packed")
+    run_cli("audit", manifest, "--out", tmp_path / "audit")
+
+
+# ---- nothing is opened that a name or a content points to
+
+
+@pytest.fixture
+def asked() -> tuple[int, list[str]]:
+    """The port of a server on this machine, and what it was asked for."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, requests
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_is_a_name_and_no_address(asked, tmp_path: Path, monkeypatch) -> None:
+    port, requests = asked
+    monkeypatch.chdir(tmp_path)
+    mp3 = by_ffmpeg(*MP3, 1.0)
+    Path("other.mp3").write_bytes(by_ffmpeg(*MP3, 2.0))
+    for name in (
+        f"http:/127.0.0.1:{port}/x.wav",
+        "concat:other.mp3",
+        "file:other.mp3",
+        "subfile,,start,0,end,9,,:a.mp3",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(mp3)
+        assert abs(read_audio(name).size - SAMPLE_RATE) < 10
+    assert read_by_all(Path("cache:other.mp3")) is None
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile other.mp3\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{folder}/other.mp3\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:{port}/x.mp3\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>http://127.0.0.1:{port}/</BaseURL></MPD>',
+    ],
+    ids=["ffconcat", "hls of a file", "hls of a server", "sdp", "dash"],
+)
+@pytest.mark.parametrize("suffix", [".wav", ".m3u8", ".mp3"])
+def test_a_list_of_other_files_is_no_recording(content: str, suffix: str, asked, tmp_path: Path, monkeypatch) -> None:
+    port, requests = asked
+    monkeypatch.chdir(tmp_path)
+    Path("other.mp3").write_bytes(by_ffmpeg(*MP3, 1.0))
+    path = tmp_path / f"list{suffix}"
+    path.write_text(content.replace("{port}", str(port)).replace("{folder}", str(tmp_path)))
+    assert read_by_all(path) is None
+    assert requests == []
+
+
+def test_an_image_is_no_recording(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
+    assert read_by_all(tmp_path / "a.wav") is None
+
+
+# ---- limits
+
+
+def test_a_recording_beyond_the_limit_is_refused_and_the_limit_can_be_raised(tmp_path: Path, monkeypatch) -> None:
+    flac, mp3 = tmp_path / "a.flac", tmp_path / "a.mp3"
+    soundfile.write(flac, make_voice(1, True, 5.0), SAMPLE_RATE)
+    mp3.write_bytes(by_ffmpeg(*MP3, 5.0))
+    monkeypatch.setenv(LONGEST_HOURS, str(4 / 3600))
+    audio._measured.cache_clear()
+    for path in (flac, mp3):
+        assert read_by_all(path) is None
+        with pytest.raises(SpoofkitError, match=f"set {LONGEST_HOURS} in the environment"):
+            read_audio(path)
+    monkeypatch.setenv(LONGEST_HOURS, str(6 / 3600))
+    assert read_by_all(flac) == 80_000
+    monkeypatch.setenv(LONGEST_HOURS, "many")
+    with pytest.raises(SpoofkitError, match="expected a positive number of hours"):
+        read_audio(flac)
+
+
+def test_a_flac_that_states_no_length_is_given_up_when_it_is_too_long(tmp_path: Path, monkeypatch) -> None:
+    """A megabyte of constant frames is days of silence."""
+    path, samples_SC = tmp_path / "a.flac", np.zeros((60_000, 1), int)
+    write_flac(path, samples_SC, SAMPLE_RATE, 16, total=0)
+    data = path.read_bytes()
+    path.write_bytes(data[: 4 + 4 + 18] + bytes(16) + data[4 + 4 + 34 :])  # no MD5
+    assert read_by_all(path) == 60_000
+    monkeypatch.setenv(LONGEST_HOURS, str(3 / 3600))
+    assert read_by_all(path) is None
+
+
+def test_prepare_states_the_length_that_decoding_gives(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    for key, seconds in (("bonafide", 2.0), ("spoof", 3.0)):
+        (folder / key).mkdir(parents=True)
+        (folder / key / f"{key}.mp3").write_bytes(by_ffmpeg(*MP3, seconds, write_xing="0"))
+    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine")
+    lines = [line.split("\t") for line in (tmp_path / "data/mine.tsv").read_text().splitlines() if line[0] != "#"]
+    lengths = {row[1]: int(row[lines[0].index("n_samples")]) for row in lines[1:]}
+    assert lengths == {name: read_audio(folder / name).size for name in lengths}
+    assert len(lengths) == 2
