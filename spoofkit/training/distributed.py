@@ -81,7 +81,7 @@ def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
     An update by the statistics x of a micro-batch is r <- (1 - m) r + m x. From the same r, n updates bring process k
     to a r + S_k with a = (1 - m)^n; all updates, one process after the other, to a^W r + sum_k a^(W - 1 - k) S_k.
     """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)] if world.has_group else []
+    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and world.has_group]
     starts = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     yield
     for norm, (mean, variance, n_before) in zip(norms, starts, strict=True):
