@@ -233,6 +233,55 @@ def test_two_calls_at_once_install_once(clone: Clone) -> None:
     assert clone.pip_calls() == ["install torch==2.13.0+cpu", "install --editable ."]
 
 
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file of a folder by its name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def foreign_environment(folder: Path) -> Path:
+    """An environment without pip, as uv makes them."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (folder / "work of hours").write_text("kept nowhere else")
+    return folder
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_environment_that_setup_did_not_make_is_refused_by_name_and_not_changed(
+    clone: Clone, tmp_path: Path, is_link: bool
+) -> None:
+    folder = foreign_environment(tmp_path / "theirs" if is_link else clone.venv)
+    if is_link:
+        clone.venv.symlink_to(folder)
+    before = contents(folder)
+    done = clone.setup()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(clone.venv) in done.stderr
+    assert not is_link or str(folder) in done.stderr
+    assert contents(folder) == before
+    assert clone.pip_calls() == []
+
+
+def test_environment_of_another_clone_is_not_emptied_through_a_link(clone: Clone, tmp_path: Path) -> None:
+    clone.setup()
+    clone.pip_calls()
+    before = contents(clone.venv)
+    (tmp_path / "other").mkdir()
+    other = Clone(tmp_path / "other")
+    other.venv.symlink_to(clone.venv)
+    assert other.setup().returncode == 1
+    assert contents(clone.venv) == before
+
+
+def test_environment_made_by_hand_at_this_path_is_used_but_never_emptied(clone: Clone) -> None:
+    subprocess.run([clone.environ["SPOOFKIT_PYTHON"], "-m", "venv", clone.venv], check=True)
+    (clone.venv / "work of hours").touch()
+    assert clone.setup().returncode == 0
+    clone.root = clone.root.rename(clone.root.with_name("moved"))  # so that it cannot be used as it is
+    clone.venv = clone.root / ".venv"
+    assert clone.setup().returncode == 1
+    assert (clone.venv / "work of hours").exists()
+
+
 # ---- Which torch
 
 

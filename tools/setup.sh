@@ -4,7 +4,8 @@
 #   tools/setup.sh                     # what the verbs need
 #   tools/setup.sh --extras dev,mini   # also what the tests and egs/mini need; extras add up over calls
 #
-# A second call returns at once; after a failure or an interrupt the next call continues. Where an environment with
+# A second call returns at once; after a failure or an interrupt the next call continues. A .venv that this script did
+# not make is used if it works and refused if not, never emptied. Where an environment with
 # spoofkit is active already (a venv or conda), that one is used and nothing is installed. Prints the environment's
 # folder on stdout, the rest on stderr; --quiet leaves out what is not news. The full log is .venv/setup.log.
 #
@@ -19,6 +20,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 log=$venv/setup.log
 stamp=$venv/spoofkit-setup.stamp
+made_here=$venv/spoofkit-setup.made # this script made the environment, and so may remove it
 extras=()
 quiet=false
 
@@ -120,14 +122,28 @@ write_stamp() {
 
 # ---- Making the environment
 
-is_usable() { # is_usable PYTHON: whether .venv can be kept: made here, runs, of the wanted version, with a working pip
+is_usable() { # whether .venv can be used as it is: made at this path, runs, of the wanted version, with a working pip
   [[ -x $venv/bin/python ]] && grep -qsF -- "$venv" "$venv/bin/activate" || return 1
   local version; version=$(python_version "$venv/bin/python") && in_range "$version" || return 1
-  [[ -z ${SPOOFKIT_PYTHON:-} || $version == "$(python_version "$1")" ]] || return 1
+  [[ -z ${SPOOFKIT_PYTHON:-} || $version == "$(python_version "$SPOOFKIT_PYTHON")" ]] || return 1
   "$venv/bin/python" -I "${PIP[@]}" --version >/dev/null 2>&1
 }
 
-empty_venv() { find "$venv/" -mindepth 1 -maxdepth 1 ! -name setup.lock -exec rm -rf {} +; }
+is_ours() { # whether .venv may be emptied: it holds nothing, or this script made it; Python makes none through a link
+  [[ ! -L $venv ]] || return 1
+  [[ ! -e $venv || -f $made_here || -z $(find "$venv/" -mindepth 1 -maxdepth 1 ! -name setup.lock -print -quit) ]]
+}
+
+refuse_foreign() {
+  local link=; [[ ! -L $venv ]] || link=" (a link to $(readlink "$venv"))"
+  die "$venv$link is not known to be made by this script and cannot be used as it is (that needs Python 3.10 to 3.13 with pip, made at this path); it was not changed: move or remove it, then call again"
+}
+
+empty_venv() {
+  is_ours || refuse_foreign
+  find "$venv/" -mindepth 1 -maxdepth 1 ! -name setup.lock ! -name "${made_here##*/}" -exec rm -rf {} +
+  touch "$made_here"
+}
 
 make_venv() { # make_venv PYTHON
   if "$1" -c 'import ensurepip' && "$1" -m venv "$venv" && "$venv/bin/python" -I "${PIP[@]}" --version; then return; fi
@@ -208,7 +224,7 @@ set_up() {
   # What an earlier call asked for stays.
   read -ra extras < <(printf '%s\n' "${extras[@]}" "$(stamped extras)" | tr ' ' '\n' | sort -u | paste -sd' ')
 
-  if ! is_usable "$python"; then
+  if ! is_usable; then
     empty_venv
     version=$(python_version "$python")
     step "environment in .venv (Python $version)" make_venv "$python" ||
@@ -256,6 +272,7 @@ if [[ -n $active ]]; then
   exit 0
 fi
 if ! is_complete; then
+  is_ours || is_usable || refuse_foreign
   { mkdir -p "$venv" && touch "$venv/setup.lock"; } || die "$venv cannot be written; clone into a folder of your own"
   exec 9>>"$venv/setup.lock"
   if ! flock -n 9; then
