@@ -184,8 +184,8 @@ def our_task(manifest: Manifest, options: argparse.Namespace, device: torch.devi
     def evaluate(_: Callable[[], bool]) -> dict[str, float]:
         return {"dev_eer_percent": 0.0}
 
-    items = UtteranceDataset(manifest, config)
-    return Task(detector, items, len(items), lambda b: float(len(b.utt_ids)), loss, evaluate, "dev_eer_percent"), config
+    items, criteria = UtteranceDataset(manifest, config), ("dev_eer_percent", "dev_eer_percent")
+    return Task(detector, items, len(items), lambda b: float(len(b.utt_ids)), loss, evaluate, criteria), config
 
 
 def our_encoder(options: argparse.Namespace) -> Encoder:

@@ -13,8 +13,9 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, folder_sha256, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance
-from spoofkit.settings import EncoderSettings, LossSettings, OptimSettings
-from spoofkit.training.averaging import MovingAverage, mean_of
+from spoofkit.processes import World
+from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings, OptimSettings
+from spoofkit.training.averaging import MovingAverage, keep_best, mean_of
 from spoofkit.training.optim import learning_rate_factor
 
 TINY = EncoderSettings(name="tiny", freeze="none")
@@ -69,12 +70,52 @@ def test_the_mean_of_files_is_that_of_numpy_and_other_tensors_are_refused(tmp_pa
 def test_the_mean_of_the_best_evaluations_is_handed_on(options: list[object], tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     run_cli("finetune", exp, *options, "--set", "finetune.average_best=3", "--set", "finetune.choose_by=min_dcf")
-    lines = sorted(metrics(exp), key=lambda line: (line["dev_min_dcf"], line["step"]))
+    lines = sorted(metrics(exp), key=lambda line: (line["dev_min_dcf"], line["dev_cllr"], line["step"]))
     best = [exp / f"checkpoints/best/step_{line['step']:07d}.safetensors" for line in lines[:3]]
     expected = torch.stack([load_file(path)["head.output.linear.weight"] for path in best]).mean(0)
     kept = load_file(exp / "model/head.safetensors")["output.linear.weight"]
     assert torch.allclose(kept, expected, atol=1e-7)
     assert json.loads((exp / "model/model.json").read_text())["kept"]["step"] == lines[0]["step"]
+
+
+def keep(folder: Path, evaluations: list[dict[str, float]], **changes: object) -> tuple[list[int], list[bool]]:
+    """Evaluate in turn, step 1, 2, …: the steps kept in the end, and whether each was the best when it came."""
+    state = {"kept": []}
+    settings = FinetuneSettings.model_validate(changes)
+    model = torch.nn.Linear(1, 1)
+    criteria = ("dev_eer_percent", "dev_cllr")
+    (folder / "checkpoints").mkdir(parents=True)
+    is_best = [
+        keep_best(folder, model, figures, step, criteria, settings, state, World(), lambda _: None)
+        for step, figures in enumerate(evaluations, start=1)
+    ]
+    return [entry["step"] for entry in state["kept"]], is_best
+
+
+def test_of_evaluations_with_the_same_eer_that_of_the_lower_cllr_is_the_better(tmp_path: Path) -> None:
+    figures = [(1.0, 0.1), (0.0, 0.4), (0.0, 0.2), (0.0, 0.3), (0.0, 0.2), (0.5, 0.0)]
+    evaluations = [{"dev_eer_percent": eer, "dev_cllr": cllr} for eer, cllr in figures]
+    kept, is_best = keep(tmp_path / "one", evaluations)
+    assert kept == [3]
+    assert is_best == [True, True, True, False, False, False]  # what `patience` counts
+    assert keep(tmp_path / "three", evaluations, average_best=3)[0] == [3, 5, 4]
+
+
+def test_rounding_errors_of_the_cllr_make_no_evaluation_better(tmp_path: Path) -> None:
+    evaluations = [{"dev_eer_percent": 0.0, "dev_cllr": 0.2 - 1e-12 * step} for step in range(3)]
+    assert keep(tmp_path, evaluations) == ([1], [True, False, False])
+
+
+def test_evaluation_of_a_run_begun_before_there_was_a_second_figure_loses_a_tie(tmp_path: Path) -> None:
+    evaluations = [{"dev_eer_percent": 0.0}, {"dev_eer_percent": 0.0, "dev_cllr": 0.9}, {"dev_eer_percent": 1.0}]
+    assert keep(tmp_path, evaluations) == ([2], [True, True, False])
+
+
+def test_log_names_a_tie_and_which_step_it_makes_the_best(options: list[object], tmp_path: Path) -> None:
+    changes = ["finetune.n_steps=3", "finetune.optim={lr: 1e-12, head_lr: 1e-12}"]  # every evaluation is the same
+    run_cli("finetune", tmp_path / "exp", *options, *(part for change in changes for part in ("--set", change)))
+    tie = "dev_eer_percent equals that of step 1: by dev_cllr step 1 is the best"
+    assert (tmp_path / "exp/train.log").read_text().count(tie) == 2
 
 
 def test_a_moving_average_is_evaluated_and_handed_on(options: list[object], tmp_path: Path) -> None:
@@ -141,7 +182,8 @@ def test_kept_weights_that_are_not_what_was_written_are_refused_at_the_start(
     exp = tmp_path / "exp"
     run_cli("finetune", exp, *options, "--set", "finetune.average_best=2")
     shutil.rmtree(exp / "model")
-    best = sorted((exp / "checkpoints/best").iterdir())[0]
+    state = json.loads((exp / "checkpoints/step_0000006/state.json").read_text())
+    best = exp / f"checkpoints/best/step_{state['kept'][0]['step']:07d}.safetensors"
     content = bytearray(best.read_bytes())
     content[-3] ^= 1  # a last bit: the mean would be hardly another
     best.write_bytes(content)

@@ -230,11 +230,17 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_batch(manifests: Path, co
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_weights_of_the_chosen_step_are_handed_on(keep: str, manifests: Path, conf: Path, tmp_path: Path) -> None:
-    changes = [f"finetune.keep={keep}", "finetune.n_steps=8", "finetune.eval_every=1", "finetune.batch_size=8"]
+    changes = [
+        f"finetune.keep={keep}",
+        "finetune.n_steps=8",
+        "finetune.eval_every=1",
+        "finetune.batch_size=8",
+        "finetune.optim.lr=1e-2",
+    ]
     sets = [part for change in changes for part in ("--set", change)]
     run_cli("finetune", tmp_path / "exp", *finetune_options(manifests, conf), *sets)
     lines = [json.loads(line) for line in (tmp_path / "exp/metrics.jsonl").read_text().splitlines()]
-    errors = [line["dev_eer_percent"] for line in lines]
+    errors = [(line["dev_eer_percent"], line["dev_cllr"]) for line in lines]
     best_step = errors.index(min(errors)) + 1
     assert best_step < 8, "the miniature is learnt before the last step, or this test tells nothing"
     kept = json.loads((tmp_path / "exp/model/model.json").read_text())["kept"]

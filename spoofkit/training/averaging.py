@@ -4,7 +4,8 @@ checkpoints/best/step_0000500.safetensors   the weights of one of the best evalu
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
 from spoofkit.training.distributed import from_main
 from spoofkit.training.sharding import as_sharded, whole_everywhere
+
+TIE_BREAK_DIGITS = 6
 
 
 class MovingAverage:
@@ -65,24 +68,40 @@ def keep_best(
     model: nn.Module,
     figures: dict[str, float],
     step: int,
-    criterion: str,
+    criteria: tuple[str, str],
     settings: TrainSettings,
     state: dict[str, Any],
     world: World,
+    log: Callable[[str], None],
 ) -> bool:
     """Keep the weights of an evaluation if it is among the best; says whether it is the best of all.
 
-    `state["kept"]` lists step, figures and checksum of those kept, the best first; of equals the earlier.
+    `state["kept"]` lists step, figures and checksum of those kept, the best first: lowest first criterion, among equals
+    the lowest second one, among equals still the earliest step.
     """
     new = {"step": step, "figures": figures}
-    kept = sorted([*state["kept"], new], key=lambda entry: (entry["figures"][criterion], entry["step"]))
+    before = state["kept"][:1]
+    kept = sorted([*state["kept"], new], key=lambda entry: (*ranking(entry["figures"], criteria), entry["step"]))
     kept = kept[: settings.average_best]
     if new in kept:
         weights = whole_everywhere(learnt_state(model))
         path = checkpoints.best_path(folder / "checkpoints", step)
         new["sha256"] = from_main(world, lambda: _write(path, weights))
     state["kept"] = kept
+    if before and before[0]["figures"][criteria[0]] == figures[criteria[0]]:
+        equal, best = before[0]["step"], kept[0]["step"]
+        log(f"{criteria[0]} equals that of step {equal}: by {criteria[1]} step {best} is the best")
     return kept[0] is new
+
+
+def ranking(figures: dict[str, float], criteria: tuple[str, str]) -> tuple[float, float]:
+    """The figures of an evaluation that are compared, lower being better.
+
+    The second one is rounded, so that a model that has stopped changing does not get better by rounding errors. In the
+    state of a run that an older version began it is missing: then that evaluation is the worst of its equals.
+    """
+    first, second = criteria
+    return figures[first], round(figures.get(second, math.inf), TIE_BREAK_DIGITS)
 
 
 def _write(path: Path, weights: dict[str, torch.Tensor]) -> str:

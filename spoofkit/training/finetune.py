@@ -15,7 +15,7 @@ from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.metrics import eer, min_dcf
+from spoofkit.evaluation.metrics import cllr, eer, min_dcf
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
@@ -32,6 +32,7 @@ from spoofkit.training.posttrain import encoder_hash
 from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
+TIE_BREAK = "dev_cllr"  # it still falls where both of them are 0, as on a small or easy development set
 
 
 def finetune(
@@ -48,7 +49,7 @@ def finetune(
         folder: The experiment's folder.
         config: Settings; `encoder.name` is the post-trained encoder's folder, or any encoder for direct fine-tuning.
         train_manifest: Utterances to train on.
-        dev_manifest: Utterances by whose EER the weights are chosen; all of them, whole.
+        dev_manifest: Utterances by whose EER, and where that is equal Cllr, the weights are chosen; all of them, whole.
         run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
@@ -106,11 +107,15 @@ def finetune(
                 score_batches(scorer, manifests[1], own, keep, workers=run.workers, should_stop=should_stop)
             score_N = in_manifest_order(distributed.merged(scores, share), manifests[1]).astype("float64")
             bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
-            return {CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer, CRITERIA["min_dcf"]: min_dcf(bonafide, spoof)}
+            return {
+                CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer,
+                CRITERIA["min_dcf"]: min_dcf(bonafide, spoof),
+                TIE_BREAK: cllr(bonafide, spoof),
+            }
 
-        criterion = CRITERIA[stage.choose_by]
         items = UtteranceDataset(manifests[0], config, augmenter=augmenter)
-        task = Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criterion)
+        criteria = CRITERIA[stage.choose_by], TIE_BREAK
+        task = Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criteria)
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)

@@ -53,8 +53,9 @@ class Task:
     loss: Callable[[Batch, float], torch.Tensor]
     """Sum of their weighted losses, divided by the number given: the weight of the whole batch."""
     evaluate: Callable[[Callable[[], bool]], dict[str, float]]
-    """Figures on the development set; asks now and then whether to stop. Lower `criterion` is better."""
-    criterion: str
+    """Figures on the development set; asks now and then whether to stop."""
+    criteria: tuple[str, str]
+    """The figure by which weights are chosen, and the one that decides between equals; lower is better."""
 
 
 class Step(nn.Module):
@@ -136,7 +137,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
                 own = task.evaluate(should_stop)
                 # One opinion for all: what follows from it must be the same everywhere.
                 figures = distributed.from_main(world, lambda: own)
-                is_better = keep_best(folder, model, figures, line["step"], task.criterion, settings, state, world)
+                is_better = keep_best(folder, model, figures, line["step"], task.criteria, settings, state, world, log)
         except Interrupted:
             raise Interrupted(
                 f"{folder}: stopped while evaluating step {line['step']}, which is saved; "
@@ -148,7 +149,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
         log(f"step {line['step']}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
         write_metrics(line | figures)
         if world.is_main:
-            draw_curve(folder, task.criterion)
+            draw_curve(folder, task.criteria[0])
 
     def is_patient() -> bool:
         return settings.patience is None or state["n_without_better"] < settings.patience
@@ -237,7 +238,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
             if n_steps_here == N_STEPS_TO_JUDGE:
                 log(_outlook(device, (time.perf_counter() - started) / n_steps_here, settings.n_steps - done))
             bar.update()
-            dev = f", dev {state['last'][task.criterion]:.2f}" if state["last"] else ""
+            dev = f", dev {state['last'][task.criteria[0]]:.2f}" if state["last"] else ""
             seconds = time.perf_counter() - started
             bar.set_postfix_str(
                 f"loss {loss:.3f}{dev}, lr {optimizer.param_groups[0]['lr']:.1e}, "

@@ -43,7 +43,7 @@ from spoofkit.training.loop import Task, train
 from spoofkit.training.onto import check_onto, save_onto
 from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
 
-CRITERION = "dev_frame_eer_percent"
+CRITERION, TIE_BREAK = "dev_frame_eer_percent", "dev_frame_loss"
 PRODUCTS = ("encoder", FRAME_HEAD)
 PRODUCTS_ONTO = ("model",)
 N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
@@ -145,7 +145,7 @@ def posttrain(
             figures = evaluate_frames(classifier, datasets[1], run.device, run.workers, should_stop, share)
             return figures | {"dev_position_only_eer_percent": 100 * position_eer}
 
-        task = Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, CRITERION)
+        task = Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, (CRITERION, TIE_BREAK))
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)
@@ -233,7 +233,7 @@ def evaluate_frames(
     in_order = [found[dataset.mixes[batch[0][1]].mix_id] for batch in plan]
     losses, *columns = zip(*in_order, strict=True)
     score_N, is_injected_N, far_N = (np.concatenate(column) for column in columns)
-    figures = {CRITERION: 100 * frame_eer(score_N, is_injected_N), "dev_frame_loss": sum(losses) / len(score_N)}
+    figures = {CRITERION: 100 * frame_eer(score_N, is_injected_N), TIE_BREAK: sum(losses) / len(score_N)}
     if len(np.unique(is_injected_N[far_N])) == 2:
         figures["dev_frame_eer_away_from_splices_percent"] = 100 * frame_eer(score_N[far_N], is_injected_N[far_N])
     return figures
