@@ -7,6 +7,7 @@ model/
   frame_head/          of `posttrain --onto` alone: a frame classifier on the same encoder (spoofkit.models.frame_model)
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +285,22 @@ def detector_sha256(folder: Path) -> str:
 def folder_sha256(folder: Path, without: str = "") -> str:
     """One hash over the names and bytes of all files of a folder, so that a model is known by it.
 
-    When and where it was trained is left out: see spoofkit.stages.
+    When and where it was trained is left out: see spoofkit.stages. Links are followed, to files and to folders: what they
+    lead to makes the scores, and the hub's cache consists of links.
+
+    Raises:
+        SpoofkitError: a file cannot be read, or a link leads to a folder that it lies in.
     """
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != STAGES)
-    files = sorted(path for path in found if path.relative_to(folder).parts[0] != without)
+    files = sorted(path for path in _files_below(folder) if path.relative_to(folder).parts[0] != without)
     return text_sha256("\n".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files))
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        raise SpoofkitError(f"{folder}: is a link to a folder that it lies in, so it has no end; remove the link")
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        elif path.is_file() and path.name != STAGES:
+            yield path

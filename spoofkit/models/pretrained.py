@@ -31,6 +31,7 @@ from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
+from spoofkit.models.weight_files import require_own_weights
 from spoofkit.settings import EncoderSettings
 from spoofkit.stages import read_stages
 
@@ -176,6 +177,8 @@ def _from_pretrained(name: str, revision: str | None, described_by: tuple[Path, 
             f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
             "folder, torchaudio:BUNDLE, or a hub id such as facebook/wav2vec2-xls-r-300m"
         )
+    if is_folder:
+        require_own_weights(Path(name))
     messages.disable_progress_bar()  # of reading what is read in a second
     where = (name, revision) if described_by is None else (str(described_by[0]), None)
     options: dict[str, Any] = {"revision": where[1], "trust_remote_code": False}

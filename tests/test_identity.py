@@ -1,0 +1,85 @@
+"""What a model is known by: everything that makes its scores, wherever a link or an index leads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import refusal, run_cli
+from safetensors.torch import load_file, save_file
+
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.detector import Detector, folder_sha256, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "model"
+    torch.manual_seed(0)
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean")
+    save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+@pytest.fixture
+def model(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "model"))
+
+
+def change_a_weight(weights: Path) -> None:
+    tensors = load_file(weights)
+    first = next(iter(tensors))
+    save_file(tensors | {first: tensors[first] + 0.01}, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("linked", ["encoder", "encoder/model.safetensors", "head.safetensors"])
+def test_weights_behind_a_link_belong_to_the_identity(linked: str, model: Path, tmp_path: Path) -> None:
+    before = folder_sha256(model)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(model / linked, elsewhere)
+    (model / linked).symlink_to(elsewhere)
+    assert folder_sha256(model) == before  # where the bytes lie is no part of it
+    change_a_weight(elsewhere / "model.safetensors" if elsewhere.is_dir() else elsewhere)
+    assert folder_sha256(model) != before
+
+
+def test_link_to_a_folder_above_it_is_refused(model: Path) -> None:
+    (model / "encoder" / "again").symlink_to(model)
+    with pytest.raises(SpoofkitError, match="again: is a link to a folder that it lies in"):
+        folder_sha256(model)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "{absolute}", "a/../../outside.safetensors"])
+def test_index_that_names_weights_outside_its_folder_is_refused(name: str, model: Path, tmp_path: Path) -> None:
+    encoder = model / "encoder"
+    outside = model / "outside.safetensors"
+    shutil.move(encoder / "model.safetensors", outside)
+    name = name.format(absolute=outside)
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(load_file(outside), name)}
+    (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for folder in (encoder, model):
+        sentence = refusal("info", folder)
+        assert "model.safetensors.index.json" in sentence
+        assert name in sentence
+
+
+def test_weights_in_several_files_of_the_folder_are_read(model: Path) -> None:
+    encoder = model / "encoder"
+    tensors = load_file(encoder / "model.safetensors")
+    (encoder / "model.safetensors").unlink()
+    parts = {name: f"model-{number % 2 + 1:05d}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    for part in set(parts.values()):
+        own = {name: tensors[name] for name in parts if parts[name] == part}
+        save_file(own, encoder / part, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": parts}
+    (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
+    run_cli("info", encoder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": []}'])
+def test_damaged_index_is_refused_by_name(content: str, model: Path) -> None:
+    (model / "encoder" / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json" in refusal("info", model / "encoder")
