@@ -57,12 +57,28 @@ def _unshared(value: Any) -> Any:
 
 
 RENAMED = {"accumulate": "micro_batch_size, the number of utterances in a part instead of the number of parts"}
-
+MOST_VALUES = 100_000
+NO_NUMBER = re.compile(r"[-+]?(0[0-7_]|.*:)")
 MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given anew
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML with two of PyYAML's traps removed: `1e-5` is a number, and a repeated key is an error."""
+    """YAML without PyYAML's traps.
+
+    `1e-5` is a number, `1:30:00` (base 60) and `010` (octal) are not; a repeated key is an error; aliases may repeat what
+    they name, but neither hold themselves nor multiply without end.
+    """
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        return "tag:yaml.org,2002:str" if is_number and NO_NUMBER.match(value) else tag
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _size(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
@@ -77,10 +93,26 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out; 0 in `sizes` marks a node that is being counted."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for entry in inside for part in (entry if isinstance(entry, tuple) else (entry,))]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+        if sizes[id(node)] > MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MOST_VALUES:,} values, aliases written out", node.start_mark
+            )
+    elif sizes[id(node)] == 0:
+        raise yaml.composer.ComposerError(None, None, "an alias holds itself", node.start_mark)
+    return sizes[id(node)]
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of 5,000 digits; brackets in brackets
         reason = " ".join(str(error).split())
         raise SpoofkitError(f"{where}: not valid YAML ({reason})") from error
 

@@ -208,7 +208,7 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file, or raise SpoofkitError saying where it is broken."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, brackets in brackets
         raise SpoofkitError(
             f"{path}: not valid JSON ({error}); make it again with the command that wrote it"
         ) from error

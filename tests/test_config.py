@@ -6,6 +6,7 @@ import pytest
 
 from spoofkit.config import load_config
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_json
 
 RECIPES = Path(__file__).parents[1] / "egs"
 
@@ -90,3 +91,32 @@ def test_every_recipe_setting_is_valid(path: Path) -> None:
 def test_all_recipes_are_looked_at() -> None:
     assert {p.parts[-3] for p in RECIPES.glob("*/conf/*.yaml")} == {p.parent.name for p in RECIPES.glob("*/run.sh")}
     assert len(list(RECIPES.glob("*/run.sh"))) >= 4
+
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB, MERGE_BOMB, "seed: &a [*a]", "seed: &a {b: *a}", "seed: " + "[" * 3000 + "]" * 3000, "seed: " + "9" * 5000,
+        "seed: 1:30:00", "seed: -1:30", "seed: 010", "seed: 2026-99-99",
+    ],
+    ids=["bomb", "merge bomb", "holds itself", "key holds itself", "deep", "long", "base 60", "negative", "octal", "date"],
+)  # fmt: skip
+def test_yaml_that_explodes_or_means_another_number_is_refused_by_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text(text)
+    with pytest.raises(SpoofkitError, match=r"conf\.yaml"):
+        load_config(tmp_path / "conf.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "9" * 5000, '{"a": ' * 5000 + "1" + "}" * 5000])
+def test_json_that_is_too_deep_or_has_too_long_a_number_is_refused_by_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(SpoofkitError, match=r"record\.json: not valid JSON"):
+        read_json(tmp_path / "record.json")

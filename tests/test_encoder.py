@@ -1,5 +1,6 @@
 """Front-ends: equal to transformers' modules, frames independent of the batch and counted right."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -438,3 +439,11 @@ def test_the_real_whisper_base_encoder_loads_and_ignores_padding() -> None:
     difference = (together[1, : alone.shape[1]] - alone[0]).abs().max() / alone.std()
     assert difference < 1e-4
     assert np.isfinite(alone.numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["wavlm-group", "wav2vec2-layer"])
+def test_attention_code_that_a_config_names_is_not_looked_up(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders[name], tmp_path / "encoder"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "someone/kernel"}))
+    assert load(folder).network.config._attn_implementation in ("eager", "sdpa")

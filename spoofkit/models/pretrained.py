@@ -196,8 +196,8 @@ def _from_pretrained(name: str, revision: str | None, described_by: tuple[Path, 
     if config.model_type == "whisper":
         config.encoder_layerdrop = 0.0
         kind = WhisperEncoder if "WhisperEncoder" in (config.architectures or []) else WhisperModel
-    if config.model_type != "wavlm":  # its attention is computed in wave_encoder
-        options["attn_implementation"] = "sdpa"
+    # Always said, because config.json may name code on the hub; that of WavLM is computed in wave_encoder.
+    options["attn_implementation"] = "eager" if config.model_type == "wavlm" else "sdpa"
     try:
         network, loaded = kind.from_pretrained(
             name,
