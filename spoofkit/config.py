@@ -65,8 +65,8 @@ MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given an
 class _StrictLoader(yaml.SafeLoader):
     """YAML without PyYAML's traps.
 
-    `1e-5` is a number, `1:30:00` (base 60) and `010` (octal) are not; a repeated key is an error; aliases may repeat what
-    they name, but neither hold themselves nor multiply without end.
+    `1e-5` is a number, `1:30:00` (base 60) and `010` (octal) are not; a repeated key is an error; aliases may repeat
+    what they name, but neither hold themselves nor multiply without end.
     """
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:

@@ -442,7 +442,9 @@ def test_the_real_whisper_base_encoder_loads_and_ignores_padding() -> None:
 
 
 @pytest.mark.parametrize("name", ["wavlm-group", "wav2vec2-layer"])
-def test_attention_code_that_a_config_names_is_not_looked_up(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_attention_code_that_a_config_names_is_not_looked_up(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(folders[name], tmp_path / "encoder"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "someone/kernel"}))

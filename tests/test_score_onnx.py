@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_model, make_set
 
 from spoofkit.data.audio import read_audio
+from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256, read_json, write_json
@@ -329,3 +330,28 @@ def test_somebody_elses_graph_is_refused_when_it_is_opened(model: Path, tmp_path
     graph.graph.output[0].name = "other"
     onnx.save(graph, tmp_path / "m.onnx")
     assert "has no record of `spoofkit export`" in refusal("score", tmp_path / "m.onnx", tmp_path)
+
+
+@pytest.mark.parametrize("how", ["scalar", "column", "per sample", "double"])
+def test_graph_that_does_not_give_one_score_an_utterance_is_refused(how: str, model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    graph = onnx.load(model)
+    for node in graph.graph.node:
+        node.output[:] = ["inner" if name == "score" else name for name in node.output]
+    make = onnx.helper.make_node
+    shape = {"scalar": [], "column": ["b", 1], "per sample": ["b", "s"], "double": ["b"]}[how]
+    kind = onnx.TensorProto.DOUBLE if how == "double" else onnx.TensorProto.FLOAT
+    nodes = {
+        "scalar": [make("ReduceSum", ["inner"], ["score"], keepdims=0)],
+        "column": [make("Unsqueeze", ["inner", "axes"], ["score"])],
+        "per sample": [make("Identity", ["wave"], ["score"])],
+        "double": [make("Cast", ["inner"], ["score"], to=onnx.TensorProto.DOUBLE)],
+    }[how]
+    graph.graph.initializer.append(onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1]))
+    graph.graph.node.extend(nodes)
+    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("score", kind, shape))
+    onnx.save(graph, tmp_path / "m.onnx")
+    wave = np.zeros(8000, dtype=np.float32)
+    with pytest.raises(SpoofkitError, match="expected a float32 score each"):
+        with_onnx.load_onnx(tmp_path / "m.onnx").score([wave, wave])

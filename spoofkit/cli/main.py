@@ -77,6 +77,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except RuntimeError as error:
+        # Python before 3.13 says so of a link that leads to itself; any other is a defect of ours.
+        if not str(error).startswith("Symlink loop from "):
+            raise
+        _fail(f"{str(error).removeprefix('Symlink loop from ')}: is a link that leads to itself; remove it")
     except OSError as error:
         # A full disk or a missing permission is the user's to mend; a defect of ours is not an OSError with a file.
         _fail(f"{error.filename or 'output'}: {error.strerror or error}")

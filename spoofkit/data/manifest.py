@@ -215,7 +215,9 @@ def read_made_from(path: Path | str) -> dict[str, Any]:
 def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:
     try:
         made_from: dict[str, Any] = json.loads(header.get("made_from", "{}"))
-    except json.JSONDecodeError as error:
+        if not isinstance(made_from, dict):
+            raise ValueError(f"found {type(made_from).__name__}, expected an object")
+    except (ValueError, RecursionError) as error:
         raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); make it anew") from error
     return made_from
 

@@ -75,9 +75,9 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     first, _, n_rows = lines[0].rpartition(" rows=")
     try:
         record: dict[str, Any] = json.loads(text_record)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         record = {}
-    if first != _first_line(record.get("seed", 0), text_record):
+    if not isinstance(record, dict) or first != _first_line(record.get("seed", 0), text_record):
         raise SpoofkitError(
             f"{path}: its settings do not match their hash in the first line; it was edited by hand, so draw it again"
         )

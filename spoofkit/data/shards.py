@@ -92,6 +92,12 @@ def require_whole(shard: Path, read_all: bool = False) -> dict[str, Any]:
             "if it was moved, mend the line '# root=' of its manifest"
         )
     record: dict[str, Any] = read_json(record_path(shard))
+    lengths = record.get("n_samples") if isinstance(record, dict) else None
+    if not (isinstance(lengths, list) and all(type(n) is int for n in lengths) and type(record.get("sha256")) is str):
+        raise SpoofkitError(
+            f"{record_path(shard)}: is damaged, expected n_samples and sha256 of its shard; delete both and the "
+            "manifest of the pack and run `spoofkit pack` again"
+        )
     found, expected = shard.stat().st_size, SAMPLE_BYTES * sum(record["n_samples"])
     if found != expected:
         raise SpoofkitError(

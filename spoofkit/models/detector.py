@@ -285,8 +285,8 @@ def detector_sha256(folder: Path) -> str:
 def folder_sha256(folder: Path, without: str = "") -> str:
     """One hash over the names and bytes of all files of a folder, so that a model is known by it.
 
-    When and where it was trained is left out: see spoofkit.stages. Links are followed, to files and to folders: what they
-    lead to makes the scores, and the hub's cache consists of links.
+    When and where it was trained is left out: see spoofkit.stages. Links are followed, to files and to folders: what
+    they lead to makes the scores, and the hub's cache consists of links.
 
     Raises:
         SpoofkitError: a file cannot be read, or a link leads to a folder that it lies in.

@@ -92,6 +92,8 @@ def _expanded(path: Path) -> list[str]:
 
 
 def _on_stdin() -> Iterator[str]:
+    if sys.stdin is None:
+        raise SpoofkitError("-: stdin is closed, expected paths on it, one a line; see what was to write them")
     # Unbuffered: a name is there as soon as its line is, and at exit no lock of a waiting thread is left.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
         for line in lines:

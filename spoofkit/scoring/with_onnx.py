@@ -99,7 +99,13 @@ class OnnxDetector:
                 f"onnxruntime cannot score {wave_BS.shape[0]} x {wave_BS.shape[1]} samples ({_reason(error)}); give a "
                 "shorter --window or --crop first:N"
             ) from error
-        return np.asarray(score_B)
+        score_B = np.asarray(score_B)
+        if score_B.shape != (len(wave_BS),) or score_B.dtype != np.float32:
+            raise SpoofkitError(
+                f"the exported model gives {score_B.dtype} of shape {score_B.shape} for {len(wave_BS)} utterances, "
+                "expected a float32 score each; export the model folder again"
+            )
+        return score_B
 
     def _prepare(self, number: int, wave: np.ndarray) -> np.ndarray:
         wave_S = np.asarray(wave, dtype=np.float32)
@@ -138,7 +144,7 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
         names = [[one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs())]
         if names != [["wave", "n_samples"], ["score"]]:
             raise ValueError
-    except (ValueError, SpoofkitError) as error:
+    except (ValueError, RecursionError, SpoofkitError) as error:
         raise SpoofkitError(
             f"{path}: has no record of `spoofkit export` of this version (format {FORMAT}) in its metadata; "
             "export the model folder again"

@@ -203,8 +203,20 @@ def _append(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl: see `_read_lines`."""
-    return _read_lines(folder / "metrics.jsonl")
+    """All whole lines of metrics.jsonl: see `_read_lines`.
+
+    Raises:
+        SpoofkitError: a whole line lacks its step or loss, which no kill does.
+    """
+    path = folder / "metrics.jsonl"
+    lines = _read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if not (isinstance(line, dict) and all(type(line.get(name)) in (int, float) for name in ("step", "loss"))):
+            raise SpoofkitError(
+                f"{path}: line {number} is damaged, expected numbers for step and loss; delete it and the lines after "
+                "it, or train again with --overwrite"
+            )
+    return lines
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -214,7 +226,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         for line in read_text(path).split("\n")[:-1]:
             try:
                 lines.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 break
     return lines
 
