@@ -58,3 +58,9 @@ def test_closed_stdin_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "stdin is closed" in done.stderr
+
+
+def test_closed_stderr_does_not_change_what_is_printed_nor_the_exit_code() -> None:
+    command = [f'"{sys.executable}" -m spoofkit info tiny --json {end}' for end in ("2>&-", "2>/dev/null")]
+    closed, open_ = (subprocess.run(["bash", "-c", one], stdout=subprocess.PIPE, check=False) for one in command)
+    assert (closed.returncode, closed.stdout) == (open_.returncode, open_.stdout) == (0, open_.stdout)

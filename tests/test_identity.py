@@ -83,3 +83,10 @@ def test_weights_in_several_files_of_the_folder_are_read(model: Path) -> None:
 def test_damaged_index_is_refused_by_name(content: str, model: Path) -> None:
     (model / "encoder" / "model.safetensors.index.json").write_text(content)
     assert "model.safetensors.index.json" in refusal("info", model / "encoder")
+
+
+@pytest.mark.parametrize("size", ["num_hidden_layers", "hidden_size", "intermediate_size"])
+def test_sizes_beyond_all_measure_are_refused_before_a_network_is_built(size: str, model: Path) -> None:
+    path = model / "encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {size: 1_000_000_000}))
+    assert f"{size}: 1000000000" in refusal("info", model / "encoder")

@@ -58,6 +58,10 @@ localize.register(app)
 
 def main() -> None:
     """Run the program; a user's mistake is one sentence on stderr and exit code 1."""
+    # A stream that the caller has closed (`2>&-`) is None, and whoever writes to it would fail without a word.
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the program runs
     # transformers' own bars and advice would stand between ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -31,7 +31,7 @@ from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
-from spoofkit.models.weight_files import require_own_weights
+from spoofkit.models.weight_files import require_own_weights, require_possible_sizes
 from spoofkit.settings import EncoderSettings
 from spoofkit.stages import read_stages
 
@@ -226,6 +226,7 @@ def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
             f"{name}: its config.json has add_adapter, convolutions that merge frames above the encoder, expected a "
             "model without; take the model it was made from"
         )
+    require_possible_sizes(name, config)
     wanted = FEATURE_EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
     if type(feature_extractor).__name__ != wanted:
         raise SpoofkitError(
