@@ -121,6 +121,23 @@ def test_peft_reads_the_folder_without_a_missing_key_and_computes_the_same(
     assert torch.allclose(unmerged, trained, atol=1e-4) != name.startswith("wavlm")
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_peft_misses_no_key_where_its_base_has_more_layers_than_are_kept(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    import transformers as hf
+    from peft import PeftModel
+
+    base = bases["wavlm-layer"]
+    encoder = load(base, {"rank": 2}, n_layers=1)
+    learnt(encoder).save(tmp_path / "encoder")
+    network = hf.AutoModel.from_pretrained(base)
+    assert len(network.encoder.layers) > 1
+    wrapped = PeftModel.from_pretrained(network, str(tmp_path / "encoder"))  # it warns of keys that it misses
+    own = {key.replace(".default", "") for key in wrapped.state_dict() if ".lora_" in key}
+    assert own == load_file(tmp_path / "encoder" / ADAPTERS).keys()
+
+
 @pytest.mark.parametrize("name", ["wav2vec2-layer", "wavlm-group", "w2v-bert-relative_key", "whisper"])
 @torch.inference_mode()
 def test_a_role_means_the_same_layers_in_every_family_and_they_are_read_merged(

@@ -173,7 +173,7 @@ def write_adapters(
             tensors[f"{PEFT_PREFIX}{prefix}{name}.lora_{letter}.weight"] = tensor.detach().cpu().contiguous()
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     names = {"base_model_name_or_path": base.name, "revision": base.revision, "inference_mode": True}
-    lora_config(settings, family, "encoder.", **names).save_pretrained(str(folder))
+    lora_config(settings, family, "encoder.", base.n_kept, **names).save_pretrained(str(folder))
     # Adapters that come to lie beside the record of another base must not be taken for its own.
     write_json(folder / RECORD, {"format": FORMAT, "adapters_sha256": file_sha256(folder / WEIGHTS)} | asdict(base))
 

@@ -75,23 +75,24 @@ def adapted_layers(network: nn.Module, layers: nn.ModuleList, targets: Iterable[
     return names
 
 
-def lora_config(settings: LoraSettings, family: str, prefix: str, **further: Any) -> Any:
+def lora_config(settings: LoraSettings, family: str, prefix: str, n_layers: int, **further: Any) -> Any:
     """Return peft's description of the adapters.
 
     Args:
         settings: Rank, alpha, dropout, targets.
         family: `model_type` of the network.
         prefix: What stands before `layers.0` in the names of the network.
+        n_layers: Layers that have adapters, counted from the lowest; a network elsewhere may have more.
         further: Further fields of peft's LoraConfig.
     """
     from peft import LoraConfig
 
-    parts = "|".join(map(re.escape, parts_of(family, settings.targets)))
+    parts, numbers = "|".join(map(re.escape, parts_of(family, settings.targets))), "|".join(map(str, range(n_layers)))
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a factor, whatever the annotation says
         lora_dropout=settings.dropout,
-        target_modules=rf"{re.escape(prefix)}layers\.\d+\.({parts})",
+        target_modules=rf"{re.escape(prefix)}layers\.({numbers})\.({parts})",
         **further,
     )
 
@@ -115,7 +116,8 @@ def add_lora(
 
     network.requires_grad_(False)
     prefix = names[0][: names[0].index("layers.")]
-    inject_adapter_in_model(lora_config(settings, network.config.model_type, prefix), network, adapter_name=NAME)
+    config = lora_config(settings, network.config.model_type, prefix, len(layers))
+    inject_adapter_in_model(config, network, adapter_name=NAME)
     if pairs is not None:
         with torch.no_grad():
             for name, own in pairs_of(network).items():
