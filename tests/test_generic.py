@@ -223,6 +223,14 @@ def test_a_folder_for_each_class_becomes_a_manifest(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("suffix", [".amr", ".wma", ".mkv", ".ts", ".g722", ".ulaw"])
+def test_what_score_takes_from_a_folder_prepare_takes_too(tmp_path: Path, suffix: str) -> None:
+    corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav")
+    (corpus / "fake/y.wav").rename(corpus / f"fake/y{suffix}")
+    (released,) = generic.read(corpus, Wanted())
+    assert released.table["path"].to_list() == [f"fake/y{suffix}", "real/x.wav"]
+
+
 def test_what_is_no_audio_is_left_out_aloud(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav", "elsewhere/z.wav")
     (corpus / "elsewhere").rename(tmp_path / "elsewhere")

@@ -141,6 +141,34 @@ def test_what_names_nothing_is_refused(model: Path, tmp_path: Path, monkeypatch:
         assert refusal("score", model, "-").startswith("-: found no paths on stdin, expected one a line")
 
 
+def test_a_folder_leaves_nothing_out_but_hidden_files(model: Path, calls: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    with av.open(str(folder / "broadcast.ts"), "w", format="mpegts") as container:
+        stream = container.add_stream("mp2", rate=SAMPLE_RATE, layout="mono")
+        pcm = (2**15 * make_voice(0, True, 1.0)).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    (folder / "telephone.ulaw").write_bytes(bytes(range(256)) * 20)
+    (folder / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    shutil.copy(calls / "0.wav", folder)
+    (folder / "._0.wav").write_bytes(b"Mac OS X")
+    found = rows(run_cli("score", model, folder, ok=False).stdout)
+    assert sorted(Path(name).name for name in found) == ["0.wav", "broadcast.ts", "gone.wav", "telephone.ulaw"]
+    assert {Path(name).name for name, cells in found.items() if "no such file" in " ".join(cells)} == {"gone.wav"}
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.txt", "out.JSON"])
+def test_an_output_named_otherwise_than_a_score_file_is_refused_before_anything_is_scored(
+    model: Path, calls: Path, tmp_path: Path, name: str
+) -> None:
+    done = run_cli("score", model, calls, tmp_path / name, ok=False)
+    assert done.stdout == ""
+    assert f"{tmp_path / name}: is the name of neither a recording nor a score file" in done.stderr
+    assert "out.tsv" in done.stderr
+
+
 def test_a_name_with_the_signs_of_a_glob_is_a_file(model: Path, calls: Path, tmp_path: Path) -> None:
     odd = shutil.copy(calls / "0.wav", tmp_path / "[1] call*.wav")
     assert list(rows(run_cli("score", model, odd).stdout)) == [str(odd)]

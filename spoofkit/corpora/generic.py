@@ -38,7 +38,7 @@ from spoofkit.corpora.tables import (
     unknown_key,
     with_keys,
 )
-from spoofkit.data.audio import EXTENSIONS
+from spoofkit.data.audio import EXTENSIONS, is_audio_name
 from spoofkit.errors import SpoofkitError
 
 NEEDED = ("path", "key")
@@ -167,7 +167,7 @@ def _read_folder(folder: Path, wanted: Wanted) -> ReleasedSet:
     if wanted.columns:
         raise SpoofkitError(f"--column: {folder} is a folder and has no columns, expected a table; leave --column out")
     rows, ignored = [], [path.name for path in folder.iterdir() if not path.is_dir() or path.name.startswith(".")]
-    loose = sorted(name for name in ignored if _is_audio(name))
+    loose = sorted(name for name in ignored if is_audio_name(name))
     if loose:
         raise SpoofkitError(
             f"{folder / loose[0]}: is in no class folder, expected it in one of {', '.join(classes)}; move it there"
@@ -211,7 +211,7 @@ def _walk(folder: Path, class_name: str) -> tuple[list[str], list[str]]:
                     f"{place}: a file is called {name!r}, expected a name in UTF-8 without control characters; "
                     "rename it"
                 )
-            (audio if _is_audio(name) else others).append((below / name).as_posix())
+            (audio if is_audio_name(name) else others).append((below / name).as_posix())
     return sorted(audio), sorted(others)
 
 
@@ -219,8 +219,3 @@ def _refuse_unreadable(error: OSError) -> None:
     raise SpoofkitError(
         f"{error.filename}: cannot be read ({error.strerror}), expected a folder of audio; see that you may read it"
     ) from error
-
-
-def _is_audio(name: str) -> bool:
-    # A leading dot: what macOS leaves beside a file has its suffix and is no audio.
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")

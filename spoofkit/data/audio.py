@@ -19,11 +19,17 @@ import soxr
 
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address, read_packed
-from spoofkit.data.stored import Stored
+from spoofkit.data.stored import HEADERLESS, Stored
 from spoofkit.errors import SpoofkitError
 
 SAMPLE_RATE = 16_000  # Hz; what every supported encoder was trained on
-EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".au", ".sph", ".webm", ".mp4")
+EXTENSIONS = (
+    *(".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".sph", ".caf"),
+    *(".wma", ".amr", ".3gp", ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".mka", ".avi", ".mpg", ".ts"),
+    *HEADERLESS,
+)
+"""What is taken for a recording inside a folder; of a video its first audio track. A file that is named may be called
+anything."""
 DOWNMIXES = ("mean", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 """How several channels become one: their mean, or one of them. A file of one channel is that channel."""
 
@@ -31,6 +37,17 @@ CANCELLED = 1e-3  # of the channels' mean energy: -30 dB; of unrelated channels'
 AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither and may cancel
 MEASURED_FILES = 100_000  # of which a process remembers what decoding them told
 NO_SAMPLES = "holds no samples, expected speech; remove it from the list or fetch it again"
+
+
+def is_audio_name(name: str) -> bool:
+    """Tell whether a file in a folder is taken for a recording, by its name.
+
+    Hidden ones are not: what macOS leaves beside a file (`._x.wav`) has its suffix and is no audio.
+
+    >>> is_audio_name("call.AMR"), is_audio_name("._call.wav"), is_audio_name("README.md")
+    (True, False, False)
+    """
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 @dataclass(frozen=True)

@@ -11,30 +11,14 @@ from typing import TypeVar
 
 import polars as pl
 
-from spoofkit.data.audio import EXTENSIONS
+from spoofkit.data.audio import EXTENSIONS, is_audio_name
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
 
 T = TypeVar("T")
 
 STDIN = "-"
-IN_FOLDERS = (
-    *EXTENSIONS,
-    ".oga",
-    ".aif",
-    ".wma",
-    ".amr",
-    ".3gp",
-    ".mkv",
-    ".mov",
-    ".avi",
-    ".m4v",
-    ".mpg",
-    ".mka",
-    ".caf",
-)
-"""What is taken for a recording inside a folder; of a video its first audio track. A file that is named may be called
-anything."""
+TEXTS = (".csv", ".txt", ".json", ".jsonl")  # last on a command line, such a name was meant for the output
 
 
 def find_files(inputs: list[Path]) -> Iterator[str]:
@@ -60,6 +44,19 @@ def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def refuse_text_name(last: Path) -> None:
+    """Refuse an output that is called otherwise than a score file, before it is taken for a recording.
+
+    Raises:
+        SpoofkitError: the name is one of a text.
+    """
+    if last.suffix.lower() in TEXTS:
+        raise SpoofkitError(
+            f"{last}: is the name of neither a recording nor a score file, expected one that ends in .tsv; write to "
+            f"{last.with_suffix('.tsv')}, or leave it out and redirect stdout"
+        )
+
+
 def loose_manifest(files: Iterable[str]) -> Manifest:
     """A manifest made up for files: sorted, nothing known of them.
 
@@ -79,9 +76,10 @@ def loose_manifest(files: Iterable[str]) -> Manifest:
 
 def _expanded(path: Path) -> list[str]:
     if path.is_dir():
-        inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IN_FOLDERS and file.is_file())
+        # A link that leads nowhere is no folder: it is taken, and its row says what is wrong.
+        inside = sorted(str(file) for file in path.rglob("*") if is_audio_name(file.name) and not file.is_dir())
         if not inside:
-            raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(IN_FOLDERS)}")
+            raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(EXTENSIONS)}")
         return inside
     if glob.has_magic(str(path)) and not path.exists():
         matching = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())

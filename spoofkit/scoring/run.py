@@ -36,7 +36,7 @@ from spoofkit.scoring.job import (
     rows_apart,
     score_job,
 )
-from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest
+from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest, refuse_text_name
 from spoofkit.scoring.options import Options, refuse_contradictions
 from spoofkit.scoring.parts import Shard
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
@@ -173,6 +173,8 @@ def _split(inputs: list[Path]) -> tuple[list[Path], Path | None]:
                 f"{first}: a manifest is followed by the score file to write, such as scores/eval.tsv; found {found}"
             )
         return [first], others[0]
+    if others:
+        refuse_text_name(inputs[-1])
     return (inputs[:-1], inputs[-1]) if inputs[-1].suffix == ".tsv" else (inputs, None)
 
 
