@@ -223,6 +223,36 @@ def test_a_folder_for_each_class_becomes_a_manifest(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", ["\t", "|", ";", ","])
+def test_a_table_of_a_spreadsheet_is_read_whatever_separates_its_columns(
+    tmp_path: Path, separator: str, mark: str
+) -> None:
+    table = tmp_path / "mine.csv"
+    rows = [["path", "key", "speaker"], ["x.wav", "bonafide", "Doe"], ["y.wav", "fake", "Roe"]]
+    table.write_text(mark + "".join(separator.join(row) + "\n" for row in rows))
+    (released,) = generic.read(table, Wanted())
+    assert released.table.select("path", "key", "speaker").rows() == [
+        ("x.wav", "bonafide", "Doe"),
+        ("y.wav", "spoof", "Roe"),
+    ]
+
+
+def test_a_field_between_semicolons_may_be_quoted_and_hold_commas(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text('path;key;speaker\nx.wav;bonafide;"Doe; Jane, Dr."\n')
+    (released,) = generic.read(table, Wanted())
+    assert released.table["speaker"].to_list() == ["Doe; Jane, Dr."]
+
+
+def test_a_header_without_separators_is_shown_without_the_byte_order_mark(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("\ufeffpath\nx.wav\n")
+    with pytest.raises(SpoofkitError) as refused:
+        generic.read(table, Wanted())
+    assert "ufeff" not in str(refused.value)
+
+
 @pytest.mark.parametrize("suffix", [".amr", ".wma", ".mkv", ".ts", ".g722", ".ulaw"])
 def test_what_score_takes_from_a_folder_prepare_takes_too(tmp_path: Path, suffix: str) -> None:
     corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav")

@@ -1,6 +1,6 @@
 """A corpus of the user's own: a table with a header, or a folder for each class.
 
-A table is separated by tabs, `|` or commas, whichever of these its header holds (in this order):
+A table is separated by tabs, `|`, semicolons or commas, whichever of these its header holds (in this order):
 
     path,key,speaker
     wavs/0001.wav,bonafide,"Doe, Jane"

@@ -21,22 +21,23 @@ SPELLINGS = {
 }
 """Spellings of the two keys that can mean only one thing; capital letters make no difference."""
 AMBIGUOUS = ("0", "1")
+BYTE_ORDER_MARK = "\ufeff"  # spreadsheets put it before UTF-8
 NO_ATTACK = ("-", *(value for value, key in SPELLINGS.items() if key == "bonafide"))
 """What stands as the attack of a bona fide utterance, in small letters."""
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a table: of tab, `|` and comma the first that its header holds.
+    """What separates the columns of a table: of tab, `|`, semicolon and comma the first that its header holds.
 
     Raises:
         SpoofkitError: the header holds none of them.
     """
-    header = read_text(path).partition("\n")[0]
-    found = [separator for separator in "\t|," if separator in header]
+    header = read_text(path).removeprefix(BYTE_ORDER_MARK).partition("\n")[0]
+    found = [separator for separator in "\t|;," if separator in header]
     if not found:
         raise SpoofkitError(
             f"{path}, line 1: found the header {header[:80]!r}, expected at least two column names separated by tabs, "
-            "'|' or commas; give the table such a header"
+            "'|', semicolons or commas; give the table such a header"
         )
     return found[0]
 
@@ -44,7 +45,8 @@ def separator_of(path: Path) -> str:
 def read_table(path: Path, separator: str, leave_out: Sequence[str] = ()) -> pl.DataFrame:
     """Read a table with a header.
 
-    A comma-separated field may be quoted (RFC 4180); between tabs or `|` a quotation mark is a character like others.
+    A field between commas or semicolons may be quoted (RFC 4180); between tabs or `|` a quotation mark is a character
+    like others.
 
     Args:
         path: The table.
@@ -58,11 +60,11 @@ def read_table(path: Path, separator: str, leave_out: Sequence[str] = ()) -> pl.
         SpoofkitError: no such file, a column without a name or with one that another has, no rows, or a line (which is
             named) with another number of fields or with a line break, tab or NUL inside a field.
     """
-    text = read_text(path).removeprefix("\ufeff")  # the mark that spreadsheets put before UTF-8
+    text = read_text(path).removeprefix(BYTE_ORDER_MARK)
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
-        quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE,
+        quoting=csv.QUOTE_MINIMAL if separator in ",;" else csv.QUOTE_NONE,
         strict=True,
     )
     rows: list[list[str]] = []

@@ -63,12 +63,16 @@ class DcfCosts:
     def __post_init__(self) -> None:
         if not 0 < self.spoof_prior < 1 or not 0 < self.miss_cost < math.inf or not 0 < self.fa_cost < math.inf:
             raise SpoofkitError(
-                f"{self}: expected a prior between 0 and 1 and positive, finite costs; give such values"
+                f"{self._in_words}: expected a prior between 0 and 1 and positive, finite costs; give such values"
             )
         if not (self.miss_weight > 0 and self.fa_weight > 0):
-            raise SpoofkitError(f"{self}: prior and costs are too small to tell from 0; give larger ones")
+            raise SpoofkitError(f"{self._in_words}: prior and costs are too small to tell from 0; give larger ones")
         if not 1e-300 < self.miss_weight / self.fa_weight < 1e300:
-            raise SpoofkitError(f"{self}: the costs of the two errors are too far apart; give closer ones")
+            raise SpoofkitError(f"{self._in_words}: the costs of the two errors are too far apart; give closer ones")
+
+    @property
+    def _in_words(self) -> str:
+        return f"spoof prior {self.spoof_prior:g}, cost of a miss {self.miss_cost:g}, of a false alarm {self.fa_cost:g}"
 
     @property
     def miss_weight(self) -> float:
