@@ -46,7 +46,7 @@ def reliability_png(
                 if llr_N is not None
             },
         )
-        left.set_title(f"Reliability on {name}")
+        left.set_title(f"Reliability, {name}")
         _histograms(right, after_N, is_bonafide_N)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)

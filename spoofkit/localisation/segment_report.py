@@ -204,7 +204,7 @@ def eer_over_resolution(result: Mapping[str, Any]) -> "Figure":
         axes.set_ylim(0, max(1.25 * max(*values, overall) if values else 1.25 * overall, 0.1))
         axes.set(xlabel="Length of a segment, s", ylabel="EER, %")
         axes.grid(True)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return figure
 
 
