@@ -73,6 +73,11 @@ def test_lists_of_several_versions_become_one_manifest_of_spoof(tmp_path: Path) 
     assert manifest.table["path"][0] == "fake/de/xtts_v2/f_0.wav"
 
 
+def test_prepare_says_of_a_corpus_without_published_counts_that_none_were_checked(tmp_path: Path) -> None:
+    done = run_cli("prepare", "mlaad", make_mlaad(tmp_path / "mlaad"), tmp_path / "data")
+    assert "eval: no published counts are known here; counts were not checked" in done.stderr
+
+
 def test_readers_that_obey_quotes_or_name_by_file_get_it_wrong(tmp_path: Path) -> None:
     make_mlaad(tmp_path)
     text = (tmp_path / "fake/en/tts_models_en_ljspeech_vits/meta.csv").read_text()

@@ -30,6 +30,7 @@ from spoofkit.data.segments import write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, is_up_to_date, refuse_existing, text_sha256
 
+OWN = ("generic", "kaldi")  # corpora of the user's, of which nothing is published
 LABEL_SLACK = SAMPLE_RATE // 100  # a label of the finest resolution more or less
 
 
@@ -139,6 +140,8 @@ def prepare(
     parts, made_from, kept = {}, {}, {}
     for released in found:
         parts[released.name] = _difference_from_published(corpus, released, partial)
+        if corpus not in OWN and not published_counts(corpus).get(released.name):
+            tqdm.write(f"{released.name}: no published counts are known here; counts were not checked", file=sys.stderr)
         made_from[released.name] = _made_from(corpus, folder, released, wanted, partial, headers, on_error, downmix)
         path = out / f"{released.name}.tsv"
         if path.resolve() in [listed.resolve() for listed in released.lists]:
