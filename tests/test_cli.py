@@ -57,6 +57,12 @@ def test_the_readme_table_lists_exactly_the_verbs() -> None:
     assert set(re.findall(r"^\| `(\w[\w-]*)", readme, flags=re.MULTILINE)) == verbs()
 
 
+def test_the_help_groups_every_verb() -> None:
+    panels = re.findall(r"^╭─ (\w+) ─", run_cli("--help").stdout, flags=re.MULTILINE)
+    named = ["Options", "Data", "Training", "Scoring", "Evaluation", "Calibration", "Models", "Installation"]
+    assert panels == named  # none is in the panel "Commands", where a verb without a group goes
+
+
 def test_every_verb_has_help_that_begins_with_a_verb_and_has_an_example() -> None:
     for verb in verbs():
         text = run_cli(verb, "--help").stdout.partition("Arguments")[0]

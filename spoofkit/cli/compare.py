@@ -22,9 +22,11 @@ Prior = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    for verb in (compare, calibrate, fuse, apply, threshold, reformat):
-        app.command()(verb)
-    app.command("evaluate-sasv")(evaluate_sasv)
+    app.command(rich_help_panel="Evaluation")(compare)
+    app.command("evaluate-sasv", rich_help_panel="Evaluation")(evaluate_sasv)
+    for verb in (calibrate, fuse, apply, threshold):
+        app.command(rich_help_panel="Calibration")(verb)
+    app.command(rich_help_panel="Scoring")(reformat)
 
 
 def compare(

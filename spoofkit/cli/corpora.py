@@ -13,8 +13,8 @@ from spoofkit.errors import SpoofkitError
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(overlap)
-    app.command()(audit)
+    app.command(rich_help_panel="Data")(overlap)
+    app.command(rich_help_panel="Data")(audit)
 
 
 def overlap(

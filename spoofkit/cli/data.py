@@ -40,18 +40,19 @@ mixlist = typer.Typer(
     help=(
         "Draw a list of mix-frame utterances, or look at and listen to one.\n\n"
         "`spoofkit mixlist data/train.tsv exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
-        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv mix.png --mix-id mix_0000003`"
+        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv mix.png --mix-id mix_0000003`\n\n"
+        "What draws may be told (`--config`, `--set`, `--held-out` …): `spoofkit mixlist draw --help`"
     ),
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(prepare)
-    app.command()(validate)
-    app.command()(pack)
-    app.command()(kaldi)
-    app.add_typer(mixlist, name="mixlist")
+    app.command(rich_help_panel="Data")(prepare)
+    app.command(rich_help_panel="Data")(validate)
+    app.command(rich_help_panel="Data")(pack)
+    app.command(rich_help_panel="Data")(kaldi)
+    app.add_typer(mixlist, name="mixlist", rich_help_panel="Data")
 
 
 def prepare(

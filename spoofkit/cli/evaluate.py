@@ -15,9 +15,8 @@ from spoofkit.errors import SpoofkitError
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(score)
-    app.command()(evaluate)
-    app.command()(doctor)
+    app.command(rich_help_panel="Scoring")(score)
+    app.command(rich_help_panel="Evaluation")(evaluate)
 
 
 def score(

@@ -10,7 +10,7 @@ from spoofkit.cli import options
 
 def register(app: typer.Typer) -> None:
     """Add this module's verb to the program."""
-    app.command()(export)
+    app.command(rich_help_panel="Models")(export)
 
 
 def export(

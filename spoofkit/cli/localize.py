@@ -13,8 +13,8 @@ from spoofkit.errors import SpoofkitError
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(localize)
-    app.command()(evaluate_segments)
+    app.command(rich_help_panel="Scoring")(localize)
+    app.command(rich_help_panel="Evaluation")(evaluate_segments)
 
 
 def localize(

@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Speech deepfake detection with mix-frame post-training (arXiv:2606.25328).\n\n"
-        "Is this recording genuine? `spoofkit score exp/tiny/finetune/model call.wav`\n\n"
+        "Is this recording genuine? `spoofkit score egs/mini/exp/mixframe_seed0/finetune/model call.wav`\n\n"
         "From corpus to EER, step by step: `egs/asvspoof5/run.sh --corpus DIR`; on a laptop: `egs/mini/run.sh`"
     ),
 )
@@ -48,12 +48,13 @@ def options(
 
 data.register(app)
 corpora.register(app)
-models.register(app)
-export.register(app)
 train.register(app)
 evaluate.register(app)
-compare.register(app)
 localize.register(app)
+compare.register(app)
+models.register(app)
+export.register(app)
+app.command(rich_help_panel="Installation")(evaluate.doctor)
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from spoofkit.cli import options
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(info)
-    app.command()(convert)
-    app.command()(merge)
-    app.command()(average)
+    app.command(rich_help_panel="Models")(info)
+    app.command(rich_help_panel="Models")(convert)
+    app.command(rich_help_panel="Models")(merge)
+    app.command(rich_help_panel="Models")(average)
 
 
 def info(

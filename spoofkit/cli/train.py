@@ -35,8 +35,8 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write the figu
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command()(posttrain)
-    app.command()(finetune)
+    app.command(rich_help_panel="Training")(posttrain)
+    app.command(rich_help_panel="Training")(finetune)
 
 
 def posttrain(
