@@ -212,3 +212,9 @@ def test_cllr_of_huge_scores_is_their_mean_and_costs_too_far_apart_are_refused()
     assert cllr([-1e308, -1e308, 0.0], [1e308]) == pytest.approx((1e308 / 3 + 1e308 / 2) / math.log(2), rel=1e-12)
     with pytest.raises(SpoofkitError, match="too far apart"):
         DcfCosts(0.5, 1e-300, 1e300)
+
+
+def test_costs_are_refused_in_words() -> None:
+    with pytest.raises(SpoofkitError, match="spoof prior 5, ") as refused:
+        DcfCosts(spoof_prior=5.0, miss_cost=1.0, fa_cost=10.0)
+    assert "DcfCosts" not in str(refused.value)
