@@ -58,7 +58,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "more").mkdir()
     for index in range(5):
         place = folder / "more" if index == 4 else folder
-        soundfile.write(place / f"{index}.wav", make_voice(index, index % 2 == 0, 0.3 + 0.2 * index), SAMPLE_RATE)
+        soundfile.write(place / f"{index}.wav", make_voice(index, index % 2 == 0, 0.6 + 0.2 * index), SAMPLE_RATE)
     return folder
 
 
@@ -105,6 +105,71 @@ def write_mp4(path: Path, wave_S: np.ndarray, rate: int, n_pictures: int = 5) ->
         for stream in (video, audio):
             container.mux(stream.encode(None))
     return path
+
+
+# ---- No verdict from nothing
+
+
+@pytest.fixture
+def without_signal(tmp_path: Path) -> dict[str, Path]:
+    """Recordings that say nothing of their speaker: silence, dither, a constant, a scrap; long silence."""
+    rng = np.random.default_rng(0)
+    loud = make_voice(1, True, 0.2)
+    waves = {
+        "zeros": np.zeros(32_000),
+        "dither": rng.choice([-1, 0, 1], 32_000) / 32_768,
+        "constant": np.full(32_000, 0.25),
+        "scrap": loud,
+        "scrap_in_silence": np.concatenate([np.zeros(20_000), loud, np.zeros(20_000)]),
+        "long": np.zeros(100 * SAMPLE_RATE),
+    }
+    paths = {name: tmp_path / f"{name}.flac" for name in waves}
+    for name, wave in waves.items():
+        soundfile.write(paths[name], wave, SAMPLE_RATE)
+    return paths
+
+
+def test_silence_and_scraps_get_no_score_and_the_decision_abstain(
+    model: Path, calls: Path, calibration: Path, without_signal: dict[str, Path]
+) -> None:
+    files = [calls / "more/4.wav", calls / "3.wav", *without_signal.values()]
+    for options in ((), ("--window", 1), ("--crop", "first:32000"), ("--window", 0)):
+        done = run_cli("score", model, *files, "--calibration", calibration, "--json-lines", *options, ok=False)
+        found = {Path(str(line["file"])).stem: line for line in lines(done.stdout)}
+        for name in without_signal:
+            assert found[name]["decision"] == "abstain"
+            assert "score" not in found[name]
+            assert "of signal above -70 dBFS" in str(found[name]["error"])
+        assert {found[name]["decision"] for name in ("3", "4")} <= {"accept", "reject"}
+    table = rows(run_cli("score", model, *files, "--calibration", calibration, ok=False).stdout)
+    assert {table[str(path)][-1] for path in without_signal.values()} == {"abstain"}
+
+
+def test_quiet_speech_is_signal(model: Path, tmp_path: Path) -> None:
+    voice = make_voice(1, True, 1.0)
+    soundfile.write(tmp_path / "quiet.flac", voice * 10 ** (-35 / 20), SAMPLE_RATE, "PCM_24")  # some -60 dBFS
+    assert len(rows(run_cli("score", model, tmp_path / "quiet.flac").stdout)) == 1
+
+
+def test_a_list_is_scored_whole_and_what_lacks_signal_is_counted_in_its_record(
+    model: Path, calls: Path, without_signal: dict[str, Path], tmp_path: Path
+) -> None:
+    paths = {path.stem: path for path in (calls / "0.wav", without_signal["zeros"], without_signal["scrap"])}
+    table = pl.DataFrame(
+        [(name, str(path), soundfile.info(path).frames) for name, path in sorted(paths.items())],
+        schema={"utt_id": pl.Utf8, "path": pl.Utf8, "n_samples": pl.Int64},
+        orient="row",
+    ).with_columns(pl.col("path").str.strip_prefix("/"))
+    blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
+    write_manifest(tmp_path / "set.tsv", Path("/"), table.with_columns(pl.lit("spoof").alias("key"), *blank))
+    for shards in ((), ("1/2", "2/2")):
+        out = tmp_path / f"{len(shards)}.tsv"
+        for shard in shards:
+            run_cli("score", model, tmp_path / "set.tsv", out, "--shard", shard)
+        done = run_cli("score", model, tmp_path / "set.tsv", out, *(["--merge"] if shards else []))
+        assert "2 utterances hold less than 0.5 s of signal" in done.stderr
+        assert read_scores(out).height == 3
+        assert json.loads(out.with_suffix(".json").read_text())["without_signal"] == ["scrap", "zeros"]
 
 
 # ---- What may be named
@@ -208,7 +273,7 @@ def test_without_a_calibration_there_is_no_probability_and_no_decision(
     done = run_cli("score", model, calls, "--json-lines")
     assert [line.keys() for line in lines(done.stdout)] == [{"file", "seconds", "score"}] * 5
     assert {line["file"]: line["score"] for line in lines(done.stdout)} == pytest.approx(expected, abs=1e-6)
-    assert [line["seconds"] for line in lines(done.stdout)] == pytest.approx([0.3, 0.5, 0.7, 0.9, 1.1])
+    assert [line["seconds"] for line in lines(done.stdout)] == pytest.approx([0.6, 0.8, 1.0, 1.2, 1.4])
     assert "cm-score: log-odds of bona fide, higher = more bona fide; not calibrated" in done.stderr
     for option in ("--spoof-prior", "--miss-cost", "--fa-cost", "--abstain-cost", "--accept-from", "--reject-below"):
         assert f"{option}: means nothing for scores that are not calibrated" in refusal(
@@ -604,12 +669,12 @@ def test_chunks_are_batched_by_length_and_keep_their_order(
     detector, _ = load_detector(model)
     seen: list[list[int]] = []
     detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
-    files = [str(calls / "3.wav"), str(long), str(calls / "none.wav"), *sorted(expected)[:3]]
+    files = [str(calls / "2.wav"), str(long), str(calls / "none.wav"), *sorted(expected)[:2]]
     reading = Reading(windows=Windows(16_000, 16_000, "mean"))
     chunk = [Recording(file, file) for file in files]
     (results,) = score_recordings(scorer_of(detector, torch.device("cpu")), [chunk], reading)
     assert [result.name for result in results] == files
-    assert seen[:2] == [[14_400, 11_200], [8_000, 4_800]]
+    assert seen[:2] == [[16_000, 12_800], [9_600]]
     assert all(sizes == [16_000] * len(sizes) for sizes in seen[2:])
     assert max(map(len, seen[2:])) == 2  # windows of a long one together too
     for result in results:
@@ -629,11 +694,11 @@ def test_what_is_repeated_is_batched_by_the_length_it_then_has(
     detector, _ = load_detector(model)
     seen: list[list[int]] = []
     detector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
-    chunk = [Recording(file, file) for file in files]
+    chunk = [Recording(file, file, is_listed=True) for file in files]
     (results,) = score_recordings(scorer_of(detector, torch.device("cpu")), [chunk], Reading(6000, 6000))
     assert seen == [[6000] * 3, [6000]]
     assert results[0].score == pytest.approx(alone(model, np.tile(click, 38)[:6000]), abs=1e-5)
-    assert [result.seconds for result in results] == pytest.approx([0.01, 0.3, 0.375, 0.375])  # not what was repeated
+    assert [result.seconds for result in results] == pytest.approx([0.01, 0.375, 0.375, 0.375])  # not what was repeated
     sentence = refusal("score", model, *files, "--crop", "repeat:300")
     assert "--crop repeat:300: 300 samples are too few, the encoder needs at least 400" in sentence
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import refusal, run_cli
-from test_score_verb import BUDGET, N_UTTERANCES, list_utterances, make_model, make_set
+from test_score_verb import BUDGET, N_UTTERANCES, list_utterances, make_calls, make_model, make_set
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import read_scores
@@ -93,16 +93,15 @@ def test_two_and_three_processes_write_the_file_of_one(
 
 
 @pytest.mark.slow
-def test_an_exported_model_and_loose_files_are_shared_too(
-    program: Path, model: Path, manifest: Path, tmp_path: Path
-) -> None:
+def test_an_exported_model_and_loose_files_are_shared_too(program: Path, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     run_cli("export", model, tmp_path / "model.onnx")
+    make_calls(tmp_path / "calls", 12)
     (tmp_path / "bad.wav").write_text("no sound")
-    inputs = ("score", tmp_path / "model.onnx", manifest.parent, tmp_path / "bad.wav")
+    inputs = ("score", tmp_path / "model.onnx", tmp_path / "calls", tmp_path / "bad.wav")
     refusal(*inputs, tmp_path / "one.tsv")
     done = torchrun(program, 2, *inputs, tmp_path / "two.tsv", ok=False)
-    assert f"1 of {N_UTTERANCES + 1} files could not be scored, the other {N_UTTERANCES} were" in done.stderr
+    assert "1 of 13 files could not be scored, the other 12 were" in done.stderr
     assert (tmp_path / "two.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
     assert read_json(tmp_path / "two.json")["errors"] == read_json(tmp_path / "one.json")["errors"]
 

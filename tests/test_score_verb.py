@@ -59,6 +59,15 @@ def list_utterances(path: Path, root: Path, rows: list[tuple[str, str, int]]) ->
     return path
 
 
+def make_calls(folder: Path, n_files: int) -> list[Path]:
+    """Recordings that hold enough signal to be judged without a list."""
+    folder.mkdir()
+    files = [folder / f"call_{index:02d}.wav" for index in range(n_files)]
+    for index, file in enumerate(files):
+        soundfile.write(file, make_voice(index, index % 2 == 0, 0.6 + index / 50), SAMPLE_RATE)
+    return files
+
+
 def make_set(folder: Path) -> Path:
     """Short utterances of many lengths, some of the same, and their manifest."""
     rng = np.random.default_rng(1)
@@ -521,8 +530,8 @@ def test_shard_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Pat
         assert sentence.startswith(f"{option[0]}: parts stand beside the score file, found none named")
 
 
-def test_loose_files_can_be_shared_too(model: Path, manifest: Path, tmp_path: Path) -> None:
-    files = [manifest.parent / f"{index:02d}.wav" for index in range(12)]
+def test_loose_files_can_be_shared_too(model: Path, tmp_path: Path) -> None:
+    files = make_calls(tmp_path / "calls", 12)
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, *files, one)
     for number in (1, 2):
@@ -799,8 +808,8 @@ def test_parts_of_other_options_or_models_are_refused_before_they_are_scored(
     run_cli("score", model, manifest, out, "--shard", "2/2")
 
 
-def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, manifest: Path, tmp_path: Path) -> None:
-    good, bad, out = manifest.parent / "00.wav", tmp_path / "bad.wav", tmp_path / "out.tsv"
+def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, tmp_path: Path) -> None:
+    (good,), bad, out = make_calls(tmp_path / "calls", 1), tmp_path / "bad.wav", tmp_path / "out.tsv"
     bad.write_bytes(b"not audio")
     said = refusal("score", model, good, bad, out)
     assert "1 of 2 files could not be scored, the other 1 were" in said

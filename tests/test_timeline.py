@@ -342,9 +342,10 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
 ) -> None:
     (tmp_path / "bad.wav").write_text("no sound")
     soundfile.write(tmp_path / "short.wav", np.zeros(20, np.float32), SAMPLE_RATE)
-    inputs = [tmp_path / "bad.wav", calls / "call.wav", tmp_path / "short.wav"]
+    soundfile.write(tmp_path / "silence.wav", np.zeros(32_000, np.float32), SAMPLE_RATE)
+    inputs = [tmp_path / "bad.wav", calls / "call.wav", tmp_path / "short.wav", tmp_path / "silence.wav"]
     sentence = refusal("localize", exp, *inputs, tmp_path / "out", "--threshold", "0")
-    assert "2 of 3 recordings could not be localized, the others are there" in sentence
+    assert "3 of 4 recordings could not be localized, the others are there" in sentence
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"call.{suffix}" for suffix in SUFFIXES),
         "timeline.html",

@@ -24,6 +24,7 @@ import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.data.lengths import require_usable_length
+from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, mend_interrupted, read_json, refuse_existing, sync
 from spoofkit.localisation import timeline
@@ -194,6 +195,9 @@ def _read(path: str, shortest: int) -> tuple[np.ndarray, str]:
     try:
         wave_S = read_audio(path)
         require_usable_length(path, wave_S.size, shortest, None)
+        meter = SignalMeter()
+        list(meter.hear([wave_S]))
+        meter.refuse_too_little(path)
         return wave_S, file_sha256(path)
     except (SpoofkitError, OSError) as error:
         raise _CannotRead(str(error)) from error

@@ -102,10 +102,12 @@ def batch_results(
     reading: Reading,
     workers: int,
     should_stop: Callable[[], bool],
+    is_listed: bool = True,
 ) -> Iterator[tuple[int, list[Result]]]:
     """Score some batches of a plan; what cannot be scored has a reason instead of a score.
 
-    Args, Raises: as `score_batches`, but that nothing is raised for audio that cannot be read.
+    Args, Raises: as `score_batches`, but that nothing is raised for audio that cannot be read. `is_listed`: see
+    `Recording`.
 
     Yields:
         The number of a batch, and the results of its utterances.
@@ -115,7 +117,7 @@ def batch_results(
 
     def recording(row: int) -> Recording:
         utt_id, path, n_samples = rows[row]
-        return Recording(utt_id, manifest.audio_path(path), manifest.downmix, n_samples)
+        return Recording(utt_id, manifest.audio_path(path), manifest.downmix, n_samples, is_listed)
 
     chunks = ([recording(row) for _, row in batch] for batch in batches.values())
     results = score_recordings(scorer, chunks, reading, n_threads=workers, should_stop=should_stop)

@@ -87,15 +87,18 @@ class Outcome:
     scores: dict[str, float]
     errors: dict[str, str]
     windows: dict[str, list[list[float]]]
+    without_signal: list[str]
+    """Of a manifest, scored all the same."""
 
     @staticmethod
     def of(lines: Iterable[dict[str, Any]]) -> "Outcome":
         """What lines of parts say together."""
-        outcome = Outcome({}, {}, {})
+        outcome = Outcome({}, {}, {}, [])
         for line in lines:
             outcome.scores.update(line["scores"])
             outcome.errors.update(line.get("errors", {}))
             outcome.windows.update(line.get("windows", {}))
+            outcome.without_signal.extend(line.get("without_signal", []))
         return outcome
 
 
@@ -123,7 +126,7 @@ def score_job(
         job: What is scored.
         scorer: What scores.
         todo: Batches by their number in the plan.
-        keep: Gets a batch's number, its scores by id, and if there are any its `errors` and `windows`.
+        keep: Gets a batch's number, its scores by id, and any `errors`, `windows` and ids `without_signal`.
         workers: Threads that decode; 0: as many as keep the device busy.
         should_stop: Asked before each batch.
 
@@ -131,13 +134,16 @@ def score_job(
         SpoofkitError: an utterance of a manifest cannot be scored, and not for lack of speech.
         Interrupted: `should_stop` said so.
     """
-    for number, results in batch_results(scorer, job.manifest, todo, job.reading, workers, should_stop):
+    batches = batch_results(scorer, job.manifest, todo, job.reading, workers, should_stop, not job.is_loose)
+    for number, results in batches:
         errors = {result.name: result.error for result in results if result.error}
         for result in results:
             if result.error and not (job.is_loose or result.lacks_speech):
                 raise SpoofkitError(result.error)
         windows = {result.name: plain_windows(result) for result in results if result.windows}
-        more = {name: value for name, value in (("errors", errors), ("windows", windows)) if value}
+        silent = [result.name for result in results if result.lacks_signal]
+        found = {"errors": errors, "windows": windows, "without_signal": silent}
+        more = {name: value for name, value in found.items() if value}
         keep(number, {result.name: result.score for result in results if not result.error}, **more)
 
 
@@ -173,6 +179,8 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
     result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
     if outcome.errors:
         result["errors"] = dict(sorted(outcome.errors.items()))
+    if outcome.without_signal:
+        result["without_signal"] = sorted(outcome.without_signal)
     write_json(out.with_suffix(".json"), job.made_from | result, overwrite=True)
     score_parts.discard_parts(out)
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
+from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.scoring.scorer import Scorer, pad
 from spoofkit.scoring.voice import Speech, VoiceActivity
@@ -35,6 +36,8 @@ class Recording:
     downmix: str = "mean"
     n_samples: int = UNKNOWN_LENGTH
     """At 16 kHz, as a manifest says; another length is refused."""
+    is_listed: bool = False
+    """Scored even if it holds hardly any signal, because a list of trials must be complete."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Result:
     error: str = ""
     lacks_speech: bool = False
     """That is the error, and nothing else."""
+    lacks_signal: bool = False
+    """It is scored all the same: see `Recording.is_listed`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class _Opened:
     """The windows after the first; none: that one is all."""
     error: str = ""
     lacks_speech: bool = False
+    meter: SignalMeter = field(default_factory=SignalMeter)
+    """Has heard what was read of it."""
 
 
 def score_recordings(
@@ -124,17 +131,22 @@ def score_recordings(
 
 def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
     """Decode a recording, or the first two windows of it."""
+    meter = SignalMeter()
     try:
-        windows = read_windows(recording.path, reading.windows, reading.first_samples, recording.downmix, reading.voice)
+        windows = read_windows(
+            recording.path, reading.windows, reading.first_samples, recording.downmix, reading.voice, meter
+        )
         first, second = next(windows), next(windows, None)
         n_scored = reading.n_scored(first.wave_S.size)
         require_usable_length(recording.name, n_scored, scorer.shortest, scorer.longest)
         if second is not None:
-            return _Opened(recording, first, chain([second], windows))
+            return _Opened(recording, first, chain([second], windows), meter=meter)
         _require_length(recording, first.end, reading)
         if first.speech is not None and reading.voice is not None and not first.is_scored:
             return _Opened(recording, error=reading.voice.too_little(recording.name, [first.speech]), lacks_speech=True)
-        return _Opened(recording, first)
+        if not recording.is_listed:
+            meter.refuse_too_little(recording.name)
+        return _Opened(recording, first, meter=meter)
     except (SpoofkitError, OSError) as error:
         return _Opened(recording, error=str(error))
 
@@ -209,7 +221,11 @@ def _score_chunk(
     for one in chunk:
         if one.others is not None:
             results[one.recording.name] = _score_long(one, score, reading, pool, budget_samples)
-    return [results[one.recording.name] for one in chunk]
+    return [_remarked(results[one.recording.name], one) for one in chunk]
+
+
+def _remarked(result: Result, one: _Opened) -> Result:
+    return result if result.score is None or one.meter.is_enough else replace(result, lacks_signal=True)
 
 
 def _score_long(
@@ -240,6 +256,8 @@ def _score_long(
                 added = None if window.speech is None else window.speech.n_new / SAMPLE_RATE
                 scores.append(WindowScore(window.start / SAMPLE_RATE, window.end / SAMPLE_RATE, result.score, added))
         _require_length(one.recording, end, reading)
+        if not one.recording.is_listed:
+            one.meter.refuse_too_little(name)
     except (SpoofkitError, OSError) as error:
         return Result(name, error=str(error))
     if reading.voice is not None and not scores:

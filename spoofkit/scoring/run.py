@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
 from spoofkit.files import file_sha256, refuse_existing, refuse_replacing, text_sha256, write_text
@@ -280,6 +281,7 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
             return
         outcome = Outcome.of(lines)
         finish(job, outcome, how, replaceable)
+    _say_without_signal(outcome)
     yield f"{out}: {len(outcome.scores):,} scores, higher = more bona fide"
     raise_for(list(outcome.errors.values()), n_total)
 
@@ -316,8 +318,19 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
         ],
     }
     finish(job, outcome, how, score_parts.may_be_replaced(out))
+    _say_without_signal(outcome)
     yield f"{out}: {len(outcome.scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
     raise_for(list(outcome.errors.values()), job.manifest.table.height)
+
+
+def _say_without_signal(outcome: Outcome) -> None:
+    if outcome.without_signal:
+        first = ", ".join(sorted(outcome.without_signal)[:5])
+        tqdm.write(
+            f"spoofkit: warning: {len(outcome.without_signal):,} utterances hold less than {LEAST_SIGNAL_SECONDS:g} s "
+            f"of signal, first {first}; a list of trials must be complete, so they have scores, but these mean nothing",
+            file=sys.stderr,
+        )
 
 
 def _inputs_record(

@@ -159,7 +159,8 @@ def meaning(verdicts: Verdicts | None, score_meaning: str) -> str:
 def as_json(result: Result, verdicts: Verdicts | None) -> str:
     """A line of JSON."""
     if result.score is None:
-        return json.dumps({"file": _utf8(result.name), "error": _utf8(result.error)}, ensure_ascii=False)
+        refused = {"file": _utf8(result.name), "error": _utf8(result.error)}
+        return json.dumps(refused | ({} if verdicts is None else {"decision": "abstain"}), ensure_ascii=False)
     line: dict[str, Any] = {"file": _utf8(result.name), "seconds": result.seconds, "score": result.score}
     if verdicts is not None:
         line |= {
@@ -185,7 +186,7 @@ def header(verdicts: Verdicts | None) -> str:
 def cells(result: Result, verdicts: Verdicts | None) -> list[str]:
     """A row: the file and what is said of it; where the score would stand, `error: ` and the reason."""
     if result.score is None:
-        said = [f"error: {result.error}"] + ([] if verdicts is None else ["-", "-"])
+        said = [f"error: {result.error}"] + ([] if verdicts is None else ["-", "abstain"])
     elif verdicts is None:
         said = [f"{result.score:.9g}"]
     else:

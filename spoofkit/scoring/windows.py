@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from spoofkit.data.audio import SAMPLE_RATE, read_blocks
+from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.voice import Listener, Speech, VoiceActivity
 
@@ -124,6 +125,7 @@ def read_windows(
     first_samples: int | None = None,
     downmix: str = "mean",
     voice: VoiceActivity | None = None,
+    meter: SignalMeter | None = None,
 ) -> Iterator[Window]:
     """Read a recording as one piece, or if it is longer than a window, window by window.
 
@@ -133,12 +135,15 @@ def read_windows(
         first_samples: Only so many samples from the start are read; none: all.
         downmix: One of `spoofkit.data.audio.DOWNMIXES`.
         voice: By what the speech in each window is found; none: it is not.
+        meter: Hears what is read.
 
     Raises:
         SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
     """
     listener = None if voice is None else Listener(voice)
     blocks = read_blocks(path, first_samples, downmix)
+    if meter is not None:
+        blocks = meter.hear(blocks)
     if listener is not None:
         blocks = listener.hear(blocks)
     for window in cut(blocks, windows):

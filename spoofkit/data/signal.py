@@ -1,0 +1,51 @@
+"""How much of a recording holds any signal: a detector gives silence a score too, and it means nothing."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from spoofkit.errors import SpoofkitError
+
+LEAST_SIGNAL_SECONDS = 0.5
+"""A recording with less signal is not judged: the shortest utterances of ASVspoof hold about as much speech."""
+SIGNAL_DBFS = -70.0
+"""Level of a stretch, an RMS without its mean, from which it counts as signal; the dither of 16 bits is near -98."""
+STRETCH = 320
+"""Samples of a stretch: 20 ms."""
+RATE = 16_000
+
+
+class SignalMeter:
+    """Measures recordings as they are read, block by block."""
+
+    def __init__(self) -> None:
+        self._n_loud = 0
+        self._left_S = np.zeros(0, np.float32)
+
+    @property
+    def seconds(self) -> float:
+        """Signal in what was heard so far, in whole stretches."""
+        return self._n_loud * STRETCH / RATE
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether that is enough to judge the recording by."""
+        return self.seconds >= LEAST_SIGNAL_SECONDS
+
+    def hear(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Hand on a recording's samples as they come, 16 kHz mono float32, and measure them."""
+        for block_S in blocks:
+            waiting_S = np.concatenate([self._left_S, block_S])
+            n_whole = waiting_S.size // STRETCH * STRETCH
+            level_N = waiting_S[:n_whole].reshape(-1, STRETCH).astype(np.float64).std(axis=1)
+            self._n_loud += int((level_N >= 10 ** (SIGNAL_DBFS / 20)).sum())
+            self._left_S = waiting_S[n_whole:]
+            yield block_S
+
+    def refuse_too_little(self, where: str) -> None:
+        """Raise SpoofkitError if what was heard is too little to judge a recording by."""
+        if not self.is_enough:
+            raise SpoofkitError(
+                f"{where}: holds {self.seconds:.2f} s of signal above {SIGNAL_DBFS:g} dBFS, expected at least "
+                f"{LEAST_SIGNAL_SECONDS:g} s to judge it by; check the recording, or join its parts"
+            )
