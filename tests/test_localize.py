@@ -4,6 +4,7 @@ The references below count samples one by one, or try thresholds one by one; clo
 """
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -287,6 +288,19 @@ def test_what_is_localized_has_every_frame_of_every_utterance_in_order(
             logit_BT, is_frame_BT = classifier(wave, torch.tensor([wave.shape[1]]))
         assert bool(is_frame_BT.all())
         np.testing.assert_allclose(frames.of(utt_id), -logit_BT[0].numpy(), atol=2e-5, rtol=0)
+
+
+def test_a_set_without_keys_is_localized_as_with_them_but_its_mixes_are_not(
+    exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path
+) -> None:
+    keyless = tmp_path / "eval.tsv"
+    keyless.write_text(re.sub("\t(bonafide|spoof)\t", "\t-\t", (truth[0] / "eval.tsv").read_text()))
+    run_cli("localize", exp, keyless, tmp_path / "eval.npz")
+    found, expected = (read_frames(path)[0] for path in (tmp_path / "eval.npz", localized))
+    assert found.utt_ids == expected.utt_ids
+    np.testing.assert_allclose(found.score_N, expected.score_N, atol=1e-5)
+    mixes = ["--mix", exp.parent / "mix_dev.tsv"]
+    assert "12 of 12 rows have no key" in refusal("localize", exp, keyless, tmp_path / "mix.npz", *mixes)
 
 
 def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[str, Any]]) -> None:

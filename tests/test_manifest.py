@@ -103,7 +103,7 @@ def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
     ("columns", "sentence"),
     [
         ({"utt_id": ["a", "a"]}, "utt_id 'a' stands 2 times"),
-        ({"key": ["bonafide", "genuine"]}, "key of 'u1' is 'genuine', expected bonafide or spoof"),
+        ({"key": ["bonafide", "genuine"]}, "key of 'u1' is 'genuine', expected bonafide, spoof or '-'"),
         (
             {"path": ["x.flac", "../../etc/passwd"]},
             "path of 'u1' is '../../etc/passwd', expected a path below the root",

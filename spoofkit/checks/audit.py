@@ -22,7 +22,7 @@ import polars as pl
 
 from spoofkit.checks.measures import FORMAT, measure_list
 from spoofkit.checks.surface import CATEGORICAL, NUMERIC
-from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
@@ -74,7 +74,7 @@ def audit(
         SpoofkitError: the manifest is broken or lacks a class or column, a file cannot be decoded, or `out` holds
             measures of another manifest.
     """
-    manifest = read_manifest(manifest_path)
+    manifest = read_keyed_manifest(manifest_path)
     table = manifest.table if sample is None else draw_sample(manifest.table, sample, seed)
     _require_auditable(manifest, table, by)
     identity = {"format": FORMAT, "manifest_sha256": file_sha256(manifest_path)}

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from spoofkit.corpora.sources import Corpus, ancestry, known_corpora, prepared_corpus, shared_sources
 from spoofkit.data.audio import probe
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.manifest import NO_KEY, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.shards import FULL_SCALE
 from spoofkit.errors import SpoofkitError
 
@@ -196,13 +196,14 @@ def _samples_digest(wave_S: np.ndarray) -> str:
 
 
 def _describe(kind: str, found: pl.DataFrame, n_eval: int) -> dict[str, Any]:
+    has_keys = [pl.col(name) != NO_KEY for name in ("eval_key", "train_key")]
     examples = found.head(N_EXAMPLES).select("eval_utt_id", "train_utt_id").rows()
     return {
         "kind": kind,
         "what": KINDS[kind],
         "n_eval": found.height,
         "percent_of_eval": 100 * found.height / n_eval,
-        "n_other_key": found.filter(pl.col("eval_key") != pl.col("train_key")).height,
+        "n_other_key": found.filter(pl.col("eval_key") != pl.col("train_key"), *has_keys).height,
         "examples": [list(pair) for pair in examples],
     }
 

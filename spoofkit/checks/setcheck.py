@@ -12,7 +12,7 @@ import numpy as np
 from spoofkit.checks.filecheck import WHOLE_SET, Finding, Row
 from spoofkit.checks.sound import Sound
 from spoofkit.data.audio import SAMPLE_RATE, AudioInfo
-from spoofkit.data.manifest import Manifest, read_rejected, rejected_path
+from spoofkit.data.manifest import NO_KEY, Manifest, read_rejected, rejected_path
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
@@ -68,6 +68,7 @@ def _outlying_lengths(with_info: list[tuple[Row, AudioInfo]]) -> Iterator[Findin
 
 def _telling_properties(with_info: list[tuple[Row, AudioInfo]]) -> Iterator[Finding]:
     """Properties of the files by which a detector could tell the classes without listening."""
+    with_info = [(row, info) for row, info in with_info if row.key != NO_KEY]
     keys = Counter(row.key for row, _ in with_info)
     if len(keys) < 2:
         return
@@ -100,11 +101,11 @@ def _rejected_list(manifest: Manifest) -> Iterator[Finding]:
 def _doubles(rows: list[Row], manifest: Manifest, workers: int) -> Iterator[Finding]:
     """Utterances that are one: the same file, the same MD5 in FLAC's header, the same samples, or the same bytes."""
     for group in _same_content(rows, manifest, workers):
-        first_of_key = {row.key: row for row in reversed(group)}
+        first_of_key = {row.key: row for row in reversed(group) if row.key != NO_KEY}
         for row in group:
             other = next(other for other in group[:2] if other is not row)
             same = "the file" if other.path == row.path else "the audio"
-            contradiction = next((other for key, other in first_of_key.items() if key != row.key), None)
+            contradiction = next((other for key, other in first_of_key.items() if NO_KEY != row.key != key), None)
             if contradiction is not None:
                 problem = f"is {row.key} and {same} of {contradiction.utt_id}, which is {contradiction.key}"
                 yield Finding(row.utt_id, "error", "contradiction", problem)

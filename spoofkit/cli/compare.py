@@ -55,7 +55,7 @@ def compare(
     import numpy as np
     from rich.console import Console
 
-    from spoofkit.data.manifest import read_manifest
+    from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.evaluation.breakdown import score_warnings, split_classes
     from spoofkit.evaluation.compare import compare as run
     from spoofkit.evaluation.metrics import dcf_costs
@@ -63,7 +63,7 @@ def compare(
     from spoofkit.files import file_sha256
 
     costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
-    known = read_manifest(manifest)
+    known = read_keyed_manifest(manifest)
     table = known.table
     paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
     for files in paths:
@@ -221,12 +221,14 @@ def reformat(
 
     Example: `spoofkit reformat exp/x/scores/la21/eval.tsv data/la21/eval.tsv submission.txt --layout asvspoof2021_la`
     """
-    from spoofkit.data.manifest import read_manifest
-    from spoofkit.evaluation.layouts import write_layout_scores
+    from spoofkit.data.manifest import read_keyed_manifest, read_manifest
+    from spoofkit.evaluation.layouts import WITH_KEYS, write_layout_scores
     from spoofkit.files import refuse_replacing
 
     refuse_replacing((out,), (scores, scores.with_suffix(".json"), manifest))
-    trials = _joined(scores, read_manifest(manifest).table)
+    with_keys = layout in WITH_KEYS
+    known = read_keyed_manifest(manifest) if with_keys else read_manifest(manifest)
+    trials = _joined(scores, known.table, with_keys)
     _warn_of_cuts([scores])
     write_layout_scores(out, layout, trials, overwrite)
     typer.echo(f"{out}: {trials.height:,} scores as in {layout}")
@@ -241,12 +243,12 @@ def _warn_of_cuts(scores: list[Path]) -> None:
             say(f"spoofkit: warning: {warning}")
 
 
-def _joined(path: Path, table: "pl.DataFrame") -> "pl.DataFrame":
-    from spoofkit.evaluation.scores import join_scores, read_scores
+def _joined(path: Path, table: "pl.DataFrame", with_keys: bool = True) -> "pl.DataFrame":
+    from spoofkit.evaluation.scores import add_scores, join_scores, read_scores
 
     scores = read_scores(path)
     try:
-        return join_scores(scores, table)
+        return join_scores(scores, table) if with_keys else add_scores(scores, table)
     except SpoofkitError as error:
         raise SpoofkitError(f"{path}: {error}") from error
 

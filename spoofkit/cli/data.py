@@ -107,9 +107,11 @@ def prepare(
         reuse=reuse,
     ):
         kept = ", kept as it was" if found.kept else ""
+        without = f" + {found.n_without_key:,} without a key" if found.n_without_key else ""
         part = f" (partial: {found.partial})" if found.partial else ""
         left_out = f", {found.n_rejected:,} rejected: see {found.path.stem}.rejected.tsv" if found.n_rejected else ""
-        typer.echo(f"{found.path}: {found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{part}{left_out}{kept}")
+        keys = f"{found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{without}"
+        typer.echo(f"{found.path}: {keys}{part}{left_out}{kept}")
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
@@ -232,13 +234,13 @@ def draw(
 ) -> None:
     """Draw a mix list (`draw` itself may be left out) and print statistics of what was drawn."""
     from spoofkit.config import load_config
-    from spoofkit.data.manifest import read_manifest
+    from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.data.mixdraw import draw_mixes, made_from
     from spoofkit.data.mixlist import read_made_from, write_mix_list
     from spoofkit.data.mixstats import mix_statistics
     from spoofkit.files import is_up_to_date, refuse_existing
 
-    settings, utterances = load_config(config, set_), read_manifest(manifest)
+    settings, utterances = load_config(config, set_), read_keyed_manifest(manifest)
     record = made_from(settings, utterances, held_out)
     if is_up_to_date(out, record, read_made_from, reuse):
         say(f"{out}: kept as it was")
@@ -321,10 +323,10 @@ def _require_suffix(out: Path, *suffixes: str) -> None:
 
 def _mix_dataset(mix_list: Path, manifest: Path, mix_id: str, geometry: Any, frame_target: str) -> tuple[Any, int]:
     from spoofkit.data.dataset import MixDataset
-    from spoofkit.data.manifest import read_manifest
+    from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.data.mixlist import read_mix_list
 
-    utterances = read_manifest(manifest)
+    utterances = read_keyed_manifest(manifest)
     mixes = read_mix_list(mix_list, utterances)
     index = mixes.mixes.index(mixes.by_id(mix_id)) if mix_id else 0
     return MixDataset(mixes, utterances, geometry, frame_target), index

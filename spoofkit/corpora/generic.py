@@ -5,10 +5,10 @@ A table is separated by tabs, `|`, semicolons or commas, whichever of these its 
     path,key,speaker
     wavs/0001.wav,bonafide,"Doe, Jane"
 
-It needs the columns `path` and `key`; `utt_id`, `speaker`, `attack` and `codec` are taken if they are there (an empty
-field is `-`), and all others are kept, save `n_samples`: lengths come from the headers. `--column path=filename` says
-which column is what. Paths are relative to the table's folder and stay below it; absolute ones below it are made
-relative.
+It needs the column `path`. Without a column `key`, or where it is `-`, keys are unknown: such utterances can be
+scored, but not evaluated. `utt_id`, `speaker`, `attack` and `codec` are taken if they are there (an empty field is
+`-`), and all others are kept, save `n_samples`: lengths come from the headers. `--column path=filename` says which
+column is what. Paths are relative to the table's folder and stay below it; absolute ones below it are made relative.
 
 A folder holds one folder for each class, in which audio lies at any depth:
 
@@ -39,9 +39,9 @@ from spoofkit.corpora.tables import (
     with_keys,
 )
 from spoofkit.data.audio import EXTENSIONS, is_audio_name
+from spoofkit.data.manifest import NO_KEY
 from spoofkit.errors import SpoofkitError
 
-NEEDED = ("path", "key")
 OPTIONAL = ("utt_id", "speaker", "attack", "codec")
 OURS = ("utt_id", "path", "key", "speaker", "attack", "codec")
 MEND = "mend that line"
@@ -115,12 +115,18 @@ def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.Dat
     if len(set(columns.values())) < len(columns):
         raise SpoofkitError(f"--column: {', '.join(columns.values())}: one column stands for two, expected each once")
     table = table.rename({column: name for name, column in columns.items()})
-    missing = [name for name in NEEDED if name not in table.columns]
-    if missing:
+    if "path" not in table.columns:
         raise SpoofkitError(
-            f"{path}, line 1: column {missing[0]!r} is missing, found {', '.join(table.columns)}; say which column it "
-            f"is with --column {missing[0]}=NAME"
+            f"{path}, line 1: column 'path' is missing, found {', '.join(table.columns)}; say which column it is with "
+            "--column path=NAME"
         )
+    if "key" not in table.columns:
+        tqdm.write(
+            f"{path}: has no column 'key' (found {', '.join(table.columns)}), so its utterances have no key and cannot "
+            "be evaluated; if a column holds the keys, name it with --column key=NAME",
+            file=sys.stderr,
+        )
+        table = table.with_columns(key=pl.lit(NO_KEY))
     return table
 
 

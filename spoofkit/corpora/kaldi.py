@@ -181,7 +181,7 @@ def _maps(folder: Path) -> list[Path]:
         if what == "keys" and not found:
             raise SpoofkitError(
                 f"{folder}: has no {', '.join(KEY_FILES[:-1])} or {KEY_FILES[-1]}, expected one that says of each "
-                "utterance whether it is bonafide or spoof; write utt2key"
+                "utterance whether it is bonafide or spoof, or '-' where that is unknown; write utt2key"
             )
     return paths
 

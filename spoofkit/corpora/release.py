@@ -19,6 +19,8 @@ from spoofkit.corpora import CORPORA
 from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE
 from spoofkit.data.headers import headers_path, read_headers
 from spoofkit.data.manifest import (
+    KEYS,
+    NO_KEY,
     UNKNOWN_LENGTH,
     read_made_from,
     read_manifest,
@@ -83,6 +85,7 @@ class Prepared:
     partial: str
     kept: bool
     """Whether an up-to-date manifest was there already."""
+    n_without_key: int = 0
     n_rejected: int = 0
     """Utterances that are left out because their files cannot be used."""
 
@@ -186,9 +189,8 @@ def prepare(
             if not n_rejected:
                 rejected_path(path).unlink(missing_ok=True)  # of an older manifest
         written = read_manifest(path)
-        n_bonafide = int((written.table["key"] == "bonafide").sum())
-        n_spoof = written.table.height - n_bonafide
-        results.append(Prepared(path, n_bonafide, n_spoof, parts[name], kept[name], written.n_rejected))
+        n_bonafide, n_spoof, n_without = (int((written.table["key"] == key).sum()) for key in (*KEYS, NO_KEY))
+        results.append(Prepared(path, n_bonafide, n_spoof, parts[name], kept[name], n_without, written.n_rejected))
     return results
 
 

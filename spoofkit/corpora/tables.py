@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from spoofkit.data.manifest import KEYS, UNWRITABLE
+from spoofkit.data.manifest import KEYS, NO_KEY, UNWRITABLE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
 
@@ -144,16 +144,19 @@ def unknown_key(where: str, value: str) -> SpoofkitError:
 
 
 def with_keys(path: Path, table: pl.DataFrame, column: str, named: dict[str, str], first_line: int = 2) -> pl.DataFrame:
-    """Replace the values of a key column by `bonafide` and `spoof`.
+    """Replace the values of a key column by `bonafide` and `spoof`; `-` stays, unless `named` says what it is.
 
     Raises:
         SpoofkitError: naming the first line whose key means neither.
     """
-    meanings = key_meanings(table[column].unique().to_list(), named)
+    meanings = {NO_KEY: NO_KEY} | key_meanings(table[column].unique().to_list(), named)
     unknown = ~table[column].is_in(list(meanings))
     if unknown.any():
         index = int(unknown.arg_max() or 0)
-        raise unknown_key(f"{path}, line {index + first_line}", table[column][index])
+        where, value = f"{path}, line {index + first_line}", table[column][index]
+        if not value.strip():
+            raise SpoofkitError(f"{where}: key is {value!r}, expected bonafide or spoof; write '-' where it is unknown")
+        raise unknown_key(where, value)
     return table.with_columns(pl.col(column).replace(meanings))
 
 

@@ -9,6 +9,8 @@
     D_0000000169  flac_D/D_0000000169.flac  spoof  D_4461   A14     -      64000
 
 Sorted by `utt_id`, ids unique, `-` = does not apply, `path` relative to the root. Further columns are kept as text.
+The key of an utterance may be `-`: not known, as in a challenge's evaluation set. Such a set is scored, localized,
+validated and packed like others; what trains on keys or measures by them reads with `read_keyed_manifest`.
 Nothing of a corpus is known here. Its audio is read through `Manifest.read_audio`, so that no reader forgets the
 down-mix.
 """
@@ -26,6 +28,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import lines_with_other_counts, read_text, read_utf8, write_text
 
 KEYS = ("bonafide", "spoof")
+NO_KEY = "-"
+"""Stands as the key of an utterance of which nobody says whether it is bona fide or spoof."""
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
 REJECTED_COLUMNS = ("utt_id", "path", "key", "reason")
 UNKNOWN_LENGTH = -1  # stands as "-" in the file
@@ -173,6 +177,22 @@ def read_manifest(path: Path | str) -> Manifest:
     )
 
 
+def read_keyed_manifest(path: Path | str) -> Manifest:
+    """Read a manifest of which every row must have a key, for all that trains on keys or measures by them.
+
+    Raises:
+        SpoofkitError: as of `read_manifest`; or rows have no key.
+    """
+    manifest = read_manifest(path)
+    without = manifest.table.filter(pl.col("key") == NO_KEY)["utt_id"]
+    if without.len():
+        raise SpoofkitError(
+            f"{path}: {without.len():,} of {manifest.table.height:,} rows have no key (first: {without[0]!r}), but "
+            "this needs bonafide or spoof in each; name a set with keys, or prepare this one with them"
+        )
+    return manifest
+
+
 def rejected_path(manifest: Path) -> Path:
     """Where the list of a manifest's rejected utterances stands: `eval.rejected.tsv` beside `eval.tsv`."""
     return manifest.with_name(f"{manifest.stem}.rejected.tsv")
@@ -304,10 +324,10 @@ def _check(table: pl.DataFrame, where: str) -> None:
         raise SpoofkitError(
             f"{where}: not sorted by utt_id ({late!r} stands after a later id); make it anew with `spoofkit prepare`"
         )
-    wrong = table.filter(~pl.col("key").is_in(KEYS))
+    wrong = table.filter(~pl.col("key").is_in([*KEYS, NO_KEY]))
     if wrong.height:
         raise SpoofkitError(
-            f"{where}: key of {wrong['utt_id'][0]!r} is {wrong['key'][0]!r}, expected bonafide or spoof"
+            f"{where}: key of {wrong['utt_id'][0]!r} is {wrong['key'][0]!r}, expected bonafide, spoof or '-'"
         )
     # An id or path must never reach a file outside the corpus root.
     outside = table.filter(pl.col("path").str.starts_with("/") | pl.col("path").str.contains(r"(^|/)\.\.(/|$)|\x00"))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spoofkit
-from spoofkit.data.manifest import read_manifest
+from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
@@ -91,7 +91,7 @@ def fit_files(
         "warnings": [
             sentence
             for paths, of_set in [(scores, manifest), *([on] if on is not None else [])]
-            for sentence in caveats(read_manifest(of_set), paths)
+            for sentence in caveats(read_keyed_manifest(of_set), paths)
         ],
         "spoofkit": spoofkit.__version__,
     }
@@ -183,7 +183,7 @@ def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -
 
 def _read(scores: list[Path], manifest: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Scores of shape (trials, systems) in the manifest's order, and classes."""
-    table = read_manifest(manifest).table
+    table = read_keyed_manifest(manifest).table
     columns = []
     for path in scores:
         scores_of_one = read_scores(path)

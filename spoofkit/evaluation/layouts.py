@@ -27,6 +27,8 @@ KEY_COLUMNS = {
     "asvspoof2019_la": asvspoof2019.COLUMNS,
 }
 LAYOUTS = tuple(KEY_COLUMNS)
+WITH_KEYS = ("asvspoof2019_la",)
+"""Layouts whose score files hold the keys too."""
 NO_SCORES = "it is no score file of this layout"
 SUBSETS = ("eval", "progress", "hidden", "all")
 SUFFIX = r"\.(wav|flac)$"
@@ -137,7 +139,7 @@ def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite
             )
     score = pl.Series("score", number_texts(trials["score"].to_numpy()))
     columns = [trials["utt_id"], score]
-    if layout == "asvspoof2019_la":
+    if layout in WITH_KEYS:
         columns = [trials["utt_id"], trials["attack"], trials["key"], score]
     lines = pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=" ")).to_series()
     write_text(path, "\n".join(lines) + "\n", overwrite)

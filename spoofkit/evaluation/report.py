@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 import spoofkit
-from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
 from spoofkit.evaluation.bootstrap import N_REPLICATES
@@ -180,7 +180,7 @@ def measure_files(
     paths = [scores_path, *map(Path, options.against)]
     names = name_systems(paths)
     if options.layout is None:
-        manifest = read_manifest(manifest_path)
+        manifest = read_keyed_manifest(manifest_path)
         trials, *others = (_read_trials(path, manifest) for path in paths)
         caveats, rejection = {"partial": manifest.partial, "n_rejected": manifest.n_rejected}, manifest.rejection()
     else:

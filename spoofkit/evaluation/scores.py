@@ -116,19 +116,18 @@ def number_texts(values: npt.NDArray[np.generic]) -> list[str]:
     return [text if float(text) == value else repr(value) for text, value in zip(short, values.tolist(), strict=True)]
 
 
-def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
-    """Put each trial's score beside its row of the manifest.
+def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
+    """Put each trial's score beside its row of the manifest, whatever its key.
 
     Args:
         scores: As `read_scores` returns them.
-        manifest_table: At least the columns `utt_id` and `key`.
+        manifest_table: At least the column `utt_id`.
 
     Returns:
         The manifest's rows in its order, with one more column `score`.
 
     Raises:
-        SpoofkitError: An id stands in one of the two only, or twice; a key is neither `bonafide` nor `spoof`; or
-            one of the two classes has no trial.
+        SpoofkitError: An id stands in one of the two only, or twice.
     """
     if "score" in manifest_table.columns:
         raise SpoofkitError(
@@ -137,6 +136,19 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
     in_order = scores.height == manifest_table.height and (scores["utt_id"] == manifest_table["utt_id"]).all()
     if not in_order or not all_different(scores["utt_id"]):
         _check_same_ids(scores, manifest_table)
+    if in_order:  # as `spoofkit score` writes them; saves most of the time of a large set
+        return manifest_table.with_columns(scores["score"])
+    return manifest_table.join(scores, on="utt_id", how="left", maintain_order="left")
+
+
+def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
+    """Put each trial's score beside its row of the manifest, for metrics: `add_scores`, and both classes are there.
+
+    Raises:
+        SpoofkitError: as of `add_scores`; a key is neither `bonafide` nor `spoof`; or one of the two classes has no
+            trial.
+    """
+    trials = add_scores(scores, manifest_table)
     # A null key is no member either, but `is_in` says null to it.
     unknown = manifest_table.filter(~pl.col("key").is_in(KEYS).fill_null(False))
     if unknown.height:
@@ -150,9 +162,7 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
                 f"manifest: none of the {manifest_table.height} trials is {key}, expected both classes; "
                 "metrics need bona fide and spoof trials, so evaluate a set that has both"
             )
-    if in_order:  # as `spoofkit score` writes them; saves most of the time of a large set
-        return manifest_table.with_columns(scores["score"])
-    return manifest_table.join(scores, on="utt_id", how="left", maintain_order="left")
+    return trials
 
 
 def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:

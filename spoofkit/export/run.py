@@ -21,7 +21,7 @@ import torch
 
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.export import int8 as eight_bits
 from spoofkit.export.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
@@ -168,7 +168,7 @@ def _check(model: Path, out: Path, int8: bool, calibrate_on: Path | None) -> Man
             "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST, such as "
             "data/dev.tsv"
         )
-    manifest = read_manifest(calibrate_on)
+    manifest = read_keyed_manifest(calibrate_on)
     eight_bits.require_both_keys(manifest)
     return manifest
 

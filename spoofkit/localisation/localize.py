@@ -22,7 +22,7 @@ import spoofkit
 from spoofkit.data.dataset import Item, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
 from spoofkit.data.loading import load_batches
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_keyed_manifest, read_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.files import (
@@ -85,7 +85,8 @@ def localize(
     chosen = choose_device(device)
     model = load_frame_model(folder)
     classifier, frame_target = model.classifier, model.target
-    manifest = read_manifest(manifest_path)
+    # What is to be found in a mix hangs on the keys of what was mixed.
+    manifest = read_manifest(manifest_path) if mix_path is None else read_keyed_manifest(manifest_path)
     for caveat in manifest.caveats():
         tqdm.write(caveat, file=sys.stderr)
     _refuse_foreign(frame_scores.record_path(out))

@@ -13,7 +13,7 @@ import torch
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import cllr, eer, min_dcf
 from spoofkit.files import file_sha256
@@ -69,7 +69,7 @@ def finetune(
         if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, ("model",), settings, inputs):
             return None
         encoder = load_encoder(config.encoder, config.seed)
-        manifests = [read_manifest(path) for path in (train_manifest, dev_manifest)]
+        manifests = [read_keyed_manifest(path) for path in (train_manifest, dev_manifest)]
         torch.manual_seed(config.seed)
         stage = config.finetune
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)

@@ -18,7 +18,7 @@ from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset
 from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.loading import load_batches
-from spoofkit.data.manifest import read_manifest
+from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import MixList
 from spoofkit.data.mixlist import read_mix_list
@@ -110,7 +110,7 @@ def posttrain(
         datasets, caveats = [], []
         # Only what is learnt from is augmented.
         for list_path, manifest_path, own in ((mix, train_manifest, augmenter), (dev_mix, dev_manifest, None)):
-            manifest = read_manifest(manifest_path)
+            manifest = read_keyed_manifest(manifest_path)
             mix_list = read_mix_list(list_path, manifest)
             _check_drawn_with(mix_list, config, list_path, manifest_path)
             for drawn in mix_list.mixes:
