@@ -340,7 +340,7 @@ def test_audio_that_cannot_be_read_stops_training_with_its_name(
     (copy / "flac_T/T_0000000011.flac").write_bytes(b"no audio at all" * 100)
     options = ["--train", tmp_path / "data/train.tsv", "--dev", tmp_path / "data/dev.tsv", "-c", conf]
     sentence = refusal("finetune", tmp_path / "exp", *options, "--workers", workers, "--set", "finetune.batch_size=16")
-    assert sentence.startswith(f"{copy.resolve()}/flac_T/T_0000000011.flac: neither libsndfile nor FFmpeg can decode it")
+    assert sentence.startswith(f"{copy.resolve()}/flac_T/T_0000000011.flac: neither libsndfile nor FFmpeg")
     # Loader processes that outlived the error would keep the program from ending.
     assert not multiprocessing.active_children()
 
