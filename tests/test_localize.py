@@ -572,6 +572,14 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert record["regions"] == "samples of spoofed utterances"
     again = ["localize", exp, manifests / "dev.tsv", out, "--mix", mix_path]
     assert "kept as it was" in run_cli(*again, "--reuse").stdout
+    segments = tmp_path / "mix_dev.segments.tsv"
+    written = segments.read_bytes()
+    segments.unlink()
+    assert str(segments) in run_cli(*again, "--reuse").stdout
+    assert segments.read_bytes() == written
+    write_segments(segments, segment_table({"x": []}), overwrite=True)
+    assert "holds other regions than those of this mix list" in refusal(*again, "--reuse")
+    segments.write_bytes(written)
     assert "exists already" in refusal(*again)
     assert "mix_sha256 changed" in refusal("localize", exp, manifests / "dev.tsv", out, "--reuse")
     out.unlink()

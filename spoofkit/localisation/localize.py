@@ -115,6 +115,8 @@ def localize(
     if overwrite or not score_parts.is_begun(score_parts.read_part(path), own):
         if is_up_to_date(out, made_from, _made_from, reuse):
             _mend(out)
+            if mixed is not None:  # the regions are an output too
+                yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
             yield f"{out}: kept as it was"
             return
         refuse_existing(out, overwrite)
