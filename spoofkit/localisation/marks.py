@@ -10,6 +10,7 @@ without a marked region.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from spoofkit.localisation.regions import Frames, Marked, Rule, marked_seconds
 FORMAT = 1
 """Of a recording's JSON; rises when a name in it changes its meaning."""
 KIND = "regions of a recording"
-MOST_LETTERS = 80  # of a name: with a suffix and the name of a temporary file it stays far below 255 bytes
+MOST_BYTES = 160  # of a name in UTF-8: with a suffix and the name of a temporary file it stays far below 255
 UNFITTED = "_threshold_not_fitted"
 DIGITS = 4
 """Of a score after the point, in JSON."""
@@ -33,23 +34,34 @@ DIGITS = 4
 def safe_names(paths: Iterable[str]) -> dict[str, str]:
     """A name for the outputs of each recording, in their order: unique in one folder, without what leaves a folder.
 
-    Of a file's own name are kept letters, digits, `.`, `-` and `_`; what would be the same name (small and capital
-    letters are, on some disks) is numbered.
+    Of a file's own name are kept letters and digits of every script, `.`, `-` and `_`; what would be the same name
+    on some disks (small and capital letters; an accent of its own or as part of a letter) is numbered.
 
-    >>> safe_names(["a/call.wav", "b/call.wav", "b/my call.mp3", "../..wav"])
-    {'a/call.wav': 'call', 'b/call.wav': 'call_2', 'b/my call.mp3': 'my_call', '../..wav': 'recording'}
+    >>> safe_names(["a/call.wav", "b/call.wav", "b/my call.mp3", "नमस्ते.wav", "../..wav"]).values()
+    dict_values(['call', 'call_2', 'my_call', 'नमस्ते', 'recording'])
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in paths:
-        stem = re.sub(r"[^\w.-]+", "_", Path(path).stem, flags=re.ASCII).strip("._-")[:MOST_LETTERS] or "recording"
+        own = unicodedata.normalize("NFC", Path(path).stem)
+        kept = re.sub("\0+", "_", "".join(letter if _is_kept(letter) else "\0" for letter in own)).lstrip("._-")
+        stem = kept.encode()[:MOST_BYTES].decode(errors="ignore").rstrip("._-") or "recording"
         name, number = stem, 1
-        while name.casefold() in taken:
+        while _as_a_disk_may_see(name) in taken:
             number += 1
             name = f"{stem}_{number}"
-        taken.add(name.casefold())
+        taken.add(_as_a_disk_may_see(name))
         names[path] = name
     return names
+
+
+def _is_kept(letter: str) -> bool:
+    # Marks (M) are vowels in some scripts.
+    return letter in ".-_" or unicodedata.category(letter)[0] in "LNM"
+
+
+def _as_a_disk_may_see(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule) -> str:

@@ -106,6 +106,7 @@ def localize_recordings(
             section, line = _localize_one(path, out_dir / name, model, chosen, rule, how, judge, overwrite)
         except _CannotRead as error:
             faults.append(str(error))
+            pages.add_failure(str(error))
             tqdm.write(f"spoofkit: {error}", file=sys.stderr)
             continue
         pages.add(section)
@@ -243,7 +244,7 @@ def _localize_one(
     }
     _write_together(target, contents, overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
-    line = f"{_beside(target, '.json')}: {len(regions)} {label} regions, {seconds}"
+    line = f"{shown}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else in_words(utterance)
     section = timeline.make_section(shown, target.name, wave_S, curve, regions, rule, said)
     return section, f"{line}; {said}" if said else line

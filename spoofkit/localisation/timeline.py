@@ -8,6 +8,7 @@ recordings as fit into PAGE_BYTES. No score is computed here.
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -109,6 +110,7 @@ class Pages:
     def __init__(self, folder: Path, facts: Facts, overwrite: bool) -> None:
         self.folder, self.facts, self.overwrite = folder, facts, overwrite
         self.sections: list[Section] = []
+        self.failures: list[str] = []
         self.written: list[Path] = []
         for path in sorted(folder.glob("timeline*.html")):
             refuse_existing(path, overwrite)
@@ -121,6 +123,10 @@ class Pages:
             self._write(is_last=False)
         self.sections.append(section)
 
+    def add_failure(self, reason: str) -> None:
+        """Take a recording that could not be marked; the last page names it."""
+        self.failures.append(reason.encode("utf-8", "replace").decode())
+
     def finish(self) -> list[Path]:
         """Write the last page, remove those that an earlier call wrote beyond it, and say which there are."""
         if self.sections:
@@ -132,7 +138,7 @@ class Pages:
 
     def _write(self, is_last: bool) -> None:
         number = len(self.written) + 1
-        page = render(self.facts, self.sections, number, is_last)
+        page = render(self.facts, self.sections, number, is_last, self.failures if is_last else ())
         self.written.append(page_path(self.folder, number))
         write_text(self.written[-1], page, self.overwrite)
         self.sections = []
@@ -143,8 +149,8 @@ def page_path(folder: Path, number: int) -> Path:
     return folder / ("timeline.html" if number == 1 else f"timeline_{number}.html")
 
 
-def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool) -> str:
-    """One page."""
+def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool, failures: Sequence[str] = ()) -> str:
+    """One page; `failures` say which recordings could not be marked, and why."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -154,7 +160,7 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
     template = resources.files("spoofkit.localisation").joinpath("timeline.html.jinja").read_text(encoding="utf-8")
     before, after = (page_path(Path(), other).name for other in (max(1, number - 1), number + 1))
     return environment.from_string(template).render(
-        facts=facts, sections=sections, mark=MARK, number=number,
+        facts=facts, sections=sections, failures=failures, mark=MARK, number=number,
         before=before if number > 1 else "", after="" if is_last else after,
     )  # fmt: skip
 
@@ -226,7 +232,11 @@ def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], 
         for edge in (region.start_seconds, region.end_seconds):
             middle.axvline(edge, color="white", linestyle="--", linewidth=0.8)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # Of scripts that the font lacks boxes are drawn; the file's name and the page have the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
