@@ -129,7 +129,7 @@ def test_regions_in_every_file_are_those_of_the_frames(exp: Path, calls: Path, m
             ("SPEAKER", name, "1", "<NA>", "<NA>", "spoof", "<NA>", "<NA>")
         }
         timed = np.array([(float(line[3]), float(line[3]) + float(line[4])) for line in lines]).reshape(-1, 2)
-        np.testing.assert_allclose(timed, expected, atol=0.0011)
+        np.testing.assert_allclose(timed, expected, atol=1e-9)
         labels = [line.split("\t") for line in (marked / f"{name}.txt").read_text().splitlines()]
         assert all(len(label) == 3 and label[2].startswith("spoof (") for label in labels)
         timed = np.array([tuple(map(float, label[:2])) for label in labels]).reshape(-1, 2)

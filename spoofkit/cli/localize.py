@@ -137,9 +137,20 @@ def localize(
 def evaluate_segments(
     frames: Annotated[Path, typer.Argument(help="Frame scores of `localize`.", metavar="FRAMES.npz")],
     segments: Annotated[
-        Path, typer.Argument(help="Spoofed regions of the same utterances.", metavar="SET.segments.tsv")
+        Path,
+        typer.Argument(
+            help="Spoofed regions of the same utterances; or RTTM, with --manifest.",
+            metavar="SET.segments.tsv|SET.rttm",
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for segments.json and segment_eer.png.", metavar="OUT")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of the same utterances, for RTTM, which has no durations and nothing of clean utterances.",
+            metavar="SET.tsv",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="For precision, recall and F1, such as one of dev. None: where this set has its EER."),
@@ -168,6 +179,8 @@ def evaluate_segments(
 
     Example: `spoofkit evaluate-segments exp/x/frames/eval.npz data/eval.segments.tsv exp/x/results/eval
     --threshold-from exp/x/results/dev/segments.json`
+
+    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz eval.rttm exp/x/results/eval --manifest data/eval.tsv`
     """
     from rich.console import Console
 
@@ -178,6 +191,7 @@ def evaluate_segments(
         frames,
         segments,
         out,
+        manifest=manifest,
         threshold=threshold,
         threshold_from=threshold_from,
         smoothing=smooth,

@@ -25,6 +25,8 @@ from spoofkit.files import read_text, write_text
 
 COLUMNS = ("utt_id", "start_seconds", "end_seconds")
 NONE = "-"
+LONGEST_OVERHANG = SAMPLE_RATE // 100 - 1
+"""Samples by which a region may end after its utterance: labels of 10 ms segments may reach past its end."""
 
 Regions = npt.NDArray[np.int64]
 """Half-open (start, end) of an utterance's spoofed regions in samples, ascending; shape (regions, 2)."""
@@ -46,7 +48,7 @@ def segment_table(regions: Mapping[str, Sequence[tuple[int, int]]]) -> pl.DataFr
     for utt_id in sorted(regions):
         own = sorted(regions[utt_id])
         _check(utt_id, own, "regions")
-        rows += [(utt_id, _seconds(start), _seconds(end)) for start, end in own] or [(utt_id, NONE, NONE)]
+        rows += [(utt_id, exact_seconds(start), exact_seconds(end)) for start, end in own] or [(utt_id, NONE, NONE)]
     return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.Utf8), orient="row")
 
 
@@ -72,7 +74,7 @@ def read_segments(path: Path | str) -> dict[str, Regions]:
     if not first.startswith("# rows=") or not body:
         raise SpoofkitError(
             f"{path}: begins with {first[:60]!r}, expected a file of spoofed regions, whose first line is '# rows=N'; "
-            "`spoofkit prepare partialspoof` writes such files"
+            "`spoofkit prepare partialspoof` writes such files; an RTTM file ends in .rttm"
         )
     try:
         table = pl.read_csv(io.StringIO(body), separator="\t", quote_char=None, infer_schema=False).fill_null("")
@@ -113,14 +115,14 @@ def _check(utt_id: str, own: Sequence[tuple[int, int]], where: str) -> None:
     for start, end in own:
         if not before <= start < end:
             raise SpoofkitError(
-                f"{where}: region {_seconds(start)} to {_seconds(end)} s of {utt_id!r} is empty or overlaps the one "
-                "before it, expected ascending regions that do not touch each other's samples; mend it there"
+                f"{where}: region {exact_seconds(start)} to {exact_seconds(end)} s of {utt_id!r} is empty or overlaps "
+                "the one before it, expected ascending regions that do not touch each other's samples; mend it there"
             )
         before = end
 
 
-def _seconds(n_samples: int) -> str:
-    """Exactly: a sample is 62.5 µs, so seven digits hold every time."""
+def exact_seconds(n_samples: int) -> str:
+    """Seconds of a number of samples, exactly: a sample is 62.5 µs, so seven digits hold every time."""
     return f"{n_samples / SAMPLE_RATE:.7f}".rstrip("0").rstrip(".")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.frames import FrameGeometry
+from spoofkit.data.rttm import UNFITTED, rttm_line
 from spoofkit.localisation.frame_scores import POLARITY, geometry_record
 from spoofkit.localisation.regions import Frames, Marked, Rule, marked_seconds
 
@@ -26,7 +27,6 @@ FORMAT = 1
 """Of a recording's JSON; rises when a name in it changes its meaning."""
 KIND = "regions of a recording"
 MOST_BYTES = 160  # of a name in UTF-8: with a suffix and the name of a temporary file it stays far below 255
-UNFITTED = "_threshold_not_fitted"
 DIGITS = 4
 """Of a score after the point, in JSON."""
 
@@ -65,13 +65,9 @@ def _as_a_disk_may_see(name: str) -> str:
 
 
 def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule) -> str:
-    """RTTM of a recording: a line a region; times in seconds to the millisecond."""
+    """RTTM of a recording: a line a region, which `spoofkit.data.rttm.read_rttm` reads back to the sample."""
     who = label + ("" if rule.is_fitted else UNFITTED)
-    return "".join(
-        f"SPEAKER {name} 1 {region.start_seconds:.3f} {region.end_seconds - region.start_seconds:.3f} <NA> <NA> {who} "
-        "<NA> <NA>\n"
-        for region in regions
-    )
+    return "".join(rttm_line(name, region.start, region.end, who) for region in regions)
 
 
 def audacity(regions: Sequence[Marked], label: str, rule: Rule) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.segments import read_segments
+from spoofkit.data.rttm import read_regions
+from spoofkit.data.segments import LONGEST_OVERHANG, Regions
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import EER_VARIANT
 from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
@@ -40,8 +41,6 @@ RULE = (
 )
 RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)
 """Of PartialSpoof's segment labels (version 1.2)."""
-# Labels of 10 ms segments may reach past the end of an utterance by less than one of them.
-LONGEST_OVERHANG = SAMPLE_RATE // 100 - 1
 
 
 def evaluate_segments(
@@ -49,6 +48,7 @@ def evaluate_segments(
     segments_path: Path,
     out_dir: Path,
     *,
+    manifest: Path | None = None,
     threshold: float | None = None,
     threshold_from: Path | None = None,
     smoothing: str | None = None,
@@ -59,8 +59,9 @@ def evaluate_segments(
 
     Args:
         frames_path: Frame scores (`spoofkit localize`).
-        segments_path: The spoofed regions of exactly the same utterances.
+        segments_path: The spoofed regions of exactly the same utterances; what ends in .rttm is RTTM.
         out_dir: Folder of the results; made if it is not there.
+        manifest: Of the same utterances; for RTTM only, which has neither their durations nor those without a region.
         threshold: For precision, recall and F1; none: that of the range-based EER of this very set.
         threshold_from: A `segments.json` of a development set, whose threshold and smoothing are taken instead.
         smoothing: Seconds of the running median over the scores, as text; or `fit`: the one of SMOOTHINGS_SECONDS with
@@ -85,6 +86,7 @@ def evaluate_segments(
         "threshold": threshold,
         "threshold_from_sha256": None if threshold_from is None else file_sha256(threshold_from),
         "smoothing": smoothing,
+        **({} if manifest is None else {"manifest_sha256": file_sha256(manifest)}),
     }
     if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and png_path.exists():
         result: dict[str, Any] = read_json(json_path)
@@ -93,7 +95,7 @@ def evaluate_segments(
     from spoofkit.evaluation.plots import png
 
     frames, record = read_frames(frames_path)
-    timeline = _timeline(frames, frames_path, segments_path)
+    timeline = _timeline(frames, frames_path, segments_path, read_regions(segments_path, manifest))
     if threshold_from is None:
         smooth_seconds, tried = _smoothing(smoothing, frames, timeline)
         threshold_words = "the command line"
@@ -274,8 +276,7 @@ def _smoothing(smoothing: str | None, frames: FrameScores, timeline: Timeline) -
     return min(tried, key=lambda row: row["range_eer_percent"])["smooth_seconds"], tried
 
 
-def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path) -> Timeline:
-    regions = read_segments(segments_path)
+def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path, regions: Mapping[str, Regions]) -> Timeline:
     if regions.keys() != set(frames.utt_ids):
         utt_id = min(regions.keys() ^ set(frames.utt_ids))
         there = segments_path if utt_id in regions else frames_path
