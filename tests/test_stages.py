@@ -111,7 +111,7 @@ def test_score_record_info_and_report_say_it_too(exp: Path, manifests: Path, tmp
     ]
     run_cli("evaluate", scores, manifests / "eval.tsv", tmp_path / "out", "--replicates", 0)
     page = (tmp_path / "out/report.html").read_text()
-    title = f"mfpt on asvspoof5 eval, {record['began'][:10]}"
+    title = f"mfpt on asvspoof5 eval (partial), {record['began'][:10]}"
     assert f"<title>{title}: EER" in page
     assert f"<h1>{title}</h1>" in page
     assert "<dt>post-training</dt>" in page
@@ -172,7 +172,7 @@ def test_runs_are_those_whose_steps_remain(tmp_path: Path) -> None:
     for from_step, n_processes in ((0, 1), (6, 2), (6, 3), (8, 4)):
         experiment.append_run(tmp_path, from_step, torch.device("cpu"), n_processes, "float32")
         runs.write_text(runs.read_text() + '{"began": "20')  # by a power cut
-    experiment.append_metrics(tmp_path, {"step": 12})
+    experiment.append_metrics(tmp_path, {"step": 12, "loss": 0.5})
     kept = {"step": 10, "figures": {"dev_eer_percent": 1.5}}
     stage = experiment.finished_stage(tmp_path, stages.FINETUNING, encoder, kept, {}, {})
     assert [(run["steps"], run["n_processes"]) for run in stage["runs"]] == [([0, 6], 1), ([6, 8], 3), ([8, 12], 4)]
