@@ -214,7 +214,7 @@ def measure_files(
     system, set_name = system_and_set(scores_path, Path(manifest_path), corpus)
     result["made_with"] = {
         "system": names[0] if others else system,
-        "set": set_name if manifest else corpus,
+        "set": set_name + (" (partial)" if manifest.partial else "") if manifest else corpus,
         "scored": str(sidecar.get("began", ""))[: len("2026-11-29")],
         "scores": str(scores_path),
         "manifest": str(manifest_path),
