@@ -26,8 +26,9 @@ def main() -> None:
     except SignalException as stop:  # it was passed on, and the processes have ended
         sys.exit(EXIT_CODES.get(signal.Signals(stop.sigval), 128 + stop.sigval))
     except ChildFailedError as error:
-        codes = {failure.exitcode for failure in error.failures.values()}
-        sys.exit(max(codes) if codes <= set(EXIT_CODES.values()) else 1)
+        # When one has stopped, torchrun ends those that are still on their way out.
+        codes = {failure.exitcode for failure in error.failures.values()} - {-signal.SIGTERM}
+        sys.exit(max(codes) if codes and codes <= set(EXIT_CODES.values()) else 1)
 
 
 if __name__ == "__main__":
