@@ -162,14 +162,18 @@ def test_tables_sort_by_click_and_by_key_and_the_pooled_row_stays_last(tab: Tab,
     tab.run(f"window.column = {column}; undefined")
     before = tab.run("column.values()")
     pooled = before[-1]
+
+    def number(text: str) -> float:
+        return float(text.strip("()"))  # in parentheses: few trials
+
     tab.run("column.head.querySelector('button').click()")
     assert tab.run("column.head.getAttribute('aria-sort')") == "ascending"
-    assert tab.run("column.values()") == [*sorted(before[:-1], key=float), pooled]
+    assert tab.run("column.values()") == [*sorted(before[:-1], key=number), pooled]
     tab.run("column.head.querySelector('button').focus()")
     for kind in ("keyDown", "keyUp"):
         tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
     assert tab.run("column.head.getAttribute('aria-sort')") == "descending"
-    assert tab.run("column.values()") == [*sorted(before[:-1], key=float, reverse=True), pooled]
+    assert tab.run("column.values()") == [*sorted(before[:-1], key=number, reverse=True), pooled]
     tab.run("column.head.parentNode.cells[0].querySelector('button').click()")
     assert tab.run("document.querySelectorAll('[aria-sort]').length") == 1
     assert tab.run("column.values()") == before
@@ -204,9 +208,9 @@ def test_page_is_no_wider_than_a_phone_and_follows_the_colour_scheme(tab: Tab, p
 def test_print_shows_what_is_folded_on_the_screen_and_no_players(tab: Tab, page: Path) -> None:
     tab.open(page)
     folded = "[...document.querySelectorAll('details table')].map((table) => table.checkVisibility())"
-    assert tab.run(folded) == [False]
+    assert set(tab.run(folded)) == {False}
     tab.call("Emulation.setEmulatedMedia", media="print")
     assert tab.run("[...document.querySelectorAll('audio')].every((player) => player.offsetHeight === 0)") is True
-    assert tab.run(folded) == [True]
+    assert set(tab.run(folded)) == {True}
     tab.call("Emulation.setEmulatedMedia", media="")
     assert len(tab.call("Page.printToPDF", printBackground=False)["data"]) > 10_000

@@ -163,7 +163,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
         assert out.read_text() == "someone's scores"
         options = []
     done = torchrun(program, 2, "score", model, many, out)
-    assert done.stderr.count("goes on after") == 2
+    assert "goes on after" in done.stderr  # of two processes one may have been killed before its first batch
     assert out.read_bytes() == one.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"many.tsv", "one.tsv", "one.json", "out.tsv", "out.json"}
 
