@@ -502,3 +502,8 @@ def test_adapters_that_do_not_belong_are_refused_in_one_sentence(
     with pytest.raises(SpoofkitError, match=sentence) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_not_said_to_have_no_adapters(tmp_path: Path) -> None:
+    assert "no such folder" in refusal("merge", tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

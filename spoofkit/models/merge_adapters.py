@@ -29,12 +29,14 @@ def merge(folder: Path, out: Path) -> None:
         out: The folder to write.
 
     Raises:
-        SpoofkitError: `out` exists or lies inside `folder`, there are no adapters, or see `load_encoder`.
+        SpoofkitError: `out` exists or lies inside `folder`, which is missing or has no adapters, or see `load_encoder`.
     """
     if out.exists():
         raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
     if folder.resolve() in out.resolve().parents:
         raise SpoofkitError(f"{out}: lies inside {folder}, which is to be merged; name a folder outside")
+    if not folder.is_dir():
+        raise SpoofkitError(f"{folder}: no such folder, expected an encoder or a model with adapters; check the name")
     source = _encoder_of(folder)
     if not has_adapters(folder):
         raise SpoofkitError(
