@@ -250,7 +250,7 @@ def _at_16k(
 
 
 def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.ndarray]:
-    """The first so many samples, and nothing decoded beyond the block that holds the last."""
+    """Yield the first `n_samples` samples; stop decoding at the block that holds the last."""
     for block_S in blocks:
         block_S = block_S[:n_samples]
         if block_S.size:

@@ -116,7 +116,7 @@ def _check(utt_id: str, own: Sequence[tuple[int, int]], where: str) -> None:
         if not before <= start < end:
             raise SpoofkitError(
                 f"{where}: region {exact_seconds(start)} to {exact_seconds(end)} s of {utt_id!r} is empty or overlaps "
-                "the one before it, expected ascending regions that do not touch each other's samples; mend it there"
+                "the one before it, expected ascending regions that share no sample; correct it there"
             )
         before = end
 

@@ -156,7 +156,7 @@ def checked(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int |
 
 
 def skipped(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
-    """What follows the first so many samples."""
+    """Yield what follows the first `n_samples` samples."""
     for block_SC in blocks:
         n_here = min(n_samples, block_SC.shape[0])
         n_samples -= n_here
@@ -165,7 +165,7 @@ def skipped(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray
 
 
 def gathered(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Blocks of at least so many samples; the last of what is left."""
+    """Join blocks until each has at least the given size; the last may be shorter."""
     waiting: list[np.ndarray] = []
     n_waiting = 0
     for frame_SC in frames:
