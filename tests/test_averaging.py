@@ -16,6 +16,7 @@ from spoofkit.models.provenance import Provenance
 from spoofkit.processes import World
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings, OptimSettings
 from spoofkit.training.averaging import MovingAverage, keep_best, mean_of
+from spoofkit.training.checkpoints import LoopState
 from spoofkit.training.optim import learning_rate_factor
 
 TINY = EncoderSettings(name="tiny", freeze="none")
@@ -80,7 +81,7 @@ def test_the_mean_of_the_best_evaluations_is_handed_on(options: list[object], tm
 
 def keep(folder: Path, evaluations: list[dict[str, float]], **changes: object) -> tuple[list[int], list[bool]]:
     """Evaluate in turn, step 1, 2, …: the steps kept in the end, and whether each was the best when it came."""
-    state = {"kept": []}
+    state = LoopState()
     settings = FinetuneSettings.model_validate(changes)
     model = torch.nn.Linear(1, 1)
     criteria = ("dev_eer_percent", "dev_cllr")
@@ -89,7 +90,7 @@ def keep(folder: Path, evaluations: list[dict[str, float]], **changes: object) -
         keep_best(folder, model, figures, step, criteria, settings, state, World(), lambda _: None)
         for step, figures in enumerate(evaluations, start=1)
     ]
-    return [entry["step"] for entry in state["kept"]], is_best
+    return [entry["step"] for entry in state.kept], is_best
 
 
 def test_of_evaluations_with_the_same_eer_that_of_the_lower_cllr_is_the_better(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_a_resumed_run_with_adapters_ends_with_the_same_bits(
 
 
 def test_a_run_is_not_resumed_on_other_frozen_weights(bases: dict[str, Path], tmp_path: Path) -> None:
-    encoder, state = load(bases["wavlm-layer"], {}), {}
+    encoder, state = load(bases["wavlm-layer"], {}), checkpoints.LoopState()
     checkpoints.require_same_base(tmp_path, state, encoder)
     checkpoints.require_same_base(tmp_path, state, encoder)
     other = load(change_a_bit(bases["wavlm-layer"], tmp_path / "other"), {})

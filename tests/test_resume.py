@@ -59,7 +59,7 @@ def run_at(step: int) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, torch
 def save(exp: Path, *steps: int, kept: tuple[int, ...] = ()) -> Path:
     for step in steps:
         model, optimizer, extra = run_at(step)
-        state = {"n_steps_done": step, "kept": [{"step": best} for best in kept]}
+        state = checkpoints.LoopState(n_steps_done=step, kept=[{"step": best} for best in kept])
         checkpoint = checkpoints.Checkpoint(model.state_dict(), optimizer.state_dict(), state, extra)
         checkpoints.save(exp / "checkpoints", checkpoint)
     return exp
@@ -72,7 +72,7 @@ def loaded_step(exp: Path) -> int:
     assert path is not None
     checkpoint = checkpoints.read(path, torch.device("cpu"))
     checkpoints.restore(path, checkpoint, model, optimizer, extra)
-    step = int(checkpoint.state["n_steps_done"])
+    step = checkpoint.state.n_steps_done
     assert path.name == f"step_{step:07d}"
     moments = [moment["exp_avg"] for moment in optimizer.state_dict()["state"].values()]
     assert len(moments) == 2

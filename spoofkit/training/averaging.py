@@ -70,24 +70,24 @@ def keep_best(
     step: int,
     criteria: tuple[str, str],
     settings: TrainSettings,
-    state: dict[str, Any],
+    state: checkpoints.LoopState,
     world: World,
     log: Callable[[str], None],
 ) -> bool:
-    """Keep the weights of an evaluation if it is among the best; says whether it is the best of all.
+    """Keep the weights of an evaluation if it is among the best; say whether it is the best of all.
 
-    `state["kept"]` lists step, figures and checksum of those kept, the best first: lowest first criterion, among equals
-    the lowest second one, among equals still the earliest step.
+    `state.kept` lists the best first: lowest first criterion, among equals the lowest second one, among equals still
+    the earliest step.
     """
     new = {"step": step, "figures": figures}
-    before = state["kept"][:1]
-    kept = sorted([*state["kept"], new], key=lambda entry: (*ranking(entry["figures"], criteria), entry["step"]))
+    before = state.kept[:1]
+    kept = sorted([*state.kept, new], key=lambda entry: (*ranking(entry["figures"], criteria), entry["step"]))
     kept = kept[: settings.average_best]
     if new in kept:
         weights = whole_everywhere(learnt_state(model))
         path = checkpoints.best_path(folder / "checkpoints", step)
         new["sha256"] = from_main(world, lambda: _write(path, weights))
-    state["kept"] = kept
+    state.kept = kept
     if before and before[0]["figures"][criteria[0]] == figures[criteria[0]]:
         equal, best = before[0]["step"], kept[0]["step"]
         log(f"{criteria[0]} equals that of step {equal}: by {criteria[1]} step {best} is the best")

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,25 @@ CHECKSUMS = "SHA256SUMS"
 FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
 
 
+@dataclass
+class LoopState:
+    """What the training loop knows besides tensors; `state.json` of a checkpoint."""
+
+    n_steps_done: int = 0
+    pending: dict[str, Any] | None = None
+    """The line of figures of a step that was saved before it was evaluated."""
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Step, figures and checksum of the evaluations whose weights are kept, the best first."""
+    n_without_better: int = 0
+    """Evaluations since the best one."""
+    last: dict[str, float] = field(default_factory=dict)
+    """Figures of the last evaluation."""
+    precision: str | None = None
+    """Of the run; none before its first step."""
+    base_sha256: str | None = None
+    """Of the frozen weights on which adapters stand."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a run is taken up from."""
@@ -37,8 +56,7 @@ class Checkpoint:
     model: dict[str, torch.Tensor]
     """See `learnt_state`: where adapters are trained, the frozen weights below them are not kept."""
     optimizer: dict[str, Any]
-    state: dict[str, Any]
-    """JSON values. `n_steps_done` names the checkpoint; `kept` lists the evaluations whose weights go with it."""
+    state: LoopState
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     """Further tensors, such as a moving average of the weights."""
 
@@ -59,13 +77,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             sync(metrics)  # a run that goes on from this checkpoint wants all lines before it
     except OSError as error:
         raise not_written(metrics, error) from error
-    _write(folder / f"step_{checkpoint.state['n_steps_done']:07d}", _files(checkpoint))
+    _write(folder / f"step_{checkpoint.state.n_steps_done:07d}", _files(checkpoint))
     folders = _step_folders(folder)
     for old in folders[:-N_CHECKPOINTS_KEPT]:
         remove_folder(old)
     try:
-        states = [read_json(path / "state.json") for path in folders[-N_CHECKPOINTS_KEPT:]]
-        needed = {best_path(folder, entry["step"]) for state in states for entry in state["kept"]}
+        states = [_read_state(path) for path in folders[-N_CHECKPOINTS_KEPT:]]
+        needed = {best_path(folder, entry["step"]) for state in states for entry in state.kept}
     except (SpoofkitError, KeyError, TypeError):
         return  # an older one is damaged: what it counts on cannot be told, so everything stays
     for path in set((folder / "best").glob("step_*")) - needed:
@@ -118,7 +136,7 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         return Checkpoint(
             load_file(path / "model.safetensors"),
             torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
-            read_json(path / "state.json"),
+            _read_state(path),
             load_file(extra) if extra.exists() else {},
         )
     except SpoofkitError:
@@ -159,7 +177,7 @@ def restore(
         ) from error
 
 
-def require_same_base(folder: Path, state: dict[str, Any], encoder: Encoder) -> None:
+def require_same_base(folder: Path, state: LoopState, encoder: Encoder) -> None:
     """Note in a run's state on which frozen weights its adapters stand, which no checkpoint holds; refuse others.
 
     Raises:
@@ -168,11 +186,12 @@ def require_same_base(folder: Path, state: dict[str, Any], encoder: Encoder) -> 
     if encoder.base is None:
         return
     found = encoder.base.sha256
-    begun = state.setdefault("base_sha256", found)
-    if begun != found:
+    state.base_sha256 = state.base_sha256 or found
+    if state.base_sha256 != found:
         raise SpoofkitError(
-            f"{folder}: began on frozen weights with SHA-256 {begun[:16]}…, those of {encoder.base.name} have "
-            f"{found[:16]}… now; put back the encoder of the beginning, or pass --overwrite to train again"
+            f"{folder}: began on frozen weights with SHA-256 {state.base_sha256[:16]}…, those of "
+            f"{encoder.base.name} have {found[:16]}… now; put back the encoder of the beginning, or pass "
+            "--overwrite to train again"
         )
 
 
@@ -185,7 +204,11 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes | memoryview]]:
     yield "optimizer.pt", buffer.getbuffer()
     if checkpoint.extra:
         yield "extra.safetensors", _tensor_bytes(checkpoint.extra)
-    yield "state.json", (json.dumps(checkpoint.state, indent=2, allow_nan=False) + "\n").encode()
+    yield "state.json", (json.dumps(asdict(checkpoint.state), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _read_state(path: Path) -> LoopState:
+    return LoopState(**read_json(path / "state.json"))
 
 
 def _tensor_bytes(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -8,11 +8,11 @@ from torch import nn
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.dataset import Batch, TrainingOrder
 from spoofkit.data.loading import load_batches
-from spoofkit.data.randomness import torch_seed
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.settings import TrainSettings
-from spoofkit.training.loop import OUT_OF_MEMORY, Task, words_of
+from spoofkit.training.monitor import format_duration
 from spoofkit.training.run import Run
+from spoofkit.training.step import OUT_OF_MEMORY, Draw, Loss, Task, add_gradients
 
 
 def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list[str]:
@@ -33,19 +33,14 @@ def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list
         shortest=int(model.shortest),  # type: ignore[arg-type]
         longest=getattr(encoder, "longest", None),
     )
+    module = Loss(task)
     seconds, losses, first = [], [], []
     with memory_advice(OUT_OF_MEMORY), loading as batches:
         for step in range(2):
             started = time.perf_counter()
             parts = [next(batches) for _ in range(order.n_micro_batches)]
             weight = sum(task.weight(part) for part in parts)
-            loss = 0.0
-            for number, part in enumerate(parts):
-                torch.manual_seed(torch_seed(seed, step, number))
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    part_loss = task.loss(part.to(device), weight)
-                part_loss.backward()
-                loss += part_loss.item()
+            loss = add_gradients(module, parts, weight, Draw(seed, step), device, dtype)
             if step == 0:
                 norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
                 first = [part.augmented(settings.augment) for part in parts]
@@ -62,8 +57,8 @@ def first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list
         f"first batch: loss {losses[0]:.4f}, gradient norm {norm:.4f}",
         f"memory: {peak_gigabytes(device):.2f} GB so far, AdamW will take {8 * trained / 1e9:.2f} GB more",
         # The first step warms up.
-        f"time: {seconds[1]:.2f} s a step on {device}, about {words_of(settings.n_steps * seconds[1])} in all without "
-        "evaluations",
+        f"time: {seconds[1]:.2f} s a step on {device}, about {format_duration(settings.n_steps * seconds[1])} "
+        "in all without evaluations",
     ]
 
 

@@ -27,9 +27,10 @@ from spoofkit.signals import caught_signals
 from spoofkit.stages import FINETUNING, posttraining
 from spoofkit.training import distributed, experiment
 from spoofkit.training.dry_run import first_step
-from spoofkit.training.loop import Task, train
+from spoofkit.training.loop import train
 from spoofkit.training.posttrain import encoder_hash
 from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
+from spoofkit.training.step import Task
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 TIE_BREAK = "dev_cllr"  # it still falls where both of them are 0, as on a small or easy development set

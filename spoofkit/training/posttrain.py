@@ -39,9 +39,10 @@ from spoofkit.stages import FRAME_HEAD as FRAME_HEAD_STAGE
 from spoofkit.stages import POSTTRAINING, Stage
 from spoofkit.training import distributed, experiment
 from spoofkit.training.dry_run import first_step
-from spoofkit.training.loop import Task, train
+from spoofkit.training.loop import train
 from spoofkit.training.onto import check_onto, save_onto
 from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
+from spoofkit.training.step import Task
 
 CRITERION, TIE_BREAK = "dev_frame_eer_percent", "dev_frame_loss"
 PRODUCTS = ("encoder", FRAME_HEAD)

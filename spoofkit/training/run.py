@@ -15,9 +15,9 @@ from spoofkit.models.encoder import Encoder
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import distributed, experiment, sharding
-from spoofkit.training.tensorboard import require_tensorboard
+from spoofkit.training.monitor import require_tensorboard
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Run:
     """Write the figures for TensorBoard too."""
     dry_run: bool = False
     """Only say what the first step does; nothing is written."""
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     """The processes that train together."""
 
 
