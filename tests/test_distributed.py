@@ -230,7 +230,7 @@ def test_two_processes_stop_together_with_exit_code_75_and_go_on_as_one(
         os.kill(process.pid if to_all else int(children[-1]), signal.SIGTERM)
         _, said = process.communicate(timeout=120)
         assert process.returncode == 75, said
-        assert "which is saved; the same command goes on from there" in said
+        assert "which is saved; the same command resumes from there" in said
         assert "Traceback" not in said
         n_before, n_done = n_done, metrics(exp)[-1]["step"]
         assert n_before + 5 <= n_done < 60
