@@ -22,7 +22,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
-from spoofkit.settings import AugmentSettings, Config
+from spoofkit.settings import AugmentSettings, Config, FinetuneSettings
 from spoofkit.signals import caught_signals
 from spoofkit.stages import FINETUNING, posttraining
 from spoofkit.training import distributed, experiment
@@ -81,42 +81,8 @@ def finetune(
         if run.world.is_main and not run.dry_run:
             for caveat in [caveat for manifest in manifests for caveat in manifest.caveats()]:
                 experiment.log(folder, caveat)
-        is_bonafide_N = (manifests[1].table["key"] == "bonafide").to_numpy()
-
-        def weights(batch: Batch) -> torch.Tensor:
-            return torch.where(batch.is_bonafide_B == 1, stage.bonafide_weight, stage.spoof_weight)
-
-        def loss(batch: Batch, total_weight: float) -> torch.Tensor:
-            batch = batch.augmented(stage.augment)
-            embedding_BE = detector.embed(batch.wave_BS, batch.n_samples_B)
-            return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
-
-        def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-            # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
-            plan = dict(enumerate(plan_batches(manifests[1], batch_budget(run.device))))
-            # Sharded layers are gathered by all processes together: then each evaluates everything.
-            share = World() if run.shard_layers else run.world
-            own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
-            scores: dict[str, float] = {}
-            with progress_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
-
-                def keep(_: int, batch: dict[str, float]) -> None:
-                    scores.update(batch)
-                    bar.update(len(batch))
-
-                scorer = scorer_of(detector, run.device)
-                score_batches(scorer, manifests[1], own, keep, workers=run.workers, should_stop=should_stop)
-            score_N = in_manifest_order(distributed.merged(scores, share), manifests[1]).astype("float64")
-            bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
-            return {
-                CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer,
-                CRITERIA["min_dcf"]: min_dcf(bonafide, spoof),
-                TIE_BREAK: cllr(bonafide, spoof),
-            }
-
         items = UtteranceDataset(manifests[0], config, augmenter=augmenter)
-        criteria = CRITERIA[stage.choose_by], TIE_BREAK
-        task = Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criteria)
+        task = _task(detector, items, manifests[1], stage, run)
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)
@@ -129,6 +95,45 @@ def finetune(
                 save_detector(folder / "model", detector, record)
         distributed.wait(run.world)
         return result
+
+
+def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: FinetuneSettings, run: Run) -> Task:
+    """What the loop trains: utterances are told apart, and those of `dev` scored whole."""
+    is_bonafide_N = (dev.table["key"] == "bonafide").to_numpy()
+
+    def weights(batch: Batch) -> torch.Tensor:
+        return torch.where(batch.is_bonafide_B == 1, stage.bonafide_weight, stage.spoof_weight)
+
+    def loss(batch: Batch, total_weight: float) -> torch.Tensor:
+        batch = batch.augmented(stage.augment)
+        embedding_BE = detector.embed(batch.wave_BS, batch.n_samples_B)
+        return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
+
+    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
+        # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
+        plan = dict(enumerate(plan_batches(dev, batch_budget(run.device))))
+        # Sharded layers are gathered by all processes together: then each evaluates everything.
+        share = World() if run.shard_layers else run.world
+        own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
+        scores: dict[str, float] = {}
+        with progress_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
+
+            def keep(_: int, batch: dict[str, float]) -> None:
+                scores.update(batch)
+                bar.update(len(batch))
+
+            scorer = scorer_of(detector, run.device)
+            score_batches(scorer, dev, own, keep, workers=run.workers, should_stop=should_stop)
+        score_N = in_manifest_order(distributed.merged(scores, share), dev).astype("float64")
+        bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
+        return {
+            CRITERIA["eer"]: 100 * eer(bonafide, spoof).eer,
+            CRITERIA["min_dcf"]: min_dcf(bonafide, spoof),
+            TIE_BREAK: cllr(bonafide, spoof),
+        }
+
+    criteria = CRITERIA[stage.choose_by], TIE_BREAK
+    return Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criteria)
 
 
 def _check_utterances(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spoofkit.data.augment import augment_inputs, load_augmenter
+from spoofkit.data.augment import Augmenter, augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset
 from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.loading import load_batches
@@ -33,7 +33,7 @@ from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.with_torch import batch_budget
-from spoofkit.settings import Config, EncoderSettings
+from spoofkit.settings import Config, EncoderSettings, PosttrainSettings
 from spoofkit.signals import caught_signals
 from spoofkit.stages import FRAME_HEAD as FRAME_HEAD_STAGE
 from spoofkit.stages import POSTTRAINING, Stage
@@ -108,18 +108,7 @@ def posttrain(
         classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
         if onto is None:
             _require_trained(encoder, config)
-        datasets, caveats = [], []
-        # Only what is learnt from is augmented.
-        for list_path, manifest_path, own in ((mix, train_manifest, augmenter), (dev_mix, dev_manifest, None)):
-            manifest = read_keyed_manifest(manifest_path)
-            mix_list = read_mix_list(list_path, manifest)
-            _check_drawn_with(mix_list, config, list_path, manifest_path)
-            for drawn in mix_list.mixes:
-                require_usable_length(
-                    f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest
-                )
-            caveats += manifest.caveats()
-            datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target, own))
+        datasets, caveats = _read_lists(((mix, train_manifest), (dev_mix, dev_manifest)), config, encoder, augmenter)
         position_eer = _position_only_eer(*datasets)
         require_runnable(run, encoder, stage)
         begin(folder, run, settings, inputs)
@@ -127,26 +116,7 @@ def posttrain(
             for caveat in caveats:
                 experiment.log(folder, caveat)
             experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
-        class_weights = (stage.injected_weight, stage.untouched_weight)
-
-        def weight(batch: Batch) -> float:
-            is_frame_BT = is_valid(encoder.n_frames(batch.n_samples_B), batch.targets_BT.shape[1])
-            return float(frame_weights(batch.targets_BT[is_frame_BT], class_weights).sum())
-
-        def loss(batch: Batch, total_weight: float) -> torch.Tensor:
-            batch = batch.augmented(stage.augment)
-            embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
-            return frame_loss(
-                classifier.head.output, embedding_BTE, batch.targets_BT, is_frame_BT, class_weights, total_weight
-            )
-
-        def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-            # Sharded layers are gathered by all processes together: then each evaluates everything.
-            share = World() if run.shard_layers else run.world
-            figures = evaluate_frames(classifier, datasets[1], run.device, run.workers, should_stop, share)
-            return figures | {"dev_position_only_eer_percent": 100 * position_eer}
-
-        task = Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, (CRITERION, TIE_BREAK))
+        task = _task(classifier, datasets, stage, run, position_eer)
         if run.dry_run:
             return {"lines": first_step(task, stage, config.seed, run)}
         result = train(folder, task, stage, config.seed, run)
@@ -160,6 +130,49 @@ def posttrain(
                     save_onto(folder / "model", onto, classifier, config.mix.frame_target, record)
         distributed.wait(run.world)
         return result
+
+
+def _read_lists(
+    paths: tuple[tuple[Path, Path], ...], config: Config, encoder: Encoder, augmenter: Augmenter | None
+) -> tuple[list[MixDataset], list[str]]:
+    """Read the training list and the held-out list, each with its manifest; caveats of the manifests."""
+    datasets, caveats = [], []
+    # Only what is learnt from is augmented.
+    for (list_path, manifest_path), own in zip(paths, (augmenter, None), strict=True):
+        manifest = read_keyed_manifest(manifest_path)
+        mix_list = read_mix_list(list_path, manifest)
+        _check_drawn_with(mix_list, config, list_path, manifest_path)
+        for drawn in mix_list.mixes:
+            require_usable_length(f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest)
+        caveats += manifest.caveats()
+        datasets.append(MixDataset(mix_list, manifest, encoder.geometry, config.mix.frame_target, own))
+    return datasets, caveats
+
+
+def _task(
+    classifier: FrameClassifier, datasets: list[MixDataset], stage: PosttrainSettings, run: Run, position_eer: float
+) -> Task:
+    """What the loop trains: frames of the first list are told apart, and those of the second evaluated."""
+    encoder = classifier.encoder
+    class_weights = (stage.injected_weight, stage.untouched_weight)
+
+    def weight(batch: Batch) -> float:
+        is_frame_BT = is_valid(encoder.n_frames(batch.n_samples_B), batch.targets_BT.shape[1])
+        return float(frame_weights(batch.targets_BT[is_frame_BT], class_weights).sum())
+
+    def loss(batch: Batch, total_weight: float) -> torch.Tensor:
+        batch = batch.augmented(stage.augment)
+        embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
+        output = classifier.head.output
+        return frame_loss(output, embedding_BTE, batch.targets_BT, is_frame_BT, class_weights, total_weight)
+
+    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
+        # Sharded layers are gathered by all processes together: then each evaluates everything.
+        share = World() if run.shard_layers else run.world
+        figures = evaluate_frames(classifier, datasets[1], run.device, run.workers, should_stop, share)
+        return figures | {"dev_position_only_eer_percent": 100 * position_eer}
+
+    return Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, (CRITERION, TIE_BREAK))
 
 
 def frame_loss(
