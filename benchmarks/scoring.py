@@ -8,7 +8,7 @@
 `64,600, one by one` is what most published evaluation scripts do: a file is decoded whole, cut or repeated to 64,600
 samples and scored alone; `whole, one by one` is the same without cutting. `padded` takes files in the order of the
 list, eight at a time, padded with zeros that the model hears; its deviation is from each file alone, in standard
-deviations of the scores. `loose` is `spoofkit score FILES`, `manifest` is `spoofkit score MANIFEST OUT`; with `onnx`
+deviations of the scores. `loose` is `spoofkit score FILES`, `manifest` is `spoofkit score MANIFEST -o OUT`; with `onnx`
 the model is an exported one, on the CPU whatever `--device` says. Real time is seconds of audio in the files a second;
 CPU is that of all threads, a file.
 
@@ -223,7 +223,7 @@ def large_folder(folder: Path, model: Path, exported: Path, n_files: int, device
         out = folder / f"many_{suffix}.tsv"
         for name, arguments in {
             f"{suffix}, to a pipe": [model, place, "--device", device],
-            f"{suffix}, to a file": [model, place, out, "--device", device],
+            f"{suffix}, to a file": [model, place, "-o", out, "--device", device],
             f"{suffix}, to a pipe, onnx": [exported, place],
         }.items():
             took = run(*arguments)

@@ -208,7 +208,7 @@ def test_average_takes_the_mean_of_models_and_refuses_others(tmp_path: Path) -> 
         detectors.append(Detector(load_encoder(TINY, seed), "attentive"))
         save_detector(tmp_path / f"m{seed}", detectors[-1], {"kept": None})
     folders = [tmp_path / f"m{seed}" for seed in range(3)]
-    run_cli("average", *folders, tmp_path / "mean")
+    run_cli("average", *folders, "-o", tmp_path / "mean")
     mean, record = load_detector(tmp_path / "mean")
     states = [detector.state_dict() for detector in detectors]
     for name, tensor in mean.state_dict().items():
@@ -221,13 +221,13 @@ def test_average_takes_the_mean_of_models_and_refuses_others(tmp_path: Path) -> 
     }
     for what, detector in others.items():
         save_detector(tmp_path / "other", detector, {})
-        assert what in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
+        assert what in refusal("average", folders[0], tmp_path / "other", "-o", tmp_path / "x")
     seen = Detector(load_encoder(TINY), "attentive")
     seen.encoder.provenance = Provenance("lab/seen", "MIT", contaminates=("ASVspoof 5",))
     save_detector(tmp_path / "other", seen, {})
-    assert "encoder/provenance.json" in refusal("average", folders[0], tmp_path / "other", tmp_path / "x")
-    assert "lies inside" in refusal("average", *folders, folders[1] / "new")
-    assert "exists already" in refusal("average", *folders, tmp_path / "mean")
+    assert "encoder/provenance.json" in refusal("average", folders[0], tmp_path / "other", "-o", tmp_path / "x")
+    assert "lies inside" in refusal("average", *folders, "-o", folders[1] / "new")
+    assert "exists already" in refusal("average", *folders, "-o", tmp_path / "mean")
     assert not (tmp_path / "x").exists()
-    run_cli("average", *(folder / "encoder" for folder in folders), tmp_path / "encoder")
+    run_cli("average", *(folder / "encoder" for folder in folders), "-o", tmp_path / "encoder")
     assert len(load_encoder(EncoderSettings(name=str(tmp_path / "encoder"))).layers) == 3

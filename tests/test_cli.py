@@ -166,7 +166,7 @@ def test_a_manifest_is_scored_into_the_official_layout_with_a_record_beside_it(
     model: Path, manifests: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "scores/eval.tsv"
-    run_cli("score", model, manifests / "eval.tsv", out)
+    run_cli("score", model, manifests / "eval.tsv", "-o", out)
     lines = out.read_text().splitlines()
     assert lines[0] == "filename\tcm-score"
     assert len(lines) == 13
@@ -181,15 +181,15 @@ def test_the_model_folder_alone_is_enough(model: Path, manifests: Path, tmp_path
 
     moved = shutil.copytree(model, tmp_path / "elsewhere")
     for name, folder in (("a", model), ("b", moved)):
-        run_cli("score", folder, manifests / "eval.tsv", tmp_path / f"{name}.tsv")
+        run_cli("score", folder, manifests / "eval.tsv", "-o", tmp_path / f"{name}.tsv")
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
 def test_loose_files_get_the_scores_they_get_in_a_list(
     model: Path, manifests: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    run_cli("score", model, manifests / "eval.tsv", tmp_path / "list.tsv")
-    run_cli("score", model, corpus / "flac_E_eval", tmp_path / "folder.tsv")
+    run_cli("score", model, manifests / "eval.tsv", "-o", tmp_path / "list.tsv")
+    run_cli("score", model, corpus / "flac_E_eval", "-o", tmp_path / "folder.tsv")
     listed, loose = (read_scores(tmp_path / f"{name}.tsv")["score"].to_numpy() for name in ("list", "folder"))
     assert np.allclose(listed, loose, atol=1e-5)
     files = sorted((corpus / "flac_E_eval").iterdir())[:2]
@@ -235,7 +235,7 @@ def test_audio_that_cannot_be_scored_is_named_and_nothing_is_written(model: Path
         "short": "has 100 samples, the encoder needs at least 400",
     }
     for name, path in bad_audio(tmp_path).items():
-        sentence = refusal("score", model, path, tmp_path / "out.tsv")
+        sentence = refusal("score", model, path, "-o", tmp_path / "out.tsv")
         assert str(path) in sentence
         assert expected[name] in sentence
         assert not (tmp_path / "out.tsv").exists()
@@ -243,18 +243,18 @@ def test_audio_that_cannot_be_scored_is_named_and_nothing_is_written(model: Path
 
 def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Path, tmp_path: Path) -> None:
     eval_, out = manifests / "eval.tsv", tmp_path / "out.tsv"
-    assert "a manifest is followed by the score file to write" in refusal("score", model, eval_)
-    assert "not a spoofkit model" in refusal("score", tmp_path, eval_, out)
+    assert "found no -o" in refusal("score", model, eval_)
+    assert "not a spoofkit model" in refusal("score", tmp_path, eval_, "-o", out)
     (tmp_path / "none").mkdir()
     assert "no audio files inside" in refusal("score", model, tmp_path / "none")
-    assert "--device cuda:7: not to be had here" in refusal("score", model, eval_, out, "--device", "cuda:7")
-    assert "unknown device, expected auto" in refusal("score", model, eval_, out, "--device", "banana")
-    run_cli("score", model, eval_, out)
+    assert "--device cuda:7: not to be had here" in refusal("score", model, eval_, "-o", out, "--device", "cuda:7")
+    assert "unknown device, expected auto" in refusal("score", model, eval_, "-o", out, "--device", "banana")
+    run_cli("score", model, eval_, "-o", out)
     before = out.stat().st_mtime_ns
-    assert "exists already" in refusal("score", model, eval_, out)
-    assert "kept as it was" in run_cli("score", model, eval_, out, "--reuse").stdout
+    assert "exists already" in refusal("score", model, eval_, "-o", out)
+    assert "kept as it was" in run_cli("score", model, eval_, "-o", out, "--reuse").stdout
     assert "was made from something else (input_policy changed)" in refusal(
-        "score", model, eval_, out, "--reuse", "--crop", "first:9000"
+        "score", model, eval_, "-o", out, "--reuse", "--crop", "first:9000"
     )
     assert out.stat().st_mtime_ns == before
 
@@ -265,24 +265,24 @@ def test_a_cut_wav_is_not_scored(model: Path, corpus: Path, tmp_path: Path) -> N
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
     voice_file(copy / "flac_D/D_0000000011.flac", seconds=0.5)
-    sentence = refusal("score", model, tmp_path / "data/dev.tsv", tmp_path / "dev.tsv")
+    sentence = refusal("score", model, tmp_path / "data/dev.tsv", "-o", tmp_path / "dev.tsv")
     assert "D_0000000011.flac: found 8000 samples where" in sentence
 
 
 def test_scores_and_their_record_belong_together(model: Path, manifests: Path, tmp_path: Path) -> None:
     eval_, out = manifests / "eval.tsv", tmp_path / "eval.tsv"
-    run_cli("score", model, eval_, out)
+    run_cli("score", model, eval_, "-o", out)
     out.write_text(out.read_text().replace("E_0000000000\t", "E_0000000000\t9"))
-    assert "was made from something else" in refusal("score", model, eval_, out, "--reuse")
+    assert "was made from something else" in refusal("score", model, eval_, "-o", out, "--reuse")
     (tmp_path / "other.json").write_text('{"eer": 1}')
-    assert "is not the record of a score file" in refusal("score", model, eval_, tmp_path / "other.tsv")
+    assert "is not the record of a score file" in refusal("score", model, eval_, "-o", tmp_path / "other.tsv")
     assert (tmp_path / "other.json").read_text() == '{"eer": 1}'
 
 
 def test_a_model_folder_that_is_not_whole_is_refused(model: Path, manifests: Path, tmp_path: Path) -> None:
     import shutil
 
-    arguments = (manifests / "eval.tsv", tmp_path / "out.tsv")
+    arguments = (manifests / "eval.tsv", "-o", tmp_path / "out.tsv")
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     shutil.rmtree(copy / "encoder")
     assert "has no encoder/ inside" in refusal("score", copy, *arguments)
@@ -306,7 +306,7 @@ def test_a_folder_is_never_overwritten_by_a_file(manifests: Path, conf: Path, tm
 
 def test_evaluate_prints_a_table_and_writes_json_and_report(model: Path, manifests: Path, tmp_path: Path) -> None:
     scores, eval_, out = tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results"
-    run_cli("score", model, eval_, scores)
+    run_cli("score", model, eval_, "-o", scores)
     done = run_cli("evaluate", scores, eval_, out)
     assert "EER" in done.stdout
     assert "A32" in done.stdout
@@ -319,7 +319,7 @@ def test_evaluate_prints_a_table_and_writes_json_and_report(model: Path, manifes
 
 
 def test_evaluate_refuses_scores_of_other_trials(model: Path, manifests: Path, tmp_path: Path) -> None:
-    run_cli("score", model, manifests / "dev.tsv", tmp_path / "dev.tsv")
+    run_cli("score", model, manifests / "dev.tsv", "-o", tmp_path / "dev.tsv")
     sentence = refusal("evaluate", tmp_path / "dev.tsv", manifests / "eval.tsv", tmp_path / "results")
     assert "E_0000000000" in sentence
     assert not (tmp_path / "results").exists()

@@ -154,14 +154,14 @@ def test_calibrating_dev_makes_eval_scores_cost_what_they_could(files: Path, tmp
     assert after["min_dcf"] == before["min_dcf"]
     assert (tmp_path / "calibration.png").read_bytes()[:4] == b"\x89PNG"
     assert "llr = " in done.stdout
-    run_cli("apply", out, shifted, tmp_path / "llr.tsv")
+    run_cli("apply", out, shifted, "-o", tmp_path / "llr.tsv")
     record = json.loads(out.read_text())
     llr = read_scores(tmp_path / "llr.tsv")
     assert llr["utt_id"].to_list() == scores["utt_id"].to_list()
     expected = record["scales"][0] * (10 * scores["score"].to_numpy() + 40) + record["offset"]
     assert llr["score"].to_numpy() == pytest.approx(expected, rel=1e-7)
     assert json.loads((tmp_path / "llr.json").read_text())["score"] == "log-likelihood ratio, nats"
-    assert "exists already" in refusal("apply", out, shifted, tmp_path / "llr.tsv")
+    assert "exists already" in refusal("apply", out, shifted, "-o", tmp_path / "llr.tsv")
 
 
 def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_model(files: Path, tmp_path: Path) -> None:
@@ -172,14 +172,14 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     run_cli("calibrate", tmp_path / "a.tsv", files / "set.tsv", calibration)
     before = calibration.read_bytes()
     (tmp_path / "mine.json").write_text("{}")
-    assert "mine.json: exists already" in refusal("apply", calibration, tmp_path / "a.tsv", tmp_path / "mine.tsv")
+    assert "mine.json: exists already" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "mine.tsv")
     assert not (tmp_path / "mine.tsv").exists()
     for out in ("c.tsv", "a.tsv"):  # whose record would be the calibration; the scores themselves
-        command = ("apply", calibration, tmp_path / "a.tsv", tmp_path / out, "--overwrite")
+        command = ("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / out, "--overwrite")
         assert "would replace what it is made of" in refusal(*command)
-    assert "is where the record" in refusal("apply", calibration, tmp_path / "a.tsv", tmp_path / "x.json")
+    assert "is where the record" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "x.json")
     assert calibration.read_bytes() == before
-    run_cli("apply", calibration, tmp_path / "a.tsv", tmp_path / "llr.tsv")
+    run_cli("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "llr.tsv")
     done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", tmp_path / "out", "--replicates", 0)
     assert "trained on this very set" in done.stderr
 
@@ -188,20 +188,20 @@ def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_s
     files: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "fusion.json"
-    run_cli("fuse", files / "set.tsv", files / "a0.tsv", files / "b1.tsv", out)
+    run_cli("fuse", files / "set.tsv", files / "a0.tsv", files / "b1.tsv", "-o", out)
     record = json.loads(out.read_text())
     assert len(record["scales"]) == 2
     b = read_scores(files / "b1.tsv")
     write_scores(tmp_path / "b_reversed.tsv", b["utt_id"].to_list()[::-1], b["score"].to_numpy()[::-1])
-    run_cli("apply", out, files / "a0.tsv", tmp_path / "b_reversed.tsv", tmp_path / "llr.tsv")
+    run_cli("apply", out, files / "a0.tsv", tmp_path / "b_reversed.tsv", "-o", tmp_path / "llr.tsv")
     a = read_scores(files / "a0.tsv")
     expected = record["scales"] @ np.stack([a["score"].to_numpy(), b["score"].to_numpy()]) + record["offset"]
     assert read_scores(tmp_path / "llr.tsv")["score"].to_numpy() == pytest.approx(expected, rel=1e-6)
-    assert "is for 2 systems, found 1 score files" in refusal("apply", out, files / "a0.tsv", tmp_path / "x.tsv")
+    assert "is for 2 systems, found 1 score files" in refusal("apply", out, files / "a0.tsv", "-o", tmp_path / "x.tsv")
     write_scores(tmp_path / "others.tsv", ["x"], [1.0])
-    sentence = refusal("apply", out, files / "a0.tsv", tmp_path / "others.tsv", tmp_path / "x.tsv")
+    sentence = refusal("apply", out, files / "a0.tsv", tmp_path / "others.tsv", "-o", tmp_path / "x.tsv")
     assert "holds other trials than" in sentence
-    assert "expected scores of two or more systems" in refusal("fuse", files / "set.tsv", files / "a.tsv", out)
+    assert "expected scores of two or more systems" in refusal("fuse", files / "set.tsv", files / "a.tsv", "-o", out)
     assert not (tmp_path / "x.tsv").exists()
 
 
@@ -251,16 +251,16 @@ def test_a_fusion_is_refused_for_other_models_and_for_another_order(files: Path,
         write_scores(tmp_path / f"{name}.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
         (tmp_path / f"{name}.json").write_text(json.dumps({"model_sha256": model}))
     a, b, fusion, out = tmp_path / "a0.tsv", tmp_path / "b1.tsv", tmp_path / "fusion.json", tmp_path / "llr.tsv"
-    run_cli("fuse", files / "set.tsv", a, b, fusion)
-    sentence = refusal("apply", fusion, b, a, out)
+    run_cli("fuse", files / "set.tsv", a, b, "-o", fusion)
+    sentence = refusal("apply", fusion, b, a, "-o", out)
     assert "was scored by model bbbbbbbbbbbb, expected aaaaaaaaaaaa" in sentence
     assert "it is system 2, so mind the order" in sentence
     (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64}))
-    assert "fit a calibration for this model" in refusal("apply", fusion, a, b, out)
+    assert "fit a calibration for this model" in refusal("apply", fusion, a, b, "-o", out)
     assert not out.exists()
     (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64, "exported_from_sha256": "b" * 64}))
-    run_cli("apply", fusion, a, b, out)
-    run_cli("apply", fusion, files / "a0.tsv", files / "b1.tsv", tmp_path / "unknown.tsv")
+    run_cli("apply", fusion, a, b, "-o", out)
+    run_cli("apply", fusion, files / "a0.tsv", files / "b1.tsv", "-o", tmp_path / "unknown.tsv")
     assert read_scores(out).equals(read_scores(tmp_path / "unknown.tsv"))
 
 
@@ -274,7 +274,7 @@ def test_a_comparison_says_what_it_was_made_of_and_all_verbs_warn_of_cut_files(f
     }
     calls = (
         ("calibrate", cut, manifest, tmp_path / "c.json"),
-        ("apply", tmp_path / "c.json", cut, tmp_path / "llr.tsv"),
+        ("apply", tmp_path / "c.json", cut, "-o", tmp_path / "llr.tsv"),
         ("reformat", cut, manifest, tmp_path / "f.txt", "--layout", "asvspoof2021_df"),
         ("threshold", cut, "--reject-genuine", 0.1),
     )
@@ -308,11 +308,11 @@ def test_a_calibration_that_does_not_say_whose_scores_it_is_for_is_applied_with_
 ) -> None:
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
     run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
-    assert "not checked" not in run_cli("apply", tmp_path / "c.json", a, tmp_path / "known.tsv").stderr
+    assert "not checked" not in run_cli("apply", tmp_path / "c.json", a, "-o", tmp_path / "known.tsv").stderr
     known = json.loads((tmp_path / "c.json").read_text())
     for name, fitted_on in (("absent", None), ("a list", ["a" * 64]), ("nameless", {"made_by": [{}]})):
         (tmp_path / "d.json").write_text(json.dumps(known | {"fitted_on": fitted_on}))
-        done = run_cli("apply", tmp_path / "d.json", a, tmp_path / f"{name}.tsv")
+        done = run_cli("apply", tmp_path / "d.json", a, "-o", tmp_path / f"{name}.tsv")
         assert f"{tmp_path / 'd.json'}: does not say on which model's scores" in done.stderr
 
 
@@ -328,21 +328,23 @@ def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files
     manifest, a = files / "set.tsv", with_record(files, tmp_path, "a", model_sha256="a" * 64)
     raw, llr, again = tmp_path / "raw.json", tmp_path / "llr.tsv", tmp_path / "again.tsv"
     run_cli("calibrate", a, manifest, raw)
-    run_cli("apply", raw, a, llr)
-    assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, again)
+    run_cli("apply", raw, a, "-o", llr)
+    assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, "-o", again)
     assert json.loads(llr.with_suffix(".json").read_text())["model_sha256"] == "a" * 64
     run_cli("calibrate", llr, manifest, tmp_path / "second.json")
-    assert "a.tsv: holds raw scores, expected calibrated ones" in refusal("apply", tmp_path / "second.json", a, again)
-    run_cli("apply", tmp_path / "second.json", llr, again)
+    assert "a.tsv: holds raw scores, expected calibrated ones" in refusal(
+        "apply", tmp_path / "second.json", a, "-o", again
+    )
+    run_cli("apply", tmp_path / "second.json", llr, "-o", again)
     other = with_record(files, tmp_path, "b", model_sha256="b" * 64)
     assert "fit a calibration for this model" in refusal(
         "calibrate", a, manifest, tmp_path / "third.json", "--on", other, manifest
     )
     assert not (tmp_path / "third.json").exists()
     exported = with_record(files, tmp_path, "x", model_sha256="e" * 64, exported_from_sha256="a" * 64)
-    run_cli("apply", raw, exported, tmp_path / "x_llr.tsv")
+    run_cli("apply", raw, exported, "-o", tmp_path / "x_llr.tsv")
     run_cli("calibrate", exported, manifest, tmp_path / "of_exported.json")
-    run_cli("apply", tmp_path / "of_exported.json", a, tmp_path / "a_llr.tsv")
+    run_cli("apply", tmp_path / "of_exported.json", a, "-o", tmp_path / "a_llr.tsv")
 
 
 def test_a_record_of_other_scores_is_not_believed(files: Path, tmp_path: Path) -> None:
@@ -350,7 +352,7 @@ def test_a_record_of_other_scores_is_not_believed(files: Path, tmp_path: Path) -
     run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
     a.write_bytes((files / "b1.tsv").read_bytes())
     sentence = "a.json: is the record of other scores than a.tsv"
-    assert sentence in refusal("apply", tmp_path / "c.json", a, tmp_path / "llr.tsv")
+    assert sentence in refusal("apply", tmp_path / "c.json", a, "-o", tmp_path / "llr.tsv")
     assert sentence in refusal("calibrate", a, files / "set.tsv", tmp_path / "d.json")
     done = run_cli("evaluate", a, files / "set.tsv", tmp_path / "out", "--replicates", 0)
     assert sentence in done.stderr
@@ -376,16 +378,16 @@ def test_nothing_is_replaced_by_what_is_made_of_it(files: Path, tmp_path: Path) 
     ):
         assert "would replace what it is made of" in refusal(*command, "--overwrite")
         assert {path: path.read_bytes() for path in before} == before
-    assert "is named twice" in refusal("fuse", manifest, a, a, tmp_path / "f.json")
+    assert "is named twice" in refusal("fuse", manifest, a, a, "-o", tmp_path / "f.json")
 
 
 def test_apply_that_fails_leaves_what_stood_there(files: Path, tmp_path: Path) -> None:
     calibration, out = tmp_path / "c.json", tmp_path / "llr.tsv"
     run_cli("calibrate", files / "a.tsv", files / "set.tsv", calibration)
-    run_cli("apply", calibration, files / "a.tsv", out)
+    run_cli("apply", calibration, files / "a.tsv", "-o", out)
     before = out.read_bytes(), out.with_suffix(".json").read_bytes()
     calibration.write_text(json.dumps(json.loads(calibration.read_text()) | {"scales": [1e308]}))
-    sentence = refusal("apply", calibration, files / "a.tsv", out, "--overwrite")
+    sentence = refusal("apply", calibration, files / "a.tsv", "-o", out, "--overwrite")
     assert "expected finite ratios" in sentence
     assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == before
 

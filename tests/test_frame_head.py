@@ -81,7 +81,7 @@ def test_plain_artefacts_are_found_where_they_are(
     encoder = "tiny" if family == "tiny" else make_folder("whisper", tmp_path / "whisper")
     conf = settings_of(tmp_path, encoder, target=target, pairing=pairing)
     run_cli("posttrain", tmp_path / "exp", *draw_lists(tmp_path, noisy, conf))
-    mixes = ["localize", tmp_path / "exp", noisy, tmp_path / "dev.npz", "--mix", tmp_path / "mix_dev.tsv"]
+    mixes = ["localize", tmp_path / "exp", noisy, "-o", tmp_path / "dev.npz", "--mix", tmp_path / "mix_dev.tsv"]
     run_cli(*mixes, "--device", "cpu")
     run_cli("evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", tmp_path / "dev")
     result = json.loads((tmp_path / "dev/segments.json").read_text())
@@ -95,7 +95,7 @@ def test_plain_artefacts_are_found_where_they_are(
     for mix_id in sought:
         rendered = tmp_path / "mixes" / f"{mix_id}.wav"
         run_cli("mixlist", "render", tmp_path / "mix_dev.tsv", noisy, rendered, "--mix-id", mix_id)
-    marked = ["localize", tmp_path / "exp", tmp_path / "mixes", tmp_path / "marked", "--device", "cpu"]
+    marked = ["localize", tmp_path / "exp", tmp_path / "mixes", "-o", tmp_path / "marked", "--device", "cpu"]
     run_cli(*marked, "--threshold-from", tmp_path / "dev/segments.json")
     off, n_alike = [], 0
     for mix_id, regions in sought.items():
@@ -177,7 +177,7 @@ def test_scores_of_sets_are_those_of_the_model_without_it(
     model: Path, timeline: Path, noisy: Path, tmp_path: Path
 ) -> None:
     for name, folder in (("without", model), ("with", timeline / "model")):
-        run_cli("score", folder, noisy, tmp_path / f"{name}.tsv", "--device", "cpu")
+        run_cli("score", folder, noisy, "-o", tmp_path / f"{name}.tsv", "--device", "cpu")
     assert (tmp_path / "without.tsv").read_bytes() == (tmp_path / "with.tsv").read_bytes()
     hashes = [json.loads((tmp_path / f"{name}.json").read_text())["model_sha256"] for name in ("without", "with")]
     assert hashes == [folder_sha256(model)] * 2
@@ -190,7 +190,7 @@ def test_a_recording_gets_the_score_of_the_verb_score_and_regions_from_one_pass(
     n_passes = []
     forward = Encoder.forward
     monkeypatch.setattr(Encoder, "forward", lambda *a, **k: (n_passes.append(1), forward(*a, **k))[1])
-    found = judged(timeline / "model", recording, tmp_path / "out")
+    found = judged(timeline / "model", recording, "-o", tmp_path / "out")
     assert n_passes == [1]
     assert found["utterance"]["score"] == pytest.approx(json.loads(printed)["score"], abs=1e-5)
     assert found["utterance"]["meaning"] == "log-odds of bona fide, higher = more bona fide; not calibrated"
@@ -205,7 +205,7 @@ def test_a_recording_gets_the_score_of_the_verb_score_and_regions_from_one_pass(
     page = (tmp_path / "out/timeline.html").read_text()
     assert f"The whole recording: {words}." in page
     assert "Score of a whole recording: log-odds of bona fide, higher = more bona fide; not calibrated." in page
-    again = run_cli("localize", timeline / "model", recording, tmp_path / "out", "--overwrite", "--device", "cpu")
+    again = run_cli("localize", timeline / "model", recording, "-o", tmp_path / "out", "--overwrite", "--device", "cpu")
     assert again.stdout.splitlines()[0].endswith(f"; {words}")
 
 
@@ -268,7 +268,7 @@ def test_a_recording_that_is_too_short_for_the_utterance_head_is_left_out_by_nam
     run_cli("posttrain", tmp_path / "exp", "--onto", tmp_path / "model", *lists, *options)
     soundfile.write(tmp_path / "short.wav", make_voice(1, True, 1.0)[:1039], SAMPLE_RATE)
     files = [tmp_path / "short.wav", recording]
-    sentence = refusal("localize", tmp_path / "exp/model", *files, tmp_path / "out")
+    sentence = refusal("localize", tmp_path / "exp/model", *files, "-o", tmp_path / "out")
     assert "1 of 2 recordings could not be localized" in sentence
     assert "short.wav: has 1039 samples, the encoder needs at least 1040" in sentence
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.json")) == ["call"]
@@ -279,7 +279,7 @@ def test_a_long_recording_has_the_mean_of_its_windows(
 ) -> None:
     monkeypatch.setattr(recordings, "WINDOW_SECONDS", 0.8)
     monkeypatch.setattr(recordings, "OVERLAP_SECONDS", 0.2)
-    found = judged(timeline / "model", recording, tmp_path / "out")["utterance"]
+    found = judged(timeline / "model", recording, "-o", tmp_path / "out")["utterance"]
     wave_S = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])  # 1.3 s
     detector, _ = load_detector(timeline / "model")
     expected = []
@@ -298,7 +298,7 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     timeline: Path, noisy: Path, recording: Path, tmp_path: Path
 ) -> None:
     both = timeline / "model"
-    run_cli("score", both, noisy, tmp_path / "dev.tsv", "--device", "cpu")
+    run_cli("score", both, noisy, "-o", tmp_path / "dev.tsv", "--device", "cpu")
     lines = (tmp_path / "dev.tsv").read_text().splitlines()
     # Two trials change places, or the classes would be told apart without error and nothing could be fitted.
     cells = [line.split("\t") for line in lines]
@@ -307,7 +307,7 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     run_cli("calibrate", tmp_path / "mixed.tsv", noisy, tmp_path / "calibration.json")
     calibration = ["--calibration", tmp_path / "calibration.json"]
     printed = json.loads(run_cli("score", both, recording, "--json-lines", *calibration, "--device", "cpu").stdout)
-    found = judged(both, recording, *calibration, tmp_path / "out")["utterance"]
+    found = judged(both, recording, *calibration, "-o", tmp_path / "out")["utterance"]
     for name in ("llr", "bonafide_probability", "decision", "spoof_prior"):
         assert found[name] == (printed[name] if isinstance(printed[name], str) else pytest.approx(printed[name]))
     assert found["calibration_sha256"] == file_sha256(tmp_path / "calibration.json")
@@ -317,14 +317,14 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     record = json.loads((tmp_path / "calibration.json").read_text())
     record["fitted_on"]["made_by"] = [{"model_sha256": "b" * 64}]
     (tmp_path / "other.json").write_text(json.dumps(record))
-    other = refusal("localize", both, recording, "--calibration", tmp_path / "other.json", tmp_path / "out2")
+    other = refusal("localize", both, recording, "--calibration", tmp_path / "other.json", "-o", tmp_path / "out2")
     assert "was fitted on scores of model bbbbbbbbbbbb" in other
-    npz = ["localize", both, noisy, tmp_path / "x.npz", *calibration]
+    npz = ["localize", both, noisy, "-o", tmp_path / "x.npz", *calibration]
     assert "--calibration: is about recordings, found a manifest" in refusal(*npz)
 
 
 def test_a_model_with_both_heads_localizes_sets_too(timeline: Path, noisy: Path, tmp_path: Path) -> None:
-    run_cli("localize", timeline / "model", noisy, tmp_path / "frames.npz", "--device", "cpu")
+    run_cli("localize", timeline / "model", noisy, "-o", tmp_path / "frames.npz", "--device", "cpu")
     record = json.loads((tmp_path / "frames.json").read_text())
     both = load_frame_model(timeline / "model")
     assert record["model_sha256"] == both.sha256
@@ -375,13 +375,13 @@ def test_models_with_both_heads_are_averaged_whole(timeline: Path, tmp_path: Pat
         save_file(tensors, other / name, metadata={"format": "pt"})
     head = json.loads((other / "frame_head/head.json").read_text())
     (other / "frame_head/head.json").write_text(json.dumps(head | {"encoder_sha256": folder_sha256(other / "encoder")}))
-    run_cli("average", timeline / "model", other, tmp_path / "mean")
+    run_cli("average", timeline / "model", other, "-o", tmp_path / "mean")
     before = load_file(timeline / "model/frame_head/head.safetensors")
     after = load_file(tmp_path / "mean/frame_head/head.safetensors")
     assert all(torch.allclose(after[name], before[name] + 0.25) for name in before)
     assert load_frame_model(tmp_path / "mean").detector is not None
     (other / "frame_head/head.json").write_text(json.dumps(head | {"frame_target": "region"}))
-    sentence = refusal("average", timeline / "model", other, tmp_path / "mean2")
+    sentence = refusal("average", timeline / "model", other, "-o", tmp_path / "mean2")
     assert "differs from" in sentence
     assert "frame_target" in sentence
 
@@ -458,7 +458,7 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     model: Path, timeline: Path, recording: Path, tmp_path: Path
 ) -> None:
     def said(folder: Path) -> str:
-        return refusal("localize", folder, recording, tmp_path / "out")
+        return refusal("localize", folder, recording, "-o", tmp_path / "out")
 
     sentence = said(model)
     assert "has no frame_head/head.json" in sentence
@@ -483,6 +483,6 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     calibration = ["--calibration", tmp_path / "c.json"]
     posttrained = shutil.copytree(timeline / "model", tmp_path / "frames_alone")
     (posttrained / "model.json").unlink()
-    sentence = refusal("localize", posttrained, recording, tmp_path / "out", *calibration)
+    sentence = refusal("localize", posttrained, recording, "-o", tmp_path / "out", *calibration)
     assert "has a frame head alone" in sentence
     assert not (tmp_path / "out").exists()

@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores(model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scores")
     for name in KEYS:
-        run_cli("score", model, sets / f"{name}.tsv", folder / f"{name}.tsv", "--device", "cpu")
+        run_cli("score", model, sets / f"{name}.tsv", "-o", folder / f"{name}.tsv", "--device", "cpu")
     good = "".join(f"trial_{index}\t{score}\n" for index, score in enumerate((2.0, -2.0, -0.5, 0.5, 1.0, -1.0)))
     (folder / "good.tsv").write_text(f"filename\tcm-score\n{good}")
     return folder
@@ -123,7 +123,7 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
         "compare": ["compare", trials, scores / "keyed.tsv", own],
         "calibrate": ["calibrate", trials, own, out / "cal.json"],
         "calibrate on": ["calibrate", scores / "good.tsv", keyed, out / "cal.json", "--on", trials, own],
-        "fuse": ["fuse", own, trials, scores / "keyed.tsv", out / "fusion.json"],
+        "fuse": ["fuse", own, trials, scores / "keyed.tsv", "-o", out / "fusion.json"],
         "audit": ["audit", own],
         "mixlist": ["mixlist", own, out / "drawn.tsv", "-c", out / "conf.yaml"],
         "mixlist show": ["mixlist", "show", out / "mix.tsv", own, out / "mix.png"],

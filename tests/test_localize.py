@@ -234,7 +234,7 @@ def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: p
     out = tmp_path_factory.mktemp("frames") / "eval.npz"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
-        done = run_cli("localize", exp, truth[0] / "eval.tsv", out)
+        done = run_cli("localize", exp, truth[0] / "eval.tsv", "-o", out)
     assert "frames of 12 utterances, higher = more bona fide" in done.stdout
     return out
 
@@ -295,12 +295,12 @@ def test_a_set_without_keys_is_localized_as_with_them_but_its_mixes_are_not(
 ) -> None:
     keyless = tmp_path / "eval.tsv"
     keyless.write_text(re.sub("\t(bonafide|spoof)\t", "\t-\t", (truth[0] / "eval.tsv").read_text()))
-    run_cli("localize", exp, keyless, tmp_path / "eval.npz")
+    run_cli("localize", exp, keyless, "-o", tmp_path / "eval.npz")
     found, expected = (read_frames(path)[0] for path in (tmp_path / "eval.npz", localized))
     assert found.utt_ids == expected.utt_ids
     np.testing.assert_allclose(found.score_N, expected.score_N, atol=1e-5)
     mixes = ["--mix", exp.parent / "mix_dev.tsv"]
-    assert "12 of 12 rows have no key" in refusal("localize", exp, keyless, tmp_path / "mix.npz", *mixes)
+    assert "12 of 12 rows have no key" in refusal("localize", exp, keyless, "-o", tmp_path / "mix.npz", *mixes)
 
 
 def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[str, Any]]) -> None:
@@ -327,7 +327,7 @@ def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
     out, scored = tmp_path / "eval.npz", []
-    arguments = ["localize", exp, truth[0] / "eval.tsv", out]
+    arguments = ["localize", exp, truth[0] / "eval.tsv", "-o", out]
     original = score_parts._line
 
     def stop_after_two(value: dict[str, Any]) -> bytes:
@@ -354,12 +354,16 @@ def test_reuse_keeps_and_others_are_refused(
     exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path
 ) -> None:
     data = truth[0]
-    assert "exists already; pass --overwrite" in refusal("localize", exp, data / "eval.tsv", localized)
-    assert "kept as it was" in run_cli("localize", exp, data / "eval.tsv", localized, "--reuse").stdout
-    assert "manifest_sha256 changed" in refusal("localize", exp, data / "dev.tsv", localized, "--reuse")
-    assert "frame scores end in .npz, found .tsv" in refusal("localize", exp, data / "dev.tsv", tmp_path / "x.tsv")
+    assert "exists already; pass --overwrite" in refusal("localize", exp, data / "eval.tsv", "-o", localized)
+    assert "kept as it was" in run_cli("localize", exp, data / "eval.tsv", "-o", localized, "--reuse").stdout
+    assert "manifest_sha256 changed" in refusal("localize", exp, data / "dev.tsv", "-o", localized, "--reuse")
+    assert "frame scores end in .npz, found .tsv" in refusal(
+        "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.tsv"
+    )
     (tmp_path / "x.json").write_text('{"scores_sha256": ""}')
-    assert "is not the record of a frame score file" in refusal("localize", exp, data / "dev.tsv", tmp_path / "x.npz")
+    assert "is not the record of a frame score file" in refusal(
+        "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.npz"
+    )
     run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")
     again = ["evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out"]
     before = (tmp_path / "out/segments.json").stat().st_mtime_ns
@@ -395,7 +399,7 @@ def test_frames_trained_for_regions_are_localized_with_a_warning(
     other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
     head = json.loads((other / "frame_head/head.json").read_text())
     (other / "frame_head/head.json").write_text(json.dumps(head | {"frame_target": "region"}))
-    done = run_cli("localize", other, truth[0] / "dev.tsv", tmp_path / "dev.npz")
+    done = run_cli("localize", other, truth[0] / "dev.tsv", "-o", tmp_path / "dev.npz")
     assert "higher = more not injected" in done.stdout
     done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", tmp_path / "out")
     assert "mix.frame_target region: a low score says injected" in done.stderr
@@ -404,7 +408,7 @@ def test_frames_trained_for_regions_are_localized_with_a_warning(
 def test_what_is_no_finished_posttraining_is_refused(
     exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    command = ["localize", tmp_path / "posttrain", truth[0] / "dev.tsv", tmp_path / "dev.npz"]
+    command = ["localize", tmp_path / "posttrain", truth[0] / "dev.tsv", "-o", tmp_path / "dev.npz"]
     assert "has no encoder, expected what `spoofkit posttrain` left" in refusal(*command)
     other = shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))
     head_json, tensors = other / "frame_head/head.json", other / "frame_head/head.safetensors"
@@ -496,7 +500,7 @@ def test_threshold_and_smoothing_of_a_development_set_are_used_on_another(
     localized: Path, exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     data = truth[0]
-    run_cli("localize", exp, data / "dev.tsv", tmp_path / "dev.npz")
+    run_cli("localize", exp, data / "dev.tsv", "-o", tmp_path / "dev.npz")
     of_dev = ["evaluate-segments", tmp_path / "dev.npz", data / "dev.segments.tsv"]
     done = run_cli(*of_dev, tmp_path / "dev", "--smooth", "fit")
     fitted = json.loads((tmp_path / "dev/segments.json").read_text())
@@ -544,7 +548,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     exp: Path, manifests: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     mix_path, out = exp.parent / "mix_dev.tsv", tmp_path / "mix_dev.npz"
-    done = run_cli("localize", exp, manifests / "dev.tsv", out, "--mix", mix_path)
+    done = run_cli("localize", exp, manifests / "dev.tsv", "-o", out, "--mix", mix_path)
     assert "samples of spoofed utterances, of 8 mixes" in done.stdout
     frames, record = read_frames(out)
     manifest = read_manifest(manifests / "dev.tsv")
@@ -570,7 +574,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     done = run_cli("evaluate-segments", out, tmp_path / "mix_dev.segments.tsv", tmp_path / "results")
     assert "how well spliced samples are told from the rest" in done.stderr
     assert record["regions"] == "samples of spoofed utterances"
-    again = ["localize", exp, manifests / "dev.tsv", out, "--mix", mix_path]
+    again = ["localize", exp, manifests / "dev.tsv", "-o", out, "--mix", mix_path]
     assert "kept as it was" in run_cli(*again, "--reuse").stdout
     segments = tmp_path / "mix_dev.segments.tsv"
     written = segments.read_bytes()
@@ -581,12 +585,12 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert "holds other regions than those of this mix list" in refusal(*again, "--reuse")
     segments.write_bytes(written)
     assert "exists already" in refusal(*again)
-    assert "mix_sha256 changed" in refusal("localize", exp, manifests / "dev.tsv", out, "--reuse")
+    assert "mix_sha256 changed" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
     out.unlink()
     write_segments(tmp_path / "mix_dev.segments.tsv", segment_table({"x": []}), overwrite=True)
     assert "holds other regions than those of this mix list" in refusal(*again)
     assert not out.exists()
-    sentence = refusal("localize", exp, truth[0] / "dev.tsv", tmp_path / "x.npz", "--mix", mix_path)
+    sentence = refusal("localize", exp, truth[0] / "dev.tsv", "-o", tmp_path / "x.npz", "--mix", mix_path)
     assert "which is not in" in sentence
 
 

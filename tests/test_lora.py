@@ -207,7 +207,7 @@ def test_every_verb_takes_a_model_with_adapters(
     run_cli("merge", model, tmp_path / "merged")
     assert not (tmp_path / "merged/encoder/adapter_config.json").exists()
     for name in (model, tmp_path / "merged"):
-        run_cli("score", name, manifests / "eval.tsv", tmp_path / f"{name.name}.tsv")
+        run_cli("score", name, manifests / "eval.tsv", "-o", tmp_path / f"{name.name}.tsv")
     scores = [read_scores(tmp_path / f"{name}.tsv")["score"].to_numpy() for name in ("model", "merged")]
     assert np.abs(scores[0] - scores[1]).max() < 1e-5
     facts = json.loads(run_cli("info", model, "--json").stdout)
@@ -217,13 +217,13 @@ def test_every_verb_takes_a_model_with_adapters(
     lines = " ".join(run_cli("info", trained / "posttrain/encoder").stdout.split())
     assert facts["adapters"]["base_sha256"] in lines
     assert "LoRA of rank 2, alpha 3, on attention, feed_forward" in lines
-    run_cli("localize", trained / "posttrain", *audio, tmp_path / "marked")
+    run_cli("localize", trained / "posttrain", *audio, "-o", tmp_path / "marked")
     onto = ["--onto", model, *sources["posttrain"]]
     run_cli("posttrain", tmp_path / "timeline", *onto)
     both = tmp_path / "timeline/model"
     assert detector_sha256(both) == detector_sha256(model)
     run_cli("merge", both, tmp_path / "both")
-    run_cli("localize", tmp_path / "both", *audio, tmp_path / "marked2")
+    run_cli("localize", tmp_path / "both", *audio, "-o", tmp_path / "marked2")
     assert "has no adapters to merge" in refusal("merge", tmp_path / "both", tmp_path / "x")
     assert "exists already" in refusal("merge", both, tmp_path / "both")
 
@@ -305,7 +305,7 @@ def test_the_mean_of_models_is_that_of_their_merged_weights(bases: dict[str, Pat
     for seed, folder in enumerate(folders):
         torch.manual_seed(seed)
         save_detector(folder, Detector(learnt(load(bases["wavlm-layer"], {"rank": 2}), seed), "attentive"), {})
-    run_cli("average", *folders, tmp_path / "mean")
+    run_cli("average", *folders, "-o", tmp_path / "mean")
     states = [load_detector(folder)[0].state_dict() for folder in folders]
     mean = load_detector(tmp_path / "mean")[0].state_dict()
     for name, tensor in mean.items():
@@ -367,19 +367,19 @@ def test_a_base_changed_by_one_bit_is_refused_and_one_that_moved_is_found_by_its
     base = Path(shutil.copytree(bases["wavlm-layer"], tmp_path / "base"))
     save_detector(tmp_path / "model", Detector(learnt(load(base, {"rank": 2})), "mean"), {})
     score = ["score", tmp_path / "model", manifests / "eval.tsv"]
-    run_cli(*score, tmp_path / "first.tsv")
+    run_cli(*score, "-o", tmp_path / "first.tsv")
     base.rename(tmp_path / "moved")
-    sentence = refusal(*score, tmp_path / "x.tsv")
+    sentence = refusal(*score, "-o", tmp_path / "x.tsv")
     assert f"stand on the folder {base}, which is not there" in sentence
     assert "SPOOFKIT_BASE=FOLDER" in sentence
     monkeypatch.setenv("SPOOFKIT_BASE", str(tmp_path / "moved"))
-    run_cli(*score, tmp_path / "second.tsv")
+    run_cli(*score, "-o", tmp_path / "second.tsv")
     assert (tmp_path / "first.tsv").read_bytes() == (tmp_path / "second.tsv").read_bytes()
     hashes = [json.loads((tmp_path / f"{name}.json").read_text())["model_sha256"] for name in ("first", "second")]
     assert hashes[0] == hashes[1]
     monkeypatch.delenv("SPOOFKIT_BASE")
     change_a_bit(tmp_path / "moved", base)
-    sentence = refusal(*score, tmp_path / "x.tsv")
+    sentence = refusal(*score, "-o", tmp_path / "x.tsv")
     assert f"its adapters were trained on {base} with SHA-256" in sentence
     assert not (tmp_path / "x.tsv").exists()
 

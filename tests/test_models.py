@@ -199,7 +199,7 @@ def test_a_raw_waveform_baseline_goes_from_its_settings_to_an_evaluation(
     settings = ["--set", f"encoder.name={front_end}", "--set", f"finetune.head={name}", *SHORT]
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("finetune", tmp_path / "exp", *sources, *settings)
-    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", tmp_path / "eval.tsv")
+    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", "-o", tmp_path / "eval.tsv")
     run_cli("evaluate", tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results")
     assert json.loads((tmp_path / "results/eval.json").read_text())["n_trials"] == 12
     mixes = ["--mix", tmp_path / "no.tsv", "--dev-mix", tmp_path / "no.tsv"]
@@ -218,7 +218,7 @@ def test_where_weights_come_from_follows_them_to_the_report(plain: Path, manifes
     run_cli("finetune", tmp_path / "exp", *sources, "--encoder", tmp_path / "seen")
     assert read_provenance(tmp_path / "exp/model/encoder") == seen
     scores, results = tmp_path / "eval.tsv", tmp_path / "results"
-    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", scores)
+    run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", "-o", scores)
     assert json.loads(scores.with_suffix(".json").read_text())["provenance"]["licence"] == "CC BY-NC 4.0"
     done = run_cli("evaluate", scores, manifests / "eval.tsv", results)
     sentence = "lab/seen-it-all was trained on ASVspoof 5: results there do not show how it does on unseen data"
@@ -284,7 +284,7 @@ def test_class_weights_weigh_their_own_class(manifests: Path, tmp_path: Path) ->
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("finetune", tmp_path / "exp", *sources, *options, "--set", "finetune.precision=fp32")
     line = json.loads((tmp_path / "exp/metrics.jsonl").read_text().splitlines()[0])
-    run_cli("score", tmp_path / "exp/model", manifests / "train.tsv", tmp_path / "train.tsv")
+    run_cli("score", tmp_path / "exp/model", manifests / "train.tsv", "-o", tmp_path / "train.tsv")
     score = read_scores(tmp_path / "train.tsv")["score"].to_numpy()
     is_bonafide = (read_manifest(manifests / "train.tsv").table["key"] == "bonafide").to_numpy()
     losses = np.logaddexp(0, np.where(is_bonafide, -score, score))

@@ -64,7 +64,7 @@ def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("whole") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, out)
+        run_cli("score", model, manifest, "-o", out)
     return out.read_bytes()
 
 
@@ -73,7 +73,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, out, "--shard", "1/1")
+        run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
     return part_path(out, Shard()).read_bytes()
 
 
@@ -109,12 +109,12 @@ def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path
     one, out = str(tmp_path / "one.tsv"), str(tmp_path / "out.tsv")
     of_set = ["score", str(model), str(manifest)]
     commands = [
-        [*of_set, one],
-        *([*of_set, out, "--shard", f"{number}/2"] for number in (1, 2)),
-        [*of_set, out, "--merge"],
-        [*of_set, str(tmp_path / "cut.tsv"), "--window", "0.1", "--windows", str(tmp_path / "windows.tsv")],
+        [*of_set, "-o", one],
+        *([*of_set, "-o", out, "--shard", f"{number}/2"] for number in (1, 2)),
+        [*of_set, "-o", out, "--merge"],
+        [*of_set, "-o", str(tmp_path / "cut.tsv"), "--window", "0.1", "--windows", str(tmp_path / "windows.tsv")],
         ["score", str(model), *files],
-        ["score", str(model), *files, str(tmp_path / "loose.tsv"), "--workers", "3"],
+        ["score", str(model), *files, "-o", str(tmp_path / "loose.tsv"), "--workers", "3"],
         ["score", str(model), *files, "--calibration", str(tmp_path / "cal.json"), "--json-lines"],
         ["score", str(model), "-", "--crop", "repeat:9000"],
         ["--help"],
@@ -126,13 +126,13 @@ def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path
     assert done.returncode == 0, done.stderr
     assert Path(one).read_bytes() == Path(out).read_bytes()
     # And what was said is what the folder says, by torch.
-    run_cli("score", folder, manifest, tmp_path / "torch.tsv")
+    run_cli("score", folder, manifest, "-o", tmp_path / "torch.tsv")
     expected = scores_in(tmp_path / "torch.tsv")
     assert scores_in(tmp_path / "one.tsv") == pytest.approx(expected, abs=1e-4)
-    run_cli("score", folder, manifest, tmp_path / "torch_cut.tsv", "--window", 0.1)
+    run_cli("score", folder, manifest, "-o", tmp_path / "torch_cut.tsv", "--window", 0.1)
     assert scores_in(tmp_path / "cut.tsv") == pytest.approx(scores_in(tmp_path / "torch_cut.tsv"), abs=1e-4)
     assert scores_in(tmp_path / "cut.tsv") != pytest.approx(expected, abs=1e-3)
-    run_cli("score", folder, *files, tmp_path / "torch_loose.tsv")
+    run_cli("score", folder, *files, "-o", tmp_path / "torch_loose.tsv")
     loose = list(scores_in(tmp_path / "torch_loose.tsv").values())
     assert list(scores_in(tmp_path / "loose.tsv").values()) == pytest.approx(loose, abs=1e-4)
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -148,8 +148,8 @@ def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path
 def test_the_record_knows_the_file_that_scored_and_the_folder_it_is_of(
     folder: Path, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    run_cli("score", model, manifest, tmp_path / "onnx.tsv")
-    run_cli("score", folder, manifest, tmp_path / "torch.tsv")
+    run_cli("score", model, manifest, "-o", tmp_path / "onnx.tsv")
+    run_cli("score", folder, manifest, "-o", tmp_path / "torch.tsv")
     found, other = read_json(tmp_path / "onnx.json"), read_json(tmp_path / "torch.json")
     assert found["model_sha256"] == file_sha256(model)
     assert found["exported_from_sha256"] == other["model_sha256"] == folder_sha256(folder)
@@ -160,8 +160,10 @@ def test_the_record_knows_the_file_that_scored_and_the_folder_it_is_of(
     assert {name: found[name] for name in same} == {name: other[name] for name in same}
     for one, another in ((folder, model), (model, folder)):
         out = tmp_path / ("onnx.tsv" if one == folder else "torch.tsv")
-        assert "was made from something else (model_sha256 changed)" in refusal("score", one, manifest, out, "--reuse")
-        assert "kept as it was" in run_cli("score", another, manifest, out, "--reuse").stdout
+        assert "was made from something else (model_sha256 changed)" in refusal(
+            "score", one, manifest, "-o", out, "--reuse"
+        )
+        assert "kept as it was" in run_cli("score", another, manifest, "-o", out, "--reuse").stdout
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,7 +174,7 @@ def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
     out = tmp_path / "out.tsv"
     out.unlink(missing_ok=True)
     killed(out, complete_part[: data.draw(st.integers(0, len(complete_part)), label="cut")])
-    run_cli("score", model, manifest, out)
+    run_cli("score", model, manifest, "-o", out)
     assert out.read_bytes() == whole
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
 
@@ -184,15 +186,15 @@ def test_what_was_scored_is_not_scored_again_and_not_by_another_runtime(
     out, part = tmp_path / "out.tsv", lines_of(complete_part, 5)
     n_done = sum(map(len, ids_of(part)))
     path = killed(out, part)
-    sentence = refusal("score", folder, manifest, out)
+    sentence = refusal("score", folder, manifest, "-o", out)
     assert "was made from something else (batch_samples, model_sha256, onnxruntime, plan_sha256, torch changed)" in (
         sentence
     )
     with monkeypatch.context() as patch:
         patch.setattr(onnxruntime, "__version__", "1.0")
-        assert "(onnxruntime changed)" in refusal("score", model, manifest, out)
+        assert "(onnxruntime changed)" in refusal("score", model, manifest, "-o", out)
     assert path.read_bytes() == part
-    assert f"goes on after {n_done} of {N_UTTERANCES}" in run_cli("score", model, manifest, out).stderr
+    assert f"goes on after {n_done} of {N_UTTERANCES}" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 
@@ -202,8 +204,8 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
 ) -> None:
     out = tmp_path / "out.tsv"
     for number in range(n_parts, 0, -1):
-        run_cli("score", model, manifest, out, "--shard", f"{number}/{n_parts}")
-    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
+        run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/{n_parts}")
+    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, "-o", out, "--merge").stdout
     assert out.read_bytes() == whole
     assert read_json(tmp_path / "out.json")["merged_from"] == n_parts
 
@@ -216,8 +218,8 @@ def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
     write_json(record, read_json(record) | {"input_policy": "repeat:6000"}, overwrite=True)
     run_cli("export", tmp_path / "model", tmp_path / "model.onnx")
     for name, options in (("own", ()), ("whole", ("--crop", "whole"))):
-        run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / f"{name}.tsv", *options)
-        run_cli("score", tmp_path / "model", manifest, tmp_path / f"{name}_torch.tsv", *options)
+        run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / f"{name}.tsv", *options)
+        run_cli("score", tmp_path / "model", manifest, "-o", tmp_path / f"{name}_torch.tsv", *options)
         found = scores_in(tmp_path / f"{name}.tsv")
         assert found == pytest.approx(scores_in(tmp_path / f"{name}_torch.tsv"), abs=1e-4)
     assert read_json(tmp_path / "own.json")["input_policy"] == "repeat:6000"
@@ -226,8 +228,8 @@ def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
     alone = by_torch(folder, np.tile(wave, math.ceil(6000 / wave.size))[:6000])
     assert scores_in(tmp_path / "own.tsv")["utt_07"] == pytest.approx(alone, abs=1e-4)
     for number in (1, 2):
-        run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / "cut.tsv", "--shard", f"{number}/2")
-    run_cli("score", tmp_path / "model.onnx", manifest, tmp_path / "cut.tsv", "--merge")
+        run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / "cut.tsv", "--shard", f"{number}/2")
+    run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / "cut.tsv", "--merge")
     assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "own.tsv").read_bytes()
 
 
@@ -236,7 +238,7 @@ def test_in_int8_every_utterance_has_the_score_that_it_has_alone(
 ) -> None:
     small = tmp_path / "small.onnx"
     run_cli("export", folder, small, "--int8", "--calibrate-on", manifests / "dev.tsv")
-    run_cli("score", small, manifest, tmp_path / "out.tsv")
+    run_cli("score", small, manifest, "-o", tmp_path / "out.tsv")
     found, detector = scores_in(tmp_path / "out.tsv"), with_onnx.load_onnx(small)
     alone = [detector.score([read_audio(manifest.parent / f"{index:02d}.wav")])[0] for index in range(N_UTTERANCES)]
     assert list(found.values()) == [float(f"{score:.9g}") for score in alone]
@@ -263,7 +265,7 @@ def test_what_onnxruntime_cannot_do_is_one_sentence(
     opened = with_onnx.load_onnx(model)
     broken = with_onnx.OnnxDetector(session, opened.record, None, None)
     monkeypatch.setattr(with_onnx, "load_onnx", lambda _: broken)
-    sentence = refusal("score", model, manifest, tmp_path / "out.tsv")
+    sentence = refusal("score", model, manifest, "-o", tmp_path / "out.tsv")
     assert "onnxruntime cannot score" in sentence
     assert "(Failed to allocate memory for requested buffer of size 1); give a shorter --window" in sentence
     assert not (tmp_path / "out.tsv.parts").exists()
@@ -274,19 +276,19 @@ def test_what_is_no_exported_model_and_what_it_cannot_do_is_refused(
 ) -> None:
     out = tmp_path / "out.tsv"
     for device in ("cuda", "cuda:1", "tpu"):
-        sentence = refusal("score", model, manifest, out, "--device", device)
+        sentence = refusal("score", model, manifest, "-o", out, "--device", device)
         assert f"--device {device}: an exported model is scored on the CPU, expected auto or cpu" in sentence
     assert "missing.onnx: no such file, expected what `spoofkit export` wrote" in refusal(
-        "score", tmp_path / "missing.onnx", manifest, out
+        "score", tmp_path / "missing.onnx", manifest, "-o", out
     )
     (tmp_path / "text.onnx").write_text("not a graph")
-    assert "text.onnx: cannot be opened by onnxruntime" in refusal("score", tmp_path / "text.onnx", manifest, out)
+    assert "text.onnx: cannot be opened by onnxruntime" in refusal("score", tmp_path / "text.onnx", manifest, "-o", out)
     assert "--crop first:300: 300 samples are too few, the encoder needs at least 400" in refusal(
-        "score", model, manifest, out, "--crop", "first:300"
+        "score", model, manifest, "-o", out, "--crop", "first:300"
     )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)
-        assert "run `pip install 'spoofkit[onnx]'`" in refusal("score", model, manifest, out)
+        assert "run `pip install 'spoofkit[onnx]'`" in refusal("score", model, manifest, "-o", out)
     assert list(tmp_path.iterdir()) == [tmp_path / "text.onnx"]
 
 

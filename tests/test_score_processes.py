@@ -75,10 +75,10 @@ def test_two_and_three_processes_write_the_file_of_one(
     program: Path, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one = tmp_path / "one.tsv"
-    run_cli("score", model, manifest, one, "--window", 0.2, "--windows", tmp_path / "one.windows.tsv")
+    run_cli("score", model, manifest, "-o", one, "--window", 0.2, "--windows", tmp_path / "one.windows.tsv")
     for n_processes in (2, 3):
         out, windows = tmp_path / f"{n_processes}.tsv", tmp_path / f"{n_processes}.windows.tsv"
-        arguments = ("score", model, manifest, out, "--window", 0.2, "--windows", windows)
+        arguments = ("score", model, manifest, "-o", out, "--window", 0.2, "--windows", windows)
         done = torchrun(program, n_processes, *arguments)
         said = f"{out}: {N_UTTERANCES} scores, merged from {n_processes} parts, higher = more bona fide\n"
         assert done.stdout == said  # rank 0 alone speaks
@@ -99,8 +99,8 @@ def test_an_exported_model_and_loose_files_are_shared_too(program: Path, model: 
     make_calls(tmp_path / "calls", 12)
     (tmp_path / "bad.wav").write_text("no sound")
     inputs = ("score", tmp_path / "model.onnx", tmp_path / "calls", tmp_path / "bad.wav")
-    refusal(*inputs, tmp_path / "one.tsv")
-    done = torchrun(program, 2, *inputs, tmp_path / "two.tsv", ok=False)
+    refusal(*inputs, "-o", tmp_path / "one.tsv")
+    done = torchrun(program, 2, *inputs, "-o", tmp_path / "two.tsv", ok=False)
     assert "1 of 13 files could not be scored, the other 12 were" in done.stderr
     assert (tmp_path / "two.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
     assert read_json(tmp_path / "two.json")["errors"] == read_json(tmp_path / "one.json")["errors"]
@@ -111,15 +111,15 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     program: Path, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, manifest, one, "--shard", "1/1")
+    run_cli("score", model, manifest, "-o", one, "--shard", "1/1")
     lines = score_parts.read_part(part_path(one, Shard())).lines
-    run_cli("score", model, manifest, one)
+    run_cli("score", model, manifest, "-o", one)
     audio = manifest.parent / f"{next(iter(lines[7]['scores']))[-2:]}.wav"  # of the second process, its fourth batch
     good = audio.read_bytes()
     try:
         audio.write_bytes(b"not audio")
         began = time.monotonic()
-        done = torchrun(program, 2, "score", model, manifest, out, ok=False)
+        done = torchrun(program, 2, "score", model, manifest, "-o", out, ok=False)
         assert time.monotonic() - began < 120  # nobody waits for what does not come
         assert done.stderr.count(f"spoofkit: error: {audio}: ") == 1
     finally:
@@ -129,8 +129,8 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     second = score_parts.read_part(part_path(out, Shard(2, 2)))
     assert [line["batch"] for line in second.lines] == [1, 3, 5]
     # One process alone does not take up what two began.
-    assert "expected parts of 1 alone" in refusal("score", model, manifest, out)
-    assert "goes on after" in torchrun(program, 2, "score", model, manifest, out).stderr
+    assert "expected parts of 1 alone" in refusal("score", model, manifest, "-o", out)
+    assert "goes on after" in torchrun(program, 2, "score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == one.read_bytes()
 
 
@@ -143,14 +143,14 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
     rows = [(f"u{i:05d}", files[i % N_UTTERANCES].name, lengths[files[i % N_UTTERANCES].name]) for i in range(2_500)]
     many = list_utterances(tmp_path / "many.tsv", manifest.parent, rows)
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, many, one)
+    run_cli("score", model, many, "-o", one)
     # With leave to replace what stands there; the leave outlives the kill, whichever process had begun.
     out.write_text("someone's scores")
     rng, options = random.Random(1), ["--overwrite"]
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         goal = n_batches(out) + rng.randint(2, 30)
         process = subprocess.Popen(
-            command(program, 2, "score", model, many, out, *options),
+            command(program, 2, "score", model, many, "-o", out, *options),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         while n_batches(out) < goal:
@@ -162,7 +162,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
         assert process.wait() != 0
         assert out.read_text() == "someone's scores"
         options = []
-    done = torchrun(program, 2, "score", model, many, out)
+    done = torchrun(program, 2, "score", model, many, "-o", out)
     assert "goes on after" in done.stderr  # of two processes one may have been killed before its first batch
     assert out.read_bytes() == one.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"many.tsv", "one.tsv", "one.json", "out.tsv", "out.json"}
@@ -204,10 +204,10 @@ def in_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchrun_is_refused_what_its_processes_cannot_share(model: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.tsv"
     for arguments, sentence in [
-        ((manifest, out, "--shard", "1/2"), "torchrun and --shard: the processes of torchrun share the work"),
-        ((manifest, out, "--merge"), "torchrun and --merge: the processes of torchrun share the work"),
-        ((manifest.parent,), "torchrun: found no score file, expected recordings that are named and a score file last"),
-        (("-", out), "torchrun: found names on stdin"),
+        ((manifest, "-o", out, "--shard", "1/2"), "torchrun and --shard: the processes of torchrun share the work"),
+        ((manifest, "-o", out, "--merge"), "torchrun and --merge: the processes of torchrun share the work"),
+        ((manifest.parent,), "torchrun: found no score file"),
+        (("-", "-o", out), "torchrun: found names on stdin"),
     ]:
         assert refusal("score", model, *arguments).startswith(sentence)
     assert not list(tmp_path.iterdir())
@@ -236,7 +236,7 @@ def test_half_of_torchruns_variables_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    sentence = refusal("score", model, manifest, tmp_path / "out.tsv")
+    sentence = refusal("score", model, manifest, "-o", tmp_path / "out.tsv")
     assert "WORLD_SIZE is 2 but LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set: start with torchrun" in sentence
 
 
@@ -245,12 +245,12 @@ def test_a_part_of_a_division_that_was_begun_with_leave_gives_it_to_the_others(
 ) -> None:
     """A task that was killed before its first batch need not be told again that the old scores may go."""
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, manifest, one)
+    run_cli("score", model, manifest, "-o", one)
     out.write_text("someone's scores")
-    assert "exists already" in refusal("score", model, manifest, out, "--shard", "2/2")
-    run_cli("score", model, manifest, out, "--shard", "1/2", "--overwrite")
-    run_cli("score", model, manifest, out, "--shard", "2/2")
+    assert "exists already" in refusal("score", model, manifest, "-o", out, "--shard", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--shard", "1/2", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
     assert out.read_text() == "someone's scores"
-    run_cli("score", model, manifest, out, "--merge")
+    run_cli("score", model, manifest, "-o", out, "--merge")
     assert out.read_bytes() == one.read_bytes()
     assert len(read_scores(out)) == json.loads(out.with_suffix(".json").read_text())["n_trials"]

@@ -101,7 +101,7 @@ def whole(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("whole") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, out)
+        run_cli("score", model, manifest, "-o", out)
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.json", "out.tsv"]
     return out.read_bytes()
 
@@ -112,7 +112,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, out, "--shard", "1/1")
+        run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
     return part_path(out, Shard()).read_bytes()
 
 
@@ -164,7 +164,7 @@ def test_scores_are_those_of_each_utterance_alone(model: Path, manifest: Path, w
 def test_what_is_scored_of_an_utterance_is_its_beginning_repeated_if_so_asked(
     crop: str, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    run_cli("score", model, manifest, tmp_path / "out.tsv", "--crop", crop)
+    run_cli("score", model, manifest, "-o", tmp_path / "out.tsv", "--crop", crop)
     found = dict(read_scores(tmp_path / "out.tsv").iter_rows())
     detector, _ = load_detector(model)
     lengths = set()
@@ -179,7 +179,7 @@ def test_what_is_scored_of_an_utterance_is_its_beginning_repeated_if_so_asked(
 
 
 def test_decoding_threads_change_no_byte(model: Path, manifest: Path, whole: bytes, tmp_path: Path) -> None:
-    run_cli("score", model, manifest, tmp_path / "out.tsv", "--workers", 2)
+    run_cli("score", model, manifest, "-o", tmp_path / "out.tsv", "--workers", 2)
     assert (tmp_path / "out.tsv").read_bytes() == whole
 
 
@@ -225,9 +225,9 @@ def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
     # A power cut may leave blocks that were never written, and later lines behind them.
     tail = data.draw(st.sampled_from([b"", bytes(100), b"\n", bytes(50) + complete_part[cut + 50 :]]), label="tail")
     path = killed(out, complete_part[:cut] + tail)
-    run_cli("score", model, manifest, out, "--shard", "1/1")
+    run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
     assert path.read_bytes().splitlines()[1:] == complete_part.splitlines()[1:]
-    run_cli("score", model, manifest, out)
+    run_cli("score", model, manifest, "-o", out)
     assert out.read_bytes() == whole
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
 
@@ -248,7 +248,7 @@ def test_what_was_scored_is_not_scored_again(
     out = tmp_path / "out.tsv"
     sha256 = run.file_sha256(corpus / "set.tsv")
     killed(out, forged(part, lambda header: header["identity"].update(manifest_sha256=sha256), line=0))  # type: ignore[attr-defined]
-    stderr = run_cli("score", model, corpus / "set.tsv", out).stderr
+    stderr = run_cli("score", model, corpus / "set.tsv", "-o", out).stderr
     assert f"goes on after {len(done)} of {N_UTTERANCES} utterances" in stderr
     assert out.read_bytes() == whole
 
@@ -261,7 +261,7 @@ def test_a_kill_between_the_score_file_and_its_record_is_made_good(
     out.write_bytes(whole)
     (tmp_path / ".out.0123abcd.tmp.json").write_text("{")  # the record, half written
     (tmp_path / ".out.tsv.parts.0123abcd.tmp").mkdir()  # parts of an earlier one, half removed
-    run_cli("score", model, manifest, out, "--reuse")
+    run_cli("score", model, manifest, "-o", out, "--reuse")
     assert out.read_bytes() == whole
     assert json.loads((tmp_path / "out.json").read_text())["n_trials"] == N_UTTERANCES
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv", "out.json"}
@@ -279,22 +279,22 @@ def test_a_part_made_from_something_else_is_refused_and_begun_anew_with_overwrit
         "".join(manifest.read_text().splitlines(keepends=True)[:-1]).replace(f"# rows={N_UTTERANCES}\n", "")
     )
     changed = {
-        "model_sha256": (other, manifest, out),
-        "manifest_sha256, plan_sha256": (model, fewer, out),
-        "input_policy": (model, manifest, out, "--crop", "first:100000"),
+        "model_sha256": (other, manifest, "-o", out),
+        "manifest_sha256, plan_sha256": (model, fewer, "-o", out),
+        "input_policy": (model, manifest, "-o", out, "--crop", "first:100000"),
     }
     for names, arguments in changed.items():
         sentence = refusal("score", *arguments)
         assert f"{path}: was made from something else ({names} changed); score this part anew with" in sentence
     with monkeypatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET // 2)
-        assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, out)
+        assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, "-o", out)
     with monkeypatch.context() as patch:
         patch.setattr(spoofkit, "__version__", "99")
-        assert "(spoofkit changed)" in refusal("score", model, manifest, out)
+        assert "(spoofkit changed)" in refusal("score", model, manifest, "-o", out)
     assert path.read_bytes() == part
     assert not out.exists()
-    run_cli("score", other, manifest, out, "--overwrite")
+    run_cli("score", other, manifest, "-o", out, "--overwrite")
     assert out.read_bytes() != whole
     assert json.loads((tmp_path / "out.json").read_text())["model"] == str(other)
 
@@ -306,10 +306,10 @@ def test_overwrite_forgets_what_was_kept_and_the_plain_command_does_not(
     first = ids_of(complete_part)[0][0]
     wrong = forged(complete_part, lambda line: line["scores"].update({first: 77.0}), line=1)  # type: ignore[attr-defined]
     killed(out, wrong)
-    run_cli("score", model, manifest, out)
+    run_cli("score", model, manifest, "-o", out)
     assert f"{first}\t77\n".encode() in out.read_bytes()
     killed(out, wrong)
-    run_cli("score", model, manifest, out, "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--overwrite")
     assert out.read_bytes() == whole
 
 
@@ -327,7 +327,7 @@ def test_what_a_part_holds_must_be_the_plans(model: Path, manifest: Path, comple
     }
     for words, part in faults.items():
         path = killed(out, part)
-        sentence = refusal("score", model, manifest, out)
+        sentence = refusal("score", model, manifest, "-o", out)
         assert sentence.startswith(f"{path}: {words}")
         assert not out.exists()
 
@@ -338,12 +338,12 @@ def test_existing_scores_are_replaced_only_by_what_was_begun_with_leave(
     out = tmp_path / "out.tsv"
     out.write_text("someone's scores")
     for option in ((), ("--shard", "1/2"), ("--shard", "1/1")):
-        assert "exists already; pass --overwrite" in refusal("score", model, manifest, out, *option)
+        assert "exists already; pass --overwrite" in refusal("score", model, manifest, "-o", out, *option)
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv"}
     # Begun with --overwrite and killed: the plain command goes on.
     leave = {"replaces": [text_sha256("someone's scores")]}
     killed(out, forged(lines_of(complete_part, 3), lambda header: header.update(leave), 0))
-    run_cli("score", model, manifest, out)
+    run_cli("score", model, manifest, "-o", out)
     assert out.read_bytes() == whole
 
 
@@ -353,9 +353,9 @@ def test_a_part_without_a_batch_claims_nothing(
     out = tmp_path / "out.tsv"
     killed(out, lines_of(complete_part, 0))
     out.write_text("someone's scores")
-    assert "exists already" in refusal("score", model, manifest, out)
+    assert "exists already" in refusal("score", model, manifest, "-o", out)
     out.unlink()
-    run_cli("score", model, manifest, out, "--crop", "first:100000")
+    run_cli("score", model, manifest, "-o", out, "--crop", "first:100000")
     assert out.read_bytes() == whole  # all are shorter
     assert json.loads((tmp_path / "out.json").read_text())["input_policy"] == "first:100000"
 
@@ -367,11 +367,11 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
     out, good = tmp_path / "out.tsv", audio.read_bytes()
     try:
         audio.write_bytes(b"not audio")
-        assert str(audio) in refusal("score", model, manifest, out)
+        assert str(audio) in refusal("score", model, manifest, "-o", out)
     finally:
         audio.write_bytes(good)
     assert part_path(out, Shard()).read_bytes().count(b"\n") == 1 + 5
-    assert "goes on after" in run_cli("score", model, manifest, out).stderr
+    assert "goes on after" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 
@@ -382,7 +382,9 @@ def test_a_length_that_the_encoder_cannot_use_is_refused_before_anything_is_scor
     soundfile.write(tmp_path / "click.wav", np.full(100, 0.1), SAMPLE_RATE)
     shutil.copy(manifest.parent / "00.wav", tmp_path)
     rows = [("click", "click.wav", 100), ("utt_00", "00.wav", soundfile.info(tmp_path / "00.wav").frames)]
-    sentence = refusal("score", model, list_utterances(tmp_path / "set.tsv", tmp_path, rows), tmp_path / "out.tsv")
+    sentence = refusal(
+        "score", model, list_utterances(tmp_path / "set.tsv", tmp_path, rows), "-o", tmp_path / "out.tsv"
+    )
     assert sentence.startswith("click: has 100 samples, the encoder needs at least 400")
     assert not (tmp_path / "out.tsv.parts").exists()
 
@@ -394,11 +396,11 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(lines_of(complete_part, 4)) + 20, hard))
     try:
-        sentence = refusal("score", model, manifest, out)
+        sentence = refusal("score", model, manifest, "-o", out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sentence.startswith(f"{part_path(out, Shard())}: cannot be written (File too large)")
-    assert "goes on after" in run_cli("score", model, manifest, out).stderr
+    assert "goes on after" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 
@@ -411,10 +413,12 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
 ) -> None:
     monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, manifest, one)
+    run_cli("score", model, manifest, "-o", one)
     n_scored = 0
     for number in random.Random(n_parts).sample(range(1, n_parts + 1), n_parts):
-        n_scored += int(run_cli("score", model, manifest, out, "--shard", f"{number}/{n_parts}").stdout.split()[1])
+        n_scored += int(
+            run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/{n_parts}").stdout.split()[1]
+        )
     assert n_scored == N_UTTERANCES
     assert not out.exists()
     n_batches = [path.read_bytes().count(b"\n") - 1 for path in score_parts.find_parts(out).values()]
@@ -422,7 +426,7 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     assert max(n_batches) - min(n_batches) <= 1
     # The merging machine may have another device; the plan is that of the parts.
     monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 1)
-    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, out, "--merge").stdout
+    assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, "-o", out, "--merge").stdout
     assert out.read_bytes() == one.read_bytes()
     record, alone = (json.loads(path.with_suffix(".json").read_text()) for path in (out, one))
     assert record["merged_from"] == n_parts
@@ -431,9 +435,9 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     same = record.keys() & alone.keys() - own
     assert {name: record[name] for name in same} == {name: alone[name] for name in alone if name not in own}
     assert not (tmp_path / "out.tsv.parts").exists()
-    assert "kept as it was" in run_cli("score", model, manifest, out, "--merge", "--reuse").stdout
-    assert "kept as it was" in run_cli("score", model, manifest, out, "--shard", f"1/{n_parts}", "--reuse").stdout
-    assert "exists already" in refusal("score", model, manifest, out, "--merge")
+    assert "kept as it was" in run_cli("score", model, manifest, "-o", out, "--merge", "--reuse").stdout
+    assert "kept as it was" in run_cli("score", model, manifest, "-o", out, "--shard", f"1/{n_parts}", "--reuse").stdout
+    assert "exists already" in refusal("score", model, manifest, "-o", out, "--merge")
 
 
 @pytest.fixture(scope="module")
@@ -443,7 +447,7 @@ def three_parts(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         for number in (1, 2, 3):
-            run_cli("score", model, manifest, out, "--shard", f"{number}/3")
+            run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/3")
     return out.parent
 
 
@@ -454,7 +458,7 @@ def parts(three_parts: Path, tmp_path: Path) -> Path:
 
 
 def test_merge_names_the_parts_that_are_missing(model: Path, manifest: Path, parts: Path) -> None:
-    merge = ("score", model, manifest, parts, "--merge")
+    merge = ("score", model, manifest, "-o", parts, "--merge")
     part_path(parts, Shard(2, 3)).unlink()
     assert "1 of 3 parts are missing (2/3); score them with --shard" in refusal(*merge)
     part_path(parts, Shard(1, 3)).unlink()
@@ -469,10 +473,10 @@ def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_a
 ) -> None:
     path = part_path(parts, Shard(2, 3))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
-    sentence = refusal("score", model, manifest, parts, "--merge")
+    sentence = refusal("score", model, manifest, "-o", parts, "--merge")
     assert sentence.startswith(f"{path}: holds 3 of its 4 batches; give the command of --shard 2/3 again")
-    run_cli("score", model, manifest, parts, "--shard", "2/3")
-    run_cli("score", model, manifest, parts, "--merge")
+    run_cli("score", model, manifest, "-o", parts, "--shard", "2/3")
+    run_cli("score", model, manifest, "-o", parts, "--merge")
     assert parts.read_bytes() == whole
 
 
@@ -486,42 +490,42 @@ def test_merge_refuses_a_part_with_any_bit_flipped_by_its_name(
     bad = bytearray(good)
     bad[int(share * len(bad))] ^= 1 << bit
     path.write_bytes(bad)
-    assert refusal("score", model, manifest, parts, "--merge").startswith(f"{path}: is damaged after")
+    assert refusal("score", model, manifest, "-o", parts, "--merge").startswith(f"{path}: is damaged after")
     assert not parts.exists()
     path.write_bytes(good)
 
 
 def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> None:
-    merge = ("score", model, manifest, parts, "--merge")
+    merge = ("score", model, manifest, "-o", parts, "--merge")
     first, second = part_path(parts, Shard(1, 3)), part_path(parts, Shard(2, 3))
     good = second.read_bytes()
     shutil.copy(first, second)
     assert f"{second}: is part 1/3, expected part 2/3; put back its name" in refusal(*merge)
     second.write_bytes(good)
     shutil.copy(first, part_path(parts, Shard(1, 2)))
-    for command in (merge, ("score", model, manifest, parts, "--shard", "3/3")):
+    for command in (merge, ("score", model, manifest, "-o", parts, "--shard", "3/3")):
         assert "holds 1of2.jsonl of another division, expected parts of 3 alone" in refusal(*command)
-    assert "expected parts of 1 alone; go on with those" in refusal("score", model, manifest, parts)
+    assert "expected parts of 1 alone; go on with those" in refusal("score", model, manifest, "-o", parts)
     assert not parts.exists()
 
 
 def test_merge_refuses_parts_of_others(model: Path, manifest: Path, parts: Path, tmp_path: Path) -> None:
     other = make_model(tmp_path / "other", seed=1)
     second = part_path(parts, Shard(2, 3))
-    sentence = refusal("score", other, manifest, parts, "--merge")
+    sentence = refusal("score", other, manifest, "-o", parts, "--merge")
     assert sentence.startswith(f"{part_path(parts, Shard(1, 3))}: was made from something else (model_sha256 changed)")
     assert "(input_policy, plan_sha256 changed)" in refusal(
-        "score", model, manifest, parts, "--merge", "--crop", "first:1000"
+        "score", model, manifest, "-o", parts, "--merge", "--crop", "first:1000"
     )
-    run_cli("score", other, manifest, parts, "--shard", "2/3", "--overwrite")
-    sentence = refusal("score", model, manifest, parts, "--merge")
+    run_cli("score", other, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
+    sentence = refusal("score", model, manifest, "-o", parts, "--merge")
     assert sentence.startswith(f"{second}: was made from something else (model_sha256 changed); score this part anew")
-    run_cli("score", model, manifest, parts, "--shard", "2/3", "--overwrite")
-    run_cli("score", model, manifest, parts, "--merge")
+    run_cli("score", model, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
+    run_cli("score", model, manifest, "-o", parts, "--merge")
 
 
 def test_shard_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Path, tmp_path: Path) -> None:
-    arguments = ("score", model, manifest, tmp_path / "out.tsv")
+    arguments = ("score", model, manifest, "-o", tmp_path / "out.tsv")
     for text in ("0/3", "4/3", "3", "x/3", "1/0", "-1/3", "1/3/5", "1.0/3", "1 /3", ""):
         assert "expected K/N, part K of N counted from 1, such as 3/8" in refusal(*arguments, f"--shard={text}")
     assert "expected one of them" in refusal(*arguments, "--shard", "1/2", "--merge")
@@ -533,10 +537,10 @@ def test_shard_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Pat
 def test_loose_files_can_be_shared_too(model: Path, tmp_path: Path) -> None:
     files = make_calls(tmp_path / "calls", 12)
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, *files, one)
+    run_cli("score", model, *files, "-o", one)
     for number in (1, 2):
-        run_cli("score", model, *files, out, "--shard", f"{number}/2")
-    run_cli("score", model, *files, out, "--merge")
+        run_cli("score", model, *files, "-o", out, "--shard", f"{number}/2")
+    run_cli("score", model, *files, "-o", out, "--merge")
     assert out.read_bytes() == one.read_bytes()
 
 
@@ -631,7 +635,7 @@ def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
     path = part_path(out, Shard())
     n_before = 0
     for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
-        pid = processes.start("score", model, long_set, out, "--workers", 1)
+        pid = processes.start("score", model, long_set, "-o", out, "--workers", 1)
         wait_for_batches(path, n_before + 3)
         os.kill(pid, number)
         assert processes.wait() == exit_code
@@ -652,12 +656,12 @@ def test_two_processes_do_not_score_the_same_part(
     processes: Processes, model: Path, long_set: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
-    pid = processes.start("score", model, long_set, out)
+    pid = processes.start("score", model, long_set, "-o", out)
     wait_for_batches(part_path(out, Shard()), 1)
     os.kill(pid, signal.SIGSTOP)
     try:
         for option in ((), ("--overwrite",)):
-            assert "another process is scoring this part" in refusal("score", model, long_set, out, *option)
+            assert "another process is scoring this part" in refusal("score", model, long_set, "-o", out, *option)
     finally:
         os.kill(pid, signal.SIGKILL)
         processes.wait()
@@ -678,7 +682,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
 ) -> None:
     out = tmp_path / "out.tsv"
     path = part_path(out, Shard())
-    command = ("score", model, manifest, out, "--reuse")
+    command = ("score", model, manifest, "-o", out, "--reuse")
 
     def kept() -> bytes:
         if not path.exists():
@@ -732,8 +736,8 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
 def test_a_misspelt_model_is_said_to_be_none_before_its_parts_are_blamed(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    run_cli("score", model, manifest, tmp_path / "s.tsv", "--shard", "1/2")
-    sentence = refusal("score", model.with_name("misspelt"), manifest, tmp_path / "s.tsv", "--merge")
+    run_cli("score", model, manifest, "-o", tmp_path / "s.tsv", "--shard", "1/2")
+    sentence = refusal("score", model.with_name("misspelt"), manifest, "-o", tmp_path / "s.tsv", "--merge")
     assert "misspelt: not a spoofkit model (no model.json)" in sentence
 
 
@@ -741,7 +745,7 @@ def test_any_json_beside_the_scores_that_is_no_record_is_left_alone(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "s.json").write_text("5")
-    assert "is not the record of a score file" in refusal("score", model, manifest, tmp_path / "s.tsv")
+    assert "is not the record of a score file" in refusal("score", model, manifest, "-o", tmp_path / "s.tsv")
     assert (tmp_path / "s.json").read_text() == "5"
 
 
@@ -752,10 +756,10 @@ def test_outputs_that_are_inputs_or_each_other_are_refused(model: Path, manifest
     own, out = tmp_path / "set.tsv", tmp_path / "out.tsv"
     own.write_bytes(manifest.read_bytes())
     for arguments in (
-        (own, own),
-        (own, out, "--windows", out),
-        (own, out, "--windows", tmp_path / "out.json"),
-        (own, out, "--windows", own),
+        (own, "-o", own),
+        (own, "-o", out, "--windows", out),
+        (own, "-o", out, "--windows", tmp_path / "out.json"),
+        (own, "-o", out, "--windows", own),
     ):
         sentence = refusal("score", model, *arguments, "--overwrite")
         assert "would replace what it is made of" in sentence
@@ -769,7 +773,7 @@ def test_what_appeared_after_the_scoring_began_is_not_replaced_and_costs_nothing
 ) -> None:
     out, windows = tmp_path / "out.tsv", tmp_path / "windows.tsv"
     killed(out, complete_part if way == "merge" else lines_of(complete_part, 5))
-    command = ("score", model, manifest, out, "--windows", windows, *(["--merge"] if way == "merge" else []))
+    command = ("score", model, manifest, "-o", out, "--windows", windows, *(["--merge"] if way == "merge" else []))
     for path in (out, windows):
         path.write_text("precious")
         sentence = refusal(*command)
@@ -785,14 +789,14 @@ def test_what_stood_there_when_the_scoring_began_with_leave_to_replace_it_is_rep
 ) -> None:
     out = tmp_path / "out.tsv"
     out.write_text("old")
-    run_cli("score", model, manifest, out, "--shard", "1/2", "--overwrite")
-    run_cli("score", model, manifest, out, "--shard", "2/2")
-    run_cli("score", model, manifest, out, "--merge")
+    run_cli("score", model, manifest, "-o", out, "--shard", "1/2", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--merge")
     assert out.read_bytes() == whole
     out.write_text("old")
-    run_cli("score", model, manifest, out, "--shard", "1/1", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--shard", "1/1", "--overwrite")
     out.write_text("newer")
-    assert "appeared after the scoring had begun" in refusal("score", model, manifest, out, "--merge")
+    assert "appeared after the scoring had begun" in refusal("score", model, manifest, "-o", out, "--merge")
     assert out.read_text() == "newer"
 
 
@@ -800,21 +804,24 @@ def test_parts_of_other_options_or_models_are_refused_before_they_are_scored(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
-    run_cli("score", model, manifest, out, "--shard", "1/2")
-    for arguments in ((model, manifest, out, "--crop", "first:1000"), (make_model(tmp_path / "b", 1), manifest, out)):
+    run_cli("score", model, manifest, "-o", out, "--shard", "1/2")
+    for arguments in (
+        (model, manifest, "-o", out, "--crop", "first:1000"),
+        (make_model(tmp_path / "b", 1), manifest, "-o", out),
+    ):
         sentence = refusal("score", *arguments, "--shard", "2/2")
         assert "1of2.jsonl: was made from something else than part 2/2 would be" in sentence
     assert [path.name for path in (tmp_path / "out.tsv.parts").iterdir()] == ["1of2.jsonl"]
-    run_cli("score", model, manifest, out, "--shard", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
 
 
 def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, tmp_path: Path) -> None:
     (good,), bad, out = make_calls(tmp_path / "calls", 1), tmp_path / "bad.wav", tmp_path / "out.tsv"
     bad.write_bytes(b"not audio")
-    said = refusal("score", model, good, bad, out)
+    said = refusal("score", model, good, bad, "-o", out)
     assert "1 of 2 files could not be scored, the other 1 were" in said
-    assert refusal("score", model, good, bad, out, "--reuse") == said
-    shard = run_cli("score", model, good, bad, tmp_path / "b.tsv", "--shard", "1/1").stdout
+    assert refusal("score", model, good, bad, "-o", out, "--reuse") == said
+    shard = run_cli("score", model, good, bad, "-o", tmp_path / "b.tsv", "--shard", "1/1").stdout
     assert "1 scores, 1 recordings without, part 1/1" in shard
 
 
@@ -826,9 +833,9 @@ def test_a_large_model_scores_one_by_one_on_a_cpu_and_shards_of_it_join(
     assert scorer_of(detector, torch.device("cpu")).budget_samples == 0
     out = tmp_path / "out.tsv"
     for part in ("1/2", "2/2"):
-        run_cli("score", model, manifest, out, "--shard", part)
+        run_cli("score", model, manifest, "-o", out, "--shard", part)
     assert [len(ids) for path in score_parts.find_parts(out).values() for ids in ids_of(path.read_bytes())] == [1] * 36
-    run_cli("score", model, manifest, out, "--merge")
+    run_cli("score", model, manifest, "-o", out, "--merge")
     found, expected = (
         np.array([line.split("\t")[1] for line in text.splitlines()[1:]], dtype=float)
         for text in (out.read_text(), whole.decode())

@@ -436,7 +436,7 @@ def test_utterances_of_a_manifest_without_speech_are_named_beside_the_scores(
     model: Path, listed: Path, expected: dict[str, float], tmp_path: Path
 ) -> None:
     out = tmp_path / "scores.tsv"
-    arguments = ("score", model, listed, out, *WINDOWS)
+    arguments = ("score", model, listed, "-o", out, *WINDOWS)
     windows = tmp_path / "windows.tsv"
     assert "2 of 6 files could not be scored, the other 4 were" in refusal(*arguments, "--windows", windows)
     assert dict(read_scores(out).iter_rows()) == pytest.approx(expected, abs=1e-6)
@@ -455,19 +455,21 @@ def test_utterances_of_a_manifest_without_speech_are_named_beside_the_scores(
     kept = run_cli(*arguments, "--windows", windows, "--reuse", ok=False)
     assert "kept as it was" in kept.stdout
     assert "2 of 6 files could not be scored" in kept.stderr
-    changed = ("score", model, listed, out, "--window", 2, "--min-speech", 0.5)
+    changed = ("score", model, listed, "-o", out, "--window", 2, "--min-speech", 0.5)
     assert "(speech changed)" in refusal(*changed, "--reuse")
-    assert "(speech changed)" in refusal(*arguments[:4], "--window", 2, "--reuse")
+    assert "(speech changed)" in refusal(*arguments[:5], "--window", 2, "--reuse")
 
 
 def test_parts_without_speech_are_merged_to_the_same_files(model: Path, listed: Path, tmp_path: Path) -> None:
     whole, merged = tmp_path / "whole.tsv", tmp_path / "merged.tsv"
-    refusal("score", model, listed, whole, *WINDOWS, "--windows", tmp_path / "whole_windows.tsv")
+    refusal("score", model, listed, "-o", whole, *WINDOWS, "--windows", tmp_path / "whole_windows.tsv")
     for shard in ("1/3", "2/3", "3/3"):
-        run_cli("score", model, listed, merged, *WINDOWS, "--shard", shard)
-    other = ("score", model, listed, merged, "--window", 2, "--min-speech", 0.5)
+        run_cli("score", model, listed, "-o", merged, *WINDOWS, "--shard", shard)
+    other = ("score", model, listed, "-o", merged, "--window", 2, "--min-speech", 0.5)
     assert "(speech changed)" in refusal(*other, "--merge")
-    message = refusal("score", model, listed, merged, *WINDOWS, "--merge", "--windows", tmp_path / "merged_windows.tsv")
+    message = refusal(
+        "score", model, listed, "-o", merged, *WINDOWS, "--merge", "--windows", tmp_path / "merged_windows.tsv"
+    )
     assert "2 of 6 files could not be scored" in message
     assert merged.read_bytes() == whole.read_bytes()
     assert (tmp_path / "merged_windows.tsv").read_bytes() == (tmp_path / "whole_windows.tsv").read_bytes()
@@ -479,7 +481,7 @@ def test_another_fault_of_a_manifest_still_ends_it(model: Path, listed: Path, fo
     table = read_manifest(listed).table
     missing = table.with_columns(path=pl.col("path").str.replace("short2", "nowhere"))
     write_manifest(tmp_path / "set.tsv", folder, missing)
-    assert "nowhere.flac" in refusal("score", model, tmp_path / "set.tsv", tmp_path / "out.tsv", *WINDOWS)
+    assert "nowhere.flac" in refusal("score", model, tmp_path / "set.tsv", "-o", tmp_path / "out.tsv", *WINDOWS)
     assert not (tmp_path / "out.tsv").exists()
 
 
@@ -487,7 +489,7 @@ def test_loose_files_without_speech_are_named_beside_their_scores(
     model: Path, folder: Path, expected: dict[str, float], tmp_path: Path
 ) -> None:
     out = tmp_path / "scores.tsv"
-    refusal("score", model, folder, out, *WINDOWS)
+    refusal("score", model, folder, "-o", out, *WINDOWS)
     found = {Path(name).stem: score for name, score in read_scores(out).iter_rows()}
     assert found == pytest.approx(expected, abs=1e-6)
     record = json.loads(out.with_suffix(".json").read_text())
@@ -504,7 +506,7 @@ def test_decoding_threads_and_other_recordings_change_nothing(model: Path, folde
 
 def test_without_the_option_nothing_is_said_of_speech(model: Path, listed: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.tsv"
-    done = run_cli("score", model, listed, out, "--window", 2, "--windows", tmp_path / "windows.tsv")
+    done = run_cli("score", model, listed, "-o", out, "--window", 2, "--windows", tmp_path / "windows.tsv")
     assert "speech" not in json.loads(out.with_suffix(".json").read_text())
     assert "left out" not in done.stderr
     assert "weighted by the time each adds" in done.stderr

@@ -312,9 +312,9 @@ def test_each_task_of_the_array_scores_its_share_of_both_sets(cluster: Cluster) 
     cluster.run("score", "--exp", "exp/try", SLURM_ARRAY_TASK_ID=3)
     calls = [read_by_spoofkit(call) for call in cluster.calls("spoofkit")]
     assert [(call["verb"], call["shard"], call["merge"]) for call in calls] == [("score", "3/8", False)] * 2
-    outputs = [[path.name for path in call["inputs"]] for call in calls]
-    assert outputs == [["dev.tsv", "dev.tsv"], ["eval.tsv", "eval.tsv"]]
-    assert {call["inputs"][1].parent for call in calls} == {cluster.recipe / "exp/try/scores"}
+    files = [[path.name for path in (*call["inputs"], call["out"])] for call in calls]
+    assert files == [["dev.tsv", "dev.tsv"], ["eval.tsv", "eval.tsv"]]
+    assert {call["out"].parent for call in calls} == {cluster.recipe / "exp/try/scores"}
     assert {(call["device"], call["workers"], call["reuse"]) for call in calls} == {("cuda", 32, True)}
 
 

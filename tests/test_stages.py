@@ -98,7 +98,7 @@ def test_the_same_training_on_another_day_machine_and_path_is_the_same_model(
 
 def test_score_record_info_and_report_say_it_too(exp: Path, manifests: Path, tmp_path: Path) -> None:
     scores, model = exp / "scores/eval.tsv", exp / "finetune/model"
-    run_cli("score", model, manifests / "eval.tsv", scores, "--device", "cpu")
+    run_cli("score", model, manifests / "eval.tsv", "-o", scores, "--device", "cpu")
     record, mix = read(scores.with_suffix(".json")), read(exp / "posttrain/inputs.json")["mix"][:12]
     assert record["stages"] == read(model / "encoder/stages.json")
     assert record["hardware"] == cpu_name()
@@ -135,7 +135,7 @@ def test_a_model_without_post_training_says_so_and_an_older_one_that_nothing_is_
     before = detector_sha256(older)
     (older / "encoder/stages.json").unlink()
     assert detector_sha256(older) == before
-    run_cli("score", older, manifests / "eval.tsv", tmp_path / "older.tsv", "--device", "cpu")
+    run_cli("score", older, manifests / "eval.tsv", "-o", tmp_path / "older.tsv", "--device", "cpu")
     assert read(tmp_path / "older.json")["posttraining"] == "not recorded"
     assert "not recorded" in run_cli("info", older).stdout
     (older / "encoder/stages.json").write_text('[{"stage": "post-training"}]')
@@ -144,7 +144,7 @@ def test_a_model_without_post_training_says_so_and_an_older_one_that_nothing_is_
 
 def test_a_mean_of_models_says_of_which_and_how_each_was_made(exp: Path, tmp_path: Path) -> None:
     model = exp / "finetune/model"
-    run_cli("average", model, model, tmp_path / "mean")
+    run_cli("average", model, model, "-o", tmp_path / "mean")
     (stage,) = read(tmp_path / "mean/encoder/stages.json")
     assert [one["sha256"] for one in stage["of"]] == [folder_sha256(model)] * 2
     assert [one["stages"] for one in stage["of"]] == [read(model / "encoder/stages.json")] * 2
@@ -161,7 +161,7 @@ def test_an_exported_model_carries_its_stages_without_dates(exp: Path, manifests
     run_cli("export", model, tmp_path / "model.onnx")
     known = read(model / "encoder/stages.json")
     assert read(tmp_path / "model.json")["stages"] == known
-    run_cli("score", tmp_path / "model.onnx", manifests / "eval.tsv", tmp_path / "eval.tsv")
+    run_cli("score", tmp_path / "model.onnx", manifests / "eval.tsv", "-o", tmp_path / "eval.tsv")
     assert read(tmp_path / "eval.json")["stages"] == stages.facts(known)
 
 

@@ -83,7 +83,7 @@ def middle(exp: Path, calls: Path) -> float:
 def marked(exp: Path, calls: Path, middle: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("marked") / "out"
     rule = ["--threshold", middle, "--smooth", "0.1", "--min-region", "0.05"]
-    done = run_cli("localize", exp, calls, calls / "call.wav", out, *rule)
+    done = run_cli("localize", exp, calls, calls / "call.wav", "-o", out, *rule)
     assert done.stdout.count("spoof regions, ") == 3
     assert "timeline.html: spoof regions to look at" in done.stdout
     return out
@@ -181,7 +181,7 @@ def test_of_every_recording_the_line_says_which_files_are_its_own(exp: Path, cal
         (tmp_path / folder).mkdir()
         shutil.copy(calls / "call.wav", tmp_path / folder / "通话.wav")
     inputs = [tmp_path / "a/通话.wav", tmp_path / "b/通话.wav"]
-    done = run_cli("localize", exp, *inputs, tmp_path / "out", "--threshold", "9")
+    done = run_cli("localize", exp, *inputs, "-o", tmp_path / "out", "--threshold", "9")
     for path, name in zip(inputs, ("通话", "通话_2"), strict=True):
         assert any(str(path) in line and f"{name}.json" in line for line in done.stdout.splitlines())
         assert {line.split()[1] for line in (tmp_path / f"out/{name}.rttm").read_text().splitlines()} == {name}
@@ -196,7 +196,7 @@ def test_a_threshold_that_is_not_fitted_is_said_everywhere(exp: Path, calls: Pat
     (bias,) = [name for name in tensors if name.startswith("output") and name.endswith("bias")]
     tensors[bias] += 100
     save_file(tensors, other / "frame_head/head.safetensors")
-    done = run_cli("localize", other, calls / "call.wav", tmp_path / "out")
+    done = run_cli("localize", other, calls / "call.wav", "-o", tmp_path / "out")
     assert "NOT fitted" in done.stderr
     assert "1 spoof regions, 2.00 of 2.00 s" in done.stdout
     assert (tmp_path / "out/call.rttm").read_text().split()[7] == "spoof_threshold_not_fitted"
@@ -211,20 +211,20 @@ def test_threshold_and_smoothing_come_from_a_development_set(
     exp: Path, manifests: Path, calls: Path, tmp_path: Path
 ) -> None:
     mix_path = exp.parent / "mix_dev.tsv"
-    run_cli("localize", exp, manifests / "dev.tsv", tmp_path / "dev.npz", "--mix", mix_path)
+    run_cli("localize", exp, manifests / "dev.tsv", "-o", tmp_path / "dev.npz", "--mix", mix_path)
     results = tmp_path / "results"
     run_cli(
         "evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", results, "--smooth", "0.18"
     )  # fmt: skip
     fitted = results / "segments.json"
-    done = run_cli("localize", exp, calls / "call.wav", tmp_path / "out", "--threshold-from", fitted)
+    done = run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold-from", fitted)
     assert "NOT fitted" not in done.stderr
     record = read_record(tmp_path / "out/call.json")
     assert record["threshold"] == read_record(fitted)["range_eer_threshold"]
     assert (record["smooth_seconds"], record["threshold_is_fitted"]) == (0.18, True)
     assert record["threshold_from"].endswith("% of dev.npz")
     assert record["min_region_seconds"] == 0.1
-    again = ["localize", exp, calls / "call.wav", tmp_path / "other"]
+    again = ["localize", exp, calls / "call.wav", "-o", tmp_path / "other"]
     assert "found --smooth beside it" in refusal(*again, "--threshold-from", fitted, "--smooth", "0")
     fitted.write_text(fitted.read_text().replace('"authenticity"', '"region"'))
     assert "another frame model (frame_target differ)" in refusal(*again, "--threshold-from", fitted)
@@ -237,7 +237,7 @@ def test_threshold_and_smoothing_come_from_a_development_set(
 def test_nothing_but_an_earlier_result_is_replaced(exp: Path, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    command = ["localize", exp, calls / "call.wav", out, "--threshold", "0"]
+    command = ["localize", exp, calls / "call.wav", "-o", out, "--threshold", "0"]
     (out / "call.txt").write_text("hello, who is there?")
     assert "call.txt: exists already; pass --overwrite" in refusal(*command)
     assert "is not of `spoofkit localize`" in refusal(*command, "--overwrite")
@@ -266,7 +266,7 @@ def contents(out: Path) -> dict[str, bytes]:
 def test_a_full_disk_leaves_a_recording_without_files_or_with_the_old_ones_and_the_same_call_goes_on(
     exp: Path, calls: Path, middle: float, tmp_path: Path
 ) -> None:
-    command = ["localize", exp, calls / "call.wav", tmp_path / "out", "--threshold"]
+    command = ["localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold"]
 
     def refused_at(suffix: str, *rest: object) -> None:
         """The first file that is larger than those before it finds no room."""
@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_a_recording_without_files_or_with_the_old_ones_and_t
         assert f"call{suffix}: cannot be written (File too large), what stood there before is whole" in sentence
 
     marked_at_0 = tmp_path / "marked"
-    run_cli("localize", exp, calls / "call.wav", marked_at_0, "--threshold", "0")
+    run_cli("localize", exp, calls / "call.wav", "-o", marked_at_0, "--threshold", "0")
     refused_at(".png", "0")
     assert not contents(tmp_path / "out")
     run_cli(*command, "0")
@@ -300,11 +300,11 @@ def test_after_a_kill_at_any_moment_the_same_call_ends_as_if_nothing_had_been(
     is_first: bool, exp: Path, calls: Path, tmp_path: Path
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
-    command = ["localize", exp, calls / "call.wav", out, "--overwrite", "--threshold"]
-    run_cli("localize", exp, calls / "call.wav", other, "--threshold", "0")
+    command = ["localize", exp, calls / "call.wav", "-o", out, "--overwrite", "--threshold"]
+    run_cli("localize", exp, calls / "call.wav", "-o", other, "--threshold", "0")
     written = {suffix: (other / f"call{suffix}").read_bytes() for suffix in recordings.SUFFIXES}
     if not is_first:
-        run_cli("localize", exp, calls / "call.wav", tmp_path / "before", "--threshold", "0.5")
+        run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "before", "--threshold", "0.5")
     seen, n_before, is_killed = set(), 0, True
     while is_killed:
         shutil.rmtree(out, ignore_errors=True)
@@ -353,7 +353,7 @@ def test_what_is_no_earlier_result_survives_the_mending_of_one(exp: Path, calls:
     out.mkdir()
     for name in (".call.0123abcd.tmp.png", ".calls.0123abcd.tmp.png", ".call.png", "notes.txt"):
         (out / name).write_bytes(b"-")
-    run_cli("localize", exp, calls / "call.wav", out, "--threshold", "0")
+    run_cli("localize", exp, calls / "call.wav", "-o", out, "--threshold", "0")
     left = {name for name, content in contents(out).items() if content == b"-"}
     assert left == {".calls.0123abcd.tmp.png", ".call.png", "notes.txt"}
 
@@ -365,7 +365,7 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
     soundfile.write(tmp_path / "short.wav", np.zeros(20, np.float32), SAMPLE_RATE)
     soundfile.write(tmp_path / "silence.wav", np.zeros(32_000, np.float32), SAMPLE_RATE)
     inputs = [tmp_path / "bad.wav", calls / "call.wav", tmp_path / "short.wav", tmp_path / "silence.wav"]
-    sentence = refusal("localize", exp, *inputs, tmp_path / "out", "--threshold", "0")
+    sentence = refusal("localize", exp, *inputs, "-o", tmp_path / "out", "--threshold", "0")
     assert "3 of 4 recordings could not be localized, the others are there" in sentence
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"call.{suffix}" for suffix in SUFFIXES),
@@ -379,12 +379,12 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
 
 def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Path, calls: Path, tmp_path: Path) -> None:
     call, out = calls / "call.wav", tmp_path / "out"
-    assert "expected inputs and, last, the folder" in refusal("localize", exp, call)
-    assert "is a file, expected the folder for the outputs last" in refusal("localize", exp, calls, call)
-    assert "frame scores end in .npz" in refusal("localize", exp, manifests / "dev.tsv", out)
-    assert "expected one manifest" in refusal("localize", exp, call, call, tmp_path / "x.npz")
-    assert "--reuse: is about manifests" in refusal("localize", exp, call, out, "--reuse")
-    sentence = refusal("localize", exp, manifests / "dev.tsv", tmp_path / "x.npz", "--threshold", "1")
+    assert "found no output" in refusal("localize", exp, call)
+    assert "is a file, expected the folder for the outputs" in refusal("localize", exp, calls, "-o", call)
+    assert "frame scores end in .npz" in refusal("localize", exp, manifests / "dev.tsv", "-o", out)
+    assert "expected one manifest" in refusal("localize", exp, call, call, "-o", tmp_path / "x.npz")
+    assert "--reuse: is about manifests" in refusal("localize", exp, call, "-o", out, "--reuse")
+    sentence = refusal("localize", exp, manifests / "dev.tsv", "-o", tmp_path / "x.npz", "--threshold", "1")
     assert "`spoofkit evaluate-segments` takes thresholds" in sentence
     assert list(tmp_path.iterdir()) == []
 
@@ -430,7 +430,7 @@ def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
         pieces.append(-logit_BT[0].numpy()[first:last])
     assert found_T.tolist() == np.concatenate(pieces).tolist()
     assert found_T.size == WAV2VEC2_GEOMETRY.n_frames(wave_S.size)
-    run_cli("localize", exp, calls / "call.wav", tmp_path / "out", "--threshold", "0")
+    run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold", "0")
     assert read_record(tmp_path / "out/call.json")["windows"] == {"window_seconds": 1.2, "overlap_seconds": 0.4}
 
 

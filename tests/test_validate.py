@@ -600,7 +600,7 @@ def test_rejected_files_are_told_at_every_later_stage(corpus: Path, tmp_path: Pa
     log = (exp / "train.log").read_text()
     assert sentence in log
     assert "train.tsv: partial: " in log
-    done = run_cli("score", exp / "model", data / "dev.tsv", exp / "dev.tsv", "--device", "cpu", "--workers", 0)
+    done = run_cli("score", exp / "model", data / "dev.tsv", "-o", exp / "dev.tsv", "--device", "cpu", "--workers", 0)
     assert sentence in done.stderr
     assert read_json(exp / "dev.json")["n_rejected"] == 4
     done = run_cli("evaluate", exp / "dev.tsv", data / "dev.tsv", exp / "results")

@@ -66,7 +66,7 @@ fine_tuning() {
 scores() { # scores SET...
   local set
   for set in "$@"; do
-    $gpu_cmd "${processes[@]}" score "$exp/finetune/model" "$data/$set.tsv" "$exp/scores/$set.tsv" "${place[@]}" "$keep"
+    $gpu_cmd "${processes[@]}" score "$exp/finetune/model" "$data/$set.tsv" -o "$exp/scores/$set.tsv" "${place[@]}" "$keep"
   done
 }
 
@@ -87,7 +87,7 @@ both_heads() {
   # The same mixes; of their frames is asked whether they are spoofed, as a timeline is to say.
   $gpu_cmd "${processes[@]}" posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" "${sources[@]}" --config "$conf" \
     "${place[@]}" ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"} --set mix.frame_target=authenticity
-  $gpu_cmd spoofkit localize "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv" \
+  $gpu_cmd spoofkit localize "$out/model" "$data/$dev.tsv" -o "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv" \
     "${place[@]}" "$keep"
   spoofkit evaluate-segments "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit "$keep"
 }

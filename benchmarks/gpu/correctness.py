@@ -107,9 +107,9 @@ def end_to_end(bench: Bench) -> Rows:
         ("mixlist", data / "dev.tsv", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
         ("posttrain", exp / "posttrain", *lists, *device),
         ("finetune", exp / "finetune", *lists, "--encoder", exp / "posttrain/encoder", *device),
-        ("score", model, data / "dev.tsv", out / "device.tsv", *device),
-        ("score", model, data / "dev.tsv", out / "cpu.tsv", "--device", "cpu"),
-        ("localize", exp / "posttrain", data / "dev.tsv", bench.work / "dev.npz", *device),
+        ("score", model, data / "dev.tsv", "-o", out / "device.tsv", *device),
+        ("score", model, data / "dev.tsv", "-o", out / "cpu.tsv", "--device", "cpu"),
+        ("localize", exp / "posttrain", data / "dev.tsv", "-o", bench.work / "dev.npz", *device),
     ]
     for call in calls:
         ended = succeeded(*call)
@@ -177,7 +177,7 @@ def resume(bench: Bench) -> Rows:
     files = []
     for name in ("whole", "killed"):
         files.append(bench.work / f"{name}.tsv")
-        succeeded("score", bench.work / name / "model", data / "dev.tsv", files[-1], "--device", bench.device)
+        succeeded("score", bench.work / name / "model", data / "dev.tsv", "-o", files[-1], "--device", bench.device)
     yield require_close(*files, None, "scores: resumed against whole")
 
 
@@ -210,7 +210,7 @@ def lora(bench: Bench) -> Rows:
     files = []
     for name in (str(bench.device), "cpu"):
         files.append(bench.work / f"lora_{len(files)}.tsv")
-        succeeded("score", exp / "model", bench.work / "data/dev.tsv", files[-1], "--device", name)
+        succeeded("score", exp / "model", bench.work / "data/dev.tsv", "-o", files[-1], "--device", name)
     yield require_close(*files, LARGEST_DIFFERENCE, "scores: the device against the CPU")
 
 
@@ -257,7 +257,7 @@ def group(bench: Bench) -> Rows:
             for variable in with_group:
                 del os.environ[variable]
         course[name] = [json.loads(line)["loss"] for line in (exp / "metrics.jsonl").read_text().splitlines()]
-        succeeded("score", exp / "model", data / "dev.tsv", exp / "dev.tsv", "--device", bench.device)
+        succeeded("score", exp / "model", data / "dev.tsv", "-o", exp / "dev.tsv", "--device", bench.device)
         apart = float(np.abs(np.subtract(course[name], course["alone"])).max())
         yield Row(f"{name:14s}{ended.seconds:6.1f} s   losses differ by {apart:.1e}", {name: {"losses": course[name]}})
         if name != "alone":

@@ -127,7 +127,7 @@ def score_files(bench: Bench) -> Rows:
     )
     save_detector(bench.work / "large", detector, {"settings": None})
     out = bench.work / "files.tsv"
-    ended = succeeded("score", bench.work / "large", bench.work / "files/set.tsv", out, "--device", bench.device)
+    ended = succeeded("score", bench.work / "large", bench.work / "files/set.tsv", "-o", out, "--device", bench.device)
     yield Row(
         f"the whole verb   {bench.n_files / ended.seconds:8.1f} files/s {seconds / ended.seconds:9,.0f} x real time, "
         "with reading the model, without importing",

@@ -42,7 +42,7 @@ if stage 2 "mix lists"; then mix_lists; fi
 if stage 3 "post-training"; then post_training; fi
 if stage 4 "frame scores"; then
   for set in dev eval; do
-    $gpu_cmd spoofkit localize "$exp/posttrain" "$data/$set.tsv" "$exp/frames/$set.npz" "${place[@]}" "$keep"
+    $gpu_cmd spoofkit localize "$exp/posttrain" "$data/$set.tsv" -o "$exp/frames/$set.npz" "${place[@]}" "$keep"
   done
 fi
 if stage 5 "report"; then

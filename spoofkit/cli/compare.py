@@ -119,8 +119,11 @@ def fuse(
     manifest: Manifest,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Scores of that set by each system; last, what to write.", metavar="SCORES... OUT.json"),
+        typer.Argument(help="Scores of that set by each system, of two or more.", metavar="SCORES..."),
     ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Fusion to write; its picture beside it.", metavar="OUT.json")
+    ] = None,
     bonafide_prior: Prior = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -128,35 +131,35 @@ def fuse(
 
     `spoofkit apply` then takes the same systems' scores of another set, in the same order.
 
-    Example: `spoofkit fuse data/dev.tsv a/scores/dev.tsv b/scores/dev.tsv fusion.json`
+    Example: `spoofkit fuse data/dev.tsv a/scores/dev.tsv b/scores/dev.tsv -o fusion.json`
     """
-    if len(files) < 3:
-        raise SpoofkitError(
-            f"fuse: found {len(files)} files, expected scores of two or more systems and the file to write"
-        )
-    _fit(files[:-1], manifest, files[-1], None, bonafide_prior, overwrite)
+    out = options.require_out(out, files[-1], "the file to write, such as `-o fusion.json`")
+    if len(files) < 2:
+        raise SpoofkitError(f"fuse: found {files[0]} alone, expected scores of two or more systems; name the others")
+    _fit(files, manifest, out, None, bonafide_prior, overwrite)
 
 
 def apply(
     calibration: Annotated[Path, typer.Argument(help="What calibrate or fuse wrote.", metavar="CALIBRATION")],
-    files: Annotated[
-        list[Path], typer.Argument(help="Scores, one file a system; last, what to write.", metavar="SCORES... OUT.tsv")
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Scores, one file a system.", metavar="SCORES...")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Score file to write; its record beside it.", metavar="OUT.tsv"),
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Make log-likelihood ratios (nats) of scores.
 
-    Example: `spoofkit apply exp/x/calibration.json exp/x/scores/eval.tsv exp/x/scores/eval_llr.tsv`
+    Example: `spoofkit apply exp/x/calibration.json exp/x/scores/eval.tsv -o exp/x/scores/eval_llr.tsv`
     """
     from spoofkit.evaluation.calibrate_files import apply_to_files
 
-    if len(files) < 2:
-        raise SpoofkitError("apply: found one file, expected scores and the file to write")
-    n_scores, warning = apply_to_files(calibration, files[:-1], files[-1], overwrite)
+    out = options.require_out(out, files[-1], "the score file to write, such as `-o scores/eval_llr.tsv`")
+    n_scores, warning = apply_to_files(calibration, files, out, overwrite)
     if warning:
         say(f"spoofkit: warning: {warning}")
-    _warn_of_cuts(files[:-1])
-    typer.echo(f"{files[-1]}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
+    _warn_of_cuts(files)
+    typer.echo(f"{out}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
 
 
 def threshold(

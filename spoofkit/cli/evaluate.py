@@ -31,11 +31,19 @@ def score(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="A manifest and the score file to write; or recordings (files, folders, quoted globs, `-` for paths "
-            "on stdin), and optionally a score file.",
-            metavar="INPUT... [OUT.tsv]",
+            help="A manifest; or recordings (files, folders, quoted globs, `-` for paths on stdin).",
+            metavar="INPUT...",
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Score file to write; its record beside it. None, of recordings alone: print.",
+            metavar="OUT.tsv",
+        ),
+    ] = None,
     crop: Annotated[
         str | None,
         typer.Option(
@@ -106,12 +114,12 @@ def score(
     """Score utterances: log-odds of bona fide, higher = more likely genuine.
 
     A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
-    made. Other recordings (any audio, and the first audio track of a video) are scored to stdout unless a score file is
-    named last: as a table on a terminal, as TSV in a pipe. One that cannot be read is named in its row, the others are
+    made. Other recordings (any audio, and the first audio track of a video) are scored to stdout unless `-o` names a
+    score file: as a table on a terminal, as TSV in a pipe. One that cannot be read is named in its row, the others are
     scored, and the exit code is 1. Scores in a file are kept as they come: after a kill or a stop, the same command
     goes on where it was, and ends with the same file.
 
-    Example: `spoofkit score exp/x/finetune/model data/eval.tsv exp/x/scores/eval.tsv`
+    Example: `spoofkit score exp/x/finetune/model data/eval.tsv -o exp/x/scores/eval.tsv`
 
     Example: `spoofkit score exp/x/finetune/model call.wav other_calls/ --calibration cal.json --abstain-cost 0.2`
 
@@ -119,9 +127,9 @@ def score(
 
     Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
-    Example: `spoofkit score MODEL eval.tsv OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
+    Example: `spoofkit score MODEL eval.tsv -o OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
 
-    Example: `torchrun --nproc-per-node 4 -m spoofkit score MODEL eval.tsv OUT.tsv`, on four GPUs
+    Example: `torchrun --nproc-per-node 4 -m spoofkit score MODEL eval.tsv -o OUT.tsv`, on four GPUs
     """
     from spoofkit.scoring.options import Options
     from spoofkit.scoring.run import score_inputs
@@ -144,7 +152,7 @@ def score(
         shard=shard,
         merge=merge,
     )
-    for line in score_inputs(model, inputs, wanted):
+    for line in score_inputs(model, inputs, out, wanted):
         typer.echo(line)
 
 

@@ -29,11 +29,19 @@ def localize(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="Recordings (files, folders, quoted globs) and the folder for the outputs; or a manifest and the "
-            "frame scores to write.",
-            metavar="INPUT... OUTDIR|OUT.npz",
+            help="Recordings (files, folders, quoted globs); or a manifest.",
+            metavar="INPUT...",
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Of recordings, the folder for the outputs; of a manifest, the frame scores to write.",
+            metavar="OUTDIR|OUT.npz",
+        ),
+    ] = None,
     threshold_from: Annotated[
         Path | None,
         typer.Option(
@@ -82,22 +90,19 @@ def localize(
     To find spoofed regions, post-train with `mix.frame_target: authenticity`; with `region` a low score says injected,
     of whatever kind.
 
-    Example: `spoofkit localize exp/x/posttrain call.wav calls/ marked --threshold-from exp/x/results/dev/segments.json`
+    Example: `spoofkit localize exp/x/posttrain call.wav calls/ -o marked --threshold-from
+    exp/x/results/dev/segments.json`
 
-    Example: `spoofkit localize exp/x/timeline/model call.wav marked --calibration exp/x/calibration.json`
+    Example: `spoofkit localize exp/x/timeline/model call.wav -o marked --calibration exp/x/calibration.json`
 
-    Example: `spoofkit localize exp/x/posttrain data/eval.tsv exp/x/frames/eval.npz`
+    Example: `spoofkit localize exp/x/posttrain data/eval.tsv -o exp/x/frames/eval.npz`
 
-    Example: `spoofkit localize exp/x/posttrain data/dev.tsv exp/x/frames/mix_dev.npz --mix exp/x/posttrain/mix_dev.tsv`
+    Example: `spoofkit localize exp/x/posttrain data/dev.tsv -o exp/x/frames/mix_dev.npz --mix
+    exp/x/posttrain/mix_dev.tsv`
     """
     from spoofkit.localisation.regions import MIN_REGION_SECONDS
 
-    if len(inputs) < 2:
-        raise SpoofkitError(
-            f"localize: found {inputs[0]} alone, expected inputs and, last, the folder for the outputs or OUT.npz; "
-            "name it"
-        )
-    *sources, out = inputs
+    out = options.require_out(out, inputs[-1], "the folder for the outputs, or OUT.npz of a manifest")
     of_recordings = {
         "--threshold-from": threshold_from,
         "--threshold": threshold,
@@ -105,11 +110,11 @@ def localize(
         "--min-region": min_region,
         "--calibration": calibration,
     }
-    if out.suffix == ".npz" or mix is not None or sources[0].suffix == ".tsv":
+    if out.suffix == ".npz" or mix is not None or inputs[0].suffix == ".tsv":
         from spoofkit.localisation.localize import localize as run
 
-        if len(sources) > 1:
-            raise SpoofkitError(f"localize: found {len(sources)} inputs before {out}, expected one manifest; name one")
+        if len(inputs) > 1:
+            raise SpoofkitError(f"localize: found {len(inputs)} inputs, expected one manifest; name one")
         for name, value in of_recordings.items():
             if value is not None:
                 raise SpoofkitError(
@@ -117,7 +122,7 @@ def localize(
                     "leave it out (`spoofkit evaluate-segments` takes thresholds, `spoofkit score` calibrations)"
                 )
         lines = run(
-            experiment, sources[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
+            experiment, inputs[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
         )
     else:
         from spoofkit.localisation.recordings import RuleOptions, localize_recordings
@@ -128,7 +133,7 @@ def localize(
             )
         rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
         lines = localize_recordings(
-            experiment, sources, out, rule, calibration=calibration, device=device, overwrite=overwrite
+            experiment, inputs, out, rule, calibration=calibration, device=device, overwrite=overwrite
         )
     for line in lines:
         typer.echo(line)

@@ -104,15 +104,16 @@ def merge(
 def average(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="Model folders (or encoder folders), then the folder to write.", metavar="MODEL... OUT"),
+        typer.Argument(help="Model folders (or encoder folders), two or more.", metavar="MODEL..."),
     ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")] = None,
 ) -> None:
     """Write the mean of several models' weights: of several seeds, or of several settings of one network.
 
-    Example: `spoofkit average exp/seed0/finetune/model exp/seed1/finetune/model exp/mean`
+    Example: `spoofkit average exp/seed0/finetune/model exp/seed1/finetune/model -o exp/mean`
     """
     from spoofkit.models.average import average as run
 
-    *models, out = folders
-    run(models, out)
-    typer.echo(f"{out}: mean of {len(models)} models")
+    out = options.require_out(out, folders[-1], "the folder to write, such as `-o exp/mean`")
+    run(folders, out)
+    typer.echo(f"{out}: mean of {len(folders)} models")

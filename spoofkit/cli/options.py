@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from spoofkit.errors import SpoofkitError
+
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings (YAML); none: the defaults.", metavar="FILE")
 ]
@@ -25,6 +27,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")]
 MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech; none: 1.")]
 FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech; none: 10.")]
+
+
+def require_out(out: Path | None, last: Path, what: str) -> Path:
+    """The output of a verb whose inputs may be many; only `-o` names it, so that an input is never taken for it.
+
+    Args:
+        out: As `-o` gives it.
+        last: The last input: the output, for whoever remembers that it once stood there.
+        what: Is to be written.
+
+    Raises:
+        SpoofkitError: there is none.
+    """
+    if out is None:
+        raise SpoofkitError(f"-o: found no output, expected {what}; if that is {last}, write `-o {last}`")
+    return out
 
 
 def say(message: str) -> None:

@@ -273,9 +273,7 @@ def _beside(target: Path, suffix: str) -> Path:
 
 def _refuse_no_folder(out_dir: Path) -> None:
     if out_dir.exists() and not out_dir.is_dir():
-        raise SpoofkitError(
-            f"{out_dir}: is a file, expected the folder for the outputs last (or OUT.npz, after a manifest); name one"
-        )
+        raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
 
 
 def _refuse_others(out_dir: Path, name: str, overwrite: bool) -> None:

@@ -28,7 +28,7 @@ def average(folders: list[Path], out: Path) -> None:
             exists or lies inside one of them.
     """
     if len(folders) < 2:
-        raise SpoofkitError("average: found one model, expected at least two and the folder to write")
+        raise SpoofkitError(f"average: found {folders[0]} alone, expected at least two models; name the others")
     if out.exists():
         raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
     for folder in folders:

@@ -18,7 +18,6 @@ from spoofkit.errors import SpoofkitError
 T = TypeVar("T")
 
 STDIN = "-"
-TEXTS = (".csv", ".txt", ".json", ".jsonl")  # last on a command line, such a name was meant for the output
 
 
 def find_files(inputs: list[Path]) -> Iterator[str]:
@@ -42,19 +41,6 @@ def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
     files = iter(files)
     while chunk := list(islice(files, n)):
         yield chunk
-
-
-def refuse_text_name(last: Path) -> None:
-    """Refuse an output that is called otherwise than a score file, before it is taken for a recording.
-
-    Raises:
-        SpoofkitError: the name is one of a text.
-    """
-    if last.suffix.lower() in TEXTS:
-        raise SpoofkitError(
-            f"{last}: is the name of neither a recording nor a score file, expected one that ends in .tsv; write to "
-            f"{last.with_suffix('.tsv')}, or leave it out and redirect stdout"
-        )
 
 
 def loose_manifest(files: Iterable[str]) -> Manifest:

@@ -7,6 +7,9 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.verdicts import DecisionOptions
 from spoofkit.scoring.windows import Windows
 
+TEXTS = (".csv", ".txt", ".json", ".jsonl")
+"""Last on a command line, such a name was meant for the output."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -38,6 +41,32 @@ class Options:
     """Score nothing, but make the score file from the parts beside it."""
 
 
+def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
+    """Refuse an output among the inputs, or none where there must be one: never is one taken for the other.
+
+    Raises:
+        SpoofkitError: saying what to write instead.
+    """
+    if out is not None and out.suffix != ".tsv":
+        raise SpoofkitError(
+            f"-o {out}: found {out.suffix or 'no suffix'}, expected a score file; write `-o {out.with_suffix('.tsv')}`"
+        )
+    lists = [path for path in inputs if path.suffix == ".tsv"]
+    if len(inputs) == 1 and lists and out is None:
+        raise SpoofkitError(
+            f"{inputs[0]}: the scores of a manifest go to a file, found no -o; name one, such as `-o scores/eval.tsv`"
+        )
+    if len(inputs) > 1 and lists:
+        raise SpoofkitError(
+            f"{lists[-1]}: found {len(inputs)} inputs, expected one manifest or recordings alone; "
+            + (f"if that is the score file to write, write `-o {lists[-1]}`" if out is None else "leave out the others")
+        )
+    if len(inputs) > 1 and out is None and inputs[-1].suffix.lower() in TEXTS:
+        raise SpoofkitError(
+            f"{inputs[-1]}: is no recording; if that is to be written, write `-o {inputs[-1].with_suffix('.tsv')}`"
+        )
+
+
 def refuse_contradictions(options: Options, out: Path | None) -> None:
     """Refuse options that mean nothing beside each other, or beside a score file."""
     if options.merge and options.shard is not None:
@@ -47,7 +76,7 @@ def refuse_contradictions(options: Options, out: Path | None) -> None:
     if out is None and (options.merge or options.shard is not None):
         raise SpoofkitError(
             f"{'--merge' if options.merge else '--shard'}: parts stand beside the score file, found none named; "
-            "name it last, such as scores/eval.tsv"
+            "name it, such as `-o scores/eval.tsv`"
         )
     printed = [*(["--json-lines"] if options.json_lines else []), *options.decision.given()]
     if out is not None and printed:

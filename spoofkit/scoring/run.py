@@ -37,8 +37,8 @@ from spoofkit.scoring.job import (
     rows_apart,
     score_job,
 )
-from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest, refuse_text_name
-from spoofkit.scoring.options import Options, refuse_contradictions
+from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest
+from spoofkit.scoring.options import Options, refuse_contradictions, refuse_misplaced
 from spoofkit.scoring.parts import Shard
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
@@ -49,12 +49,13 @@ from spoofkit.signals import caught_signals
 from spoofkit.stages import posttraining_in_words
 
 
-def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[str]:
+def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Options) -> Iterator[str]:
     """Score what the command line names, and yield the lines for stdout.
 
     Args:
         model: Model folder, or an exported model (`*.onnx`).
-        inputs: A manifest and the score file; or files, folders, globs and `-`, and possibly a score file last.
+        inputs: A manifest; or files, folders, globs and `-`.
+        out: Score file to write; none, of recordings alone: they are printed.
         options: The rest.
 
     Raises:
@@ -64,7 +65,7 @@ def score_inputs(model: Path, inputs: list[Path], options: Options) -> Iterator[
     """
     runtime = _runtime(model)
     runtime.require_model(model)
-    inputs, out = _split(inputs)
+    refuse_misplaced(inputs, out)
     world = read_world()
     part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, out)
@@ -164,21 +165,6 @@ def _explain(scorer: Scorer, found: Verdicts | None, rule: str) -> None:
         tqdm.write(rule, file=sys.stderr)
 
 
-def _split(inputs: list[Path]) -> tuple[list[Path], Path | None]:
-    """What is scored, and the score file to write if one is named."""
-    first, *others = inputs
-    if first.suffix == ".tsv":
-        if len(others) != 1 or others[0].suffix != ".tsv":
-            found = ", ".join(map(str, others)) or "nothing"
-            raise SpoofkitError(
-                f"{first}: a manifest is followed by the score file to write, such as scores/eval.tsv; found {found}"
-            )
-        return [first], others[0]
-    if others:
-        refuse_text_name(inputs[-1])
-    return (inputs[:-1], inputs[-1]) if inputs[-1].suffix == ".tsv" else (inputs, None)
-
-
 def _own_part(world: World, options: Options, inputs: list[Path], out: Path | None) -> Shard:
     """The part of the work that is this process's own."""
     if world.size == 1:
@@ -191,8 +177,8 @@ def _own_part(world: World, options: Options, inputs: list[Path], out: Path | No
     if out is None or STDIN in map(str, inputs):
         what = "no score file" if out is None else "names on stdin"
         raise SpoofkitError(
-            f"torchrun: found {what}, expected recordings that are named and a score file last, such as "
-            "scores/eval.tsv; or start without torchrun"
+            f"torchrun: found {what}, expected recordings that are named and a score file, such as "
+            "`-o scores/eval.tsv`; or start without torchrun"
         )
     return Shard(world.rank + 1, world.size)
 
