@@ -542,17 +542,17 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
     sentence = refusal(*arguments, "-o", one, "--window", 2, "--reuse", "--windows", tmp_path / "new.windows.tsv")
     assert f"{one}: exists already" in sentence
     # Where nothing is longer than a window, windows are not what scores were made from.
-    run_cli(*arguments, tmp_path / "whole.tsv", "--window", 10)
+    run_cli(*arguments, "-o", tmp_path / "whole.tsv", "--window", 10)
     assert "windows" not in json.loads((tmp_path / "whole.json").read_text())
-    assert "kept as it was" in run_cli(*arguments, tmp_path / "whole.tsv", "--window", 0, "--reuse").stdout
+    assert "kept as it was" in run_cli(*arguments, "-o", tmp_path / "whole.tsv", "--window", 0, "--reuse").stdout
     # Of an unknown length it may be longer.
     write_manifest(corpus / "set.tsv", corpus, table.with_columns(pl.lit(-1).alias("n_samples")), overwrite=True)
-    run_cli(*arguments, tmp_path / "unknown.tsv", "--window", 2)
+    run_cli(*arguments, "-o", tmp_path / "unknown.tsv", "--window", 2)
     assert dict(read_scores(tmp_path / "unknown.tsv").iter_rows()) == pytest.approx(scores, abs=1e-5)
     # And a manifest that is older than the file is refused.
     wrong = table.with_columns(pl.Series("n_samples", [*lengths[:-1], lengths[-1] + 5]))
     write_manifest(corpus / "set.tsv", corpus, wrong, overwrite=True)
-    sentence = refusal(*arguments, tmp_path / "wrong.tsv", "--window", 2)
+    sentence = refusal(*arguments, "-o", tmp_path / "wrong.tsv", "--window", 2)
     assert f"found {lengths[-1]} samples where {lengths[-1] + 5} were expected" in sentence
 
 

@@ -25,7 +25,9 @@ def overlap(
         str, typer.Option(help="Corpus of TRAIN.tsv, if it does not say, such as WaveFake.", metavar="NAME")
     ] = "",
     eval_corpus: Annotated[str, typer.Option(help="The same of EVAL.tsv.", metavar="NAME")] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a table of all that is shared.", metavar="TABLE.tsv")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a table of all that is shared.", metavar="TABLE.tsv")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -131,7 +131,8 @@ def validate(
         OnError, typer.Option(help="Unusable files: stop, or skip: move them from the manifest to SET.rejected.tsv.")
     ] = OnError.stop,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv")
+        Path | None,
+        typer.Option("--out", "-o", help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 16,
     overwrite: options.Overwrite = False,
