@@ -16,7 +16,7 @@ from tqdm import tqdm
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import detector_sha256
 from spoofkit.models.frame_model import FrameModel
-from spoofkit.scoring.verdicts import DecisionOptions, Verdicts, read_verdicts, require_fitted_on
+from spoofkit.scoring.decisions import DecisionOptions, Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.windows import WindowScore, score_over
 
 OVER_WINDOWS = "mean"
@@ -30,20 +30,20 @@ class Judge:
     model_sha256: str
     """As `score` knows the model."""
     meaning: str
-    verdicts: Verdicts | None
+    decisions: Decisions | None
     """None: scores are not calibrated, and there is no decision."""
 
     def record(self, windows: Sequence[WindowScore]) -> dict[str, Any]:
         """As it stands in a recording's JSON."""
         score = score_over(list(windows), OVER_WINDOWS)
         record: dict[str, Any] = {"score": score, "meaning": self.meaning, "model_sha256": self.model_sha256}
-        if self.verdicts is not None:
+        if self.decisions is not None:
             record |= {
-                "llr": self.verdicts.llr(score),
-                "spoof_prior": self.verdicts.spoof_prior,
-                "bonafide_probability": self.verdicts.probability(score),
-                "decision": self.verdicts.decide(score),
-                "calibration_sha256": self.verdicts.sha256,
+                "llr": self.decisions.llr(score),
+                "spoof_prior": self.decisions.spoof_prior,
+                "bonafide_probability": self.decisions.probability(score),
+                "decision": self.decisions.decide(score),
+                "calibration_sha256": self.decisions.sha256,
             }
         if len(windows) > 1:
             known = [{name: value for name, value in vars(window).items() if value is not None} for window in windows]
@@ -71,11 +71,11 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
         return None
     meaning = f"{model.detector.score_meaning}, higher = more bona fide; "
     meaning += "not calibrated" if calibration is None else "llr: log-likelihood ratio"
-    judge = Judge(detector_sha256(folder), meaning, read_verdicts(calibration, DecisionOptions()))
-    if judge.verdicts is not None:
-        require_fitted_on(judge.verdicts, {"model_sha256": judge.model_sha256}, folder)
-        if judge.verdicts.unchecked:
-            tqdm.write(f"spoofkit: warning: {judge.verdicts.unchecked}", file=sys.stderr)
+    judge = Judge(detector_sha256(folder), meaning, read_decisions(calibration, DecisionOptions()))
+    if judge.decisions is not None:
+        require_fitted_on(judge.decisions, {"model_sha256": judge.model_sha256}, folder)
+        if judge.decisions.unchecked:
+            tqdm.write(f"spoofkit: warning: {judge.decisions.unchecked}", file=sys.stderr)
     return judge
 
 

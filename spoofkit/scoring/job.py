@@ -28,13 +28,13 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
+from spoofkit.scoring import decisions
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import verdicts
 from spoofkit.scoring.batches import Plan, batch_results, in_manifest_order, plan_batches
+from spoofkit.scoring.decisions import Decisions
 from spoofkit.scoring.loose_files import in_chunks
 from spoofkit.scoring.recordings import Reading, Result
 from spoofkit.scoring.scorer import Scorer
-from spoofkit.scoring.verdicts import Verdicts
 
 LOOSE = Path("-")
 MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "speech", "calibration_sha256")
@@ -51,7 +51,7 @@ class Job:
     """Rows of a manifest that are scored recording by recording: `rows_apart`."""
     made_from: dict[str, Any]
     """Hashes of model, manifest and calibration, and the input policy."""
-    verdicts: Verdicts | None
+    decisions: Decisions | None
     windows_out: Path | None
 
     @property
@@ -166,12 +166,12 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
         raise_for(list(outcome.errors.values()), len(outcome.errors))
     scored = replace(job.manifest, table=job.manifest.table.filter(~pl.col("utt_id").is_in(list(outcome.errors))))
     values = in_manifest_order(outcome.scores, scored)
-    if job.verdicts is not None:
-        values = job.verdicts.calibration.apply(values[:, None])
+    if job.decisions is not None:
+        values = job.decisions.calibration.apply(values[:, None])
     texts = {out: scores_text(out, scored.table["utt_id"].to_list(), values)}
     if job.windows_out is not None:
         has_speech = job.reading.voice is not None
-        texts[job.windows_out] = verdicts.windows_tsv(sorted(outcome.windows.items()), job.verdicts, has_speech)
+        texts[job.windows_out] = decisions.windows_tsv(sorted(outcome.windows.items()), job.decisions, has_speech)
     # What a kill left of just this is ours.
     refuse_strangers([path for path, text in texts.items() if _differs(path, text)], replaceable)
     for path, text in texts.items():

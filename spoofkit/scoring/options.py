@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.scoring.verdicts import DecisionOptions
+from spoofkit.scoring.decisions import DecisionOptions
 from spoofkit.scoring.windows import Windows
 
 TEXTS = (".csv", ".txt", ".json", ".jsonl")

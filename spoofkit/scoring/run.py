@@ -21,8 +21,9 @@ from spoofkit.evaluation.records import identity
 from spoofkit.files import file_sha256, refuse_existing, refuse_replacing, text_sha256, write_text
 from spoofkit.machine import commit, now
 from spoofkit.processes import World, meeting, read_world
+from spoofkit.scoring import decisions, with_onnx
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import verdicts, with_onnx
+from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     LOOSE,
     Job,
@@ -42,7 +43,6 @@ from spoofkit.scoring.options import Options, refuse_contradictions, refuse_misp
 from spoofkit.scoring.parts import Shard
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
-from spoofkit.scoring.verdicts import Verdicts, read_verdicts, require_fitted_on
 from spoofkit.scoring.voice import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
@@ -76,7 +76,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
     refuse_replacing(outputs, made_of)
     if options.crop is not None:
         parse_input_policy(options.crop)  # before a large model is read for nothing
-    found = read_verdicts(options.calibration, options.decision)
+    found = read_decisions(options.calibration, options.decision)
     voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
     scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
     policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
@@ -120,7 +120,7 @@ def _print_scores(
     scorer: Scorer,
     inputs: list[Path],
     reading: Reading,
-    found: Verdicts | None,
+    found: Decisions | None,
     options: Options,
 ) -> Iterator[str]:
     """Score loose files; JSON or TSV line by line, or a table at the end for somebody who reads it."""
@@ -134,7 +134,7 @@ def _print_scores(
     results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
     n_files, errors, cut, shown = 0, [], {}, []
     if not (is_table or options.json_lines):
-        yield verdicts.header(found)
+        yield decisions.header(found)
     with tqdm(desc="score", unit="file", disable=not is_table) as bar:
         for result in (result for chunk in results for result in chunk):
             n_files += 1
@@ -147,20 +147,22 @@ def _print_scores(
                 shown.append(result)
             else:
                 yield (
-                    verdicts.as_json(result, found) if options.json_lines else "\t".join(verdicts.cells(result, found))
+                    decisions.as_json(result, found)
+                    if options.json_lines
+                    else "\t".join(decisions.cells(result, found))
                 )
     if options.width is not None and is_table:
-        yield verdicts.table(shown, found, options.width)
+        yield decisions.table(shown, found, options.width)
     _explain(scorer, found, words(reading.windows if cut else None, reading.voice))
     if options.windows_out is not None:
-        table = verdicts.windows_tsv(cut.items(), found, reading.voice is not None)
+        table = decisions.windows_tsv(cut.items(), found, reading.voice is not None)
         write_text(options.windows_out, table, options.overwrite)
     raise_for(errors, n_files)
 
 
-def _explain(scorer: Scorer, found: Verdicts | None, rule: str) -> None:
+def _explain(scorer: Scorer, found: Decisions | None, rule: str) -> None:
     """Beside the numbers, on stderr: what they mean, and if a recording was cut or might be left out, the rule."""
-    tqdm.write(verdicts.meaning(found, scorer.meaning), file=sys.stderr)
+    tqdm.write(decisions.meaning(found, scorer.meaning), file=sys.stderr)
     if rule:
         tqdm.write(rule, file=sys.stderr)
 
@@ -320,7 +322,7 @@ def _say_without_signal(outcome: Outcome) -> None:
 
 
 def _inputs_record(
-    model_sha256: str, manifest: Manifest, policy: str, reading: Reading, is_cut: bool, found: Verdicts | None
+    model_sha256: str, manifest: Manifest, policy: str, reading: Reading, is_cut: bool, found: Decisions | None
 ) -> dict[str, Any]:
     """What a score file is made from; what does not matter to it is not mentioned."""
     made_from: dict[str, Any] = {
@@ -345,7 +347,7 @@ def _identity(manifest: Manifest) -> str:
     return text_sha256("\n".join(f"{path} {file_sha256(path) if Path(path).is_file() else '-'}" for path in names))
 
 
-def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Verdicts | None) -> dict[str, Any]:
+def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Decisions | None) -> dict[str, Any]:
     """How a score file is made."""
     return {
         "polarity": "higher = more bona fide",

@@ -40,7 +40,7 @@ class DecisionOptions:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Decisions:
     """How log-likelihood ratios are read."""
 
     path: Path
@@ -69,7 +69,7 @@ class Verdicts:
         return self.thresholds.decide(self.llr(score))
 
 
-def read_verdicts(calibration: Path | None, options: DecisionOptions) -> Verdicts | None:
+def read_decisions(calibration: Path | None, options: DecisionOptions) -> Decisions | None:
     """Read a calibration and what is to be decided with it; none: scores stay as they are.
 
     Raises:
@@ -91,29 +91,29 @@ def read_verdicts(calibration: Path | None, options: DecisionOptions) -> Verdict
     prior = ASVSPOOF5.spoof_prior if options.spoof_prior is None else options.spoof_prior
     thresholds, reason = _thresholds(options, dcf_costs(prior, options.miss_cost, options.fa_cost))
     fitted_on, warning = (made_by(record) or [{}])[0], unchecked(record, calibration)
-    return Verdicts(calibration, found, file_sha256(calibration), prior, thresholds, reason, fitted_on, warning)
+    return Decisions(calibration, found, file_sha256(calibration), prior, thresholds, reason, fitted_on, warning)
 
 
-def require_fitted_on(verdicts: Verdicts, known: dict[str, str], model: Path) -> None:
+def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) -> None:
     """Refuse a calibration that was fitted on scores of another model, as far as its file says whose they were.
 
     Args:
-        verdicts: The calibration.
+        decisions: The calibration.
         known: Hashes of the model: `records.identity`.
         model: Where it is, for the error sentence.
 
     Raises:
         SpoofkitError: the models differ, or the calibration is for scores that are calibrated already.
     """
-    fitted = verdicts.fitted_on
+    fitted = decisions.fitted_on
     if "calibration_sha256" in fitted:
         raise SpoofkitError(
-            f"{verdicts.path}: was fitted on scores that were calibrated already, expected the scores of a model as "
+            f"{decisions.path}: was fitted on scores that were calibrated already, expected the scores of a model as "
             "they come; fit it on those"
         )
     if models_of(fitted) and not models_of(fitted) & models_of(known):
         raise SpoofkitError(
-            f"{verdicts.path}: was fitted on scores of model {fitted['model_sha256'][:12]}, found {model}, which is "
+            f"{decisions.path}: was fitted on scores of model {fitted['model_sha256'][:12]}, found {model}, which is "
             f"{known['model_sha256'][:12]}; fit one for this model with `spoofkit calibrate`"
         )
 
@@ -135,67 +135,67 @@ def _thresholds(options: DecisionOptions, costs: DcfCosts) -> tuple[Thresholds, 
     return Thresholds(options.accept_from, below), "as given"
 
 
-def meaning(verdicts: Verdicts | None, score_meaning: str) -> str:
+def meaning(decisions: Decisions | None, score_meaning: str) -> str:
     """In a line, what the numbers are.
 
     Args:
-        verdicts: None: they are not calibrated.
+        decisions: None: they are not calibrated.
         score_meaning: What the detector's own score is.
     """
-    if verdicts is None:
+    if decisions is None:
         return (
             f"cm-score: {score_meaning}, higher = more bona fide; not calibrated, so it has no probability and no "
             "decision: compare it with scores of the same model, or give --calibration"
         )
-    cut = verdicts.thresholds
+    cut = decisions.thresholds
     between = "" if cut.accept_from == cut.reject_below else f", reject below {cut.reject_below:.4g}, abstain between"
     return (
-        f"llr: log-likelihood ratio of bona fide against spoof in nats, by {verdicts.path}; bonafide_probability: "
-        f"where {verdicts.spoof_prior:g} of recordings are spoofed; accept from {cut.accept_from:.4g}{between} "
-        f"({verdicts.reason})"
+        f"llr: log-likelihood ratio of bona fide against spoof in nats, by {decisions.path}; bonafide_probability: "
+        f"where {decisions.spoof_prior:g} of recordings are spoofed; accept from {cut.accept_from:.4g}{between} "
+        f"({decisions.reason})"
     )
 
 
-def as_json(result: Result, verdicts: Verdicts | None) -> str:
+def as_json(result: Result, decisions: Decisions | None) -> str:
     """A line of JSON."""
     if result.score is None:
         refused = {"file": _utf8(result.name), "error": _utf8(result.error)}
-        return json.dumps(refused | ({} if verdicts is None else {"decision": "abstain"}), ensure_ascii=False)
+        return json.dumps(refused | ({} if decisions is None else {"decision": "abstain"}), ensure_ascii=False)
     line: dict[str, Any] = {"file": _utf8(result.name), "seconds": result.seconds, "score": result.score}
-    if verdicts is not None:
+    if decisions is not None:
         line |= {
-            "llr": verdicts.llr(result.score),
-            "spoof_prior": verdicts.spoof_prior,
-            "bonafide_probability": verdicts.probability(result.score),
-            "decision": verdicts.decide(result.score),
+            "llr": decisions.llr(result.score),
+            "spoof_prior": decisions.spoof_prior,
+            "bonafide_probability": decisions.probability(result.score),
+            "decision": decisions.decide(result.score),
         }
     if result.windows:
         line["windows"] = [
             {name: value for name, value in vars(window).items() if value is not None}
-            | ({} if verdicts is None else {"llr": verdicts.llr(window.score)})
+            | ({} if decisions is None else {"llr": decisions.llr(window.score)})
             for window in result.windows
         ]
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
-def header(verdicts: Verdicts | None) -> str:
+def header(decisions: Decisions | None) -> str:
     """Of the TSV."""
-    return HEADER if verdicts is None else CALIBRATED_HEADER
+    return HEADER if decisions is None else CALIBRATED_HEADER
 
 
-def cells(result: Result, verdicts: Verdicts | None) -> list[str]:
+def cells(result: Result, decisions: Decisions | None) -> list[str]:
     """A row: the file and what is said of it; where the score would stand, `error: ` and the reason."""
     if result.score is None:
-        said = [f"error: {result.error}"] + ([] if verdicts is None else ["-", "abstain"])
-    elif verdicts is None:
+        said = [f"error: {result.error}"] + ([] if decisions is None else ["-", "abstain"])
+    elif decisions is None:
         said = [f"{result.score:.9g}"]
     else:
         score = result.score
-        said = [f"{verdicts.llr(score):.9g}", f"{verdicts.probability(score):.6g}", verdicts.decide(score)]
+        said = [f"{decisions.llr(score):.9g}", f"{decisions.probability(score):.6g}", decisions.decide(score)]
     return [_one_line(text) for text in (result.name, *said)]
 
 
-def table(results: Iterable[Result], verdicts: Verdicts | None, width: int) -> str:
+def table(results: Iterable[Result], decisions: Decisions | None, width: int) -> str:
     """A table to read, so many characters wide."""
     from rich.console import Console
     from rich.table import Table
@@ -203,12 +203,12 @@ def table(results: Iterable[Result], verdicts: Verdicts | None, width: int) -> s
 
     shown = list(results)
     grid = Table(box=None, pad_edge=False)
-    for number, name in enumerate(header(verdicts).split("\t")):
+    for number, name in enumerate(header(decisions).split("\t")):
         grid.add_column(name, overflow="fold", justify="right" if number in (1, 2) else "left")
     if any(result.error for result in shown):
         grid.add_column("error", overflow="fold", ratio=1)
     for result in shown:
-        name, *said = cells(result, verdicts)
+        name, *said = cells(result, decisions)
         row = [name, *("-" for _ in said), result.error] if result.error else [name, *map(_rounded, said)]
         grid.add_row(*map(Text, row))
     console = Console(file=io.StringIO(), width=width)
@@ -218,20 +218,20 @@ def table(results: Iterable[Result], verdicts: Verdicts | None, width: int) -> s
 
 
 def windows_tsv(
-    scored: Iterable[tuple[str, Iterable[Iterable[float]]]], verdicts: Verdicts | None, has_speech: bool
+    scored: Iterable[tuple[str, Iterable[Iterable[float]]]], decisions: Decisions | None, has_speech: bool
 ) -> str:
     """All windows that were scored of the recordings that were cut.
 
     Args:
         scored: Names, and of each window start, end, score and, with `has_speech`, seconds of speech that it adds.
-        verdicts: None: scores are not calibrated.
+        decisions: None: scores are not calibrated.
         has_speech: Whether speech was looked for.
     """
     of_speech = "\tspeech_seconds" if has_speech else ""
-    rows = [f"{WINDOWS_HEADER}{of_speech}\t{'cm-score' if verdicts is None else 'llr'}"]
+    rows = [f"{WINDOWS_HEADER}{of_speech}\t{'cm-score' if decisions is None else 'llr'}"]
     for name, windows in scored:
         for start, end, score, *speech in windows:
-            value = score if verdicts is None else verdicts.llr(score)
+            value = score if decisions is None else decisions.llr(score)
             times = "\t".join(f"{seconds:.10g}" for seconds in (start, end, *speech))
             rows.append(f"{_one_line(name)}\t{times}\t{value:.9g}")
     return "\n".join(rows) + "\n"
