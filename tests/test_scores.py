@@ -94,6 +94,40 @@ def test_broken_score_files_are_refused_in_one_sentence(score_file, text, words)
         assert word in message
 
 
+TABLE = "filename\tcm-score\tllr\tbonafide_probability\tdecision\tseconds\tremarks\terror\n"
+
+
+def test_the_scores_in_a_table_are_read_and_rows_that_say_why_there_is_none_are_left_out(score_file, tmp_path):
+    rows = 'a,"1".wav\t0.5\t-2\t0.7\treject\t4\t\t\nb\t\t\t\tabstain\t\t\tno, such file\nNA\t1\t3\t0.9\taccept\t4\t\t\n'
+    assert read_scores(score_file(TABLE + rows)).rows() == [('a,"1".wav', -2.0), ("NA", 3.0)]
+    raw = "filename\tcm-score\tseconds\tremarks\terror\na\t0.5\t4\t\t\n"
+    assert read_scores(score_file(raw)).rows() == [("a", 0.5)]
+    (tmp_path / "table.csv").write_text(
+        'filename,cm-score,seconds,remarks,error\n"a,""1"".wav",.5,4,,\nb,,,,"no, file"\n'
+    )
+    assert read_scores(tmp_path / "table.csv").rows() == [('a,"1".wav', 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TABLE, "has a header but no recording"),
+        (TABLE + "a\t1\t2\t0.9\taccept\t4\t\t\nb\t1\t2\n", "row 3 has 3 cells, expected 8"),
+        (TABLE + "a\t\t\t\tabstain\t\t\tsilence\n", "none of its 1 recordings has a score"),
+        (TABLE + "a\t1\t\t0.9\taccept\t4\t\t\n", "1 score (a '' in line 2)"),
+        (TABLE + "a\t\t\t\t\t\t\t\n", "1 score (a '' in line 2)"),
+        (TABLE + 2 * "a\t1\t2\t0.9\taccept\t4\t\t\n", "1 id (a in lines 2, 3) more than once"),
+        (TABLE.replace("remarks", "notes") + "a\t1\t2\t0.9\taccept\t4\t\t\n", "expected the header"),
+        (TABLE.replace("\tcm-score", "") + "a\t2\t0.9\taccept\t4\t\t\n", "expected the header"),
+        (TABLE.replace("\n", "\r\n") + "a\t1\t2\t0.9\taccept\t4\t\t\r\n", "Windows line ends"),
+    ],
+)
+def test_a_broken_table_is_refused(score_file, text, words):
+    with pytest.raises(SpoofkitError) as refusal:
+        read_scores(score_file(text))
+    assert words in str(refusal.value)
+
+
 def test_missing_score_file_is_refused_by_name(tmp_path):
     with pytest.raises(SpoofkitError, match=r"nowhere\.tsv: cannot be read \(No such file"):
         read_scores(tmp_path / "nowhere.tsv")

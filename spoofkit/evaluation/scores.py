@@ -3,6 +3,8 @@
 It is the ASVspoof 5 evaluation package's, so a file can be handed to that package unchanged: the header
 `filename<TAB>cm-score`, then one trial a line; a higher score means more bona fide. Ids are text: `NA` is an id and
 leading zeros stay. What is wrong is refused, never repaired or ignored; no metric is computed here.
+
+Read too is the table that `score` writes of recordings, and of decisions beside a score file: see `score_table`.
 """
 
 import io
@@ -15,6 +17,7 @@ import polars as pl
 
 from spoofkit.data.manifest import KEYS, all_different
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation import score_table
 from spoofkit.files import lines_with_other_counts, write_text
 
 HEADER = "filename\tcm-score"
@@ -22,23 +25,18 @@ N_NAMED = 5  # trials that an error sentence names; the rest are counted
 
 
 def read_scores(path: Path | str) -> pl.DataFrame:
-    """Read a score file.
+    """Read a score file, or the scores in a table of `score`: its `llr` if it has that column, else its `cm-score`.
 
     Returns:
-        Columns `utt_id` (text) and `score` (float64, finite), one row per trial, in the file's order.
+        Columns `utt_id` (text) and `score` (float64, finite), one row per trial, in the file's order. Rows of a table
+        that say why there is no score are left out.
 
     Raises:
         SpoofkitError: The file cannot be read, is empty or cut, or has another header, another number of columns, an
             empty or repeated id, or a score that is not a finite number. The sentence names up to five trials.
     """
     data = _read_bytes(path)
-    _check_lines(data, path)
-    columns = {"utt_id": pl.Utf8, "text": pl.Utf8}
-    table = pl.read_csv(
-        io.BytesIO(data), separator="\t", quote_char=None, has_header=False, skip_rows=1, schema=columns
-    )
-    # polars reads an empty field as missing, and nothing else: "NA" stays an id.
-    table = table.fill_null("").with_row_index("line", offset=2)
+    table = _read_table(data, path) if score_table.columns_of(data) else _read_pairs(data, path)
     _check_ids(table, path)
     # What is no number becomes null, and is refused below by name.
     table = table.with_columns(pl.col("text").cast(pl.Float64, strict=False).alias("score"))
@@ -52,6 +50,32 @@ def read_scores(path: Path | str) -> pl.DataFrame:
             f"{path}: found {_named(bad.height, 'score', shown)} where a finite number was expected; score these again"
         )
     return table.select("utt_id", "score")
+
+
+def are_llr(path: Path | str) -> bool:
+    """Return whether the scores that `read_scores` takes of a file stand in a column `llr`."""
+    return score_table.score_column(score_table.columns_of(_read_bytes(path))) == "llr"
+
+
+def _read_pairs(data: bytes, path: Path | str) -> pl.DataFrame:
+    """Return `line`, `utt_id` and `text` of a score file."""
+    _check_lines(data, path)
+    columns = {"utt_id": pl.Utf8, "text": pl.Utf8}
+    table = pl.read_csv(
+        io.BytesIO(data), separator="\t", quote_char=None, has_header=False, skip_rows=1, schema=columns
+    )
+    # polars reads an empty field as missing, and nothing else: "NA" stays an id.
+    return table.fill_null("").with_row_index("line", offset=2)
+
+
+def _read_table(data: bytes, path: Path | str) -> pl.DataFrame:
+    """Return `line`, `utt_id` and `text` of the rows of a table of `score` that have a score."""
+    rows = score_table.read_table(_decoded(data, path), path)
+    name = score_table.score_column(rows[0])
+    kept = [(line, row["filename"], row[name]) for line, row in enumerate(rows, 2) if row[name] or not row["error"]]
+    if not kept:
+        raise SpoofkitError(f"{path}: none of its {len(rows):,} recordings has a score; its column `error` says why")
+    return pl.DataFrame(kept, schema={"line": pl.Int64, "utt_id": pl.Utf8, "text": pl.Utf8}, orient="row")
 
 
 def final_newline_warning(path: Path | str) -> str | None:
@@ -110,10 +134,15 @@ def scores_text(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike)
 
 def number_texts(values: npt.NDArray[np.generic]) -> list[str]:
     """Numbers in as many digits as restore them: nine always do for a float32, for a float64 sometimes more."""
-    short = [f"{value:.9g}" for value in values.tolist()]
     if values.dtype == np.float32:
-        return short
-    return [text if float(text) == value else repr(value) for text, value in zip(short, values.tolist(), strict=True)]
+        return [f"{value:.9g}" for value in values.tolist()]
+    return [number_text(value) for value in values.tolist()]
+
+
+def number_text(value: float) -> str:
+    """Return a float64 in as many digits as restore it, nine if they do."""
+    text = f"{value:.9g}"
+    return text if float(text) == value else repr(value)
 
 
 def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
@@ -229,8 +258,12 @@ def _check_lines(data: bytes, path: Path | str) -> None:
         raise SpoofkitError(
             f"{path}: expected two tab-separated columns, found others in {_named(bad.size, 'line', shown)}; {cure}"
         )
+    _decoded(data, path)
+
+
+def _decoded(data: bytes, path: Path | str) -> str:
     try:
-        data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SpoofkitError(f"{path}: line {line} is not UTF-8 text, expected UTF-8; convert the file") from error
