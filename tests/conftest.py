@@ -1,6 +1,7 @@
 """What several tests need: a miniature of ASVspoof 5 as released, made of a few seconds of synthetic voices."""
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -127,6 +128,11 @@ def bytes_of_any_day(path: Path) -> bytes:
     from spoofkit.stages import FILE, facts, read_stages
 
     return json.dumps(facts(read_stages(path.parent))).encode() if path.name == FILE else path.read_bytes()
+
+
+def table_rows(text: str) -> dict[str, dict[str, str]]:
+    """Rows of a table that `score` prints or writes tab-separated, by name of the recording."""
+    return {row["filename"]: row for row in csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)}
 
 
 def refusal(*arguments: object) -> str:

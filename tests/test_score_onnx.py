@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, table_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_calls, make_model, make_set
@@ -249,9 +249,9 @@ def test_what_cannot_be_scored_has_its_reason_and_the_rest_a_score(model: Path, 
     (good,) = make_calls(tmp_path / "calls", 1)
     (tmp_path / "bad.wav").write_text("no sound")
     done = run_cli("score", model, tmp_path / "bad.wav", good, ok=False)
-    rows = dict(line.split("\t") for line in done.stdout.splitlines()[1:])
-    assert rows[str(tmp_path / "bad.wav")].startswith("error: ")
-    float(rows[str(good)])
+    rows = table_rows(done.stdout)
+    assert rows[str(tmp_path / "bad.wav")]["error"]
+    float(rows[str(good)]["cm-score"])
     assert "1 of 2 files could not be scored" in done.stderr
 
 

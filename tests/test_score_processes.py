@@ -75,19 +75,24 @@ def test_two_and_three_processes_write_the_file_of_one(
     program: Path, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one = tmp_path / "one.tsv"
-    run_cli("score", model, manifest, "-o", one, "--window", 0.2, "--windows", tmp_path / "one.windows.tsv")
+    decided = ("--accept-from", 0.1)
+    run_cli("score", model, manifest, "-o", one, "--window", 0.2, "--windows", tmp_path / "one.windows.tsv", *decided)
     for n_processes in (2, 3):
         out, windows = tmp_path / f"{n_processes}.tsv", tmp_path / f"{n_processes}.windows.tsv"
-        arguments = ("score", model, manifest, "-o", out, "--window", 0.2, "--windows", windows)
+        arguments = ("score", model, manifest, "-o", out, "--window", 0.2, "--windows", windows, *decided)
         done = torchrun(program, n_processes, *arguments)
         said = f"{out}: {N_UTTERANCES} scores, merged from {n_processes} parts, higher = more bona fide\n"
         assert done.stdout == said  # rank 0 alone speaks
         assert out.read_bytes() == one.read_bytes()
         assert windows.read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
+        assert out.with_suffix(".decisions.tsv").read_bytes() == (tmp_path / "one.decisions.tsv").read_bytes()
         record = read_json(out.with_suffix(".json"))
         assert [part["part"] for part in record["parts"]] == [f"{k + 1}/{n_processes}" for k in range(n_processes)]
         assert not score_parts.parts_folder(out).exists()
-    assert torchrun(program, 2, *arguments, "--reuse").stdout == f"{out}: kept as it was\n"
+    # Other decisions on the same scores: one process writes, and none takes its temporary file for a leftover.
+    said = torchrun(program, 2, *arguments[:-1], 0.2, "--reuse").stdout
+    assert said == f"{out.with_suffix('.decisions.tsv')}: decided again\n{out}: kept as it was\n"
+    assert read_json(out.with_suffix(".json"))["decision"]["accept_from"] == 0.2
     assert "exists already; pass --overwrite" in torchrun(program, 2, *arguments, ok=False).stderr
     assert out.read_bytes() == one.read_bytes()
 

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, table_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
@@ -360,9 +360,8 @@ def expected(model: Path, folder: Path) -> dict[str, float]:
 
 
 def rows_of(stdout: str) -> dict[str, str]:
-    header, *rows = stdout.splitlines()
-    assert header == "filename\tcm-score"
-    return {Path(name).stem: value for name, value in (row.split("\t") for row in rows)}
+    """Scores, or why there are none."""
+    return {Path(name).stem: row["cm-score"] or row["error"] for name, row in table_rows(stdout).items()}
 
 
 def test_windows_count_by_their_speech_and_what_has_none_is_left_out(
@@ -372,10 +371,8 @@ def test_windows_count_by_their_speech_and_what_has_none_is_left_out(
     found = rows_of(done.stdout)
     assert found.keys() == {path.stem for path in folder.glob("*.flac")}
     assert {name: float(found.pop(name)) for name in SPOKEN} == pytest.approx(expected, abs=1e-6)
-    assert found["noise"].startswith(
-        f"error: {folder / 'noise.flac'}: found 0 s of speech in the best of its 3 windows"
-    )
-    assert found["hum"].startswith(f"error: {folder / 'hum.flac'}: found 0 s of speech, expected at least 0.4 s")
+    assert found["noise"].startswith(f"{folder / 'noise.flac'}: found 0 s of speech in the best of its 3 windows")
+    assert found["hum"].startswith(f"{folder / 'hum.flac'}: found 0 s of speech, expected at least 0.4 s")
     assert "2 of 6 files could not be scored, the other 4 were" in done.stderr
     version = metadata.version("silero-vad")
     assert f"less than 0.4 s of speech, by silero-vad {version} at a probability of 0.5, is left out; " in done.stderr
@@ -494,6 +491,13 @@ def test_loose_files_without_speech_are_named_beside_their_scores(
     assert found == pytest.approx(expected, abs=1e-6)
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["errors"].keys() == {str(folder / "noise.flac"), str(folder / "hum.flac")}
+    table = {Path(name).stem: row for name, row in table_rows(out.read_text()).items()}
+    assert {name for name, row in table.items() if row["error"]} == {"noise", "hum"}
+    windows = by_the_rule(model, read_audio(folder / "long.flac"))
+    assert float(table["long"]["speech_seconds"]) == pytest.approx(sum(weight for _, weight, _ in windows))
+    in_short = is_speech(read_audio(folder / "short.flac")).sum() / SAMPLE_RATE
+    assert float(table["short"]["speech_seconds"]) == pytest.approx(in_short)
+    assert table["hum"]["speech_seconds"] == table["hum"]["seconds"] == ""
 
 
 def test_decoding_threads_and_other_recordings_change_nothing(model: Path, folder: Path) -> None:

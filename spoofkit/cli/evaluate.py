@@ -40,7 +40,8 @@ def score(
         typer.Option(
             "--out",
             "-o",
-            help="Score file to write; its record beside it. None, of recordings alone: print.",
+            help="Score file to write, with a record (`OUT.json`) and, if something is decided, `OUT.decisions.tsv` "
+            "beside it; of recordings a table, `.tsv` or `.csv`. None, of recordings alone: print.",
             metavar="OUT.tsv",
         ),
     ] = None,
@@ -75,8 +76,8 @@ def score(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="From `calibrate`: scores become log-likelihood ratios, and what is printed has a probability and a "
-            "decision.",
+            help="From `calibrate`: scores become log-likelihood ratios, with a probability of bona fide and a "
+            "decision each.",
             metavar="CAL.json",
         ),
     ] = None,
@@ -85,7 +86,10 @@ def score(
     fa_cost: Annotated[float | None, typer.Option(help="Of accepting spoofed speech; none: 10.")] = None,
     abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
     accept_from: Annotated[
-        float | None, typer.Option(help="Accept from this log-likelihood ratio on, whatever the costs.")
+        float | None,
+        typer.Option(
+            help="Accept from this log-likelihood ratio on, whatever the costs; without --calibration, from this score."
+        ),
     ] = None,
     reject_below: Annotated[
         float | None, typer.Option(help="With --accept-from: reject below this one, abstain between; none: the same.")
@@ -113,15 +117,17 @@ def score(
 ) -> None:
     """Score utterances: log-odds of bona fide, higher = more likely genuine.
 
-    A manifest gives the score file of the ASVspoof 5 evaluation package and, beside it, a JSON that says how it was
-    made. Other recordings (any audio, and the first audio track of a video) are scored to stdout unless `-o` names a
-    score file: as a table on a terminal, as TSV in a pipe. One that cannot be read is named in its row, the others are
-    scored, and the exit code is 1. Scores in a file are kept as they come: after a kill or a stop, the same command
-    goes on where it was, and ends with the same file.
+    A manifest gives the score file of the ASVspoof 5 evaluation package; beside it a JSON that says how it was made
+    and, with a calibration or --accept-from, a table of decisions. Other recordings (any audio, and the first audio
+    track of a video) have a row each in the table that `-o` names, or on stdout: aligned on a terminal, as TSV in a
+    pipe. One that cannot be read says why in its row, the others are scored, and the exit code is 1. Scores in a file
+    are kept as they come: after a kill or a stop, the same command goes on where it was, and ends with the same file.
 
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv -o exp/x/scores/eval.tsv`
 
     Example: `spoofkit score exp/x/finetune/model call.wav other_calls/ --calibration cal.json --abstain-cost 0.2`
+
+    Example: `spoofkit score MODEL calls/ -o calls.csv --calibration cal.json`
 
     Example: `spoofkit score MODEL meeting.mp4 --min-speech 0.5 --windows windows.tsv`
 

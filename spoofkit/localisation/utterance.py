@@ -38,13 +38,7 @@ class Judge:
         score = score_over(list(windows), OVER_WINDOWS)
         record: dict[str, Any] = {"score": score, "meaning": self.meaning, "model_sha256": self.model_sha256}
         if self.decisions is not None:
-            record |= {
-                "llr": self.decisions.llr(score),
-                "spoof_prior": self.decisions.spoof_prior,
-                "bonafide_probability": self.decisions.probability(score),
-                "decision": self.decisions.decide(score),
-                "calibration_sha256": self.decisions.sha256,
-            }
+            record |= self.decisions.decide(score) | {"calibration_sha256": self.decisions.sha256}
         if len(windows) > 1:
             known = [{name: value for name, value in vars(window).items() if value is not None} for window in windows]
             record |= {"over_windows": OVER_WINDOWS, "windows": known}

@@ -8,32 +8,34 @@ has a reason in the record instead of a score.
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.score_table import read_table, table_text
 from spoofkit.evaluation.scores import scores_text
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
     mend_interrupted,
     read_json,
+    read_text,
     refuse_existing,
     text_sha256,
     write_json,
     write_text,
 )
-from spoofkit.scoring import decisions
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring.batches import Plan, batch_results, in_manifest_order, plan_batches
+from spoofkit.scoring import rows
+from spoofkit.scoring.batches import Plan, batch_results, plan_batches
 from spoofkit.scoring.decisions import Decisions
 from spoofkit.scoring.loose_files import in_chunks
-from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.scoring.outcome import Outcome, plain_results
+from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
 
 LOOSE = Path("-")
@@ -60,6 +62,22 @@ class Job:
         return self.manifest.path == LOOSE
 
     @property
+    def table_out(self) -> Path:
+        """Where decisions, seconds and remarks stand: of files in the output itself, of a manifest beside it."""
+        return self.out if self.is_loose else decisions_path(self.out)
+
+    @property
+    def table_hash(self) -> str:
+        """The name of the table's SHA-256 in the record."""
+        return "scores_sha256" if self.is_loose else "decisions_sha256"
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files that are written, but for the record."""
+        beside = [] if self.decisions is None or self.is_loose else [self.table_out]
+        return [self.out, *beside, *([] if self.windows_out is None else [self.windows_out])]
+
+    @property
     def size_name(self) -> str:
         """What the size of a batch counts."""
         return "batch_files" if self.is_loose else "batch_samples"
@@ -80,26 +98,9 @@ class Job:
         return plan, batch_ids, {self.size_name: size, "plan_sha256": text_sha256(json.dumps(batch_ids))}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """All that a score file and its record are made of."""
-
-    scores: dict[str, float]
-    errors: dict[str, str]
-    windows: dict[str, list[list[float]]]
-    without_signal: list[str]
-    """Of a manifest, scored all the same."""
-
-    @staticmethod
-    def of(lines: Iterable[dict[str, Any]]) -> "Outcome":
-        """What lines of parts say together."""
-        outcome = Outcome({}, {}, {}, [])
-        for line in lines:
-            outcome.scores.update(line["scores"])
-            outcome.errors.update(line.get("errors", {}))
-            outcome.windows.update(line.get("windows", {}))
-            outcome.without_signal.extend(line.get("without_signal", []))
-        return outcome
+def decisions_path(out: Path) -> Path:
+    """Return where the decisions on a manifest's scores stand: `eval.decisions.tsv` beside `eval.tsv`."""
+    return out.with_suffix(".decisions.tsv")
 
 
 def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
@@ -126,7 +127,7 @@ def score_job(
         job: What is scored.
         scorer: What scores.
         todo: Batches by their number in the plan.
-        keep: Gets a batch's number, its scores by id, and any `errors`, `windows` and ids `without_signal`.
+        keep: Gets a batch's number, and by keyword what `plain_results` makes of its results.
         workers: Threads that decode; 0: as many as keep the device busy.
         should_stop: Asked before each batch.
 
@@ -136,15 +137,10 @@ def score_job(
     """
     batches = batch_results(scorer, job.manifest, todo, job.reading, workers, should_stop, not job.is_loose)
     for number, results in batches:
-        errors = {result.name: result.error for result in results if result.error}
         for result in results:
             if result.error and not (job.is_loose or result.lacks_speech):
                 raise SpoofkitError(result.error)
-        windows = {result.name: plain_windows(result) for result in results if result.windows}
-        silent = [result.name for result in results if result.lacks_signal]
-        found = {"errors": errors, "windows": windows, "without_signal": silent}
-        more = {name: value for name, value in found.items() if value}
-        keep(number, {result.name: result.score for result in results if not result.error}, **more)
+        keep(number, **plain_results(results))
 
 
 def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str]) -> None:
@@ -159,30 +155,44 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
     Raises:
         SpoofkitError: a file has appeared in the way; the parts stay.
     """
-    out = job.out
+    out, errors = job.out, outcome.errors
     mend(out)
     if not outcome.scores:
         score_parts.discard_parts(out)
-        raise_for(list(outcome.errors.values()), len(outcome.errors))
-    scored = replace(job.manifest, table=job.manifest.table.filter(~pl.col("utt_id").is_in(list(outcome.errors))))
-    values = in_manifest_order(outcome.scores, scored)
-    if job.decisions is not None:
-        values = job.decisions.calibration.apply(values[:, None])
-    texts = {out: scores_text(out, scored.table["utt_id"].to_list(), values)}
-    if job.windows_out is not None:
-        has_speech = job.reading.voice is not None
-        texts[job.windows_out] = decisions.windows_tsv(sorted(outcome.windows.items()), job.decisions, has_speech)
+        raise_for(list(errors.values()), len(errors))
+    texts = _texts(job, outcome)
     # What a kill left of just this is ours.
     refuse_strangers([path for path, text in texts.items() if _differs(path, text)], replaceable)
     for path, text in texts.items():
         write_text(path, text, overwrite=True)
     result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
-    if outcome.errors:
-        result["errors"] = dict(sorted(outcome.errors.items()))
+    if job.decisions is not None:
+        result |= {"decision": job.decisions.record(), job.table_hash: file_sha256(job.table_out)}
+    if errors:
+        result["errors"] = errors
     if outcome.without_signal:
-        result["without_signal"] = sorted(outcome.without_signal)
+        result["without_signal"] = outcome.without_signal
     write_json(out.with_suffix(".json"), job.made_from | result, overwrite=True)
     score_parts.discard_parts(out)
+
+
+def _texts(job: Job, outcome: Outcome) -> dict[Path, str]:
+    """Return what the score file and those beside it hold, by path."""
+    texts = {}
+    results = [outcome.results[name] for name in job.manifest.table["utt_id"]]
+    if not job.is_loose:
+        scored = [result for result in results if result.score is not None]
+        score_N = np.array([result.score for result in scored], dtype=np.float32)
+        calibration = None if job.decisions is None else job.decisions.calibration
+        values = score_N if calibration is None else calibration.apply(score_N[:, None])
+        texts[job.out] = scores_text(job.out, [result.name for result in scored], values)
+    if job.is_loose or job.decisions is not None:
+        names = rows.columns(job.decisions, job.reading)
+        table = (rows.cells(result, job.decisions, job.reading) for result in results)
+        texts[job.table_out] = table_text(job.table_out, names, table)
+    if job.windows_out is not None:
+        texts[job.windows_out] = rows.windows_tsv(results, job.decisions, job.reading)
+    return texts
 
 
 def refuse_strangers(paths: Iterable[Path], replaceable: set[str]) -> None:
@@ -209,39 +219,61 @@ def _differs(path: Path, text: str) -> bool:
     return not path.is_file() or path.read_bytes() != text.encode()
 
 
-def plain_windows(result: Result) -> list[list[float]]:
-    """Start and end in seconds, and score, of each window; if speech was looked for, also the seconds of it."""
-    return [[value for value in vars(window).values() if value is not None] for window in result.windows]
-
-
 def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
     """Whether --reuse keeps the score file that stands; otherwise nothing may be in the way.
 
     Raises:
         SpoofkitError: an output exists, or was made from something else.
     """
-    out, windows_out = job.out, job.windows_out
-    is_there = windows_out is None or windows_out.exists()
-    if is_there and is_up_to_date(out, job.made_from, _made_from, reuse):
-        mend(out)
+    is_there = job.windows_out is None or job.windows_out.exists()
+    if is_there and is_up_to_date(job.out, job.made_from, _made_from, reuse):
         return True
-    for path in (out, windows_out):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    for path in job.outputs:
+        refuse_existing(path, overwrite)
     return False
+
+
+def decide_again(job: Job) -> bool:
+    """Recreate the table of decisions from its own scores, where the score file is up to date but they are not.
+
+    Returns:
+        Whether other decisions were asked for than it held.
+
+    Raises:
+        SpoofkitError: the table is missing, or not the one that was written with the scores.
+    """
+    if job.decisions is None and not job.is_loose:
+        return False
+    path, sidecar = job.table_out, job.out.with_suffix(".json")
+    record = read_json(sidecar)
+    if not path.is_file() or file_sha256(path) != record.get(job.table_hash):
+        fault = "is not the one that was written with" if path.is_file() else "is missing beside"
+        raise SpoofkitError(f"{path}: {fault} {job.out.name}; pass --overwrite to score again and recreate both")
+    wanted = None if job.decisions is None else job.decisions.record()
+    if record.get("decision") == wanted:
+        return False
+    silent = set(record.get("without_signal", ()))
+    table = read_table(read_text(path), path)
+    for row in table:
+        score = float(np.float32(row["cm-score"])) if row["cm-score"] else None
+        row |= rows.decision_cells(score, row["filename"] not in silent, job.decisions)
+    write_text(path, table_text(path, rows.columns(job.decisions, job.reading), table), overwrite=True)
+    record |= {"decision": wanted, job.table_hash: file_sha256(path)}
+    write_json(sidecar, record, overwrite=True)
+    return True
 
 
 def mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its parts."""
-    names = (out.stem, score_parts.parts_folder(out).name)
+    names = (out.stem, decisions_path(out).stem, score_parts.parts_folder(out).name)
     mend_interrupted(out.parent, "|".join(map(re.escape, names)))
 
 
 def raise_for_kept(out: Path) -> None:
     """What was said when the score file that is kept was made: some recordings may have no score."""
-    errors = read_json(out.with_suffix(".json")).get("errors", {})
-    if errors:
-        raise_for(list(errors.values()), len(errors) + out.read_bytes().count(b"\n") - 1)
+    record = read_json(out.with_suffix(".json"))
+    errors = list(record.get("errors", {}).values())
+    raise_for(errors, len(errors) + record["n_trials"])
 
 
 def raise_for(errors: list[str], n_files: int) -> None:
@@ -263,13 +295,17 @@ def _made_from(out: Path) -> dict[str, Any]:
     return {name: record[name] for name in MADE_FROM if name in record}
 
 
-def refuse_foreign(sidecar: Path) -> None:
-    """The record must not replace somebody else's JSON, such as the eval.json of `spoofkit evaluate`."""
+def refuse_foreign(out: Path) -> None:
+    """Refuse to replace somebody else's JSON by the record: the eval.json of `evaluate`, the record of other scores."""
+    sidecar = out.with_suffix(".json")
     record = read_json(sidecar) if sidecar.exists() else {"scores_sha256": None}
     if not (isinstance(record, dict) and "scores_sha256" in record):
         raise SpoofkitError(
             f"{sidecar}: is not the record of a score file and would be replaced by one; name other scores"
         )
+    for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
+        if other.is_file() and record["scores_sha256"] == file_sha256(other):
+            raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name other scores")
 
 
 def _apart(batch: list[tuple[int, int]], rows: frozenset[int]) -> Plan:

@@ -47,11 +47,13 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
     Raises:
         SpoofkitError: saying what to write instead.
     """
-    if out is not None and out.suffix != ".tsv":
-        raise SpoofkitError(
-            f"-o {out}: found {out.suffix or 'no suffix'}, expected a score file; write `-o {out.with_suffix('.tsv')}`"
-        )
     lists = [path for path in inputs if path.suffix == ".tsv"]
+    suffixes = (".tsv",) if lists else (".tsv", ".csv")
+    if out is not None and out.suffix not in suffixes:
+        raise SpoofkitError(
+            f"-o {out}: found {out.suffix or 'no suffix'}, expected {' or '.join(suffixes)} for the scores of "
+            f"{'a manifest' if lists else 'recordings'}; write `-o {out.with_suffix('.tsv')}`"
+        )
     if len(inputs) == 1 and lists and out is None:
         raise SpoofkitError(
             f"{inputs[0]}: the scores of a manifest go to a file, found no -o; name one, such as `-o scores/eval.tsv`"
@@ -78,11 +80,9 @@ def refuse_contradictions(options: Options, out: Path | None) -> None:
             f"{'--merge' if options.merge else '--shard'}: parts stand beside the score file, found none named; "
             "name it, such as `-o scores/eval.tsv`"
         )
-    printed = [*(["--json-lines"] if options.json_lines else []), *options.decision.given()]
-    if out is not None and printed:
+    if out is not None and options.json_lines:
         raise SpoofkitError(
-            f"{printed[0]}: is for scores that are printed, found the score file {out}, which holds scores alone; "
-            "leave one of them out"
+            f"--json-lines: is for scores that are printed, found the score file {out}; leave one of them out"
         )
     if options.min_speech is not None and options.windows and options.min_speech > options.windows.seconds:
         raise SpoofkitError(

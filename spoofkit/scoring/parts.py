@@ -5,8 +5,8 @@
     591785b7 {"batch": 2, "scores": {"E_0000000042": -1.25, …}}
 
 A line is the CRC-32 of what follows it, a blank, and JSON: first what the part belongs to, then one line for a batch.
-A batch of loose files may also hold `errors` (why a file has no score) and `windows` (of recordings that were cut); one
-of a manifest `without_signal` (ids).
+A batch also holds `seconds` and, if there are any, `errors` (why a recording has no score), `windows` (of those that
+were cut), `speech_seconds`, and of a manifest `without_signal` (ids).
 Lines are only ever added; what a kill or a power cut tore is cut off when the part is taken up again, and its batches
 are scored again. Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every
 score is bit for bit the one that a single process writes. Nothing is scored here.

@@ -40,7 +40,7 @@ class Recording:
     """Scored even if it holds hardly any signal, because a list of trials must be complete."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """A recording's score, or why it has none."""
 
@@ -48,6 +48,7 @@ class Result:
     seconds: float = 0.0
     """Scored, from the start."""
     score: float | None = None
+    """A float32, as is that of a recording that was cut."""
     windows: tuple[WindowScore, ...] = ()
     """Of a recording that was cut."""
     error: str = ""
@@ -55,6 +56,8 @@ class Result:
     """That is the error, and nothing else."""
     lacks_signal: bool = False
     """It is scored all the same: see `Recording.is_listed`."""
+    speech_seconds: float | None = None
+    """That were scored; none: speech was not looked for."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,12 @@ def _score_chunk(
 
 
 def _remarked(result: Result, one: _Opened) -> Result:
-    return result if result.score is None or one.meter.is_enough else replace(result, lacks_signal=True)
+    """Add to a score how much speech it is of (known of a recording that was cut), and whether of any signal."""
+    if result.score is None:
+        return result
+    if one.others is None and one.first is not None and one.first.speech is not None:
+        result = replace(result, speech_seconds=one.first.speech.n_samples / SAMPLE_RATE)
+    return result if one.meter.is_enough else replace(result, lacks_signal=True)
 
 
 def _score_long(
@@ -262,7 +270,9 @@ def _score_long(
         return Result(name, error=str(error))
     if reading.voice is not None and not scores:
         return Result(name, error=reading.voice.too_little(name, heard), lacks_speech=True)
-    return Result(name, end / SAMPLE_RATE, score_over(scores, windows.over), tuple(scores))
+    score_32 = float(np.float32(score_over(scores, windows.over)))
+    added = None if reading.voice is None else sum(window.speech_seconds or 0 for window in scores)
+    return Result(name, end / SAMPLE_RATE, score_32, tuple(scores), speech_seconds=added)
 
 
 def _score_batch(scorer: Scorer, named: dict[str, np.ndarray], reading: Reading) -> list[Result]:

@@ -18,19 +18,20 @@ from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
-from spoofkit.files import file_sha256, refuse_existing, refuse_replacing, text_sha256, write_text
+from spoofkit.files import file_sha256, refuse_replacing, text_sha256
 from spoofkit.machine import commit, now
 from spoofkit.processes import World, meeting, read_world
-from spoofkit.scoring import decisions, with_onnx
 from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring import with_onnx
 from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     LOOSE,
     Job,
-    Outcome,
+    decide_again,
+    decisions_path,
     finish,
     is_kept,
-    plain_windows,
+    mend,
     raise_for,
     raise_for_kept,
     refuse_foreign,
@@ -38,10 +39,12 @@ from spoofkit.scoring.job import (
     rows_apart,
     score_job,
 )
-from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks, loose_manifest
+from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import Options, refuse_contradictions, refuse_misplaced
+from spoofkit.scoring.outcome import Outcome
 from spoofkit.scoring.parts import Shard
-from spoofkit.scoring.recordings import Reading, Recording, score_recordings
+from spoofkit.scoring.printing import print_scores
+from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
 from spoofkit.scoring.voice import load_voice_activity
 from spoofkit.scoring.windows import words
@@ -69,7 +72,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
     world = read_world()
     part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, out)
-    outputs = [] if out is None else [out, out.with_suffix(".json")]
+    outputs = [] if out is None else [out, out.with_suffix(".json"), decisions_path(out)]
     made_of = [model, *inputs, *([options.calibration] if options.calibration is not None else [])]
     if options.windows_out is not None:
         refuse_replacing([options.windows_out], [*outputs, *made_of])
@@ -91,7 +94,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
         tqdm.write(f"spoofkit: warning: {found.unchecked}", file=sys.stderr)
     if out is None:
         assert scorer is not None
-        yield from _print_scores(scorer, inputs, reading, found, options)
+        yield from print_scores(scorer, inputs, reading, found, options)
         return
     manifest = read_manifest(inputs[0]) if inputs[0].suffix == ".tsv" else loose_manifest(find_files(inputs))
     apart = rows_apart(manifest, reading)
@@ -99,7 +102,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
         _say_caveats(manifest, apart, reading)
     made_from = _inputs_record(runtime.model_sha256(model), manifest, policy, reading, bool(apart), found)
     job = Job(manifest, out, reading, apart, made_from, found, options.windows_out)
-    refuse_foreign(out.with_suffix(".json"))
+    refuse_foreign(out)
     if scorer is None:
         yield from _merge(job, options)
         return
@@ -114,57 +117,6 @@ def _runtime(model: Path) -> ModuleType:
     from spoofkit.scoring import with_torch
 
     return with_torch
-
-
-def _print_scores(
-    scorer: Scorer,
-    inputs: list[Path],
-    reading: Reading,
-    found: Decisions | None,
-    options: Options,
-) -> Iterator[str]:
-    """Score loose files; JSON or TSV line by line, or a table at the end for somebody who reads it."""
-    if options.windows_out is not None:
-        refuse_existing(options.windows_out, options.overwrite)
-    files = find_files(inputs)
-    is_table = options.width is not None and not options.json_lines
-    # A pipe wants an answer to every name before it gives the next one.
-    n_together = 1 if STDIN in map(str, inputs) else scorer.n_together
-    chunks = ([Recording(file, file) for file in chunk] for chunk in in_chunks(files, n_together))
-    results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
-    n_files, errors, cut, shown = 0, [], {}, []
-    if not (is_table or options.json_lines):
-        yield decisions.header(found)
-    with tqdm(desc="score", unit="file", disable=not is_table) as bar:
-        for result in (result for chunk in results for result in chunk):
-            n_files += 1
-            bar.update()
-            if result.error:
-                errors.append(result.error)
-            if result.windows:
-                cut[result.name] = plain_windows(result)
-            if is_table:
-                shown.append(result)
-            else:
-                yield (
-                    decisions.as_json(result, found)
-                    if options.json_lines
-                    else "\t".join(decisions.cells(result, found))
-                )
-    if options.width is not None and is_table:
-        yield decisions.table(shown, found, options.width)
-    _explain(scorer, found, words(reading.windows if cut else None, reading.voice))
-    if options.windows_out is not None:
-        table = decisions.windows_tsv(cut.items(), found, reading.voice is not None)
-        write_text(options.windows_out, table, options.overwrite)
-    raise_for(errors, n_files)
-
-
-def _explain(scorer: Scorer, found: Decisions | None, rule: str) -> None:
-    """Beside the numbers, on stderr: what they mean, and if a recording was cut or might be left out, the rule."""
-    tqdm.write(decisions.meaning(found, scorer.meaning), file=sys.stderr)
-    if rule:
-        tqdm.write(rule, file=sys.stderr)
 
 
 def _own_part(world: World, options: Options, inputs: list[Path], out: Path | None) -> Shard:
@@ -225,14 +177,12 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
         score_parts.is_begun(score_parts.read_part(path), own) or score_parts.any_has_scores(out)
     )
     if is_new and is_kept(job, overwrite=options.overwrite, reuse=options.reuse):
-        yield f"{out}: kept as it was"
-        raise_for_kept(out)
+        yield from _keep(job, is_alone=part.n_parts == 1)
         return
-    results = [path for path in (out, job.windows_out) if path is not None]
-    replaces = [file_sha256(path) for path in results if path.is_file()] if is_new else []
+    replaces = [file_sha256(path) for path in job.outputs if path.is_file()] if is_new else []
     replaceable = score_parts.may_be_replaced(out) | set(replaces)
     if is_new or len(score_parts.read_part(path).lines) < len(own):
-        refuse_strangers(results, replaceable)  # else `finish` looks whether what stands there is its own
+        refuse_strangers(job.outputs, replaceable)  # else `finish` looks whether what stands there is its own
     lines: list[dict[str, Any]] = []
     with score_parts.open_part(
         path, part, identity, own, how, anew=options.overwrite, lines=lines, replaces=replaces
@@ -287,8 +237,7 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     """Make the score file of its parts, and a record that says so."""
     out = job.out
     if not score_parts.find_parts(out) and is_kept(job, overwrite=options.overwrite, reuse=options.reuse):
-        yield f"{out}: kept as it was"
-        raise_for_kept(out)
+        yield from _keep(job)
         return
     parts = score_parts.read_all_parts(out)
     headers = [part.header for part in parts.values()]
@@ -309,6 +258,16 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     _say_without_signal(outcome)
     yield f"{out}: {len(outcome.scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
     raise_for(list(outcome.errors.values()), job.manifest.table.height)
+
+
+def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
+    """Leave the score file as it is; its decisions may be others, which of several processes only the last writes."""
+    if is_alone:
+        mend(job.out)
+        if decide_again(job):
+            yield f"{job.table_out}: decided again"
+    yield f"{job.out}: kept as it was"
+    raise_for_kept(job.out)
 
 
 def _say_without_signal(outcome: Outcome) -> None:
@@ -334,7 +293,7 @@ def _inputs_record(
         made_from["windows"] = reading.windows.record()
     if reading.voice is not None:
         made_from["speech"] = reading.voice.record()
-    if found is not None:
+    if found is not None and found.calibration is not None:
         made_from["calibration_sha256"] = found.sha256
     return made_from
 
@@ -349,10 +308,11 @@ def _identity(manifest: Manifest) -> str:
 
 def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Decisions | None) -> dict[str, Any]:
     """How a score file is made."""
+    calibrated_by = None if found is None else found.path
     return {
         "polarity": "higher = more bona fide",
-        "score": f"{scorer.meaning}, not calibrated" if found is None else "log-likelihood ratio, nats",
-        "calibration": None if found is None else str(found.path),
+        "score": f"{scorer.meaning}, not calibrated" if calibrated_by is None else "log-likelihood ratio, nats",
+        "calibration": None if calibrated_by is None else str(calibrated_by),
         "model": str(model),
         "manifest": str(manifest.path),
         "partial": manifest.partial,

@@ -1,0 +1,77 @@
+"""Scores of recordings on stdout: TSV or JSON line by line, or a table at the end for somebody who reads it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from spoofkit.files import refuse_existing, write_text
+from spoofkit.scoring import rows
+from spoofkit.scoring.decisions import Decisions, meaning
+from spoofkit.scoring.job import raise_for
+from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks
+from spoofkit.scoring.options import Options
+from spoofkit.scoring.recordings import Reading, Recording, Result, score_recordings
+from spoofkit.scoring.scorer import Scorer
+from spoofkit.scoring.windows import words
+
+
+def print_scores(
+    scorer: Scorer,
+    inputs: list[Path],
+    reading: Reading,
+    decisions: Decisions | None,
+    options: Options,
+) -> Iterator[str]:
+    """Score recordings, and yield the lines for stdout.
+
+    Args:
+        scorer: What scores.
+        inputs: Files, folders, globs and `-`.
+        reading: What of each is read.
+        decisions: How scores are decided, if they are.
+        options: The rest.
+
+    Raises:
+        SpoofkitError: after all others were scored, a recording could not be.
+    """
+    if options.windows_out is not None:
+        refuse_existing(options.windows_out, options.overwrite)
+    files = find_files(inputs)
+    is_table = options.width is not None and not options.json_lines
+    # A pipe wants an answer to every name before it gives the next one.
+    n_together = 1 if STDIN in map(str, inputs) else scorer.n_together
+    chunks = ([Recording(file, file) for file in chunk] for chunk in in_chunks(files, n_together))
+    results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
+    errors: list[str] = []
+    cut: list[Result] = []
+    shown: list[dict[str, str]] = []
+    n_files = 0
+    if not (is_table or options.json_lines):
+        yield "\t".join(rows.columns(decisions, reading))
+    with tqdm(desc="score", unit="file", disable=not is_table) as bar:
+        for result in (result for chunk in results for result in chunk):
+            n_files += 1
+            bar.update()
+            if result.error:
+                errors.append(result.error)
+            if result.windows:
+                cut.append(result)
+            if options.json_lines:
+                yield rows.as_json(result, decisions)
+                continue
+            row = rows.cells(result, decisions, reading)
+            if is_table:
+                shown.append(row)
+            else:
+                yield "\t".join(row.values())
+    if options.width is not None and is_table:
+        yield rows.terminal_table(shown, options.width)
+    # Beside the numbers: what they mean, and if a recording was cut or might be left out, the rule.
+    for line in (meaning(decisions, scorer.meaning), words(reading.windows if cut else None, reading.voice)):
+        if line:
+            tqdm.write(line, file=sys.stderr)
+    if options.windows_out is not None:
+        write_text(options.windows_out, rows.windows_tsv(cut, decisions, reading), options.overwrite)
+    raise_for(errors, n_files)

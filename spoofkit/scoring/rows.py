@@ -1,0 +1,143 @@
+"""The row of a recording, wherever it is written: TSV in a pipe, a table in a file (`.tsv`, `.csv`), a table on a
+terminal, a line of JSON. A file and a pipe hold the same columns; why a recording has no score stands in `error`, never
+where the score would.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
+from spoofkit.evaluation.scores import number_text
+from spoofkit.scoring.decisions import ABSTAIN, Decisions
+from spoofkit.scoring.recordings import Reading, Result
+
+WINDOWS_HEADER = "filename\tstart_seconds\tend_seconds"
+
+
+def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
+    """Return the columns of a table, some of `score_table.COLUMNS`, in that order."""
+    names = ["filename", "cm-score"]
+    if decisions is not None:
+        names += ["decision"] if decisions.calibration is None else ["llr", "bonafide_probability", "decision"]
+    return [*names, "seconds", *(["speech_seconds"] if reading.voice is not None else []), "remarks", "error"]
+
+
+def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict[str, str]:
+    """Return a recording's cells by column; empty where there is nothing to say.
+
+    Args:
+        result: Of the recording.
+        decisions: How scores are decided, if they are.
+        reading: How it was read.
+    """
+    found = dict.fromkeys(columns(decisions, reading), "")
+    found["filename"] = one_line(result.name)
+    if result.score is None:
+        found["error"] = one_line(result.error)
+        return found | decision_cells(None, False, decisions)
+    found["cm-score"] = f"{result.score:.9g}"  # nine digits restore a float32
+    if result.seconds:  # an older part does not know them
+        found["seconds"] = f"{result.seconds:.10g}"
+    if result.speech_seconds is not None:
+        found["speech_seconds"] = f"{result.speech_seconds:.10g}"
+    found["remarks"] = "; ".join(_remarks(result, reading))
+    return found | decision_cells(result.score, not result.lacks_signal, decisions)
+
+
+def decision_cells(score: float | None, has_signal: bool, decisions: Decisions | None) -> dict[str, str]:
+    """Return the cells that depend on how scores are decided; without a score that is `abstain`."""
+    if decisions is None:
+        return {}
+    if score is None:
+        return {"decision": ABSTAIN}
+    decided = decisions.decide(score, has_signal)
+    if "llr" not in decided:
+        return decided
+    probability = f"{decided['bonafide_probability']:.6g}"
+    return {"llr": number_text(decided["llr"]), "bonafide_probability": probability, "decision": decided["decision"]}
+
+
+def _remarks(result: Result, reading: Reading) -> list[str]:
+    remarks = []
+    if result.windows and reading.windows is not None:
+        over = "lowest" if reading.windows.over == "min" else "mean"
+        remarks.append(f"{over} of {len(result.windows):,} windows of {reading.windows.seconds:g} s")
+    if result.lacks_signal:
+        remarks.append(f"less than {LEAST_SIGNAL_SECONDS:g} s of signal")
+    return remarks
+
+
+def as_json(result: Result, decisions: Decisions | None) -> str:
+    """Return a line of JSON."""
+    if result.score is None:
+        refused = {"file": _utf8(result.name), "error": _utf8(result.error)}
+        return json.dumps(refused | ({} if decisions is None else {"decision": ABSTAIN}), ensure_ascii=False)
+    line: dict[str, Any] = {"file": _utf8(result.name), "seconds": result.seconds}
+    if result.speech_seconds is not None:
+        line["speech_seconds"] = result.speech_seconds
+    line["score"] = result.score
+    if decisions is not None:
+        line |= decisions.decide(result.score)
+    if result.windows:
+        line["windows"] = [
+            {name: value for name, value in vars(window).items() if value is not None}
+            | ({} if decisions is None or decisions.calibration is None else {"llr": decisions.value(window.score)})
+            for window in result.windows
+        ]
+    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+def terminal_table(rows: list[dict[str, str]], width: int) -> str:
+    """Return a table to read, `width` characters wide: the decision and what it rests on, remarks, errors."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    left_out = {"seconds", "speech_seconds"}
+    if "llr" in rows[0]:
+        left_out.add("cm-score")
+    left_out |= {name for name in ("remarks", "error") if not any(row[name] for row in rows)}
+    names = [name for name in rows[0] if name not in left_out]
+    grid = Table(box=None, pad_edge=False)
+    for name in names:
+        is_number = name in ("cm-score", "llr", "bonafide_probability")
+        ratio = 1 if name == "error" else None
+        grid.add_column(name, overflow="fold", justify="right" if is_number else "left", ratio=ratio)
+    for row in rows:
+        grid.add_row(*(Text(_shown(name, row[name])) for name in names))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(grid)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading: Reading) -> str:
+    """Return a table of all windows that were scored, of the recordings that were cut."""
+    of_speech = "\tspeech_seconds" if reading.voice is not None else ""
+    is_calibrated = decisions is not None and decisions.calibration is not None
+    lines = [f"{WINDOWS_HEADER}{of_speech}\t{'llr' if is_calibrated else 'cm-score'}"]
+    for result in results:
+        for window in result.windows:
+            start, end, score, *speech = [value for value in vars(window).values() if value is not None]
+            times = "\t".join(f"{seconds:.10g}" for seconds in (start, end, *speech))
+            value = score if decisions is None else decisions.value(score)
+            lines.append(f"{one_line(result.name)}\t{times}\t{value:.9g}")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(name: str, text: str) -> str:
+    if name in ("cm-score", "llr", "bonafide_probability"):
+        return f"{float(text):.4g}" if text else "-"
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return a text as a cell holds it: UTF-8, its tabs and line breaks escaped."""
+    return _utf8(text).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _utf8(text: str) -> str:
+    # Names on a disk need not be UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()
