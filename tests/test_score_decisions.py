@@ -207,3 +207,37 @@ def test_a_table_of_recordings_holds_what_stdout_says_in_the_order_given(
     run_cli("score", model, calls / "call_00.wav", "-o", tmp_path / "other.tsv")
     assert "is the record of other.tsv" in refusal("score", model, calls / "call_00.wav", "-o", tmp_path / "other.csv")
     assert "expected .tsv" in refusal("score", model, calls / "set.tsv", "-o", tmp_path / "set.csv")
+
+
+def test_score_decides_by_costs_as_threshold_says(model: Path, calls: Path, calibration: Path) -> None:
+    found = json.loads(run_cli("threshold", *COSTS, "--json").stdout)
+    options = [str(calibration) if word == "CAL.json" else word for word in found["score_options"]]
+    rows = table_rows(run_cli("score", model, *calls.glob("call*.wav"), *options).stdout).values()
+    for row in rows:
+        llr, cuts = float(row["llr"]), (found["reject_below"], found["accept_from"])
+        assert row["decision"] == ["reject", "abstain", "accept"][np.searchsorted(cuts, llr, side="right")]
+        assert float(row["bonafide_probability"]) == pytest.approx(1 / (1 + math.exp(-llr) / 4), rel=1e-5)
+
+
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_score_applies_what_threshold_prints(
+    is_calibrated: bool, model: Path, calls: Path, calibration: Path, tmp_path: Path
+) -> None:
+    files = [calls / f"call_{index:02d}.wav" for index in range(N_CALLS)]
+    options = ("--calibration", calibration) if is_calibrated else ()
+    run_cli("score", model, *files, "-o", tmp_path / "mine.tsv", *options)
+    command = ("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.34)
+    found = json.loads(run_cli(*command, "--json").stdout)
+    assert found["rejects"] == pytest.approx(2 / 6)
+    assert ("--calibration" in found["score_options"]) == is_calibrated
+    shown = run_cli(*command).stdout.splitlines()[-1]
+    assert shown.endswith(" ".join(found["score_options"]))
+    table = table_rows(run_cli("score", model, *files, *found["score_options"]).stdout)
+    score = {name: float(row["llr" if is_calibrated else "cm-score"]) for name, row in table.items()}
+    rejected = {name for name, row in table.items() if row["decision"] == "reject"}
+    assert rejected == set(sorted(score, key=score.__getitem__)[:2])
+    # From a copy without a record the column says which scores these are.
+    (tmp_path / "copy.tsv").write_bytes((tmp_path / "mine.tsv").read_bytes())
+    copied = json.loads(run_cli("threshold", tmp_path / "copy.tsv", "--reject-genuine", 0.34, "--json").stdout)
+    assert copied["accept_from"] == found["accept_from"]
+    assert ("--calibration" in copied["score_options"]) == is_calibrated

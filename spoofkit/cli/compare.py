@@ -177,15 +177,15 @@ def threshold(
 ) -> None:
     """Say from which score on to accept a recording, for given costs or from your own genuine recordings.
 
-    With costs, scores must be log-likelihood ratios (`calibrate`, `apply`).
+    The last line names the options with which `score` applies it. With costs, scores are log-likelihood ratios
+    (`calibrate`, `apply`); genuine recordings may have those or scores as they are.
 
     Example: `spoofkit threshold --spoof-prior 0.01 --fa-cost 50 --abstain-cost 0.2`
 
     Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
     """
-    from spoofkit.evaluation.decision import bayes_thresholds, genuine_threshold
+    from spoofkit.evaluation.choose_threshold import in_words, threshold_of_costs, threshold_of_genuine
     from spoofkit.evaluation.metrics import dcf_costs
-    from spoofkit.evaluation.scores import read_scores
 
     if (scores is None) != (reject_genuine is None):
         raise SpoofkitError("threshold: SCORES and --reject-genuine belong together; give both, or costs alone")
@@ -193,24 +193,12 @@ def threshold(
     if scores is not None and any(cost is not None for cost in costs):
         raise SpoofkitError("threshold: with --reject-genuine costs have no effect; leave out one of the two")
     if scores is not None and reject_genuine is not None:
-        table = read_scores(scores)
+        found = threshold_of_genuine(scores, reject_genuine)
         _warn_of_cuts([scores])
-        accept_from, share, at_most = genuine_threshold(table["score"].to_numpy(), reject_genuine)
-        found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}
-        found |= {"rejects": share, "rejects_at_most": at_most, "confidence": 0.95}
-        words = (
-            f"accept from {accept_from!r} on: of {table.height:,} genuine recordings {share:.2%} would be "
-            f"rejected, and of others alike at most {at_most:.2%} (95 % confidence)"
-        )
     else:
-        cut = bayes_thresholds(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
-        found = {"accept_from": cut.accept_from, "reject_below": cut.reject_below}
-        words = (
-            f"log-likelihood ratios (nats): accept from {cut.accept_from:.6g} on, reject below {cut.reject_below:.6g}"
-        )
-        if abstain_cost is not None:
-            words += ", abstain between"
-    typer.echo(json.dumps(found) if as_json else words)
+        found = threshold_of_costs(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
+    for line in [json.dumps(found)] if as_json else in_words(found):
+        typer.echo(line)
 
 
 def reformat(

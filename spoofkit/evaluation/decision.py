@@ -55,7 +55,10 @@ def bayes_thresholds(costs: DcfCosts, abstain_cost: float | None = None) -> Thre
 
 
 def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, float, float]:
-    """The highest threshold that rejects at most a share of bona fide scores, and what the share may really be.
+    """Choose the threshold that rejects as many of some bona fide scores as a share allows, and bound what it rejects.
+
+    It lies midway between the lowest score that it accepts and the highest that it rejects, so that digits which a file
+    leaves out cannot turn a decision.
 
     Args:
         bonafide: Scores of recordings that are known to be bona fide.
@@ -79,6 +82,7 @@ def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, floa
             f"found {scores.size} bona fide scores, expected at least {math.ceil(1 / rate)} for a share of {rate:g}; "
             "score more recordings or allow a larger share"
         )
-    threshold = float(scores[n_rejected])
-    n_below = int(np.searchsorted(scores, threshold))
+    lowest = float(scores[n_rejected])
+    n_below = int(np.searchsorted(scores, lowest))
+    threshold = (float(scores[n_below - 1]) + lowest) / 2 if n_below else lowest
     return threshold, n_below / scores.size, float(beta.ppf(0.95, n_below + 1, scores.size - n_below))
