@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import Cancelling, length_at_16k
+from spoofkit.data.audio import length_at_16k
+from spoofkit.data.channels import ChannelMeter
 from spoofkit.data.decoders import open_recording
 
 
@@ -48,7 +49,7 @@ def examine(path: Path) -> Sound:
         digest = hashlib.blake2b(f"{stored.sample_rate} {stored.n_channels} ".encode(), digest_size=16)
         # The largest positive value of n bits is 1 - 2^(1 - n); of floats, and of wide samples, 16 bits are meant.
         full_scale = 1 - 2.0 ** (1 - min(stored.bits or 16, 16))
-        cancelling, n_samples, n_not_finite, n_clipped, peak = Cancelling(), 0, 0, 0, 0.0
+        meter, n_samples, n_not_finite, n_clipped, peak = ChannelMeter(), 0, 0, 0, 0.0
         sum_C: np.ndarray | float = 0.0
         first_sound = last_sound = -1
         for channels_SC in stored.blocks():
@@ -65,7 +66,7 @@ def examine(path: Path) -> Sound:
             peak = max(peak, float(size_SC.max(initial=0.0)))
             n_clipped += int(np.count_nonzero(size_SC >= full_scale))
             sum_C = sum_C + channels_SC.sum(axis=0, dtype=np.float64)
-            cancelling.add(channels_SC)
+            meter.add(channels_SC)
             n_samples += channels_SC.shape[0]
     n_silent = first_sound if first_sound >= 0 else n_samples
     return Sound(
@@ -78,5 +79,5 @@ def examine(path: Path) -> Sound:
         offset=float(np.abs(sum_C).max()) / max(1, n_samples),
         zeros_before_s=n_silent / stored.sample_rate,
         zeros_after_s=(n_samples - 1 - last_sound) / stored.sample_rate,
-        is_cancelled=cancelling.is_lost(),
+        is_cancelled=meter.is_mean_lost,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE, AudioInfo, probe, read_audio
+from spoofkit.data.audio import SAMPLE_RATE, AudioInfo, probe, read_audio
+from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address
 
@@ -49,7 +50,7 @@ def measure(path: Path | str, downmix: str = DOWNMIXES[0]) -> dict[str, float | 
 
     Args:
         path: Any audio file, or an address of packed audio.
-        downmix: How several channels become one: `spoofkit.data.audio.DOWNMIXES`.
+        downmix: How several channels become one: `spoofkit.data.channels.DOWNMIXES`.
 
     Returns:
         NUMERIC as numbers and CATEGORICAL as text. Seconds, Hz and bytes as the names say. `level_db` and `peak_db` are

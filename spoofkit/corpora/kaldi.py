@@ -31,7 +31,7 @@ from tqdm import tqdm
 from spoofkit.corpora.generic import set_name
 from spoofkit.corpora.release import ReleasedSet, Wanted
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
-from spoofkit.data.audio import DOWNMIXES
+from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError

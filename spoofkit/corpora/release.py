@@ -16,7 +16,8 @@ import yaml
 from tqdm import tqdm
 
 from spoofkit.corpora import CORPORA
-from spoofkit.data.audio import DOWNMIXES, SAMPLE_RATE
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.headers import headers_path, read_headers
 from spoofkit.data.manifest import (
     KEYS,

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from spoofkit.data.channels import AUTO, DOWNMIXES, ChannelMeter, mix_down, refuse_too_few
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address, read_packed
 from spoofkit.data.stored import HEADERLESS, Stored
@@ -30,11 +31,6 @@ EXTENSIONS = (
 )
 """What is taken for a recording inside a folder; of a video its first audio track. A file that is named may be called
 anything."""
-DOWNMIXES = ("mean", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-"""How several channels become one: their mean, or one of them. A file of one channel is that channel."""
-
-CANCELLED = 1e-3  # of the channels' mean energy: -30 dB; of unrelated channels' there remains 1 / channels
-AUDIBLE = 1e-4  # of full scale, as a root mean square: what is softer is dither and may cancel
 MEASURED_FILES = 100_000  # of which a process remembers what decoding them told
 NO_SAMPLES = "holds no samples, expected speech; remove it from the list or fetch it again"
 
@@ -71,39 +67,6 @@ class AudioInfo:
     """What a FLAC states of its samples, in hex; empty where it states nothing, none if it is no FLAC."""
 
 
-class Cancelling:
-    """Whether the mean of several channels loses what is in them: more than 30 dB, of what is no silence."""
-
-    def __init__(self) -> None:
-        self.energy = self.mixed = 0.0
-        self.n_samples = 0
-        self.n_channels = 1
-
-    def add(self, channels_SC: np.ndarray) -> None:
-        """Take a block of shape (samples, channels)."""
-        self.n_channels = channels_SC.shape[1]
-        self.n_samples += channels_SC.shape[0]
-        if self.n_channels > 1:
-            with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
-                self.energy += float(np.square(channels_SC, dtype=np.float64).sum()) / self.n_channels
-                self.mixed += float(np.square(channels_SC.mean(axis=1, dtype=np.float64)).sum())
-
-    def is_lost(self) -> bool:
-        """Of all that was added."""
-        return (
-            self.n_channels > 1 and self.energy > AUDIBLE**2 * self.n_samples and self.mixed < CANCELLED * self.energy
-        )
-
-    def refuse_lost(self, where: str) -> None:
-        """Raise SpoofkitError if it is."""
-        if self.is_lost():
-            raise SpoofkitError(
-                f"{where}: its {self.n_channels} channels cancel each other (their mean is more than 30 dB below "
-                "them), expected speech that survives their mean; prepare the set with --downmix first, or remove it "
-                "from the list"
-            )
-
-
 def probe(path: Path | str) -> AudioInfo:
     """Read what is known of a file; where its header does not tell its length for certain, it is decoded.
 
@@ -111,7 +74,7 @@ def probe(path: Path | str) -> AudioInfo:
         SpoofkitError: missing, unreadable, empty, cut short, or longer than what its header states.
     """
     with open_recording(path) as stored:
-        n_frames = _measure(path)[0] if stored.n_frames is None else stored.n_frames
+        n_frames = _measure(path).n_samples if stored.n_frames is None else stored.n_frames
     if n_frames <= 0:
         raise SpoofkitError(f"{path}: {NO_SAMPLES}")
     return AudioInfo(
@@ -135,7 +98,7 @@ def read_audio(
         path: Any audio file, or an address.
         start: First sample, counted at 16 kHz.
         n_samples: How many samples at 16 kHz; none reads to the end.
-        downmix: One of DOWNMIXES; nothing is left to do of it for an address.
+        downmix: One of DOWNMIXES, or a channel's number from 1; nothing is left to do of it for an address.
 
     Returns:
         float32 array of shape (samples,).
@@ -165,7 +128,7 @@ def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = D
     Args:
         path: Any audio file, or an address.
         n_samples: Most samples at 16 kHz that are read, from the start; none: all.
-        downmix: One of DOWNMIXES.
+        downmix: One of DOWNMIXES, or a channel's number from 1.
 
     Yields:
         float32 arrays of shape (samples,), about a second each.
@@ -181,23 +144,33 @@ def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = D
         raise SpoofkitError(f"{path}: {NO_SAMPLES}")
 
 
-def mix_down(channels_SC: np.ndarray, downmix: str, where: Path | str) -> np.ndarray:
-    """Make one channel of several; that they do not cancel each other is judged over the whole (`Cancelling`).
+def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
+    """Tell which channels of a recording are read by themselves, each a `downmix` for `read_audio`.
+
+    The header tells how many there are. Only to tell if several differ, which is measured over all of them, the
+    recording is decoded.
+
+    Args:
+        path: Any audio file, or an address.
+        rule: `auto`: each where channels differ (`ChannelMeter.are_different`), else their mean; `mean`; `first`;
+            `each`; or a channel's number, from 1.
+
+    Returns:
+        `("mean",)`, or numbers of channels, such as `("1", "2")`.
 
     Raises:
-        SpoofkitError: the channel asked for is not there.
+        SpoofkitError: it cannot be read, or lacks the channel asked for.
     """
-    n_channels = channels_SC.shape[1]
-    if n_channels == 1:
-        return channels_SC[:, 0]
-    if downmix == "mean":
-        wave_S: np.ndarray = channels_SC.mean(axis=1, dtype=np.float32)
-        return wave_S
-    if DOWNMIXES.index(downmix) > n_channels:
-        raise SpoofkitError(
-            f"{where}: has {n_channels} channels, expected a {downmix} one; prepare the set with another --downmix"
-        )
-    return np.ascontiguousarray(channels_SC[:, DOWNMIXES.index(downmix) - 1])
+    if rule in ("mean", "first"):
+        return ("mean",) if rule == "mean" else ("1",)
+    with open_recording(path) as stored:
+        n_channels = stored.n_channels
+    if rule.isdigit():
+        refuse_too_few(n_channels, int(rule), path)
+        return (rule,)
+    if rule == AUTO and (n_channels == 1 or not _measure(path).are_different):
+        return ("mean",)
+    return tuple(str(number) for number in range(1, n_channels + 1))
 
 
 def length_at_16k(n_samples: int, rate: int) -> int:
@@ -210,13 +183,13 @@ def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> 
     """Finite blocks at 16 kHz, of what was asked for or as much of it as there is."""
     is_part = start > 0 or n_samples is not None
     with open_recording(path) as stored:
-        is_mixed = downmix == "mean" and stored.n_channels > 1
-        cancelling = Cancelling()
+        is_mixed = downmix == DOWNMIXES[0] and stored.n_channels > 1
+        meter = ChannelMeter()
         if is_part and (stored.n_frames is None or is_mixed):
-            _, cancelling = _measure(path)
+            meter = _measure(path)
             if is_mixed:
-                cancelling.refuse_lost(stored.where)
-        heard = cancelling if is_mixed and not is_part else None
+                meter.refuse_lost_mean(stored.where)
+        heard = meter if is_mixed and not is_part else None
         for block_S in _first(_at_16k(stored, start, n_samples, downmix, heard), n_samples):
             if not np.isfinite(block_S).all():
                 raise SpoofkitError(
@@ -224,20 +197,20 @@ def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> 
                 )
             yield block_S
         if is_mixed:
-            cancelling.refuse_lost(stored.where)
+            meter.refuse_lost_mean(stored.where)
 
 
 def _at_16k(
-    stored: Stored, start: int, n_samples: int | None, downmix: str, cancelling: Cancelling | None
+    stored: Stored, start: int, n_samples: int | None, downmix: str, meter: ChannelMeter | None
 ) -> Iterator[np.ndarray]:
-    """Blocks from a sample on; what is given to `cancelling` is all that is decoded."""
+    """Blocks from a sample on; what is given to `meter` is all that is decoded."""
     is_native = stored.sample_rate == SAMPLE_RATE
     # Resampled sound does not depend on what comes later, bit for bit; on where it began it does.
     resampler = None if is_native else soxr.ResampleStream(stored.sample_rate, SAMPLE_RATE, 1, dtype="float32")
     # A part in one piece is fastest.
     for channels_SC in stored.blocks(start, n_samples or 0) if is_native else stored.blocks():
-        if cancelling is not None:
-            cancelling.add(channels_SC)
+        if meter is not None:
+            meter.add(channels_SC)
         wave_S = mix_down(channels_SC, downmix, stored.where)
         if resampler is None:
             yield wave_S
@@ -261,16 +234,16 @@ def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.n
                 return
 
 
-def _measure(path: Path | str) -> tuple[int, Cancelling]:
-    """Decode a whole file once in the life of a process: its samples as stored, and whether its channels cancel."""
+def _measure(path: Path | str) -> ChannelMeter:
+    """Decode a whole file once in the life of a process, and compare its channels."""
     status = os.stat(path)
     return _measured(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(MEASURED_FILES)
-def _measured(path: str, *_: int) -> tuple[int, Cancelling]:
-    cancelling = Cancelling()
+def _measured(path: str, *_: int) -> ChannelMeter:
+    meter = ChannelMeter()
     with open_recording(path) as stored:
         for channels_SC in stored.blocks():
-            cancelling.add(channels_SC)
-    return cancelling.n_samples, cancelling
+            meter.add(channels_SC)
+    return meter

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spoofkit.data.audio import DOWNMIXES, read_audio
+from spoofkit.data.audio import read_audio
+from spoofkit.data.channels import DOWNMIXES
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import lines_with_other_counts, read_text, read_utf8, write_text
 

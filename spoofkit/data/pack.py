@@ -25,7 +25,8 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.data.audio import DOWNMIXES, read_blocks
+from spoofkit.data.audio import read_blocks
+from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import (
     UNKNOWN_LENGTH,
     Manifest,

@@ -133,7 +133,7 @@ def read_windows(
         path: Any audio file, or an address.
         windows: How it is cut; none: always one piece.
         first_samples: Only so many samples from the start are read; none: all.
-        downmix: One of `spoofkit.data.audio.DOWNMIXES`.
+        downmix: One of `spoofkit.data.channels.DOWNMIXES`, or a channel's number from 1.
         voice: By what the speech in each window is found; none: it is not.
         meter: Hears what is read.
 
