@@ -152,7 +152,7 @@ def test_two_recordings_of_one_name_and_awkward_names_stay_apart_and_inside(call
 
 @given(st.lists(st.text(min_size=1).filter(lambda text: "\0" not in text), unique=True))
 def test_names_are_one_a_recording_and_never_leave_a_folder(paths: list[str]) -> None:
-    names = safe_names(paths)
+    names = safe_names(dict.fromkeys(paths, (None,)))
     assert list(names) == paths
     assert len({name.lower() for name in names.values()}) == len(paths)
     for name in names.values():
@@ -165,15 +165,62 @@ def test_names_are_one_a_recording_and_never_leave_a_folder(paths: list[str]) ->
 
 
 def test_names_that_differ_by_a_number_or_by_capitals_do_not_collide() -> None:
-    names = safe_names(["a/call.wav", "b/call.wav", "call_2.wav", "CALL.wav", "..", "../../etc/x.wav", "."])
+    paths = ["a/call.wav", "b/call.wav", "call_2.wav", "CALL.wav", "..", "../../etc/x.wav", "."]
+    names = safe_names(dict.fromkeys(paths, (None,)))
     assert list(names.values()) == ["call", "call_2", "call_2_2", "CALL_3", "recording", "x", "recording_2"]
 
 
 def test_names_keep_the_letters_of_every_script() -> None:
     paths = ["通话.wav", "звонок 1.flac", "b/звонок 1.wav", "नमस्ते.mp3", "caf\u00e9.wav", "cafe\u0301.wav", "語" * 99]
-    names = list(safe_names(paths).values())
+    names = list(safe_names(dict.fromkeys(paths, (None,))).values())
     assert names[:6] == ["通话", "звонок_1", "звонок_1_2", "नमस्ते", "caf\u00e9", "caf\u00e9_2"]
     assert names[6] == "語" * (160 // 3)
+
+
+def test_names_of_channels_are_no_other_recordings() -> None:
+    names = safe_names({"a/call.wav": [1, 2], "call.ch1.wav": [None], "b/call.wav": [None], "CALL.CH2.wav": [1]})
+    assert list(names.values()) == ["call", "call.ch1_2", "call_2", "CALL.CH2_2"]
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A call in stereo, and its two channels as files."""
+    folder = tmp_path_factory.mktemp("parties")
+    left_S, right_S = make_voice(1, True, 1.2), make_voice(2, False, 1.2)
+    for name, wave in {"call": np.stack([left_S, right_S], 1), "left": left_S, "right": right_S}.items():
+        soundfile.write(folder / f"{name}.wav", wave, SAMPLE_RATE, "FLOAT")
+    return folder
+
+
+def test_channels_are_marked_by_themselves_each_as_the_channel_as_a_file(
+    exp: Path, middle: float, parties: Path, tmp_path: Path
+) -> None:
+    done = run_cli("localize", exp, parties, "-o", tmp_path, "--threshold", middle, "--min-region", 0.02)
+    names = [f"{stem}.{suffix}" for stem in ("call.ch1", "call.ch2", "left", "right") for suffix in SUFFIXES]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "timeline.html"}
+    page, call = (tmp_path / "timeline.html").read_text(), str(parties / "call.wav")
+    for number, alone in ((1, "left"), (2, "right")):
+        mine, expected = (read_record(tmp_path / f"{name}.json") for name in (f"call.ch{number}", alone))
+        assert (mine["recording"], mine["channel"], expected["channel"]) == (call, number, None)
+        assert (mine["frames"], mine["regions"]) == (expected["frames"], expected["regions"])
+        of_channel = (tmp_path / f"{alone}.rttm").read_text().replace(f" {alone} 1 ", f" call {number} ")
+        assert (tmp_path / f"call.ch{number}.rttm").read_text() == of_channel
+        assert f"<h2>{call}, channel {number}</h2>" in page
+        assert f"{call}, channel {number}: " in done.stdout
+    assert any((tmp_path / f"call.ch{number}.rttm").read_text() for number in (1, 2))
+    assert "call.wav: its channels differ" in done.stderr
+
+
+def test_the_channel_may_be_chosen_and_what_lacks_it_is_named(exp: Path, parties: Path, tmp_path: Path) -> None:
+    files = [parties / "call.wav", parties / "left.wav"]
+    said = refusal("localize", exp, *files, "-o", tmp_path / "out", "--channels", 2)
+    assert "1 of 2 recordings" in said
+    assert "has 1 channel, expected channel 2" in said
+    assert {path.name for path in (tmp_path / "out").glob("*.rttm")} == {"call.ch2.rttm"}
+    run_cli("localize", exp, files[0], "-o", tmp_path / "mean", "--channels", "mean")
+    assert read_record(tmp_path / "mean/call.json")["channel"] is None
+    assert "header" in refusal("localize", exp, tmp_path / "set.tsv", "-o", tmp_path / "x.npz", "--channels", 2)
+    assert "expected auto, mean" in refusal("localize", exp, files[0], "-o", tmp_path / "x", "--channels", "left")
 
 
 def test_of_every_recording_the_line_says_which_files_are_its_own(exp: Path, calls: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def localize(
             metavar="CALIBRATION.json",
         ),
     ] = None,
+    channels: options.Channels = "auto",
     device: options.Device = "auto",
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
@@ -83,6 +84,8 @@ def localize(
     Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
     kill or a stop, the same command goes on where it was, and ends with the same file.
+
+    Channels that differ, such as the two parties of a call, are marked by themselves: NAME.ch1.rttm and so on.
 
     A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too, from the same
     pass of the encoder.
@@ -111,10 +114,12 @@ def localize(
         "--calibration": calibration,
     }
     if out.suffix == ".npz" or mix is not None or inputs[0].suffix == ".tsv":
+        from spoofkit.data.channels import require_channels
         from spoofkit.localisation.localize import localize as run
 
         if len(inputs) > 1:
             raise SpoofkitError(f"localize: found {len(inputs)} inputs, expected one manifest; name one")
+        require_channels(channels, inputs[0])
         for name, value in of_recordings.items():
             if value is not None:
                 raise SpoofkitError(
@@ -133,7 +138,14 @@ def localize(
             )
         rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
         lines = localize_recordings(
-            experiment, inputs, out, rule, calibration=calibration, device=device, overwrite=overwrite
+            experiment,
+            inputs,
+            out,
+            rule,
+            channels=channels,
+            calibration=calibration,
+            device=device,
+            overwrite=overwrite,
         )
     for line in lines:
         typer.echo(line)

@@ -23,6 +23,14 @@ Reuse = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load audio; results do not depend on it.")]
+Channels = Annotated[
+    str,
+    typer.Option(
+        help="Of recordings with several channels: `auto`, each by itself where they differ, else their mean; `mean`; "
+        "`first`; `each`; or a channel's number, from 1. A manifest says its own.",
+        metavar="auto|mean|first|each|N",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")]
 MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech; none: 1.")]

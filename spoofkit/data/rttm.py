@@ -44,10 +44,10 @@ def encode_name(name: str) -> str:
     return re.sub(ENCODED, lambda found: quote(found.group(), safe=""), name)
 
 
-def rttm_line(name: str, start: int, end: int, label: str) -> str:
-    """A half-open region, in samples, as a line."""
+def rttm_line(name: str, start: int, end: int, label: str, channel: int = 1) -> str:
+    """A half-open region, in samples, as a line; channels count from 1, also in recordings that have one."""
     times = f"{exact_seconds(start)} {exact_seconds(end - start)}"
-    return f"SPEAKER {encode_name(name)} 1 {times} <NA> <NA> {label} <NA> <NA>\n"
+    return f"SPEAKER {encode_name(name)} {channel} {times} <NA> <NA> {label} <NA> <NA>\n"
 
 
 def read_regions(path: Path, manifest: Path | None) -> dict[str, Regions]:

@@ -11,7 +11,7 @@ without a marked region.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +31,43 @@ DIGITS = 4
 """Of a score after the point, in JSON."""
 
 
-def safe_names(paths: Iterable[str]) -> dict[str, str]:
+def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]:
     """A name for the outputs of each recording, in their order: unique in one folder, without what leaves a folder.
+
+    Unique are also the names that `channel_name` makes of it, for the channels that are marked by themselves.
 
     Of a file's own name are kept letters and digits of every script, `.`, `-` and `_`; what would be the same name
     on some disks (small and capital letters; an accent of its own or as part of a letter) is numbered.
 
-    >>> safe_names(["a/call.wav", "b/call.wav", "b/my call.mp3", "नमस्ते.wav", "../..wav"]).values()
-    dict_values(['call', 'call_2', 'my_call', 'नमस्ते', 'recording'])
+    Args:
+        recordings: Paths, and of each the channels, as `channel_name` takes them.
+
+    >>> paths = ["a/call.wav", "b/call.wav", "b/my call.mp3", "नमस्ते.wav", "../..wav"]
+    >>> list(safe_names(dict.fromkeys(paths, (None,))).values())
+    ['call', 'call_2', 'my_call', 'नमस्ते', 'recording']
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for path in paths:
+    for path, channels in recordings.items():
         own = unicodedata.normalize("NFC", Path(path).stem)
         kept = re.sub("\0+", "_", "".join(letter if _is_kept(letter) else "\0" for letter in own)).lstrip("._-")
         stem = kept.encode()[:MOST_BYTES].decode(errors="ignore").rstrip("._-") or "recording"
         name, number = stem, 1
-        while _as_a_disk_may_see(name) in taken:
+        while taken & (own_names := {_as_a_disk_may_see(channel_name(name, one)) for one in (None, *channels)}):
             number += 1
             name = f"{stem}_{number}"
-        taken.add(_as_a_disk_may_see(name))
+        taken |= own_names
         names[path] = name
     return names
+
+
+def channel_name(name: str, channel: int | None) -> str:
+    """The name for the outputs of one channel, from 1; none: of the recording as a whole.
+
+    >>> channel_name("call", 2)
+    'call.ch2'
+    """
+    return name if channel is None else f"{name}.ch{channel}"
 
 
 def _is_kept(letter: str) -> bool:
@@ -64,10 +79,13 @@ def _as_a_disk_may_see(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule) -> str:
-    """RTTM of a recording: a line a region, which `spoofkit.data.rttm.read_rttm` reads back to the sample."""
+def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule, channel: int | None = None) -> str:
+    """RTTM of a recording: a line a region, which `spoofkit.data.rttm.read_rttm` reads back to the sample.
+
+    Its channel is 1 where none is marked by itself.
+    """
     who = label + ("" if rule.is_fitted else UNFITTED)
-    return "".join(rttm_line(name, region.start, region.end, who) for region in regions)
+    return "".join(rttm_line(name, region.start, region.end, who, channel or 1) for region in regions)
 
 
 def audacity(regions: Sequence[Marked], label: str, rule: Rule) -> str:

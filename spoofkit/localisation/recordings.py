@@ -1,6 +1,7 @@
 """The verb `localize` on recordings: audio files to regions, as files for other programs and a page to listen to.
 
-A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, and last timeline.html.
+A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, and last timeline.html. Where
+channels are marked by themselves, each has such files, called NAME.ch1 and so on.
 A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
 both have a frame, the one counts in which it lies further from the edge.
 
@@ -21,20 +22,19 @@ import torch
 from tqdm import tqdm
 
 import spoofkit
-from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.channels import AUTO, apart_in_words, require_channels
 from spoofkit.data.frames import FrameGeometry
-from spoofkit.data.lengths import require_usable_length
-from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, mend_interrupted, read_json, refuse_existing, sync
+from spoofkit.files import atomic_path, mend_interrupted, read_json, refuse_existing, sync
 from spoofkit.localisation import timeline
-from spoofkit.localisation.marks import KIND, as_json, audacity, rttm, safe_names
+from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
+from spoofkit.localisation.sources import Source, find_sources, read_source
 from spoofkit.localisation.utterance import Judge, in_words, make_judge
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
 from spoofkit.models.provenance import contamination_warning
-from spoofkit.scoring.loose_files import find_files
 from spoofkit.scoring.windows import WindowScore
 
 WINDOW_SECONDS = 30.0
@@ -58,6 +58,7 @@ def localize_recordings(
     out_dir: Path,
     options: RuleOptions,
     *,
+    channels: str,
     calibration: Path | None,
     device: str,
     overwrite: bool,
@@ -69,6 +70,7 @@ def localize_recordings(
         inputs: Files, folders, globs.
         out_dir: Folder of the outputs; made if it is not there.
         options: How regions are made of scores.
+        channels: Which are marked by themselves, as `choose_channels` takes it.
         calibration: Of the scores of recordings, which a model with both heads gives; none: they are not calibrated.
         device: Name of the device.
         overwrite: Replace what an earlier call wrote there; nothing else is ever replaced.
@@ -77,6 +79,7 @@ def localize_recordings(
         SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording could not be
             read, which does not keep the others from being written.
     """
+    require_channels(channels)
     _refuse_no_folder(out_dir)
     chosen = choose_device(device)
     model = load_frame_model(folder)
@@ -87,10 +90,10 @@ def localize_recordings(
         options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, identity
     )
     contamination = contamination_warning(model.classifier.encoder.provenance)
-    names = safe_names(find_files(inputs))
-    for name in names.values():
-        _refuse_others(out_dir, name, overwrite)
-    mend_interrupted(out_dir, "|".join(map(re.escape, names.values())))
+    sources = find_sources(inputs, channels)
+    for one in sources:
+        _refuse_others(out_dir, one.name, overwrite)
+    mend_interrupted(out_dir, "|".join(re.escape(one.name) for one in sources))
     pages = timeline.Pages(out_dir, page_facts(folder, identity, rule, contamination, judge), overwrite)
     how = {
         "model": str(folder),
@@ -101,9 +104,9 @@ def localize_recordings(
         "command": ["spoofkit", *sys.argv[1:]],
     }
     faults = []
-    for path, name in tqdm(names.items(), desc="localize", unit="file", disable=not sys.stderr.isatty()):
+    for one in tqdm(sources, desc="localize", unit="file", disable=not sys.stderr.isatty()):
         try:
-            section, line = _localize_one(path, out_dir / name, model, chosen, rule, how, judge, overwrite)
+            section, line = _localize_one(one, out_dir / one.name, model, chosen, rule, how, judge, overwrite)
         except _CannotRead as error:
             faults.append(str(error))
             pages.add_failure(str(error))
@@ -113,12 +116,14 @@ def localize_recordings(
         yield line
     for page in pages.finish():
         yield f"{page}: {CALLED[model.target]} regions to look at and listen to"
+    if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
+        tqdm.write(apart_in_words(sorted(apart)), file=sys.stderr)
     if not rule.is_fitted:
         tqdm.write(f"spoofkit: warning: {rule.words()}; see --threshold-from", file=sys.stderr)
     if faults:
         raise SpoofkitError(
-            f"{out_dir}: {len(faults)} of {len(names)} recordings could not be localized, the others are there; first: "
-            f"{faults[0]}"
+            f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, the others are there; "
+            f"first: {faults[0]}"
         )
 
 
@@ -192,20 +197,8 @@ class _CannotRead(Exception):
     """A recording that is left out."""
 
 
-def _read(path: str, shortest: int) -> tuple[np.ndarray, str]:
-    try:
-        wave_S = read_audio(path)
-        require_usable_length(path, wave_S.size, shortest, None)
-        meter = SignalMeter()
-        list(meter.hear([wave_S]))
-        meter.refuse_too_little(path)
-        return wave_S, file_sha256(path)
-    except (SpoofkitError, OSError) as error:
-        raise _CannotRead(str(error)) from error
-
-
 def _localize_one(
-    path: str,
+    one: Source,
     target: Path,
     model: FrameModel,
     device: torch.device,
@@ -215,20 +208,23 @@ def _localize_one(
     overwrite: bool,
 ) -> tuple[timeline.Section, str]:
     """Mark one recording and write its files; its part of the page, and the line for stdout."""
-    wave_S, audio_sha256 = _read(path, model.shortest)
+    try:
+        wave_S, audio_sha256 = read_source(one, model.shortest)
+    except (SpoofkitError, OSError) as error:
+        raise _CannotRead(str(error)) from error
     encoder, label = model.classifier.encoder, CALLED[model.target]
     geometry = encoder.geometry
     raw_T, windows = score_recording(model, wave_S, device)
     if not np.isfinite([*raw_T, *(window.score for window in windows or [])]).all():
-        raise _CannotRead(f"{path}: one of its scores is not a finite number; check the audio and the model")
+        raise _CannotRead(f"{one.label}: one of its scores is not a finite number; check the audio and the model")
     score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
     regions = find_regions(score_T, wave_S.size, geometry, rule)
     curve = timeline.Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
-    shown = path.encode("utf-8", "replace").decode()  # a name on a disk need not be text
     utterance = None if judge is None or windows is None else judge.record(windows)
     is_cut = len(cut_windows(wave_S.size, geometry, encoder.longest)) > 1
     recording = {
-        "recording": shown,
+        "recording": one.shown,
+        "channel": one.channel,
         "audio_sha256": audio_sha256,
         "n_samples": wave_S.size,
         **how,
@@ -237,16 +233,16 @@ def _localize_one(
     }
     record = as_json(recording, raw_T, score_T, regions, geometry, rule, label)
     contents = {
-        ".rttm": rttm(target.name, regions, label, rule).encode(),
+        ".rttm": rttm(one.file_name, regions, label, rule, one.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
         ".png": timeline.picture(target.name, wave_S, curve, regions, rule, label),
         ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
     }
     _write_together(target, contents, overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
-    line = f"{shown}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
+    line = f"{one.label}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else in_words(utterance)
-    section = timeline.make_section(shown, target.name, wave_S, curve, regions, rule, said)
+    section = timeline.make_section(one.label, target.name, wave_S, curve, regions, rule, said)
     return section, f"{line}; {said}" if said else line
 
 
