@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import make_voice, refusal, run_cli
+from conftest import make_voice, refusal, run_cli, table_rows
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.evaluation.scores import read_scores
@@ -193,17 +193,16 @@ def test_loose_files_get_the_scores_they_get_in_a_list(
     listed, loose = (read_scores(tmp_path / f"{name}.tsv")["score"].to_numpy() for name in ("list", "folder"))
     assert np.allclose(listed, loose, atol=1e-5)
     files = sorted((corpus / "flac_E_eval").iterdir())[:2]
-    printed = run_cli("score", model, *files).stdout.splitlines()
-    assert printed[0].startswith("filename\tcm-score\t")
-    assert [float(line.split("\t")[1]) for line in printed[1:]] == pytest.approx(listed[:2].tolist(), abs=1e-5)
+    printed = table_rows(run_cli("score", model, *files).stdout).values()
+    assert [float(row["cm-score"]) for row in printed] == pytest.approx(listed[:2].tolist(), abs=1e-5)
 
 
 def test_other_rates_and_channels_are_scored_as_16_khz_mono(model: Path, tmp_path: Path) -> None:
     wave = make_voice(7, True, 1.5)
     soundfile.write(tmp_path / "mono.wav", wave, SAMPLE_RATE)
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), SAMPLE_RATE)
-    a, b = (line.split("\t")[1] for line in run_cli("score", model, tmp_path).stdout.splitlines()[1:])
-    assert float(a) == pytest.approx(float(b), abs=1e-4)
+    a, b = (float(row["cm-score"]) for row in table_rows(run_cli("score", model, tmp_path).stdout).values())
+    assert a == pytest.approx(b, abs=1e-4)
     voice_file(tmp_path / "slow.wav", rate=44100)
     assert len(run_cli("score", model, tmp_path / "slow.wav").stdout.splitlines()) == 2
 
@@ -212,9 +211,9 @@ def test_a_crop_scores_only_the_first_samples(model: Path, tmp_path: Path) -> No
     wave = make_voice(7, True, 2.0)
     soundfile.write(tmp_path / "long.flac", wave, SAMPLE_RATE)
     soundfile.write(tmp_path / "short.flac", wave[:16000], SAMPLE_RATE)
-    cropped = run_cli("score", model, tmp_path / "long.flac", "--crop", "first:16000").stdout.splitlines()[1]
-    whole = run_cli("score", model, tmp_path / "short.flac").stdout.splitlines()[1]
-    assert float(cropped.split("\t")[1]) == pytest.approx(float(whole.split("\t")[1]), abs=1e-6)
+    (cropped,) = table_rows(run_cli("score", model, tmp_path / "long.flac", "--crop", "first:16000").stdout).values()
+    (whole,) = table_rows(run_cli("score", model, tmp_path / "short.flac").stdout).values()
+    assert float(cropped["cm-score"]) == pytest.approx(float(whole["cm-score"]), abs=1e-6)
     assert "expected whole, first:N or repeat:N" in refusal("score", model, tmp_path / "long.flac", "--crop", "4s")
 
 

@@ -26,7 +26,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from conftest import SHARED, run_cli
+from conftest import SHARED, run_cli, table_rows
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils import collect_env
@@ -619,7 +619,7 @@ def test_published_aasist_scores_as_its_authors_code(name: str, head: str, tmp_p
     soundfile.write(tmp_path / "tiled.wav", tiled, 16_000, subtype="FLOAT")
     files = [tmp_path / f"{each}.wav" for each in (0, 1, "short", "tiled")]
     scored = run_cli("score", tmp_path / "model", *files).stdout
-    scores = [float(line.split("\t")[1]) for line in scored.splitlines()[1:]]
+    scores = [float(row["cm-score"]) for row in table_rows(scored).values()]
     assert scores[:2] == pytest.approx([signal[name][1] for signal in signals], abs=1e-3)
     assert scores[2] == pytest.approx(scores[3], abs=1e-4)
 

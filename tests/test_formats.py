@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, refusal, run_cli
+from conftest import make_voice, refusal, run_cli, table_rows
 from test_audio import write_flac
 
 from spoofkit.checks.sound import examine
@@ -292,10 +292,10 @@ def test_score_gives_each_file_its_row_and_none_for_a_part(
     (tmp_path / "gsm.wav").write_bytes(by_libsndfile("WAV", "GSM610", 8_000, 2.0))
     (tmp_path / "joined.flac").write_bytes(flac + by_libsndfile("FLAC", "PCM_16", 16_000, 3.0))
     (tmp_path / "whole.flac").write_bytes(flac)
-    done = run_cli("score", model, tmp_path, *options, ok=False)
-    found = {Path(line.split("\t")[0]).stem: line.split("\t")[1] for line in done.stdout.splitlines()[1:6]}
-    assert {name for name, cell in found.items() if cell.startswith("error: ")} == {"cancel", "cut", "joined"}
-    assert np.isfinite([float(found["gsm"]), float(found["whole"])]).all()
+    done = run_cli("score", model, tmp_path, "--channels", "mean", *options, ok=False)
+    found = {Path(name).stem: row for name, row in table_rows(done.stdout).items()}
+    assert {name for name, row in found.items() if row["error"]} == {"cancel", "cut", "joined"}
+    assert np.isfinite([float(found[name]["cm-score"]) for name in ("gsm", "whole")]).all()
 
 
 def test_telephone_files_go_through_prepare_validate_pack_and_audit(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, refusal, run_cli
+from conftest import SHARED, refusal, run_cli, table_rows
 from safetensors.torch import load_file, save_file
 
 from spoofkit.config import load_config
@@ -494,9 +494,8 @@ def test_a_published_detector_scores_after_one_command(tmp_path: Path, corpus: P
     audio = sorted(corpus.rglob("*.flac"))[:2]
 
     def scores(*options: object) -> list[float]:
-        lines = run_cli("score", tmp_path / "aasist", *audio, *options).stdout.splitlines()
-        assert lines[0].startswith("filename\tcm-score\t")
-        return [float(line.split("\t")[1]) for line in lines[1:]]
+        printed = run_cli("score", tmp_path / "aasist", *audio, *options).stdout
+        return [float(row["cm-score"]) for row in table_rows(printed).values()]
 
     # As the authors do it: repeated to 64,600 samples, in one batch or one by one.
     detector, _ = load_detector(tmp_path / "aasist")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import refusal, run_cli, table_rows
+from conftest import make_voice, refusal, run_cli, table_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_calls, make_model, make_set
 
-from spoofkit.data.audio import read_audio
+from spoofkit.data.audio import SAMPLE_RATE, choose_channels, read_audio
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
@@ -138,9 +139,9 @@ def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [line["llr"] for line in told] == pytest.approx([2 * score + 0.5 for score in loose], abs=1e-3)
     assert {line["decision"] for line in told} <= {"accept", "reject"}
-    repeated = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(files[0] + "\t")][-1]
+    repeated = table_rows(done.stdout[done.stdout.rindex("filename\t") :])[files[0]]
     wave = read_audio(files[0])
-    assert float(repeated[1]) == pytest.approx(
+    assert float(repeated["cm-score"]) == pytest.approx(
         by_torch(folder, np.tile(wave, math.ceil(9000 / wave.size))[:9000]), abs=1e-4
     )
 
@@ -252,7 +253,25 @@ def test_what_cannot_be_scored_has_its_reason_and_the_rest_a_score(model: Path, 
     rows = table_rows(done.stdout)
     assert rows[str(tmp_path / "bad.wav")]["error"]
     float(rows[str(good)]["cm-score"])
-    assert "1 of 2 files could not be scored" in done.stderr
+    assert "1 of 2 recordings could not be scored" in done.stderr
+
+
+def test_channels_have_the_scores_that_they_have_as_files(model: Path, tmp_path: Path) -> None:
+    waves = [make_voice(seed, seed == 1, 0.7) for seed in (1, 2)]
+    soundfile.write(tmp_path / "call.wav", np.stack(waves, axis=1), SAMPLE_RATE, "FLOAT")
+    alone = [tmp_path / f"{number}.wav" for number in (1, 2)]
+    for path, wave in zip(alone, waves, strict=True):
+        soundfile.write(path, wave, SAMPLE_RATE, "FLOAT")
+    called, single = (
+        [json.loads(line) for line in run_cli("score", model, *files, "--json-lines").stdout.splitlines()]
+        for files in ([tmp_path / "call.wav"], alone)
+    )
+    assert [line["channel"] for line in called] == [1, 2]
+    assert [line["score"] for line in called] == [line["score"] for line in single]
+    # As in Python.
+    downmixes = choose_channels(tmp_path / "call.wav")
+    waves = [read_audio(tmp_path / "call.wav", downmix=downmix) for downmix in downmixes]
+    assert [with_onnx.load_onnx(model).score([wave])[0] for wave in waves] == [line["score"] for line in called]
 
 
 def test_what_onnxruntime_cannot_do_is_one_sentence(

@@ -819,7 +819,7 @@ def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, tmp_path: 
     (good,), bad, out = make_calls(tmp_path / "calls", 1), tmp_path / "bad.wav", tmp_path / "out.tsv"
     bad.write_bytes(b"not audio")
     said = refusal("score", model, good, bad, "-o", out)
-    assert "1 of 2 files could not be scored, the other 1 were" in said
+    assert "1 of 2 recordings could not be scored, the other 1 were" in said
     assert refusal("score", model, good, bad, "-o", out, "--reuse") == said
     shard = run_cli("score", model, good, bad, "-o", tmp_path / "b.tsv", "--shard", "1/1").stdout
     assert "1 scores, 1 recordings without, part 1/1" in shard

@@ -52,6 +52,7 @@ def score(
             "N. None: as the model says, mostly whole."
         ),
     ] = None,
+    channels: options.Channels = "auto",
     window: Annotated[
         float,
         typer.Option(help="Recordings longer than so many seconds are scored in windows of that length; 0: never."),
@@ -120,8 +121,9 @@ def score(
     A manifest gives the score file of the ASVspoof 5 evaluation package; beside it a JSON that says how it was made
     and, with a calibration or --accept-from, a table of decisions. Other recordings (any audio, and the first audio
     track of a video) have a row each in the table that `-o` names, or on stdout: aligned on a terminal, as TSV in a
-    pipe. One that cannot be read says why in its row, the others are scored, and the exit code is 1. Scores in a file
-    are kept as they come: after a kill or a stop, the same command goes on where it was, and ends with the same file.
+    pipe. Channels that differ, such as the two parties of a call, have rows of their own (see --channels). One that
+    cannot be read says why in its row, the others are scored, and the exit code is 1. Scores in a file are kept as
+    they come: after a kill or a stop, the same command goes on where it was, and ends with the same file.
 
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv -o exp/x/scores/eval.tsv`
 
@@ -130,6 +132,8 @@ def score(
     Example: `spoofkit score MODEL calls/ -o calls.csv --calibration cal.json`
 
     Example: `spoofkit score MODEL meeting.mp4 --min-speech 0.5 --windows windows.tsv`
+
+    Example: `spoofkit score MODEL call.wav --channels 2`
 
     Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
@@ -144,6 +148,7 @@ def score(
 
     wanted = Options(
         crop=crop,
+        channels=channels,
         windows=parse_windows(window, hop, over_windows),
         min_speech=min_speech,
         device=device,

@@ -1,7 +1,8 @@
 """The table that `score` writes of recordings, and of its decisions on a manifest: a row for each, a header of COLUMNS.
 
 Tab-separated, without quotes; or comma-separated and quoted where needed, if the file ends in `.csv`. Why a recording
-has no score stands in `error`; then its other cells are empty, but for the decision, which is `abstain`.
+has no score stands in `error`; then its other cells are empty, but for the decision, which is `abstain`. `channel`
+says which one of a recording was scored, from 1; it is empty where all were, as their mean, and missing of a manifest.
 """
 
 import csv
@@ -13,6 +14,7 @@ from spoofkit.errors import SpoofkitError
 
 COLUMNS = (
     "filename",
+    "channel",
     "cm-score",
     "llr",
     "bonafide_probability",

@@ -72,10 +72,15 @@ def _read_table(data: bytes, path: Path | str) -> pl.DataFrame:
     """Return `line`, `utt_id` and `text` of the rows of a table of `score` that have a score."""
     rows = score_table.read_table(_decoded(data, path), path)
     name = score_table.score_column(rows[0])
-    kept = [(line, row["filename"], row[name]) for line, row in enumerate(rows, 2) if row[name] or not row["error"]]
+    kept = [(line, _id_of(row), row[name]) for line, row in enumerate(rows, 2) if row[name] or not row["error"]]
     if not kept:
         raise SpoofkitError(f"{path}: none of its {len(rows):,} recordings has a score; its column `error` says why")
     return pl.DataFrame(kept, schema={"line": pl.Int64, "utt_id": pl.Utf8, "text": pl.Utf8}, orient="row")
+
+
+def _id_of(row: dict[str, str]) -> str:
+    channel = row.get("channel")
+    return f"{row['filename']}, channel {channel}" if channel else row["filename"]
 
 
 def final_newline_warning(path: Path | str) -> str | None:

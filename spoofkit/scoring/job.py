@@ -39,7 +39,7 @@ from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
 
 LOOSE = Path("-")
-MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "windows", "speech", "calibration_sha256")
+MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "channels", "windows", "speech", "calibration_sha256")
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
 def _texts(job: Job, outcome: Outcome) -> dict[Path, str]:
     """Return what the score file and those beside it hold, by path."""
     texts = {}
-    results = [outcome.results[name] for name in job.manifest.table["utt_id"]]
+    results = outcome.in_order(job.manifest.table["utt_id"])
     if not job.is_loose:
         scored = [result for result in results if result.score is not None]
         score_N = np.array([result.score for result in scored], dtype=np.float32)
@@ -281,7 +281,7 @@ def raise_for(errors: list[str], n_files: int) -> None:
     if errors:
         others = "none" if len(errors) == n_files else f"the other {n_files - len(errors):,} were"
         raise SpoofkitError(
-            f"{len(errors):,} of {n_files:,} files could not be scored, {others}; mend or remove them, the first: "
+            f"{len(errors):,} of {n_files:,} recordings could not be scored, {others}; mend or remove them, the first: "
             f"{errors[0]}"
         )
 

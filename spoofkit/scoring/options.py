@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spoofkit.data.channels import AUTO
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.decisions import DecisionOptions
 from spoofkit.scoring.windows import Windows
@@ -17,6 +18,8 @@ class Options:
 
     crop: str | None = None
     """`whole`, `first:N` or `repeat:N`; none: as the model says."""
+    channels: str = AUTO
+    """Which channels of loose recordings are scored: see `spoofkit.data.audio.choose_channels`."""
     windows: Windows | None = None
     """How long recordings are cut; none: not."""
     min_speech: float | None = None

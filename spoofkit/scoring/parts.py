@@ -6,7 +6,8 @@
 
 A line is the CRC-32 of what follows it, a blank, and JSON: first what the part belongs to, then one line for a batch.
 A batch also holds `seconds` and, if there are any, `errors` (why a recording has no score), `windows` (of those that
-were cut), `speech_seconds`, and of a manifest `without_signal` (ids).
+were cut), `speech_seconds`, and of a manifest `without_signal` (ids). Where channels are scored by themselves, a name
+is followed by a tab and the channel.
 Lines are only ever added; what a kill or a power cut tore is cut off when the part is taken up again, and its batches
 are scored again. Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every
 score is bit for bit the one that a single process writes. Nothing is scored here.
@@ -173,16 +174,16 @@ def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], o
     scores: BatchScores = {}
     for line in part.lines:
         number = line["batch"]
-        if number in scores or number not in own or list(line["scores"]) != _scored(own[number], line):
+        if number in scores or number not in own or _names(line) != set(own[number]):
             fault = "stands twice" if number in scores else "is not this part's, or holds other utterances"
             raise SpoofkitError(f"{path}: batch {number} {fault}; score this part anew with --overwrite")
         scores[number] = line["scores"]
     return scores
 
 
-def _scored(utt_ids: list[str], line: dict[str, Any]) -> list[str]:
-    """Those of a batch that are to have a score."""
-    return [utt_id for utt_id in utt_ids if utt_id not in line.get("errors", ())]
+def _names(line: dict[str, Any]) -> set[str]:
+    """What a batch's line is of: utterances, or files, whose channels may have scores of their own."""
+    return {key.partition("\t")[0] for key in (*line["scores"], *line.get("errors", ()))}
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Scores of recordings on stdout: TSV or JSON line by line, or a table at the end for somebody who reads it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+from spoofkit.data.channels import AUTO, apart_in_words
 from spoofkit.files import refuse_existing, write_text
 from spoofkit.scoring import rows
 from spoofkit.scoring.decisions import Decisions, meaning
@@ -47,6 +48,7 @@ def print_scores(
     errors: list[str] = []
     cut: list[Result] = []
     shown: list[dict[str, str]] = []
+    apart: set[str] = set()
     n_files = 0
     if not (is_table or options.json_lines):
         yield "\t".join(rows.columns(decisions, reading))
@@ -58,6 +60,8 @@ def print_scores(
                 errors.append(result.error)
             if result.windows:
                 cut.append(result)
+            if result.channel is not None:
+                apart.add(result.name)
             if options.json_lines:
                 yield rows.as_json(result, decisions)
                 continue
@@ -68,10 +72,20 @@ def print_scores(
                 yield "\t".join(row.values())
     if options.width is not None and is_table:
         yield rows.terminal_table(shown, options.width)
-    # Beside the numbers: what they mean, and if a recording was cut or might be left out, the rule.
-    for line in (meaning(decisions, scorer.meaning), words(reading.windows if cut else None, reading.voice)):
-        if line:
-            tqdm.write(line, file=sys.stderr)
+    _say(meaning(decisions, scorer.meaning), words(reading.windows if cut else None, reading.voice))
+    say_apart(apart, reading)
     if options.windows_out is not None:
         write_text(options.windows_out, rows.windows_tsv(cut, decisions, reading), options.overwrite)
     raise_for(errors, n_files)
+
+
+def _say(*lines: str) -> None:
+    """Say on stderr what the numbers mean, and if a recording was cut or might be left out, the rule."""
+    for line in filter(None, lines):
+        tqdm.write(line, file=sys.stderr)
+
+
+def say_apart(names: Collection[str], reading: Reading) -> None:
+    """Say on stderr of which recordings channels are scored by themselves, unless that was asked for."""
+    if names and reading.channels == AUTO:
+        tqdm.write(apart_in_words(sorted(names)), file=sys.stderr)

@@ -1,25 +1,25 @@
 """Scoring recordings as they are decoded, in chunks: a batch of a manifest's plan, or some loose files.
 
 Threads decode ahead while the model computes. The recordings of a chunk are sorted by length and padded to batches;
-those longer than a window are cut. What cannot be scored has a reason instead of a score. Nothing is written here.
+those longer than a window are cut. Of a loose recording each channel may be scored by itself: it is read as a recording
+of its own. What cannot be scored has a reason instead of a score. Nothing is written here.
 """
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.audio import SAMPLE_RATE, choose_channels
+from spoofkit.data.channels import channel_number
 from spoofkit.data.lengths import batches_by_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.scoring.ahead import chunks_ahead, next_ahead
 from spoofkit.scoring.scorer import Scorer, pad
 from spoofkit.scoring.voice import Speech, VoiceActivity
 from spoofkit.scoring.windows import Window, Windows, WindowScore, read_windows, score_over
@@ -38,6 +38,13 @@ class Recording:
     """At 16 kHz, as a manifest says; another length is refused."""
     is_listed: bool = False
     """Scored even if it holds hardly any signal, because a list of trials must be complete."""
+    channel: int | None = None
+    """The one that `downmix` says, from 1, of a loose recording; none: all of them, or as a manifest says."""
+
+    @property
+    def label(self) -> str:
+        """Its name in a sentence."""
+        return self.name if self.channel is None else f"{self.name}, channel {self.channel}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class Result:
     """A recording's score, or why it has none."""
 
     name: str
+    channel: int | None = None
+    """See `Recording.channel`."""
     seconds: float = 0.0
     """Scored, from the start."""
     score: float | None = None
@@ -72,6 +81,8 @@ class Reading:
     """How a longer one is cut; none: not."""
     voice: VoiceActivity | None = None
     """What has too little speech is left out; none: nothing is."""
+    channels: str | None = None
+    """Which channels are scored, as `choose_channels` takes it; none: as each recording's `downmix` says."""
 
     def n_scored(self, n_samples: int) -> int:
         """Samples that are scored of so many; UNKNOWN_LENGTH if that cannot be told."""
@@ -96,6 +107,11 @@ class _Opened:
     meter: SignalMeter = field(default_factory=SignalMeter)
     """Has heard what was read of it."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is in the first window."""
+        return self.first is not None and self.others is None
+
 
 def score_recordings(
     scorer: Scorer,
@@ -115,25 +131,38 @@ def score_recordings(
         should_stop: Asked before each batch.
 
     Yields:
-        A chunk's results, in its order.
+        A chunk's results, in its order; of a recording one, or one for each channel.
 
     Raises:
         Interrupted: `should_stop` said so.
     """
 
-    def score(named: dict[str, np.ndarray]) -> list[Result]:
+    def score(named: list[tuple[str, np.ndarray]]) -> list[Result]:
         if should_stop():
             raise Interrupted("stopped while scoring")
         return _score_batch(scorer, named, reading)
 
     n_ahead = max(1, FILES_AHEAD // scorer.n_together)
     with ThreadPoolExecutor(n_threads or scorer.n_decoders, "decode") as pool:
-        for opened in _open_ahead(pool, chunks, lambda recording: _open(recording, reading, scorer), n_ahead):
+        for opened in chunks_ahead(pool, chunks, lambda recording: _open(recording, reading, scorer), n_ahead):
             yield _score_chunk(opened, score, reading, pool, scorer.budget_samples)
 
 
-def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
-    """Decode a recording, or the first two windows of it."""
+def _open(recording: Recording, reading: Reading, scorer: Scorer) -> list[_Opened]:
+    """Decode a recording, or the first two windows of it; or of each channel that is scored."""
+    if reading.channels is None:
+        return [_open_one(recording, reading, scorer)]
+    try:
+        chosen = choose_channels(recording.path, reading.channels)
+    except (SpoofkitError, OSError) as error:
+        return [_Opened(recording, error=str(error))]
+    return [
+        _open_one(replace(recording, downmix=downmix, channel=channel_number(downmix)), reading, scorer)
+        for downmix in chosen
+    ]
+
+
+def _open_one(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
     meter = SignalMeter()
     try:
         windows = read_windows(
@@ -141,14 +170,15 @@ def _open(recording: Recording, reading: Reading, scorer: Scorer) -> _Opened:
         )
         first, second = next(windows), next(windows, None)
         n_scored = reading.n_scored(first.wave_S.size)
-        require_usable_length(recording.name, n_scored, scorer.shortest, scorer.longest)
+        require_usable_length(recording.label, n_scored, scorer.shortest, scorer.longest)
         if second is not None:
             return _Opened(recording, first, chain([second], windows), meter=meter)
         _require_length(recording, first.end, reading)
         if first.speech is not None and reading.voice is not None and not first.is_scored:
-            return _Opened(recording, error=reading.voice.too_little(recording.name, [first.speech]), lacks_speech=True)
+            why = reading.voice.too_little(recording.label, [first.speech])
+            return _Opened(recording, error=why, lacks_speech=True)
         if not recording.is_listed:
-            meter.refuse_too_little(recording.name)
+            meter.refuse_too_little(recording.label)
         return _Opened(recording, first, meter=meter)
     except (SpoofkitError, OSError) as error:
         return _Opened(recording, error=str(error))
@@ -167,68 +197,34 @@ def _require_length(recording: Recording, n_samples: int, reading: Reading) -> N
         )
 
 
-def _open_ahead(
-    pool: ThreadPoolExecutor,
-    chunks: Iterable[list[Recording]],
-    open_: Callable[[Recording], _Opened],
-    n_ahead: int,
-) -> Iterator[list[_Opened]]:
-    """Chunks of opened recordings, some ahead.
-
-    Names are taken by a thread of their own: while a pipe has no next one, those that came are scored.
-    """
-    waiting: queue.Queue[list[Future[_Opened]] | Exception | None] = queue.Queue(n_ahead)
-    is_over = threading.Event()
-
-    def put(item: list[Future[_Opened]] | Exception | None) -> None:
-        while not is_over.is_set():
-            with suppress(queue.Full):
-                waiting.put(item, timeout=0.2)
-                return
-
-    def feed() -> None:
-        try:
-            for chunk in chunks:
-                put([pool.submit(open_, recording) for recording in chunk])
-                if is_over.is_set():
-                    return
-            put(None)
-        except Exception as error:  # handed to who waits for it
-            put(error)
-
-    threading.Thread(target=feed, name="names", daemon=True).start()  # a pipe may never end
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield [future.result() for future in item]
-    finally:
-        is_over.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def _score_chunk(
     chunk: list[_Opened],
-    score: Callable[[dict[str, np.ndarray]], list[Result]],
+    score: Callable[[list[tuple[str, np.ndarray]]], list[Result]],
     reading: Reading,
     pool: ThreadPoolExecutor,
     budget_samples: int,
 ) -> list[Result]:
     results = {
-        one.recording.name: Result(one.recording.name, error=one.error, lacks_speech=one.lacks_speech) for one in chunk
+        row: Result(one.recording.name, error=one.error, lacks_speech=one.lacks_speech)
+        for row, one in enumerate(chunk)
+        if one.error
     }
-    whole = [one for one in chunk if one.first is not None and one.others is None]
-    for batch in batches_by_length([reading.n_scored(_wave(one).size) for one in whole], budget_samples):
-        scored = score({whole[index].recording.name: _wave(whole[index]) for _, index in batch})
-        results |= {result.name: result for result in scored}
-    for one in chunk:
+    # Channels of a recording share no batch, so that each has to the bit the score that it has as a file.
+    for channel in dict.fromkeys(one.recording.channel for one in chunk):
+        whole = [row for row, one in enumerate(chunk) if one.is_whole and one.recording.channel == channel]
+        for batch in batches_by_length([reading.n_scored(_wave(chunk[row]).size) for row in whole], budget_samples):
+            rows = [whole[index] for _, index in batch]
+            scored = score([(chunk[row].recording.label, _wave(chunk[row])) for row in rows])
+            results |= zip(rows, scored, strict=True)
+    for row, one in enumerate(chunk):
         if one.others is not None:
-            results[one.recording.name] = _score_long(one, score, reading, pool, budget_samples)
-    return [_remarked(results[one.recording.name], one) for one in chunk]
+            results[row] = _score_long(one, score, reading, pool, budget_samples)
+    return [_of(one, results[row]) for row, one in enumerate(chunk)]
 
 
-def _remarked(result: Result, one: _Opened) -> Result:
-    """Add to a score how much speech it is of (known of a recording that was cut), and whether of any signal."""
+def _of(one: _Opened, result: Result) -> Result:
+    """Add whose it is, and to a score how much speech it is of (known if it was cut), and whether of any signal."""
+    result = replace(result, name=one.recording.name, channel=one.recording.channel)
     if result.score is None:
         return result
     if one.others is None and one.first is not None and one.first.speech is not None:
@@ -238,13 +234,13 @@ def _remarked(result: Result, one: _Opened) -> Result:
 
 def _score_long(
     one: _Opened,
-    score: Callable[[dict[str, np.ndarray]], list[Result]],
+    score: Callable[[list[tuple[str, np.ndarray]]], list[Result]],
     reading: Reading,
     pool: ThreadPoolExecutor,
     budget_samples: int,
 ) -> Result:
     """Score a recording window by window, while the next one is read."""
-    name, windows = one.recording.name, reading.windows
+    name, windows = one.recording.label, reading.windows
     assert windows is not None
     assert one.first is not None
     assert one.others is not None
@@ -253,11 +249,11 @@ def _score_long(
     end = 0
     at_once = max(1, budget_samples // windows.n_samples)
     try:
-        for group in _grouped(_ahead(pool, chain([one.first], one.others)), at_once):
+        for group in _grouped(next_ahead(pool, chain([one.first], one.others)), at_once):
             end = group[-1].end
             heard += [window.speech for window in group if window.speech is not None]
             group = [window for window in group if window.is_scored]
-            named = {f"{name} at {window.start / SAMPLE_RATE:.12g} s": window.wave_S for window in group}
+            named = [(f"{name} at {window.start / SAMPLE_RATE:.12g} s", window.wave_S) for window in group]
             for window, result in zip(group, score(named) if named else [], strict=True):
                 if result.score is None:
                     return Result(name, error=result.error)
@@ -272,12 +268,12 @@ def _score_long(
         return Result(name, error=reading.voice.too_little(name, heard), lacks_speech=True)
     score_32 = float(np.float32(score_over(scores, windows.over)))
     added = None if reading.voice is None else sum(window.speech_seconds or 0 for window in scores)
-    return Result(name, end / SAMPLE_RATE, score_32, tuple(scores), speech_seconds=added)
+    return Result(name, seconds=end / SAMPLE_RATE, score=score_32, windows=tuple(scores), speech_seconds=added)
 
 
-def _score_batch(scorer: Scorer, named: dict[str, np.ndarray], reading: Reading) -> list[Result]:
+def _score_batch(scorer: Scorer, named: list[tuple[str, np.ndarray]], reading: Reading) -> list[Result]:
     """Score some recordings or windows together; a fault is that of all."""
-    waves = list(named.values())
+    waves = [wave_S for _, wave_S in named]
     try:
         if reading.repeat_to is not None:
             waves = [np.resize(wave_S, reading.repeat_to) for wave_S in waves]  # numpy's resize repeats from the start
@@ -285,30 +281,22 @@ def _score_batch(scorer: Scorer, named: dict[str, np.ndarray], reading: Reading)
     except MemoryError:
         n_samples = reading.repeat_to or max(wave_S.size for wave_S in waves)
         fault = f"{len(waves)} x {n_samples:,} samples do not fit in memory; give a shorter --window or --crop"
-        return [Result(name, error=f"{name}: {fault}") for name in named]
+        return [Result(name, error=f"{name}: {fault}") for name, _ in named]
     except SpoofkitError as error:
-        return [Result(name, error=f"{name}: {error}") for name in named]
+        return [Result(name, error=f"{name}: {error}") for name, _ in named]
     return [
-        Result(name, wave_S.size / SAMPLE_RATE, score)
+        Result(name, seconds=wave_S.size / SAMPLE_RATE, score=score)
         if np.isfinite(score)
         else Result(
             name, error=f"{name}: its score is {score}, expected a finite number; check the audio and the model"
         )
-        for (name, wave_S), score in zip(named.items(), score_B, strict=True)
+        for (name, wave_S), score in zip(named, score_B, strict=True)
     ]
 
 
 def _wave(one: _Opened) -> np.ndarray:
     assert one.first is not None
     return one.first.wave_S
-
-
-def _ahead(pool: ThreadPoolExecutor, windows: Iterator[Window]) -> Iterator[Window]:
-    """The same windows, the next one read while this one is used."""
-    coming = pool.submit(next, windows, None)
-    while (window := coming.result()) is not None:
-        coming = pool.submit(next, windows, None)
-        yield window
 
 
 def _grouped(windows: Iterator[Window], n: int) -> Iterator[list[Window]]:

@@ -13,12 +13,10 @@ from spoofkit.evaluation.scores import number_text
 from spoofkit.scoring.decisions import ABSTAIN, Decisions
 from spoofkit.scoring.recordings import Reading, Result
 
-WINDOWS_HEADER = "filename\tstart_seconds\tend_seconds"
-
 
 def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
     """Return the columns of a table, some of `score_table.COLUMNS`, in that order."""
-    names = ["filename", "cm-score"]
+    names = ["filename", *(["channel"] if reading.channels is not None else []), "cm-score"]
     if decisions is not None:
         names += ["decision"] if decisions.calibration is None else ["llr", "bonafide_probability", "decision"]
     return [*names, "seconds", *(["speech_seconds"] if reading.voice is not None else []), "remarks", "error"]
@@ -34,6 +32,8 @@ def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict
     """
     found = dict.fromkeys(columns(decisions, reading), "")
     found["filename"] = one_line(result.name)
+    if result.channel is not None:
+        found["channel"] = str(result.channel)
     if result.score is None:
         found["error"] = one_line(result.error)
         return found | decision_cells(None, False, decisions)
@@ -72,9 +72,9 @@ def _remarks(result: Result, reading: Reading) -> list[str]:
 def as_json(result: Result, decisions: Decisions | None) -> str:
     """Return a line of JSON."""
     if result.score is None:
-        refused = {"file": _utf8(result.name), "error": _utf8(result.error)}
+        refused = {"file": _utf8(result.name), "channel": result.channel, "error": _utf8(result.error)}
         return json.dumps(refused | ({} if decisions is None else {"decision": ABSTAIN}), ensure_ascii=False)
-    line: dict[str, Any] = {"file": _utf8(result.name), "seconds": result.seconds}
+    line: dict[str, Any] = {"file": _utf8(result.name), "channel": result.channel, "seconds": result.seconds}
     if result.speech_seconds is not None:
         line["speech_seconds"] = result.speech_seconds
     line["score"] = result.score
@@ -98,7 +98,7 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> str:
     left_out = {"seconds", "speech_seconds"}
     if "llr" in rows[0]:
         left_out.add("cm-score")
-    left_out |= {name for name in ("remarks", "error") if not any(row[name] for row in rows)}
+    left_out |= {name for name in ("channel", "remarks", "error") if not any(row.get(name) for row in rows)}
     names = [name for name in rows[0] if name not in left_out]
     grid = Table(box=None, pad_edge=False)
     for name in names:
@@ -115,15 +115,18 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> str:
 
 def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading: Reading) -> str:
     """Return a table of all windows that were scored, of the recordings that were cut."""
-    of_speech = "\tspeech_seconds" if reading.voice is not None else ""
+    has_channels = reading.channels is not None
     is_calibrated = decisions is not None and decisions.calibration is not None
-    lines = [f"{WINDOWS_HEADER}{of_speech}\t{'llr' if is_calibrated else 'cm-score'}"]
+    names = ["filename", *(["channel"] if has_channels else []), "start_seconds", "end_seconds"]
+    names += [*(["speech_seconds"] if reading.voice is not None else []), "llr" if is_calibrated else "cm-score"]
+    lines = ["\t".join(names)]
     for result in results:
         for window in result.windows:
             start, end, score, *speech = [value for value in vars(window).values() if value is not None]
-            times = "\t".join(f"{seconds:.10g}" for seconds in (start, end, *speech))
             value = score if decisions is None else decisions.value(score)
-            lines.append(f"{one_line(result.name)}\t{times}\t{value:.9g}")
+            row = [one_line(result.name), *([str(result.channel or "")] if has_channels else [])]
+            row += [*(f"{seconds:.10g}" for seconds in (start, end, *speech)), f"{value:.9g}"]
+            lines.append("\t".join(row))
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 import spoofkit
+from spoofkit.data.channels import require_channels
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import Interrupted, SpoofkitError
@@ -43,7 +44,7 @@ from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import Options, refuse_contradictions, refuse_misplaced
 from spoofkit.scoring.outcome import Outcome
 from spoofkit.scoring.parts import Shard
-from spoofkit.scoring.printing import print_scores
+from spoofkit.scoring.printing import print_scores, say_apart
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
 from spoofkit.scoring.voice import load_voice_activity
@@ -69,6 +70,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
     runtime = _runtime(model)
     runtime.require_model(model)
     refuse_misplaced(inputs, out)
+    is_loose = inputs[0].suffix != ".tsv"
+    require_channels(options.channels, None if is_loose else inputs[0])
     world = read_world()
     part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, out)
@@ -85,7 +88,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
     policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
     first_samples, repeat_to = parse_input_policy(policy)
     # What is repeated to a length is cut to it too.
-    reading = Reading(first_samples, repeat_to, None if repeat_to is not None else options.windows, voice)
+    windows = None if repeat_to is not None else options.windows
+    reading = Reading(first_samples, repeat_to, windows, voice, options.channels if is_loose else None)
     if scorer is not None:
         _require_enough(scorer, reading, policy)
         if found is not None:
@@ -96,7 +100,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
         assert scorer is not None
         yield from print_scores(scorer, inputs, reading, found, options)
         return
-    manifest = read_manifest(inputs[0]) if inputs[0].suffix == ".tsv" else loose_manifest(find_files(inputs))
+    manifest = loose_manifest(find_files(inputs)) if is_loose else read_manifest(inputs[0])
     apart = rows_apart(manifest, reading)
     if world.is_main:
         _say_caveats(manifest, apart, reading)
@@ -220,8 +224,9 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
         outcome = Outcome.of(lines)
         finish(job, outcome, how, replaceable)
     _say_without_signal(outcome)
+    say_apart(outcome.of_channels, job.reading)
     yield f"{out}: {len(outcome.scores):,} scores, higher = more bona fide"
-    raise_for(list(outcome.errors.values()), n_total)
+    raise_for(list(outcome.errors.values()), len(outcome.scores) + len(outcome.errors))
 
 
 def _score_together(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, options: Options) -> Iterator[str]:
@@ -256,8 +261,9 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     }
     finish(job, outcome, how, score_parts.may_be_replaced(out))
     _say_without_signal(outcome)
+    say_apart(outcome.of_channels, job.reading)
     yield f"{out}: {len(outcome.scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
-    raise_for(list(outcome.errors.values()), job.manifest.table.height)
+    raise_for(list(outcome.errors.values()), len(outcome.scores) + len(outcome.errors))
 
 
 def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
@@ -289,6 +295,8 @@ def _inputs_record(
         "manifest_sha256": _identity(manifest),
         "input_policy": policy,
     }
+    if reading.channels is not None:
+        made_from["channels"] = reading.channels
     if is_cut and reading.windows is not None:
         made_from["windows"] = reading.windows.record()
     if reading.voice is not None:
