@@ -41,6 +41,9 @@ KEY_FILES = ("utt2key", "utt2label", "utt2lab", "utt2cls", "utt2spoof")
 ATTACK_FILES = ("utt2attack", "utt2systemID")
 NO_FILE = re.compile(r"\|$|:\d+$")
 """In a path that is written: what Kaldi would run, or open as a place in an archive."""
+FIXED_BY_KALDI = ("utt2spk", "utt2lang", "utt2uniq")
+"""Of the files that are joined here, those from which Kaldi's utils/fix_data_dir.sh removes surplus lines unasked."""
+MOST_NAMED = 5
 LENGTH_FILES = ("utt2dur", "utt2num_frames", "utt2num_samples")
 COLUMN_FILES = {
     **dict.fromkeys(KEY_FILES, "key"),
@@ -194,13 +197,19 @@ def _column(path: Path) -> str:
 
 
 def _require_same(scp: Path, table: pl.DataFrame, path: Path, other: pl.DataFrame) -> None:
+    found = []
     for has, lacks, one, two in ((table, other, scp, path), (other, table, path, scp)):
-        missing = has.join(lacks, on="utt_id", how="anti")["utt_id"]
-        if missing.len():
-            raise SpoofkitError(
-                f"{two}: has no line for {missing.sort()[0]!r} ({missing.len():,} in all), which {one.name} has, "
-                "expected the same utterances in both; mend them with Kaldi's utils/fix_data_dir.sh"
-            )
+        missing = has.with_row_index("line", offset=1).join(lacks, on="utt_id", how="anti", maintain_order="left")
+        lines = [f"{line} ({name!r})" for line, name in missing.select("line", "utt_id").head(MOST_NAMED).rows()]
+        if lines:
+            more = f" and {missing.height - len(lines):,} more" if missing.height > len(lines) else ""
+            found.append(f"{one.name} has lines that {two.name} lacks: {', '.join(lines)}{more}")
+    if found:
+        hint = "" if path.name in FIXED_BY_KALDI else f" --utt-extra-files {path.name}"
+        raise SpoofkitError(
+            f"{scp.parent}: {'; '.join(found)}; expected the same utterances in both: add what is missing or remove "
+            f"these lines (surplus ones of {path.name}: utils/fix_data_dir.sh{hint})"
+        )
 
 
 def _without_attack_of_bonafide(folder: Path, table: pl.DataFrame) -> pl.DataFrame:
