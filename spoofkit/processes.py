@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,21 @@ def own_device(device: "torch.device", world: World) -> "torch.device":
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def require_equal_shares(settings: TrainSettings, n_processes: int) -> None:
+    """Refuse a batch that a number of processes cannot share equally, in whole micro-batches.
+
+    Raises:
+        SpoofkitError: naming the batch sizes that would do.
+    """
+    unit = (settings.micro_batch_size or 1) * n_processes
+    if settings.batch_size % unit:
+        parts = f" in micro-batches of {settings.micro_batch_size}" if settings.micro_batch_size else ""
+        raise SpoofkitError(
+            f"batch_size: {settings.batch_size} cannot be shared equally by {n_processes} processes{parts}; choose a "
+            f"multiple of {unit}, or another number of processes"
+        )
 
 
 @contextmanager

@@ -16,6 +16,8 @@ set -euo pipefail
 corpus=                 # folder of the corpus
 exp="exp/one"           # results go here
 augment=false           # add noise
+settings=               # words
+train_args=             # more words
 sets=(dev eval)
 LC_ALL=C
 n_jobs=$((1 + 1))       # processes
@@ -27,6 +29,7 @@ later=1
 
 enter_recipe corpus
 printf '%s\n' "corpus=$corpus" "exp=$exp" "augment=$augment" "n_jobs=$n_jobs" "pwd=$PWD"
+printf '%s\n' "settings=$settings" "train_args=$train_args"
 if stage 0 "data"; then echo ran=0; fi
 if stage 1 'training'; then echo ran=1; fi
 # if stage 9 "a stage that is commented out"; then
@@ -67,7 +70,7 @@ def test_without_options_the_defaults_hold_and_every_stage_runs(recipe: Path) ->
     done = run(recipe)
     assert done.returncode == 0
     assert done.stdout.splitlines()[:4] == ["corpus=", "exp=exp/one", "augment=false", "n_jobs=2"]
-    assert done.stdout.splitlines()[5:] == ["ran=0", "ran=1", "ran=2"]
+    assert done.stdout.splitlines()[7:] == ["ran=0", "ran=1", "ran=2"]
     assert done.stderr.splitlines() == ["== Stage 0: data ==", "== Stage 1: training ==", "== Stage 2: report =="]
 
 
@@ -80,7 +83,7 @@ def test_dashes_underscores_and_equals_mean_the_same(recipe: Path, arguments: li
 def test_one_stage_runs_alone(recipe: Path) -> None:
     done = run(recipe, "--stage", "1", "--stop-stage", "1")
     assert done.stderr == "== Stage 1: training ==\n"
-    assert done.stdout.splitlines()[5:] == ["ran=1"]
+    assert done.stdout.splitlines()[7:] == ["ran=1"]
 
 
 @pytest.mark.parametrize("value", ["two words", "$(touch pwned)", "`touch pwned`", "a=b", "-1", "*", "a'b\"c"])
@@ -99,7 +102,10 @@ def test_option_names_are_never_evaluated(recipe: Path) -> None:
 def test_misspelt_option_is_refused_with_the_nearest_and_all_known(recipe: Path) -> None:
     sentence = refusal(recipe, "--sotp-stage", "3")
     assert "unknown option --sotp-stage, did you mean --stop-stage?" in sentence
-    assert "Known options: --corpus --exp --augment --n-jobs --stage --stop-stage --help" in sentence
+    assert (
+        "Known options: --corpus --exp --augment --settings --train-args --n-jobs --stage --stop-stage --help"
+        in sentence
+    )
 
 
 @pytest.mark.parametrize("name", ["agment", "augmen", "auggment", "augmemt", "augment-"])
@@ -132,8 +138,11 @@ def test_empty_value_is_refused_where_the_default_is_not_empty(recipe: Path) -> 
     assert values(recipe, "--corpus", "")["corpus"] == ""
 
 
-def test_switch_takes_only_true_and_false(recipe: Path) -> None:
-    assert values(recipe, "--augment", "true")["augment"] == "true"
+def test_switch_takes_true_and_false_and_is_true_alone(recipe: Path) -> None:
+    # The program's messages say "pass --partial", and so it may be passed here.
+    for given in (["--augment", "true"], ["--augment"], ["--augment", "--exp", "x"], ["--exp", "x", "--augment"]):
+        assert values(recipe, *given)["augment"] == "true"
+    assert values(recipe, "--augment", "false")["augment"] == "false"
     assert "--augment is 'yes', but must be true or false" in refusal(recipe, "--augment", "yes")
 
 
@@ -154,6 +163,16 @@ def test_stages_that_would_run_nothing_are_refused(recipe: Path) -> None:
     assert "--stage is 3, but the last stage is 2" in refusal(recipe, "--stage", "3", "--stop-stage", "9")
 
 
+def test_where_the_default_is_a_number_another_value_is_refused(recipe: Path) -> None:
+    assert values(recipe, "--n-jobs", "012")["n_jobs"] == "12"
+    assert "--n-jobs is 'many', but must be a whole number" in refusal(recipe, "--n-jobs", "many")
+
+
+def test_words_add_up_and_arguments_of_verbs_begin_with_dashes(recipe: Path) -> None:
+    found = values(recipe, "--settings", "a=1", "--train-args", "--fast -v", "--settings=b=2", "--train-args", "--x 3")
+    assert (found["settings"], found["train_args"]) == ("a=1 b=2", "--fast -v --x 3")
+
+
 def test_leading_zero_is_decimal(recipe: Path) -> None:
     assert "the last stage is 2" in refusal(recipe, "--stage", "08", "--stop-stage", "09")
 
@@ -170,6 +189,65 @@ def test_help_shows_header_options_and_stages(recipe: Path, flag: str) -> None:
     assert "--exp results go here [exp/one]" in lines
     assert "--n-jobs processes [2]" in lines
     assert lines[-3:] == ["0 data", "1 training", "2 report"]
+
+
+READS = """#!/usr/bin/env bash
+conf=conf/own.yaml
+encoder=
+settings=
+. "TOOLS/parse_options.sh"
+input_paths conf
+read_settings
+enter_recipe
+printf '%s\\n' "conf=$conf" "settings=$settings" "encoder=$encoder" "overrides=${overrides[*]}"
+"""
+
+
+@pytest.fixture
+def reader(recipe: Path) -> Path:
+    """A recipe that reads a file, settings and an encoder, with the file that it ships."""
+    recipe.write_text(READS.replace("TOOLS", str(TOOLS)))
+    (recipe.parent / "conf").mkdir()
+    (recipe.parent / "conf/own.yaml").touch()
+    return recipe
+
+
+def test_what_is_read_is_looked_for_where_it_was_typed_then_beside_the_recipe(reader: Path, tmp_path: Path) -> None:
+    own = reader.parent / "conf/own.yaml"
+    assert values(reader, cwd=tmp_path)["conf"] == "conf/own.yaml"
+    assert values(reader, "--conf", "conf/own.yaml", cwd=tmp_path)["conf"] == str(own)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/own.yaml").touch()
+    assert values(reader, "--conf", "conf/own.yaml", cwd=tmp_path)["conf"] == str(tmp_path / "conf/own.yaml")
+    assert values(reader, "--conf", str(own), cwd=tmp_path)["conf"] == str(own)
+    done = run(reader, "--conf", "conf/other.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    for folder in (tmp_path, reader.parent):
+        assert str(folder / "conf/other.yaml") in done.stderr
+
+
+def test_folders_inside_settings_mean_what_they_meant_where_they_were_typed(reader: Path, tmp_path: Path) -> None:
+    (tmp_path / "wav lm").mkdir()
+    (tmp_path / "noise").mkdir()
+    settings = "seed=[0-9] encoder.name=microsoft/wavlm finetune.augment.noise_folder=noise"
+    found = values(reader, "--settings", settings, "--encoder", "wav lm", cwd=tmp_path)
+    assert found["settings"] == settings.replace("=noise", f"={tmp_path}/noise")
+    assert found["encoder"] == f"{tmp_path}/wav lm"
+    assert found["overrides"] == f"{found['settings']} encoder.name='{tmp_path}/wav lm' encoder.revision=null"
+    assert values(reader, "--encoder", "microsoft/wavlm", cwd=tmp_path)["encoder"] == "microsoft/wavlm"
+
+
+def test_variables_of_a_file_between_are_options_too(recipe: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared.sh"
+    shared.write_text(f'HELP_OF_RECIPES="Of all recipes."\nspeed=1 # of all\n. "{TOOLS}/parse_options.sh"\nafter=1\n')
+    recipe.write_text(recipe.read_text().replace(f"{TOOLS}/parse_options.sh", str(shared)))
+    recipe.write_text(recipe.read_text() + 'printf "%s\\n" "speed=$speed"\n')
+    assert values(recipe, "--speed", "3", "--exp", "x")["speed"] == "3"
+    assert "unknown option --after" in refusal(recipe, "--after", "3")
+    told = run(recipe, "--help").stdout
+    assert "Of all recipes." in told
+    assert told.index("--stop-stage") < told.index("--speed")
+    assert "1  training" in told
 
 
 def test_paths_mean_what_they_meant_where_they_were_typed(recipe: Path, tmp_path: Path) -> None:

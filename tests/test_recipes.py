@@ -25,11 +25,11 @@ SETTINGS = (
 )
 
 
-def run(recipe: str, *options: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+def run(recipe: str, *options: object, ok: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a recipe's run.sh from another folder, in the environment that runs the tests."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
     command = ["bash", str(EGS / recipe / "run.sh"), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=cwd)
     assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -52,7 +52,8 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
         "--settings",
         SETTINGS,
         "--partial",
-        "true",
+        "--evaluate-args",
+        "--by speaker",
         "--device",
         "cpu",
         "--workers",
@@ -63,7 +64,9 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     for title in ("data", "mix lists", "post-training", "fine-tuning", "scores", "report"):
         assert f": {title} ==" in first.stderr
     assert (exp / "posttrain/encoder/model.safetensors").is_file()
-    assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
+    figures = json.loads((exp / "results/eval/eval.json").read_text())
+    assert figures["n_trials"] == 12
+    assert "speaker" in figures["by"]  # of --evaluate-args
     assert (exp / "results/eval/report.html").is_file()
     settings = load_config(exp / "finetune/config.yaml")
     assert settings.finetune.n_steps == 4
@@ -72,7 +75,7 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     run("asvspoof5", "--corpus", corpus, *common)
     assert results(exp) | results(data) == before
     scores = (exp / "scores/eval.tsv").read_bytes()
-    alone = run("asvspoof5", *common, "--stage", 5, "--stop-stage", 6, "--overwrite", "true", "--ngpu", 2)
+    alone = run("asvspoof5", *common, "--stage", 5, "--stop-stage", 6, "--overwrite", "--ngpu", 2)
     assert "fine-tuning" not in alone.stderr
     after = results(exp)
     assert (exp / "scores/eval.tsv").read_bytes() == scores
@@ -80,7 +83,7 @@ def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path:
     assert after[exp / "scores/eval.tsv"] > before[exp / "scores/eval.tsv"]
     assert after[exp / "results/eval/report.html"] > before[exp / "results/eval/report.html"]
     assert after[exp / "finetune/model/model.json"] == before[exp / "finetune/model/model.json"]
-    with_frames = [*common, "--stage", 7, "--timeline", "true"]
+    with_frames = [*common, "--stage", 7]
     assert ": timeline ==" in run("asvspoof5", *with_frames).stderr
     both = exp / "timeline/model"
     assert json.loads((both / "frame_head/head.json").read_text())["frame_target"] == "authenticity"
@@ -178,18 +181,123 @@ def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_
     assert str(exp / "mixframe_seed0/results/eval/report.html") in done.stdout
 
 
-def test_data_preparation_without_a_corpus_says_what_to_give(tmp_path: Path) -> None:
-    done = run("asvspoof5", "--data", tmp_path, ok=False)
+@pytest.mark.parametrize(
+    ("recipe", "given", "wanted"),
+    [
+        ("asvspoof5", [], "corpus"),
+        ("asvspoof2021", ["--itw", "."], "la19"),
+        ("partialspoof", ["--la19", "."], "corpus"),
+    ],
+)
+def test_data_preparation_without_a_corpus_says_what_to_give(
+    recipe: str, given: list[str], wanted: str, tmp_path: Path
+) -> None:
+    done = run(recipe, *given, "--data", tmp_path, ok=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert "stage 1 needs --corpus DIR" in done.stderr
+    assert f"stage 1 needs --{wanted} DIR" in done.stderr
 
 
-@pytest.mark.parametrize("recipe", ["asvspoof5", "asvspoof2021", "partialspoof"])
 @pytest.mark.parametrize(("ngpu", "device"), [("two", "auto"), ("-1", "auto"), ("0", "cuda")])
-def test_a_number_of_gpus_that_is_none_is_refused(recipe: str, ngpu: str, device: str, tmp_path: Path) -> None:
-    done = run(recipe, f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
+def test_a_number_of_gpus_that_is_none_is_refused(ngpu: str, device: str, tmp_path: Path) -> None:
+    done = run("asvspoof5", f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
     assert done.returncode == 1
     assert f"--ngpu is '{ngpu}' with --device {device}" in done.stderr
+
+
+INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["la19", "corpus"], "mini": ["speech"]}
+
+
+@pytest.mark.parametrize("recipe", INPUTS)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--settings", "foo=1"], "foo"),
+        (["--conf", "conf/nonexist.yaml"], "conf/nonexist.yaml"),
+        (["--encoder", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_wrong_settings_are_refused_before_a_header_is_read(
+    recipe: str, given: list[str], named: str, tmp_path: Path
+) -> None:
+    inputs = [part for name in INPUTS[recipe] for part in (f"--{name}", tmp_path)]
+    done = run(recipe, *inputs, "--data", "data", "--exp", "exp", *given, ok=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert "== Stage" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", INPUTS)
+def test_a_folder_that_is_not_there_is_refused_before_any_other_is_read(recipe: str, tmp_path: Path) -> None:
+    *others, last = [*INPUTS[recipe], *(["asv21"] if recipe == "asvspoof2021" else [])]
+    inputs = [part for name in others for part in (f"--{name}", tmp_path)]
+    done = run(recipe, *inputs, f"--{last}", "typo", ok=False, cwd=tmp_path)
+    assert (done.returncode, "== Stage" in done.stderr) == (1, False)
+    assert f"--{last} typo: there is no {tmp_path}/typo and no {EGS / recipe}/typo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "missing"),
+    [
+        ("asvspoof5", ["--stage", 2], "data/train.tsv"),
+        ("asvspoof5", ["--stage", 3], "exp/posttrain/mix.tsv"),
+        ("asvspoof5", ["--stage", 3, "--posttrain", "false"], "data/eval.tsv"),  # of stage 5, not of the next one
+        ("asvspoof5", ["--stage", 4], "exp/posttrain/encoder"),
+        ("asvspoof5", ["--stage", 6], "exp/scores/dev.tsv"),
+        ("asvspoof5", ["--stage", 7], "exp/finetune/model"),
+        ("asvspoof2021", ["--stage", 5], "exp/finetune/model"),
+        ("partialspoof", ["--stage", 5], "data/dev.segments.tsv"),
+    ],
+)
+def test_a_stage_that_reads_what_is_not_there_is_refused_before_the_first_begins(
+    recipe: str, options: list[object], missing: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data/la19").mkdir(parents=True)
+    for name in ("train", "dev", "eval", "la19/train", "la19/dev", "la19/eval"):
+        (tmp_path / f"data/{name}.tsv").touch()
+    (tmp_path / missing).unlink(missing_ok=True)
+    done = run(recipe, *options, "--data", "data", "--exp", "exp", ok=False, cwd=tmp_path)
+    assert (done.returncode, "== Stage" in done.stderr) == (1, False)
+    assert str(tmp_path / missing) in done.stderr
+    assert not (tmp_path / "exp").exists()
+
+
+def test_an_experiment_is_named_after_its_settings_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.v2.yaml").write_text("seed: 1\n")
+    dry = ["--corpus", ".", "--dry-run"]
+    assert "experiment exp/mfpt;" in run("asvspoof5", *dry, cwd=tmp_path).stderr
+    assert "experiment exp/aasist;" in run("asvspoof5", *dry, "--conf", "conf/aasist.yaml", cwd=tmp_path).stderr
+    assert "experiment exp/mine.v2;" in run("asvspoof5", *dry, "--conf", "mine.v2.yaml", cwd=tmp_path).stderr
+    done = run("asvspoof5", *dry, "--conf", "mine.v2.yaml", "--exp", "here", cwd=tmp_path)
+    assert f"experiment {tmp_path}/here;" in done.stderr
+    # What was given, with paths that mean the same from any folder: slurm/submit.sh hands these to its jobs.
+    assert done.stdout.splitlines() == [
+        f"--corpus={tmp_path}/.",
+        f"--conf={tmp_path}/mine.v2.yaml",
+        f"--exp={tmp_path}/here",
+    ]
+
+
+def test_stages_of_which_nothing_would_run_are_refused() -> None:
+    done = run("asvspoof5", "--stage", 2, "--stop-stage", 3, "--posttrain", "false", ok=False)
+    assert "nothing would run" in done.stderr
+
+
+def test_a_number_of_gpus_that_cannot_share_a_batch_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    options = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", tmp_path]
+    settings = ["--settings", "posttrain.batch_size=6 finetune.batch_size=4"]
+    few = ["--settings", "posttrain.micro_batch_size=null finetune.micro_batch_size=null", "--ngpu", 3]
+    done = run("asvspoof5", *options, *settings, *few, ok=False)
+    assert "batch_size: 4 cannot be shared equally by 3 processes" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    run("asvspoof5", *options, *settings, *few, "--stop-stage", 3, "--dry-run")  # fine-tuning is not asked for
+
+
+def test_arguments_that_a_verb_does_not_know_are_refused_before_the_first_stage(tmp_path: Path) -> None:
+    done = run("asvspoof5", "--corpus", tmp_path, "--finetune-args", "--tensorbord", "--data", tmp_path, ok=False)
+    assert "--tensorbord" in done.stderr
+    assert "--finetune-args" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_misspelt_option_is_fatal() -> None:
@@ -247,15 +355,3 @@ def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_pa
     before = results(exp) | results(data)
     run("partialspoof", *options, "--workers", 0)
     assert results(exp) | results(data) == before
-
-
-def test_a_misspelt_data_folder_is_no_success(tmp_path: Path) -> None:
-    done = run("asvspoof2021", "--stage", 5, "--data", tmp_path / "typo", "--exp", tmp_path / "exp", ok=False)
-    assert "holds no manifest of a set to evaluate; run stage 1, or mend --data" in done.stderr
-    assert not (tmp_path / "exp").exists()
-
-
-@pytest.mark.parametrize(("recipe", "sentence"), [("asvspoof2021", "--la19 DIR"), ("partialspoof", "--corpus DIR")])
-def test_recipes_of_other_corpora_say_what_to_give(recipe: str, sentence: str, tmp_path: Path) -> None:
-    assert "stage 1 needs --la19 DIR" in run(recipe, "--data", tmp_path, ok=False).stderr
-    assert sentence in run(recipe, "--data", tmp_path, ok=False).stderr

@@ -3,6 +3,7 @@
 What a job would start is recorded, and then read by what would have read it: torchrun's own parser, spoofkit's own.
 """
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from spoofkit.torchrun import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 SLURM = ROOT / "egs/asvspoof5/slurm"
@@ -89,6 +92,11 @@ STAND_INS = {
     "sbatch": 'if [[ "$*" == *"${SBATCH_REFUSES:-nothing}"* ]]; then echo "sbatch: error: refused" >&2; exit 1; fi\n'
     'echo "$((99 + $(wc -l <"$CALLS")));cluster"\n',
 }
+# What a job reads of earlier stages, of which run.sh only asks whether they are there.
+EARLIER = [f"data/{name}.tsv" for name in ("train", "dev", "eval")]
+for _experiment in ("exp/mfpt", "exp/try", "exp/direct"):
+    EARLIER += [f"{_experiment}/posttrain/{name}" for name in ("mix.tsv", "mix_dev.tsv", "encoder")]
+    EARLIER += [f"{_experiment}/finetune/model"]
 OF_A_JOB = {"SLURM_JOB_ID": "4242", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4"}
 
 
@@ -141,6 +149,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     for name in ("setup.cfg", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "calls").touch()
+    for name in EARLIER:
+        path = tmp_path / "egs/asvspoof5" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     commands = tmp_path / "environment/bin"  # an environment that is active, with a spoofkit that does nothing
     commands.mkdir(parents=True)
     for name, body in STAND_INS.items():
@@ -164,8 +176,9 @@ def launch(call: list[str]) -> tuple[dict[str, str], Any, dict[str, Any]]:
     """What one srun was asked: its own options, torchrun's and spoofkit's, each read by its own parser."""
     from torch.distributed.run import get_args_parser
 
-    at = call.index("torchrun")
-    of_srun = dict(option.removeprefix("--").split("=", 1) for option in call[:at])
+    at = call.index("spoofkit.torchrun")
+    assert call[at - 2 : at] == ["python", "-m"]
+    of_srun = dict(option.removeprefix("--").split("=", 1) for option in call[: at - 2])
     assert of_srun.keys() <= SRUN_OPTIONS
     of_torchrun = get_args_parser().parse_args(call[at + 1 :])
     assert (of_torchrun.module, of_torchrun.training_script) == (True, "spoofkit")
@@ -191,7 +204,7 @@ def read_by_spoofkit(arguments: list[str]) -> dict[str, Any]:
 def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
     cluster: Cluster, job: str, stage: int
 ) -> None:
-    messages = cluster.run(job, "--exp", "exp/try", "--settings", "seed=7")
+    messages = cluster.run(job, "--exp", "exp/try", "--settings", "seed=7", f"--{job}-args", "--tensorboard --compile")
     assert re.findall(r"Stage (\d)", messages) == [str(stage)]
     (call,) = cluster.calls("srun")
     of_srun, of_torchrun, params = launch(call)
@@ -199,18 +212,17 @@ def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
     assert (of_torchrun.nnodes, of_torchrun.nproc_per_node) == ("2", "4")
     assert (of_torchrun.rdzv_backend, of_torchrun.rdzv_id) == ("c10d", "4242")
     assert of_torchrun.rdzv_endpoint == f"{os.uname().nodename}:24242"
-    assert {"SIGUSR1", "SIGTERM"} <= set(of_torchrun.signals_to_handle.split(","))
     assert (params["verb"], params["set_"]) == (job, ["seed=7"])
     assert params["exp"] == cluster.recipe / "exp/try" / job
     assert (params["device"], params["workers"], params["overwrite"]) == ("cuda", 8, False)  # 32 cores, 4 GPUs
+    assert (params["tensorboard"], params["compile_"]) == (True, True)
     assert requeued(cluster) == []
 
 
 def test_options_given_at_submission_win_over_those_of_the_job(cluster: Cluster) -> None:
-    cluster.run("finetune", "--device", "cpu", "--workers", 0, "--posttrain", "false", "--stage", 1)
+    cluster.run("finetune", "--device", "cpu", "--workers", 0, "--posttrain", "false")
     _, _, params = launch(cluster.calls("srun")[0])
     assert (params["device"], params["workers"], params["encoder"]) == ("cpu", 0, "")
-    assert params["verb"] == "finetune"  # but the stage is the job's
 
 
 def test_a_misspelt_option_ends_a_job_before_it_starts_anything(cluster: Cluster) -> None:
@@ -280,31 +292,6 @@ def test_a_requeued_job_goes_on_also_where_it_was_submitted_to_begin_anew(cluste
     assert "--overwrite" not in again
 
 
-def test_torchrun_passes_the_warning_on_waits_for_its_processes_and_exits_with_one(tmp_path: Path) -> None:
-    # What train.sh builds on: exit code 75 of the processes does not reach the job.
-    program = tmp_path / "training.py"
-    program.write_text(
-        "import pathlib, signal, sys, time\n"
-        "def stop(*_):\n"
-        "    time.sleep(0.5); pathlib.Path(sys.argv[1], 'saved').touch(); sys.exit(75)\n"
-        "signal.signal(signal.SIGUSR1, stop)\n"
-        "pathlib.Path(sys.argv[1], 'started').touch()\n"
-        "time.sleep(60)\n"
-    )
-    flags = re.search(r"--signals-to-handle=\S+", (SLURM / "train.sh").read_text())
-    assert flags
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", flags.group(), str(program), str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(1000):
-        if (tmp_path / "started").exists():
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=60) == 1
-    assert (tmp_path / "saved").exists()
-
-
 # ---- Scores and report
 
 
@@ -331,11 +318,26 @@ def test_the_report_joins_the_shares_and_evaluates_without_scoring(cluster: Clus
     assert [call["out"].name for call in calls[2:]] == ["dev", "eval"]
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_a_job_refuses_a_recipe_that_sends_its_work_elsewhere(cluster: Cluster, job: str) -> None:
+@pytest.mark.parametrize("job", ["posttrain", "score"])
+def test_a_job_works_where_slurm_put_it_whatever_cmd_sh_says(cluster: Cluster, job: str) -> None:
     with open(cluster.recipe / "cmd.sh", "a", encoding="utf-8") as handle:
         handle.write('gpu_cmd="srun --gres=gpu:1"\n')
-    assert "make gpu_cmd empty" in cluster.run(job, SLURM_ARRAY_TASK_ID=1, ok=False)
+    cluster.run(job, SLURM_ARRAY_TASK_ID=1)
+    assert [call for call in cluster.calls("srun") if "--gres=gpu:1" in call] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "option"),
+    [
+        ("posttrain", "--ngpu=4"),
+        ("finetune", "--stage=3"),
+        ("score", "--stop_stage=3"),
+        ("report", "--timeline"),
+        ("report", "--dry-run"),
+    ],
+)
+def test_options_that_a_job_sets_itself_are_refused(cluster: Cluster, job: str, option: str) -> None:
+    assert f"{option.split('=')[0]} is none" in cluster.run(job, option, SLURM_ARRAY_TASK_ID=1, ok=False)
     assert Path(cluster.environ["CALLS"]).read_text() == ""
 
 
@@ -343,18 +345,21 @@ def test_a_job_refuses_a_recipe_that_sends_its_work_elsewhere(cluster: Cluster, 
 
 
 def submit(cluster: Cluster, *options: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Call submit.sh from another folder than the recipe's."""
     command = ["bash", str(cluster.recipe / "slurm/submit.sh"), *map(str, options)]
-    return subprocess.run(command, cwd="/", env=cluster.environ | environ, capture_output=True, text=True, timeout=60)
+    folder, environment = cluster.root / "egs", cluster.environ | environ
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_jobs_are_submitted_in_a_chain_each_with_the_same_options(cluster: Cluster) -> None:
-    done = submit(cluster, "--settings", "seed=1 finetune.n_steps=3", "--exp", "exp/try")
+    done = submit(cluster, "--settings", "seed=1", "--settings=finetune.n_steps=3", "--exp", "asvspoof5/exp/try")
     assert done.returncode == 0, done.stderr
     calls = cluster.calls("sbatch")
     assert [Path(next(a for a in call if a.endswith(".sh"))).stem for call in calls] == list(JOBS)
     needed = [[a.removeprefix("--dependency=") for a in call if a.startswith("--dependency=")] for call in calls]
     assert needed == [[], ["afterok:100"], ["afterok:101"], ["afterok:102"]]
-    assert {tuple(call[-4:]) for call in calls} == {("--settings", "seed=1 finetune.n_steps=3", "--exp", "exp/try")}
+    given = (f"--exp={cluster.recipe}/exp/try", "--settings=seed=1 finetune.n_steps=3")
+    assert {tuple(call[-2:]) for call in calls} == {given}
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
         f"{job}: job {number}" for number, job in enumerate(JOBS, start=100)
     ]
@@ -363,19 +368,109 @@ def test_jobs_are_submitted_in_a_chain_each_with_the_same_options(cluster: Clust
 @pytest.mark.parametrize("given", [["--posttrain", "false"], ["--posttrain=false"]])
 def test_without_post_training_no_job_waits_for_it(cluster: Cluster, given: list[str]) -> None:
     assert submit(cluster, *given).returncode == 0
-    assert [call[-len(given) - 1] for call in cluster.calls("sbatch")] == [f"slurm/{job}.sh" for job in JOBS[1:]]
+    assert [call[-2] for call in cluster.calls("sbatch")] == [f"slurm/{job}.sh" for job in JOBS[1:]]
 
 
-def test_a_misspelt_option_submits_nothing(cluster: Cluster) -> None:
-    done = submit(cluster, "--exp", "exp/try", "--device-", "cpu")
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--exp", "asvspoof5/exp/try", "--device-", "cpu"], "did you mean --device?"),
+        (["--conf", "conf/nonexist.yaml"], "conf/nonexist.yaml"),
+        (["--settings", "foo=1"], "foo"),
+        (["--encoder", "no/such/folder"], "no/such/folder"),
+        (["--finetune-args", "--tensorbord"], "--tensorbord"),
+        (["--conf", "conf/xlsr300m.yaml"], "exp/xlsr300m/posttrain/mix.tsv"),  # stage 2 drew the lists of mfpt
+        (["--stage", "4"], "--stage is none"),
+        (["--timeline", "true"], "--timeline is none"),
+    ],
+)
+def test_what_no_job_could_run_is_refused_before_any_is_queued(cluster: Cluster, given: list[str], named: str) -> None:
+    done = submit(cluster, *given)
     assert done.returncode == 1
-    assert "did you mean --device?" in done.stderr
+    assert named in done.stderr
     assert cluster.calls("sbatch") == []
 
 
-def test_a_job_that_is_refused_ends_the_chain(cluster: Cluster) -> None:
-    assert submit(cluster, SBATCH_REFUSES="finetune").returncode == 1
-    assert len(cluster.calls("sbatch")) == 2
+def test_a_job_that_is_refused_ends_the_chain_and_names_the_jobs_to_cancel(cluster: Cluster) -> None:
+    done = submit(cluster, SBATCH_REFUSES="score.sh")
+    assert done.returncode == 1
+    assert len(cluster.calls("sbatch")) == 3
+    assert "scancel 100 101" in done.stderr
+    assert "scancel" not in submit(cluster, SBATCH_REFUSES="posttrain.sh").stderr
+
+
+# ---- The README, walked
+
+# Jobs run at once, one after the other, each to its end; what depends on one that failed does not run.
+QUEUE = r"""#!/usr/bin/env bash
+id=$((100 + $(ls "$QUEUE" | wc -l))) array='' needed=''
+while [[ $1 == --* ]]; do
+  case $1 in
+    --array=*) array=${1#*=} ;;
+    --dependency=afterok:*) needed=${1##*:} ;;
+  esac
+  shift
+done
+script=$1; shift
+echo "$script $*" >"$QUEUE/$id"
+echo "$id"
+if [[ -n $needed && ! -e $QUEUE/../$needed.done || -e $QUEUE/../paused ]]; then exit 0; fi
+[[ -n $array ]] || array=$(sed -n 's/^#SBATCH --array=\([0-9,-]*\).*/\1/p' "$script")
+: "${array:=1-1}"
+cp "$script" "$QUEUE/../slurm_script"
+export SLURM_JOB_ID=$id SLURM_NNODES=1 SLURM_CPUS_PER_TASK=0 SLURM_GPUS_ON_NODE=1
+for SLURM_ARRAY_TASK_ID in $(seq ${array/-/ }); do
+  export SLURM_ARRAY_TASK_ID
+  bash "$QUEUE/../slurm_script" "$@" >>"$QUEUE/../$id.log" 2>&1 || exit 0
+done
+touch "$QUEUE/../$id.done"
+"""
+TINY = """
+crop_samples: 16000
+encoder: {name: tiny, freeze: none}
+mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
+posttrain: {n_steps: 2, batch_size: 4}
+finetune: {n_steps: 2, batch_size: 4}
+"""
+
+
+@pytest.mark.slow
+def test_the_readme_can_be_followed_line_by_line(cluster: Cluster, corpus: Path) -> None:
+    """Every command of the README, in its order, with jobs that run; only the machine is smaller than the README's."""
+    commands = re.findall(r"^ {4,}(\S.*)$", (SLURM / "README.md").read_text(), re.M)
+    assert len(commands) >= 8
+    shutil.rmtree(cluster.recipe / "data")
+    shutil.rmtree(cluster.recipe / "exp")
+    for name in ("mfpt", "xlsr300m"):
+        (cluster.recipe / f"conf/{name}.yaml").write_text(TINY)
+    for job in JOBS:  # what EDIT asks for: one task, no GPU
+        path = cluster.recipe / f"slurm/{job}.sh"
+        text = path.read_text().replace("--array=1-8", "--array=1-1").replace("parts=8", "parts=1")
+        path.write_text(text.replace("--device cuda", "--device cpu"))
+    path = cluster.recipe / "slurm/train.sh"
+    path.write_text(path.read_text().replace("--device cuda", "--device cpu"))
+    bin_, queue = Path(cluster.environ["VIRTUAL_ENV"]) / "bin", cluster.root / "queue/jobs"
+    queue.mkdir(parents=True)
+    (bin_ / "sbatch").write_text(QUEUE)
+    (bin_ / "srun").write_text('#!/usr/bin/env bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
+    (bin_ / "spoofkit").write_text('#!/usr/bin/env bash\nexec python -m spoofkit "$@"\n')
+    walked = "\n".join(commands).replace("/data/asvspoof5", f"{corpus} --partial")
+    # The first chain runs to its report. What follows is submitted, that is checked and queued, and nothing more.
+    first, submitted, rest = walked.partition("slurm/submit.sh\n")
+    script = f"set -e\n{first}{submitted}touch {queue.parent}/paused\n{rest}\n"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=cluster.root, env=cluster.environ | {"QUEUE": str(queue)},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    logs = "\n".join(path.read_text() for path in sorted(queue.parent.glob("*.log")))
+    assert sorted(path.name for path in queue.parent.glob("*.done")) == [f"{n}.done" for n in range(100, 104)], logs
+    assert (cluster.recipe / "exp/mfpt/results/eval/report.html").is_file()
+    assert len(json.loads((cluster.recipe / "exp/mfpt/scores/eval.json").read_text())["parts"]) == 1
+    asked = [path.read_text().split() for path in sorted(queue.iterdir())]
+    assert [Path(words[0]).stem for words in asked] == [*JOBS, *JOBS, "finetune", "score", "report"]
+    assert all((cluster.recipe / words[0]).is_file() for words in asked)
+    assert {tuple(words[1:]) for words in asked[4:8]} == {(f"--conf={cluster.recipe}/conf/xlsr300m.yaml",)}
 
 
 # ---- The scripts as text, and as a real Slurm reads them
@@ -420,10 +515,8 @@ def test_a_training_is_requeued_and_warned_before_torchrun_loses_patience(job: s
     assert options["open-mode"] == "append"
     assert options["ntasks-per-node"] == "1"
     name, _, seconds = options["signal"].partition("@")
-    patience = re.search(r"^TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", (SLURM / "train.sh").read_text(), re.M)
-    assert patience
     assert name == "B:USR1"
-    assert int(patience[1]) + 60 <= int(seconds)
+    assert int(PATIENCE) + 60 <= int(seconds)
 
 
 @pytest.mark.parametrize("path", sorted(SLURM.glob("*.sh")), ids=lambda path: path.stem)

@@ -4,17 +4,27 @@
 #   stop_stage=4   # last stage to run
 #   exp=exp/try1   # results go here
 #   . "$(dirname "$0")/../../tools/parse_options.sh"
+#   input_paths corpus
 #   enter_recipe exp
 #
 # Every lower-case variable that run.sh assigns at the start of a line above that point is an option: --exp VALUE or
-# --exp=VALUE, --stop-stage or --stop_stage. Its value there is the default; the comment behind it is its help.
-# Refused with exit code 1: unknown options (with the nearest known one), missing values, anything but true or false
-# where the default is one of them, positional arguments, stages that are no numbers or do not exist. --help prints
-# the comment at the top of run.sh, the options and the stages.
+# --exp=VALUE, --stop-stage or --stop_stage. Its value there is the default; the comment behind it is its help. Where
+# run.sh sources this file through another (tools/stages.sh), the variables of that one are options too.
+#
+# A default of true or false makes a switch: --overwrite is --overwrite true. A default that is a number wants a number.
+# --settings and --NAME-args are lists of words: given again, they add up; a value of --NAME-args may begin with --.
+# Refused with exit code 1: unknown options (with the nearest known one), missing values, any other value of a switch,
+# positional arguments, stages that do not exist. --help prints the comment at the top of run.sh, $HELP_OF_RECIPES,
+# options and stages.
 #
 #   stage N "title"        true if stage N is to run (stage <= N <= stop_stage); says so on stderr
-#   enter_recipe NAME...   goes to run.sh's folder. Options called NAME that were given on the command line are paths:
-#                          they are made absolute first, so that they mean what they meant where the user typed them
+#   input_paths NAME...    for options that name what is read. A relative path given on the command line is looked for
+#                          where the user typed it, then in run.sh's folder, and made absolute; neither: refused
+#   enter_recipe NAME...   goes to run.sh's folder. Options called NAME, which name what is written, are made absolute
+#                          first, so that they mean what they meant where the user typed them
+#   read_settings          sets the array overrides to the words of $settings, and to $encoder as one of them. A folder
+#                          that they name (encoder.name, *_folder) is made absolute if it exists where it was typed
+#   given_options          prints the options of the command line as they are now, one a line, but for the stages
 #
 # Needs bash 4. Values are never evaluated. Names that begin with _po belong to this file.
 # shellcheck shell=bash
@@ -33,8 +43,8 @@ _po_die() {
   exit 1
 }
 
-# Where run.sh is. It may have changed its folder already, so its path as called may lead nowhere by now.
-_po_find_script() {
+# Where a script is. run.sh may have changed its folder already, so its path as called may lead nowhere by now.
+_po_find_script() { # _po_find_script PATH: sets _po_script
   local _po_try
   for _po_try in "$1" "./${1##*/}" "${OLDPWD:-.}/$1"; do
     if [[ -f $_po_try ]]; then
@@ -45,7 +55,7 @@ _po_find_script() {
   _po_die "cannot find itself from $PWD to read its options; source parse_options.sh before changing the folder"
 }
 
-# Reads run.sh: its options with their help, from the lines above the sourcing one, and its stages with their titles.
+# Reads a script: its options with their help, from the lines above the sourcing one, and its stages with their titles.
 _po_read_script() { # _po_read_script SOURCING_LINE
   local _po_line _po_number=0
   local _po_assignment='^([a-z][a-z0-9_]*)=([^(]|$)' _po_comment='[[:space:]]#[[:space:]]*(.*)$'
@@ -106,9 +116,10 @@ _po_print_help() {
     _po_line=${_po_line#\#}
     printf '%s\n' "${_po_line# }"
   done <"$_po_script"
+  if [[ -n ${HELP_OF_RECIPES-} ]]; then printf '\n%s\n' "$HELP_OF_RECIPES"; fi
   printf '\nOptions:\n'
   for _po_name in ${_po_names[@]+"${_po_names[@]}"}; do
-    printf '  --%-16s %s [%s]\n' "${_po_name//_/-}" "${_po_help[$_po_name]}" "${_po_default[$_po_name]:-no default}"
+    printf '  --%-22s %s [%s]\n' "${_po_name//_/-}" "${_po_help[$_po_name]}" "${_po_default[$_po_name]:-no default}"
   done
   if ((${#_po_stages[@]})); then printf '\nStages:\n'; fi
   for _po_i in ${_po_stages[@]+"${!_po_stages[@]}"}; do
@@ -122,7 +133,14 @@ _po_set() { # _po_set OPTION NAME VALUE
     true | false) [[ $3 == true || $3 == false ]] || _po_die "$1 is '$3', but must be true or false" ;;
     ?*) [[ -n $3 ]] || _po_die "$1 got an empty value; give one, or leave the option out for the default ${_po_default[$2]}" ;;
   esac
-  printf -v "$2" '%s' "$3"
+  if _po_is_integer "${_po_default[$2]}"; then
+    _po_is_integer "$3" || _po_die "$1 is '$3', but must be a whole number"
+    printf -v "$2" '%s' "$((10#$3))" # a leading zero would make it octal
+  elif [[ ($2 == settings || $2 == *_args) && -n ${_po_given[$2]+set} ]]; then
+    printf -v "$2" '%s' "${!2} $3"
+  else
+    printf -v "$2" '%s' "$3"
+  fi
   _po_given[$2]=yes
 }
 
@@ -144,8 +162,13 @@ _po_parse() {
         _po_name=${1#--}
         _po_name=${_po_name//-/_}
         if [[ -z ${_po_help[$_po_name]+seen} ]]; then _po_refuse_unknown "$1" "$_po_name"; fi
+        if [[ ${_po_default[$_po_name]} =~ ^(true|false)$ && ($# == 1 || $2 == --?*) ]]; then
+          _po_set "$1" "$_po_name" true
+          shift
+          continue
+        fi
         (($# > 1)) || _po_die "$1 needs a value, but nothing follows it; write $1 VALUE"
-        [[ $2 != --?* ]] || _po_die "$1 needs a value, but the option $2 follows it; write $1 VALUE (or $1=$2 if that is meant)"
+        [[ $2 != --?* || $_po_name == *_args ]] || _po_die "$1 needs a value, but the option $2 follows it; write $1 VALUE (or $1=$2 if that is meant)"
         _po_set "$1" "$_po_name" "$2"
         shift 2
         ;;
@@ -157,11 +180,7 @@ _po_parse() {
 _po_is_integer() { [[ $1 =~ ^[0-9]+$ ]]; }
 
 _po_check_stages() {
-  local _po_name _po_number _po_last=-1
-  for _po_name in stage stop_stage; do
-    [[ -z ${!_po_name+set} ]] || _po_is_integer "${!_po_name}" ||
-      _po_die "--${_po_name//_/-} is '${!_po_name}', but must be a whole number"
-  done
+  local _po_number _po_last=-1
   [[ -n ${stage+set} && -n ${stop_stage+set} ]] || return 0
   [ "$stage" -le "$stop_stage" ] || _po_die "--stage $stage lies after --stop-stage $stop_stage, so nothing would run; swap or change them"
   for _po_number in ${_po_stages[@]+"${_po_stages[@]}"}; do
@@ -179,6 +198,53 @@ stage() { # stage N "title"
   printf '== Stage %s: %s ==\n' "$1" "${2-}" >&2
 }
 
+input_paths() { # input_paths NAME...
+  local _po_name _po_here _po_path
+  local -a _po_paths
+  _po_here=$(dirname "$_po_script")
+  for _po_name in "$@"; do
+    [[ -n ${_po_help[$_po_name]+seen} ]] || _po_die "input_paths $_po_name: there is no such option"
+    [[ -n ${_po_given[$_po_name]+set} && -n ${!_po_name} ]] || continue
+    case ${!_po_name} in
+      /*) _po_paths=("${!_po_name}") ;;
+      *) _po_paths=("$PWD/${!_po_name}" "$_po_here/${!_po_name}") ;;
+    esac
+    if [[ $PWD -ef $_po_here ]]; then _po_paths=("${_po_paths[0]}"); fi
+    for _po_path in "${_po_paths[@]}"; do
+      if [[ -e $_po_path ]]; then break; fi
+    done
+    [[ -e $_po_path ]] || _po_die "--${_po_name//_/-} ${!_po_name}: there is no ${_po_paths[0]}${_po_paths[1]+ and no ${_po_paths[1]}}"
+    printf -v "$_po_name" '%s' "$_po_path"
+  done
+}
+
+_po_from_here() { # _po_from_here PATH: sets _po_path
+  _po_path=$1
+  if [[ $1 != /* && -e $1 ]]; then _po_path=$PWD/$1; fi
+}
+
+read_settings() {
+  local _po_word _po_path _po_quote="'"
+  local -a _po_words
+  overrides=()
+  read -r -d '' -a _po_words <<<"$settings" || true # words, but no patterns of file names
+  for _po_word in ${_po_words[@]+"${_po_words[@]}"}; do
+    case $_po_word in
+      encoder.name=* | *_folder=*)
+        _po_from_here "${_po_word#*=}"
+        _po_word=${_po_word%%=*}=$_po_path
+        ;;
+    esac
+    overrides+=("$_po_word")
+  done
+  settings=${overrides[*]-}
+  if [[ -n ${encoder-} ]]; then # quoted for YAML; a revision in the conf is that of the encoder in whose place it is
+    _po_from_here "$encoder"
+    encoder=$_po_path
+    overrides+=("encoder.name='${_po_path//$_po_quote/$_po_quote$_po_quote}'" encoder.revision=null)
+  fi
+}
+
 enter_recipe() { # enter_recipe NAME...
   local _po_name
   for _po_name in "$@"; do
@@ -190,10 +256,21 @@ enter_recipe() { # enter_recipe NAME...
   cd "$(dirname "$_po_script")" || _po_die "cannot enter its own folder"
 }
 
+given_options() {
+  local _po_name
+  for _po_name in ${_po_names[@]+"${_po_names[@]}"}; do
+    case $_po_name in stage | stop_stage | dry_run) continue ;; esac
+    [[ -z ${_po_given[$_po_name]+set} ]] || printf -- '--%s=%s\n' "${_po_name//_/-}" "${!_po_name//$'\n'/ }"
+  done
+}
+
 declare -a _po_names=() _po_stages=() _po_titles=()
 declare -A _po_help=() _po_default=() _po_given=()
 _po_script=''
-_po_find_script "${BASH_SOURCE[1]}"
-_po_read_script "${BASH_LINENO[0]}"
+for ((_po_i = ${#BASH_SOURCE[@]} - 1; _po_i > 0; _po_i--)); do # run.sh first
+  _po_find_script "${BASH_SOURCE[_po_i]}"
+  _po_read_script "${BASH_LINENO[_po_i - 1]}"
+done
+_po_find_script "${BASH_SOURCE[-1]}"
 _po_parse "$@"
 _po_check_stages

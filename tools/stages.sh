@@ -1,4 +1,22 @@
-# The stages that recipes share. Sourced by run.sh below its options, in the recipe's folder, with ./cmd.sh read.
+# The options and the stages that recipes share. Sourced by run.sh below its own options:
+#
+#   corpus=          # an option of this recipe
+#   stage=1          # first stage to run
+#   stop_stage=6     # last stage to run
+#   inputs=(corpus) optional=() train=train dev=dev
+#   . "$(dirname "$0")/../../tools/stages.sh"
+#   detector_needs dev eval
+#   begin
+#
+# It enters the folder of run.sh. `begin` ends the checks: up to there nothing is written. Set by run.sh:
+#
+#   inputs, optional     names of options with a folder or file: those that stage 1 must have, and others
+#   train, dev           names of manifests below $data, without .tsv
+#
+#   need READER WRITER FILE...   stage READER reads what stage WRITER writes: refused if that is missing and not to run
+#   detector_needs SET...        the same of stages 4 to 6
+#   timeline_needs               the same of stage 7, if --timeline is true
+#   begin                        with --dry-run: says what would run, and ends
 #
 #   prepared CORPUS DIR OUT "SET..." OPTION...   stage 1: OUT/SET.tsv of a corpus, each checked against the disk
 #   mix_lists            stage 2: $exp/posttrain/mix.tsv and mix_dev.tsv
@@ -8,65 +26,167 @@
 #   report SET...        stage 6: $exp/results/SET; report_with SET OPTION... with options of `evaluate`
 #   both_heads           stage 7: $exp/timeline/model, which scores as that of stage 4 and says where, and from held-out
 #                        mixes of $dev the threshold for it: $exp/timeline/results/segments.json
+#   frame_scores MODEL MANIFEST OUT.npz OPTION...   for `localize`
+#   segment_report FRAMES.npz SEGMENTS.tsv OUT OPTION...   for `evaluate-segments`
 #
-# What they read: data exp conf settings posttrain partial on_error overwrite device workers ngpu nj
-# (options of run.sh), train and dev
-# (names of manifests below $data, without .tsv), cpu_cmd and gpu_cmd (cmd.sh).
+# A job of slurm/ sets SPOOFKIT_GPU_CMD, which stands in for cmd.sh's gpu_cmd, and SPOOFKIT_TORCHRUN, the options with
+# which the processes of several machines find each other.
 # shellcheck shell=bash
-# shellcheck disable=SC2154
+# shellcheck disable=SC2154,SC2086
 
+HELP_OF_RECIPES='A stage that was interrupted resumes; one whose results are up to date is skipped. Each stage reads
+files that an earlier one wrote, and nothing else, so any can be run alone. Options, settings and the files that the
+chosen stages read are checked before the first of them begins. Relative paths count from where you are; files and
+folders to read are looked for beside run.sh after that. Without --exp, --conf conf/NAME.yaml works in exp/NAME, beside
+run.sh. --partial means --partial true, and so does every option that is true or false.'
+data=data                # folder of the manifests
+exp=                     # checkpoints, scores and results; empty: exp/NAME with --conf NAME.yaml
+encoder=                 # instead of the conf's encoder.name: a folder, or a name on the Hugging Face hub
+settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
+partial=false            # true: accept corpora that are subsets of the published ones
+on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
+overwrite=false          # true: run the chosen stages again, also where their results are up to date
+device=auto              # auto, cpu, cuda, cuda:1
+workers=4                # processes that load audio, for each that trains or scores
+ngpu=                    # 4: train and score in four processes, a GPU each; 0: on the CPU; empty: one, on --device
+nj=16                    # threads that read file headers in stage 1
+dry_run=false            # true: check options, settings and the inputs of all chosen stages, say so, and run nothing
+prepare_args=            # more options for `spoofkit prepare`
+validate_args=           # for `validate`, such as "--read-audio"
+mixlist_args=            # for `mixlist`
+posttrain_args=          # for `posttrain`, such as "--tensorboard --compile"
+finetune_args=           # for `finetune`
+score_args=              # for `score`
+evaluate_args=           # for `evaluate`
+localize_args=           # for `localize`
+evaluate_segments_args=  # for `evaluate-segments`
+. "${BASH_SOURCE[0]%/*}/parse_options.sh"
+
+refuse() {
+  printf '%s: %s\n' "$0" "$*" >&2
+  exit 1
+}
+
+[[ -z $ngpu || $ngpu =~ ^(0|[1-9][0-9]*)$ && ($ngpu != 0 || $device =~ ^(auto|cpu)$) ]] ||
+  refuse "--ngpu is '$ngpu' with --device $device, but must be a number, and 0 only goes with --device cpu"
+[[ $device =~ ^(auto|cpu|cuda(:[0-9]+)?)$ ]] || refuse "--device is '$device', but must be auto, cpu, cuda or cuda:N"
+[[ $on_error =~ ^(stop|skip)$ ]] || refuse "--on-error is '$on_error', but must be stop or skip"
+input_paths conf "${inputs[@]}" ${optional[@]+"${optional[@]}"}
+for name in "${inputs[@]}"; do
+  ((stage > 1)) || [[ -n ${!name} ]] || refuse "stage 1 needs --${name//_/-} DIR: ${_po_help[$name]}"
+done
+read_settings
+enter_recipe data exp
+. ./path.sh
+. ./cmd.sh
+gpu_cmd=${SPOOFKIT_GPU_CMD-$gpu_cmd}
+set -f # the words of options are no patterns of file names
+
+conf_name=${conf##*/}
+exp=${exp:-exp/${conf_name%.*}}
 sets=()
-for setting in $settings; do sets+=(--set "$setting"); done
-keep=--reuse # keep what was made from the same inputs and settings, refuse what was made from others
+for word in ${overrides[@]+"${overrides[@]}"}; do sets+=(--set "$word"); done
+keep=--reuse # skip what is up to date, refuse what was made from other inputs or settings
 again=()
 if $overwrite; then keep=--overwrite again=(--overwrite); fi
 part=()
 if $partial; then part=(--partial); fi
+if [[ $ngpu == 0 ]]; then device=cpu ngpu=1; fi
+if [[ $device == auto && -n $ngpu ]]; then device=cuda; fi
 processes=(spoofkit) # how verbs start that several processes share: posttrain, finetune, score
-if [[ $ngpu == 0 && $device =~ ^(auto|cpu)$ ]]; then
-  device=cpu
-elif [[ $ngpu =~ ^[1-9][0-9]*$ ]]; then
-  if [[ $device == auto ]]; then device=cuda; fi
-  if ((ngpu > 1)); then
-    processes=(python -m spoofkit.torchrun --standalone --nproc-per-node "$ngpu" -m spoofkit)
-  fi
-elif [[ -n $ngpu ]]; then
-  echo "$0: --ngpu is '$ngpu' with --device $device, but must be a number, and 0 only goes with --device cpu" >&2
-  exit 1
+if ((${ngpu:-1} > 1)) || [[ -n ${SPOOFKIT_TORCHRUN-} ]]; then
+  processes=(python -m spoofkit.torchrun ${SPOOFKIT_TORCHRUN:---standalone} --nproc-per-node "${ngpu:-1}" -m spoofkit)
 fi
 place=(--device "$device" --workers "$workers")
 sources=(--train "$data/$train.tsv" --dev "$data/$dev.tsv")
+
+need() { # need READER WRITER FILE...
+  local file
+  (($1 < stage || $1 > stop_stage || $2 >= stage)) && return
+  for file in "${@:3}"; do
+    [[ -e $file ]] || refuse "stage $1 reads $file, which stage $2 writes and which is not there;" \
+      "begin with --stage $2, or correct --data, --exp or --conf"
+  done
+}
+
+trained=()
+if $posttrain; then
+  need 2 1 "$data/$train.tsv" "$data/$dev.tsv"
+  need 3 1 "$data/$train.tsv" "$data/$dev.tsv"
+  need 3 2 "$exp/posttrain/mix.tsv" "$exp/posttrain/mix_dev.tsv"
+  if ((stage <= 3 && stop_stage >= 3)); then trained+=(--train posttrain); fi
+elif ((stage > 1 && stop_stage < 4)); then
+  refuse "--posttrain false leaves out stages 2 and 3, so nothing would run; change --stage or --stop-stage"
+fi
+
+detector_needs() { # detector_needs SET...
+  local set
+  if $posttrain; then need 4 3 "$exp/posttrain/encoder"; fi
+  need 4 1 "$data/$train.tsv" "$data/$dev.tsv"
+  if ((stage <= 4 && stop_stage >= 4)); then trained+=(--train finetune); fi
+  need 5 4 "$exp/finetune/model"
+  for set in "$@"; do
+    need 5 1 "$data/$set.tsv"
+    need 6 1 "$data/$set.tsv"
+    need 6 5 "$exp/scores/$set.tsv"
+  done
+}
+
+timeline_needs() {
+  need 7 4 "$exp/finetune/model"
+  need 7 1 "$data/$train.tsv" "$data/$dev.tsv"
+  if $posttrain; then need 7 2 "$exp/posttrain/mix.tsv" "$exp/posttrain/mix_dev.tsv"; fi
+}
+
+begin() {
+  local verb words
+  python -m spoofkit.checks.experiment "$conf" --processes "${ngpu:-1}" ${trained[@]+"${trained[@]}"} \
+    ${overrides[@]+"${overrides[@]}"}
+  for verb in prepare validate mixlist posttrain finetune score evaluate localize evaluate-segments; do
+    words=${verb//-/_}_args
+    # That an option is unknown is said before help is given.
+    [[ -z ${!words} ]] || python -m spoofkit "$verb" ${!words} --help >/dev/null ||
+      refuse "--$verb-args: 'spoofkit $verb' does not take '${!words}', see above"
+  done
+  if $dry_run; then
+    echo "$0: stages $stage to $stop_stage can run: settings $conf, manifests $data, experiment $exp; options given:" >&2
+    given_options
+    exit 0
+  fi
+}
 
 prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
   local corpus=$1 folder=$2 out=$3 set manifests=()
   for set in $4; do manifests+=("$out/$set.tsv"); done
   $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep" \
-    --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}"
-  $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error" --workers "$nj"
+    --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}" $prepare_args
+  $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error" --workers "$nj" $validate_args
 }
 
 mix_lists() {
-  local options=(--config "$conf" "$keep" ${sets[@]+"${sets[@]}"})
+  local options=(--config "$conf" "$keep" ${sets[@]+"${sets[@]}"} $mixlist_args)
   spoofkit mixlist "$data/$train.tsv" "$exp/posttrain/mix.tsv" "${options[@]}"
   spoofkit mixlist "$data/$dev.tsv" "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
 }
 
-post_training() {
-  $gpu_cmd "${processes[@]}" posttrain "$exp/posttrain" "${sources[@]}" --config "$conf" "${place[@]}" \
-    ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+training() { # training VERB EXP OPTION...
+  $gpu_cmd "${processes[@]}" "$1" "$2" "${sources[@]}" --config "$conf" "${place[@]}" ${again[@]+"${again[@]}"} \
+    ${sets[@]+"${sets[@]}"} "${@:3}"
 }
 
+post_training() { training posttrain "$exp/posttrain" $posttrain_args; }
+
 fine_tuning() {
-  local encoder=()
-  if $posttrain; then encoder=(--encoder "$exp/posttrain/encoder"); fi
-  $gpu_cmd "${processes[@]}" finetune "$exp/finetune" "${sources[@]}" --config "$conf" "${place[@]}" \
-    ${encoder[@]+"${encoder[@]}"} ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"}
+  local from=()
+  if $posttrain; then from=(--encoder "$exp/posttrain/encoder"); fi
+  training finetune "$exp/finetune" ${from[@]+"${from[@]}"} $finetune_args
 }
 
 scores() { # scores SET...
   local set
   for set in "$@"; do
-    $gpu_cmd "${processes[@]}" score "$exp/finetune/model" "$data/$set.tsv" -o "$exp/scores/$set.tsv" "${place[@]}" "$keep"
+    $gpu_cmd "${processes[@]}" score "$exp/finetune/model" "$data/$set.tsv" -o "$exp/scores/$set.tsv" "${place[@]}" \
+      "$keep" $score_args
   done
 }
 
@@ -77,7 +197,15 @@ report() { # report SET...
 
 report_with() { # report_with SET OPTION...
   echo "$exp: $1"
-  spoofkit evaluate "$exp/scores/$1.tsv" "$data/$1.tsv" "$exp/results/$1" "$keep" "${@:2}"
+  spoofkit evaluate "$exp/scores/$1.tsv" "$data/$1.tsv" "$exp/results/$1" "$keep" "${@:2}" $evaluate_args
+}
+
+frame_scores() { # frame_scores MODEL MANIFEST OUT.npz OPTION...
+  $gpu_cmd spoofkit localize "$1" "$2" -o "$3" "${@:4}" "${place[@]}" "$keep" $localize_args
+}
+
+segment_report() { # segment_report FRAMES.npz SEGMENTS.tsv OUT OPTION...
+  spoofkit evaluate-segments "$@" "$keep" $evaluate_segments_args
 }
 
 both_heads() {
@@ -85,9 +213,8 @@ both_heads() {
   local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
   if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
   # The same mixes; of their frames is asked whether they are spoofed, as a timeline is to say.
-  $gpu_cmd "${processes[@]}" posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" "${sources[@]}" --config "$conf" \
-    "${place[@]}" ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"} --set mix.frame_target=authenticity
-  $gpu_cmd spoofkit localize "$out/model" "$data/$dev.tsv" -o "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv" \
-    "${place[@]}" "$keep"
-  spoofkit evaluate-segments "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit "$keep"
+  training posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" --set mix.frame_target=authenticity \
+    $posttrain_args
+  frame_scores "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv"
+  segment_report "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit
 }

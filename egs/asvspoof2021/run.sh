@@ -4,11 +4,10 @@
 #
 #   ./run.sh --la19 /data/asvspoof2019/LA --la21 /data/asvspoof2021/LA --df21 /data/asvspoof2021/DF \
 #     --itw /data/release_in_the_wild
-#   ./run.sh --stage 5                                          # score and evaluate again
+#   ./run.sh --stage 5 --overwrite                              # score and evaluate again
 #   ./run.sh --posttrain false --exp exp/direct --la19 DIR …    # the control: no post-training
 #
-# A corpus that is not given is left out of the evaluation; only 2019 LA is needed. A stage that was interrupted goes on
-# where it stopped; one that is done is left as it is.
+# A corpus that is not given is left out of the evaluation; only 2019 LA is needed.
 set -euo pipefail
 
 la19=                    # ASVspoof 2019 LA: ASVspoof2019_LA_{train,dev,eval} and ASVspoof2019_LA_cm_protocols
@@ -16,32 +15,16 @@ la21=                    # ASVspoof 2021 LA: ASVspoof2021_LA_eval and keys/LA
 df21=                    # ASVspoof 2021 DF: ASVspoof2021_DF_eval and keys/DF
 itw=                     # In-the-Wild: meta.csv and the files it lists
 asv21=                   # ASV scores of 2021 LA, keys/LA/ASV/ASVTorch_Kaldi/score.txt: adds the min t-DCF to its report
-data=data                # manifests: la19/{train,dev,eval}.tsv, la21/eval.tsv, df21/eval.tsv, itw/eval.tsv
-exp=exp/xlsr300m         # checkpoints, scores and results of this experiment
-conf=conf/xlsr300m.yaml  # its settings
-settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
+conf=conf/xlsr300m.yaml  # settings of the experiment
 posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
-partial=false            # true: the corpora are knowing subsets
-on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
-overwrite=false          # true: do the chosen stages anew
-device=auto              # auto, cpu, cuda, cuda:1
-workers=4                # processes that load audio, for each that trains or scores
-ngpu=                    # 4: train and score in four processes, a GPU each; 0: on the CPU; empty: one, on --device
-nj=16                    # threads that read file headers in stage 1
 stage=1                  # first stage to run
 stop_stage=7             # last stage to run
-. "$(dirname "$0")/../../tools/parse_options.sh"
-enter_recipe la19 la21 df21 itw asv21 data exp conf
-. ./path.sh
-. ./cmd.sh
-train=la19/train dev=la19/dev
-. ../../tools/stages.sh
+inputs=(la19) optional=(la21 df21 itw asv21) train=la19/train dev=la19/dev
+. "$(dirname "$0")/../../tools/stages.sh"
+detector_needs la19/dev la19/eval
+begin
 
 if stage 1 "data"; then
-  if [[ -z $la19 ]]; then
-    echo "$0: stage 1 needs --la19 DIR, the folder with ASVspoof2019_LA_train and ASVspoof2019_LA_cm_protocols" >&2
-    exit 1
-  fi
   prepared asvspoof2019_la "$la19" "$data/la19" "train dev eval"
   if [[ -n $la21 ]]; then prepared asvspoof2021_la "$la21" "$data/la21" eval; fi
   if [[ -n $df21 ]]; then prepared asvspoof2021_df "$df21" "$data/df21" eval; fi
@@ -55,10 +38,6 @@ evaluated=() # the sets that stage 1 prepared
 for set in la19/dev la19/eval la21/eval df21/eval itw/eval; do
   if [[ -f $data/$set.tsv ]]; then evaluated+=("$set"); fi
 done
-if ((stop_stage >= 5 && ${#evaluated[@]} == 0)); then
-  echo "$0: $data holds no manifest of a set to evaluate; run stage 1, or mend --data" >&2
-  exit 1
-fi
 if stage 5 "scores"; then scores "${evaluated[@]}"; fi
 if stage 6 "report"; then
   for set in "${evaluated[@]}"; do

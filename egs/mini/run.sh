@@ -4,25 +4,37 @@
 #
 #   ./run.sh                              # everything: set-up, corpus, training, report
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
-#   ./run.sh --stage 5 --stop-stage 7     # score, evaluate and compare again
+#   ./run.sh --stage 5 --overwrite        # score, evaluate and compare again
 #
-# What was done is not done again; what was interrupted goes on. It shows that the road works and what it costs; it is
-# no evidence for or against the method (README.md says why).
+# A stage that was interrupted resumes; one whose results are up to date is skipped. Relative paths count from where you
+# are; files and folders to read are looked for beside this file after that. It shows that the road works and what it
+# costs; it is no evidence for or against the method (README.md says why).
 set -euo pipefail
 
 speech=               # folder of human recordings, a sub-folder a speaker; empty: fetch Debian's packages
 downloads=downloads   # cache of what is fetched; once it is filled, no network is needed
 corpus=corpus         # the corpus that stage 0 makes
 data=data             # manifests
-exp=exp               # experiments: mixframe_seed0, direct_seed0, mixframe_seed1 …
+exp=                  # mixframe_seed0, direct_seed0, mixframe_seed1 …; empty: exp, or exp/NAME with --conf NAME.yaml
 conf=conf/tiny.yaml   # settings of both
-settings=             # settings to override, separated by spaces, such as "encoder.name=/models/whisper-base"
+encoder=              # instead of the conf's encoder.name: a folder, or a name on the Hugging Face hub
+settings=             # settings to override, separated by spaces, such as "finetune.n_steps=100"
+overwrite=false       # true: run the chosen stages again, also where their results are up to date
 seeds="0 1 2"         # one pair of experiments each
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"
-enter_recipe speech downloads corpus data exp conf
+input_paths speech conf
+read_settings
+enter_recipe downloads corpus data exp
+if [[ -z $exp ]]; then
+  exp=exp name=${conf##*/}
+  if [[ ! $conf -ef conf/tiny.yaml ]]; then exp=exp/${name%.*}; fi
+fi
 . ./path.sh
+
+# Direct fine-tuning gets the optimiser steps of both stages together. Wrong settings are refused here.
+direct_steps=$(python local/total_steps.py "$conf" ${overrides[@]+"${overrides[@]}"})
 
 if stage 0 "corpus"; then
   python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
@@ -33,12 +45,9 @@ export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
 recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were asked for
   local first=$1 last=$2; shift 2
   first=$(( first > stage ? first : stage )) last=$(( last < stop_stage ? last : stop_stage ))
-  (( first > last )) || ../asvspoof5/run.sh --stage "$first" --stop-stage "$last" --corpus "$corpus" \
-    --data "$data" --conf "$conf" --partial true --device cpu --workers 0 "$@"
+  (( first > last )) || ../asvspoof5/run.sh --stage "$first" --stop-stage "$last" --corpus "$corpus" --data "$data" \
+    --conf "$conf" --encoder "$encoder" --overwrite "$overwrite" --partial --device cpu --workers 0 "$@"
 }
-
-# Direct fine-tuning gets the optimiser steps of both stages together.
-direct_steps=$(python local/total_steps.py "$conf" $settings)
 
 recipe 1 1
 for seed in $seeds; do
@@ -47,7 +56,7 @@ for seed in $seeds; do
   mkdir -p "$logged"
   echo "== Seed $seed: $shown here, $logged beside it (its log: $logged/run.log) ==" >&2
   set -m  # a process group of its own, so that all of it can be ended
-  recipe 2 6 --exp "$logged" --posttrain false \
+  recipe 4 6 --exp "$logged" --posttrain false \
     --settings "$settings seed=$seed finetune.n_steps=$direct_steps" >"$logged/run.log" 2>&1 &
   set +m
   trap 'kill -- -$! 2>/dev/null || true' EXIT

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.device import training_precision
 from spoofkit.models.encoder import Encoder
-from spoofkit.processes import World
+from spoofkit.processes import World, require_equal_shares
 from spoofkit.settings import TrainSettings
 from spoofkit.training import distributed, experiment, sharding
 from spoofkit.training.monitor import require_tensorboard
@@ -57,13 +57,7 @@ def require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> Non
     Raises:
         SpoofkitError: a batch that cannot be shared, a precision the device lacks, or options that are not to be had.
     """
-    unit = (settings.micro_batch_size or 1) * run.world.size
-    if settings.batch_size % unit:
-        parts = f" in micro-batches of {settings.micro_batch_size}" if settings.micro_batch_size else ""
-        raise SpoofkitError(
-            f"batch_size: {settings.batch_size} cannot be shared equally by {run.world.size} processes{parts}; choose "
-            f"a multiple of {unit}, or another number of processes"
-        )
+    require_equal_shares(settings, run.world.size)
     if run.dry_run and run.world.size > 1:
         raise SpoofkitError("--dry-run: looks at the whole batch in one process; start it without torchrun")
     training_precision(run.device, settings.precision)

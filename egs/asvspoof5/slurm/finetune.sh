@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 4 of run.sh, fine-tuning, on all GPUs of one machine or several; goes on by itself where Slurm ended it.
+# Stage 4 of run.sh, fine-tuning, on all GPUs of one machine or several; resumes by itself where Slurm ended it.
 #
 #   cd egs/asvspoof5; sbatch slurm/finetune.sh --exp exp/try1 --settings seed=1   # the options of run.sh
 #
@@ -13,7 +13,7 @@
 #SBATCH --gpus-per-node=4            # EDIT: GPUs of each; their number divides finetune.batch_size / micro_batch_size
 #SBATCH --cpus-per-task=32           # EDIT: cores of each machine, about 8 a GPU: they read and decode the audio
 #SBATCH --mem=128G                   # EDIT: memory of each machine
-#SBATCH --time=8:00:00               # EDIT: at least twice one evaluation of dev, which an end interrupts and repeats
+#SBATCH --time=8:00:00               # EDIT: more than start-up, one evaluation of dev and five minutes; see README.md
 #SBATCH --ntasks-per-node=1          # one torchrun on each machine, which starts a process for each GPU
 #SBATCH --requeue                    # after a preemption or the failure of a machine
 #SBATCH --signal=B:USR1@300          # five minutes before the time is over: see train.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 3 of run.sh, post-training, on all GPUs of one machine or several; goes on by itself where Slurm ended it.
+# Stage 3 of run.sh, post-training, on all GPUs of one machine or several; resumes by itself where Slurm ended it.
 #
 #   cd egs/asvspoof5; sbatch slurm/posttrain.sh --exp exp/try1 --settings seed=1   # the options of run.sh
 #
@@ -13,7 +13,7 @@
 #SBATCH --gpus-per-node=4            # EDIT: GPUs of each; their number divides posttrain.batch_size / micro_batch_size
 #SBATCH --cpus-per-task=32           # EDIT: cores of each machine, about 8 a GPU: they read and decode the audio
 #SBATCH --mem=128G                   # EDIT: memory of each machine
-#SBATCH --time=2:00:00               # EDIT: a short time starts sooner, and what is not done by then goes on
+#SBATCH --time=2:00:00               # EDIT: a short time starts sooner, the rest is resumed; README.md has the least
 #SBATCH --ntasks-per-node=1          # one torchrun on each machine, which starts a process for each GPU
 #SBATCH --requeue                    # after a preemption or the failure of a machine
 #SBATCH --signal=B:USR1@300          # five minutes before the time is over: see train.sh

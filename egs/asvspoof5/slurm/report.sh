@@ -15,8 +15,4 @@
 set -euo pipefail
 
 . slurm/job.sh
-spoofkit() { # what run.sh calls by this name: stage 5 joins, and scores nothing
-  if [[ $1 == score ]]; then command spoofkit "$@" --merge; else command spoofkit "$@"; fi
-}
-export -f spoofkit
-./run.sh --device cpu "$@" --stage 5 --stop-stage 6
+./run.sh --device cpu "$@" --score-args --merge --stage 5 --stop-stage 6  # stage 5 joins, and scores nothing

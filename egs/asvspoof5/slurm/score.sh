@@ -16,15 +16,12 @@
 #SBATCH --mem=32G                    # EDIT: memory of a task
 #SBATCH --time=2:00:00               # EDIT: of a task; all together take the hours that README.md states
 #SBATCH --nodes=1 --ntasks=1
-#SBATCH --requeue                    # after a preemption or the failure of a machine; a task goes on where it was
+#SBATCH --requeue                    # after a preemption or the failure of a machine; a task resumes
 set -euo pipefail
 
 parts=8                              # EDIT: the last number of --array above
 
 . slurm/job.sh
-export SHARD=$SLURM_ARRAY_TASK_ID/$parts
-spoofkit() { command spoofkit "$@" --shard "$SHARD"; }  # what run.sh calls by this name
-export -f spoofkit
-# A requeued task goes on, also where it was submitted to begin anew.
-./run.sh --device cuda --workers "$SLURM_CPUS_PER_TASK" "$@" \
+# A requeued task resumes, also where it was submitted with --overwrite.
+./run.sh --device cuda --workers "$SLURM_CPUS_PER_TASK" "$@" --score-args "--shard $SLURM_ARRAY_TASK_ID/$parts" \
   ${SLURM_RESTART_COUNT:+--overwrite false} --stage 5 --stop-stage 5

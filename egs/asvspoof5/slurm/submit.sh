@@ -4,20 +4,28 @@
 #   slurm/submit.sh                                            # conf/mfpt.yaml, as run.sh
 #   slurm/submit.sh --exp exp/direct --posttrain false         # three jobs
 #
-# Before: the lines with EDIT in the jobs, and ./run.sh --stop-stage 2 (README.md). The options are those of run.sh;
-# paths count from egs/asvspoof5.
+# Before: the lines with EDIT in the jobs, and ./run.sh --stop-stage 2 with the same options (README.md). The options
+# are those of run.sh, which checks them and the files of stages 1 and 2 before anything is queued.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+recipe=$(cd "$(dirname "$0")/.." && pwd)
 
-./run.sh "$@" --help >/dev/null  # a misspelt option is refused here, not hours later
-. slurm/job.sh
+. "$recipe/slurm/job.sh"
+options=$("$recipe/run.sh" "$@" --stage 3 --stop-stage 6 --dry-run)  # one a line, paths absolute
+if [[ -n $options ]]; then mapfile -t options <<<"$options"; else options=(); fi
 jobs=(posttrain finetune score report)
-case " $* " in *" --posttrain false "* | *" --posttrain=false "*) jobs=("${jobs[@]:1}") ;; esac
+case " ${options[*]-} " in *" --posttrain=false "*) jobs=("${jobs[@]:1}") ;; esac
 
-after=()
+cd "$recipe"
+after=() queued=()
 for job in "${jobs[@]}"; do
-  id=$(sbatch --parsable ${after[@]+"${after[@]}"} "slurm/$job.sh" "$@")
+  if ! id=$(sbatch --parsable ${after[@]+"${after[@]}"} "slurm/$job.sh" ${options[@]+"${options[@]}"}); then
+    echo "$0: sbatch refused slurm/$job.sh, see above; correct its lines with EDIT" >&2
+    if ((${#queued[@]})); then
+      echo "$0: queued already: ${queued[*]}; remove them with: scancel ${queued[*]}" >&2
+    fi
+    exit 1
+  fi
   id=${id%%;*}  # a cluster's name may follow
   echo "$job: job $id, log: egs/asvspoof5/slurm/$job-$id*.log"
-  after=("--dependency=afterok:$id" --kill-on-invalid-dep=yes)
+  queued+=("$id") after=("--dependency=afterok:$id" --kill-on-invalid-dep=yes)
 done

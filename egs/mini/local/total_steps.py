@@ -3,11 +3,13 @@
 
 import sys
 
+from spoofkit.checks.experiment import require_folders
 from spoofkit.config import load_config
 from spoofkit.errors import SpoofkitError
 
 try:
     settings = load_config(sys.argv[1], sys.argv[2:])
+    require_folders(settings)
 except SpoofkitError as error:
     sys.exit(f"total_steps: error: {error}")
 print(settings.posttrain.n_steps + settings.finetune.n_steps)

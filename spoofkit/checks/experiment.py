@@ -1,0 +1,66 @@
+"""Check an experiment's settings before a recipe spends time.
+
+    python -m spoofkit.checks.experiment CONF [--processes N] [--train STAGE]... KEY=VALUE...
+
+What takes a fraction of a second stands here: the settings themselves, the folders that they name, and whether N
+processes can share the batches of the stages to train. Whether an encoder loads and a batch fits shows when a training
+starts, or in its `--dry-run`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from spoofkit.config import load_config
+from spoofkit.errors import SpoofkitError
+from spoofkit.processes import require_equal_shares
+from spoofkit.settings import Config
+
+FROM_SCRATCH = ("tiny", "sinc-aasist", "sinc-rawnet2")
+TORCHAUDIO = "torchaudio:"
+STAGES = ("posttrain", "finetune")
+
+
+def require_folders(settings: Config) -> None:
+    """Refuse folders that the settings name and that are not there.
+
+    Raises:
+        SpoofkitError: a folder of noise or rooms is missing; or `encoder.name` is neither a folder nor could it be a
+            hub id or another name of an encoder.
+    """
+    for stage in STAGES:
+        augment = getattr(settings, stage).augment
+        for kind in ("noise", "reverb"):
+            folder = getattr(augment, f"{kind}_folder")
+            if getattr(augment, kind) and not Path(folder).is_dir():
+                raise SpoofkitError(
+                    f"{stage}.augment.{kind}_folder: no folder {folder} in {Path.cwd()}, expected one with audio files"
+                )
+    name = settings.encoder.name
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/"))
+    if not (Path(name).is_dir() or is_hub_id or name in FROM_SCRATCH or name.startswith(TORCHAUDIO)):
+        raise SpoofkitError(
+            f"encoder.name: no folder {name} in {Path.cwd()}, expected a folder, {', '.join(FROM_SCRATCH)}, "
+            f"{TORCHAUDIO}BUNDLE or a hub id such as microsoft/wavlm-large"
+        )
+
+
+def main() -> None:
+    """Check the settings that the command line names; a mistake is one sentence on stderr and exit code 1."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--train", choices=STAGES, action="append", default=[])
+    arguments = parser.parse_intermixed_args()
+    try:
+        settings = load_config(arguments.config, arguments.overrides)
+        require_folders(settings)
+        for stage in arguments.train:
+            require_equal_shares(getattr(settings, stage), arguments.processes)
+    except (SpoofkitError, OSError) as error:
+        sys.exit(f"spoofkit: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
