@@ -281,7 +281,7 @@ def raise_for(errors: list[str], n_files: int) -> None:
     if errors:
         others = "none" if len(errors) == n_files else f"the other {n_files - len(errors):,} were"
         raise SpoofkitError(
-            f"{len(errors):,} of {n_files:,} recordings could not be scored, {others}; mend or remove them, the first: "
+            f"{len(errors):,} of {n_files:,} recordings could not be scored, {others}; fix or remove them, the first: "
             f"{errors[0]}"
         )
 
