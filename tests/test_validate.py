@@ -20,10 +20,11 @@ from spoofkit.checks.filecheck import Finding
 from spoofkit.checks.sound import examine
 from spoofkit.checks.validate import Validation, reject, summary, validate
 from spoofkit.data import headers
-from spoofkit.data.audio import AudioInfo, probe
+from spoofkit.data.audio import probe
 from spoofkit.data.headers import headers_path, read_facts, read_headers
 from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, read_rejected, write_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments
+from spoofkit.data.stored import AudioInfo
 from spoofkit.files import read_json
 
 N_SOUND = 24  # whole files beside the damaged ones
@@ -399,7 +400,8 @@ def test_what_cannot_be_read_is_a_reason_and_is_asked_again(tmp_path: Path) -> N
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from spoofkit.data.audio import AudioInfo, probe
+from spoofkit.data.audio import probe
+from spoofkit.data.stored import AudioInfo
 from spoofkit.checks.filecheck import Finding
 from spoofkit.data.headers import read_facts
 folder, cache = Path(sys.argv[1]), Path(sys.argv[2])

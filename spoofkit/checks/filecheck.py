@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spoofkit.checks.sound import Sound
-from spoofkit.data.audio import SAMPLE_RATE, AudioInfo
+from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.shards import parse_address
+from spoofkit.data.stored import AudioInfo
 
 SHORTEST_SAMPLES = 3_200  # 0.2 s: below this the encoders have fewer than ten frames
 LONG_ZEROS_SECONDS = 0.5  # of exact zeros at one end: recordings have none, cutting and padding tools leave them

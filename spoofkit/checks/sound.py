@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import length_at_16k
 from spoofkit.data.channels import ChannelMeter
 from spoofkit.data.decoders import open_recording
+from spoofkit.data.stored import length_at_16k
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def examine(path: Path) -> Sound:
         SpoofkitError: it cannot be read, is cut short, or its samples are not those that its header states.
     """
     with open_recording(path) as stored:
-        digest = hashlib.blake2b(f"{stored.sample_rate} {stored.n_channels} ".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{stored.info.sample_rate} {stored.info.n_channels} ".encode(), digest_size=16)
         # The largest positive value of n bits is 1 - 2^(1 - n); of floats, and of wide samples, 16 bits are meant.
-        full_scale = 1 - 2.0 ** (1 - min(stored.bits or 16, 16))
+        full_scale = 1 - 2.0 ** (1 - min(stored.info.bits or 16, 16))
         meter, n_samples, n_not_finite, n_clipped, peak = ChannelMeter(), 0, 0, 0, 0.0
         sum_C: np.ndarray | float = 0.0
         first_sound = last_sound = -1
@@ -70,14 +70,14 @@ def examine(path: Path) -> Sound:
             n_samples += channels_SC.shape[0]
     n_silent = first_sound if first_sound >= 0 else n_samples
     return Sound(
-        n_samples=length_at_16k(n_samples, stored.sample_rate),
-        reader=stored.reader,
+        n_samples=length_at_16k(n_samples, stored.info.sample_rate),
+        reader=stored.info.reader,
         digest=digest.hexdigest(),
         n_not_finite=n_not_finite,
         peak=peak,
-        clipped_share=n_clipped / max(1, n_samples * stored.n_channels),
+        clipped_share=n_clipped / max(1, n_samples * stored.info.n_channels),
         offset=float(np.abs(sum_C).max()) / max(1, n_samples),
-        zeros_before_s=n_silent / stored.sample_rate,
-        zeros_after_s=(n_samples - 1 - last_sound) / stored.sample_rate,
+        zeros_before_s=n_silent / stored.info.sample_rate,
+        zeros_after_s=(n_samples - 1 - last_sound) / stored.info.sample_rate,
         is_cancelled=meter.is_mean_lost,
     )

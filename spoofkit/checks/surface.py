@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE, AudioInfo, probe, read_audio
+from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address
+from spoofkit.data.stored import AudioInfo
 
 FRAME_SAMPLES = 160  # 10 ms
 SILENT_BELOW_DB = 40.0  # a frame is silent that lies further below the loudest one

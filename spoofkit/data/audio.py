@@ -10,7 +10,7 @@ set's down-mix.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,10 +20,10 @@ import soxr
 from spoofkit.data.channels import AUTO, DOWNMIXES, ChannelMeter, mix_down, refuse_too_few
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.shards import parse_address, read_packed
-from spoofkit.data.stored import HEADERLESS, Stored
+from spoofkit.data.stored import HEADERLESS, READ_RATE, AudioInfo, Stored
 from spoofkit.errors import SpoofkitError
 
-SAMPLE_RATE = 16_000  # Hz; what every supported encoder was trained on
+SAMPLE_RATE = READ_RATE  # Hz; what every supported encoder was trained on
 EXTENSIONS = (
     *(".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".sph", ".caf"),
     *(".wma", ".amr", ".3gp", ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".mka", ".avi", ".mpg", ".ts"),
@@ -46,27 +46,6 @@ def is_audio_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-@dataclass(frozen=True)
-class AudioInfo:
-    """Facts of a file: of its header, or where that cannot be trusted, of decoding it."""
-
-    n_samples: int
-    """Length after conversion to 16 kHz."""
-    sample_rate: int
-    """Hz, as stored."""
-    n_channels: int
-    subtype: str
-    """How samples are stored: libsndfile's name (`PCM_16`, `FLOAT`, `VORBIS`), or FFmpeg's of the codec (`aac`)."""
-    bits: int
-    """Width of a stored sample; 0 for lossy codecs, which have none."""
-    reader: str
-    """`soundfile`, `av`, or `pack`."""
-    n_bytes: int
-    """Size of the file."""
-    flac_md5: str | None
-    """What a FLAC states of its samples, in hex; empty where it states nothing, none if it is no FLAC."""
-
-
 def probe(path: Path | str) -> AudioInfo:
     """Read what is known of a file; where its header does not tell its length for certain, it is decoded.
 
@@ -74,19 +53,11 @@ def probe(path: Path | str) -> AudioInfo:
         SpoofkitError: missing, unreadable, empty, cut short, or longer than what its header states.
     """
     with open_recording(path) as stored:
-        n_frames = _measure(path).n_samples if stored.n_frames is None else stored.n_frames
+        info = stored.info
+    n_frames = _measure(path).n_samples if info.n_frames is None else info.n_frames
     if n_frames <= 0:
         raise SpoofkitError(f"{path}: {NO_SAMPLES}")
-    return AudioInfo(
-        length_at_16k(n_frames, stored.sample_rate),
-        stored.sample_rate,
-        stored.n_channels,
-        stored.subtype,
-        stored.bits,
-        stored.reader,
-        stored.n_bytes,
-        stored.flac_md5,
-    )
+    return replace(info, n_frames=n_frames)
 
 
 def read_audio(
@@ -164,7 +135,7 @@ def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
     if rule in ("mean", "first"):
         return ("mean",) if rule == "mean" else ("1",)
     with open_recording(path) as stored:
-        n_channels = stored.n_channels
+        n_channels = stored.info.n_channels
     if rule.isdigit():
         refuse_too_few(n_channels, int(rule), path)
         return (rule,)
@@ -173,19 +144,13 @@ def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
     return tuple(str(number) for number in range(1, n_channels + 1))
 
 
-def length_at_16k(n_samples: int, rate: int) -> int:
-    """How many samples remain of `n_samples` at `rate` Hz after conversion to 16 kHz."""
-    # soxr returns round(n * 16000 / rate) samples; the integer form avoids rounding errors in long files.
-    return (2 * n_samples * SAMPLE_RATE + rate) // (2 * rate)
-
-
 def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> Iterator[np.ndarray]:
     """Finite blocks at 16 kHz, of what was asked for or as much of it as there is."""
     is_part = start > 0 or n_samples is not None
     with open_recording(path) as stored:
-        is_mixed = downmix == DOWNMIXES[0] and stored.n_channels > 1
+        is_mixed = downmix == DOWNMIXES[0] and stored.info.n_channels > 1
         meter = ChannelMeter()
-        if is_part and (stored.n_frames is None or is_mixed):
+        if is_part and (stored.info.n_frames is None or is_mixed):
             meter = _measure(path)
             if is_mixed:
                 meter.refuse_lost_mean(stored.where)
@@ -204,9 +169,9 @@ def _at_16k(
     stored: Stored, start: int, n_samples: int | None, downmix: str, meter: ChannelMeter | None
 ) -> Iterator[np.ndarray]:
     """Blocks from a sample on; what is given to `meter` is all that is decoded."""
-    is_native = stored.sample_rate == SAMPLE_RATE
+    is_native = stored.info.sample_rate == SAMPLE_RATE
     # Resampled sound does not depend on what comes later, bit for bit; on where it began it does.
-    resampler = None if is_native else soxr.ResampleStream(stored.sample_rate, SAMPLE_RATE, 1, dtype="float32")
+    resampler = None if is_native else soxr.ResampleStream(stored.info.sample_rate, SAMPLE_RATE, 1, dtype="float32")
     # A part in one piece is fastest.
     for channels_SC in stored.blocks(start, n_samples or 0) if is_native else stored.blocks():
         if meter is not None:

@@ -20,12 +20,10 @@ from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, is_whole_frame
 from spoofkit.data.layout import Layout, lay_out
 from spoofkit.data.shards import SAMPLE_BYTES, Address, parse_address, read_packed
 from spoofkit.data.spans import Span
-from spoofkit.data.stored import Stored, as_sentence, require_plausible, skipped
+from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, as_sentence, require_plausible, skipped
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
-
-PACKED_RATE = 16_000  # Hz
 
 
 @contextmanager
@@ -72,7 +70,7 @@ def _packed(where: str, address: Address) -> Stored:
             yield read_packed(address, start, size)[:, None]
 
     n_bytes = SAMPLE_BYTES * address.n_samples
-    return Stored(where, PACKED_RATE, 1, "PCM_16", 16, "pack", n_bytes, address.n_samples, None, read)
+    return Stored(where, AudioInfo(READ_RATE, 1, "PCM_16", 16, "pack", n_bytes, address.n_samples), read)
 
 
 def _open_one(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
@@ -86,7 +84,8 @@ def _open_one(stack: ExitStack, where: str, span: Span, layout: Layout) -> Store
 
 def _joined(where: str, parts: list[Stored]) -> Stored:
     """The recordings of one file, one after the other."""
-    if len({(part.sample_rate, part.n_channels) for part in parts}) > 1:
+    infos = [part.info for part in parts]
+    if len({(info.sample_rate, info.n_channels) for info in infos}) > 1:
         raise SpoofkitError(
             f"{where}: holds {len(parts)} recordings of different sampling rates or numbers of channels, expected one; "
             f"split them, or {HOW}"
@@ -95,9 +94,9 @@ def _joined(where: str, parts: list[Stored]) -> Stored:
     def read(first: int, size: int) -> Iterator[np.ndarray]:
         return skipped(chain.from_iterable(part.read(0, size) for part in parts), first)
 
-    lengths = [part.n_frames for part in parts if part.n_frames is not None]
+    lengths = [info.n_frames for info in infos if info.n_frames is not None]
     n_frames = sum(lengths) if len(lengths) == len(parts) else None
-    return replace(parts[0], n_bytes=sum(part.n_bytes for part in parts), n_frames=n_frames, read=read)
+    return Stored(where, replace(infos[0], n_bytes=sum(info.n_bytes for info in infos), n_frames=n_frames), read)
 
 
 def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:

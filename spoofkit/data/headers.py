@@ -25,12 +25,13 @@ from typing import Any, TypeVar
 import soundfile
 from tqdm import tqdm
 
-from spoofkit.data.audio import AudioInfo, probe
+from spoofkit.data.audio import probe
 from spoofkit.data.shards import parse_address
+from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import make_folder
 
-FORMAT = 2  # 1: lengths as headers state them
+FORMAT = 3  # 1: lengths as headers state them; 2: of recordings that hide others
 HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
 
 Fact = TypeVar("Fact")

@@ -10,6 +10,7 @@ import numpy as np
 from spoofkit.data.containers import HOW
 from spoofkit.errors import SpoofkitError
 
+READ_RATE = 16_000  # Hz; what every recording becomes
 LONGEST_HOURS = "SPOOFKIT_LONGEST_HOURS"
 DEFAULT_LONGEST_HOURS = 4.0  # of 16 kHz mono in memory: 0.9 GB
 MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
@@ -23,11 +24,11 @@ HEADERLESS = {
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An open recording."""
+class AudioInfo:
+    """Facts of a recording."""
 
-    where: str
     sample_rate: int
+    """Hz, as stored."""
     n_channels: int
     subtype: str
     """How samples are stored: libsndfile's name (`PCM_16`, `FLOAT`, `VORBIS`), or FFmpeg's of the codec (`aac`)."""
@@ -36,10 +37,25 @@ class Stored:
     reader: str
     """`soundfile`, `av`, or `pack`."""
     n_bytes: int
+    """Size of the file."""
     n_frames: int | None
     """How many samples each channel has, where the header can be trusted; none: only decoding tells."""
-    flac_md5: str | None
+    flac_md5: str | None = None
     """What a FLAC states of its samples, in hex; empty where it states nothing, none if it is no FLAC."""
+
+    @property
+    def n_samples(self) -> int:
+        """Length after conversion to 16 kHz."""
+        assert self.n_frames is not None, "only decoding tells"
+        return length_at_16k(self.n_frames, self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An open recording."""
+
+    where: str
+    info: AudioInfo
     read: Callable[[int, int], Iterator[np.ndarray]]
 
     def blocks(self, first: int = 0, size: int = 0) -> Iterator[np.ndarray]:
@@ -53,7 +69,14 @@ class Stored:
             SpoofkitError: the recording is damaged, cut short or too long; some of it may have been given before.
         """
         with as_sentence(self.where):
-            yield from self.read(first, max(1, min(size or self.sample_rate, MOST_AT_ONCE // self.n_channels)))
+            at_most = MOST_AT_ONCE // self.info.n_channels
+            yield from self.read(first, max(1, min(size or self.info.sample_rate, at_most)))
+
+
+def length_at_16k(n_samples: int, rate: int) -> int:
+    """How many samples remain of `n_samples` at `rate` Hz after conversion to 16 kHz."""
+    # soxr returns round(n * 16000 / rate) samples; the integer form avoids rounding errors in long files.
+    return (2 * n_samples * READ_RATE + rate) // (2 * rate)
 
 
 def longest_seconds() -> float:
@@ -113,19 +136,19 @@ def require_plausible(stored: Stored) -> None:
     Raises:
         SpoofkitError: its sampling rate or length cannot be, or is beyond the limit.
     """
-    where, n_frames = stored.where, stored.n_frames
-    if not LOWEST_RATE <= stored.sample_rate <= HIGHEST_RATE:
+    where, info, n_frames = stored.where, stored.info, stored.info.n_frames
+    if not LOWEST_RATE <= info.sample_rate <= HIGHEST_RATE:
         raise SpoofkitError(
-            f"{where}: states a sampling rate of {stored.sample_rate} Hz, expected {LOWEST_RATE} to "
+            f"{where}: states a sampling rate of {info.sample_rate} Hz, expected {LOWEST_RATE} to "
             f"{HIGHEST_RATE}; its header is damaged, so fetch or convert it again"
         )
-    if n_frames is not None and n_frames > MOST_SAMPLES_A_BYTE * stored.n_bytes:
+    if n_frames is not None and n_frames > MOST_SAMPLES_A_BYTE * info.n_bytes:
         raise SpoofkitError(
-            f"{where}: states {n_frames:,} samples in {stored.n_bytes:,} bytes, which no codec can hold; its header is "
+            f"{where}: states {n_frames:,} samples in {info.n_bytes:,} bytes, which no codec can hold; its header is "
             "damaged, so fetch it again"
         )
-    if n_frames is not None and stored.reader != "pack":
-        require_not_too_long(where, n_frames / stored.sample_rate)
+    if n_frames is not None and info.reader != "pack":
+        require_not_too_long(where, n_frames / info.sample_rate)
 
 
 def require_not_too_long(where: str, seconds: float) -> None:

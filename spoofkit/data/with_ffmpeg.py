@@ -14,7 +14,7 @@ import numpy as np
 from spoofkit.data.containers import HOW, refuse_rest
 from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_of_content, end_without_tags
-from spoofkit.data.stored import HEADERLESS, Stored, checked, gathered, skipped, undecodable
+from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, gathered, skipped, undecodable
 from spoofkit.errors import SpoofkitError
 
 FFMPEG_CONTAINERS = (
@@ -43,9 +43,10 @@ def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Store
         yield from skipped(gathered(frames, size), first)
 
     if flac is None:
-        return Stored(where, rate, channels, codec, 0, "av", len(span), None, None, read)
+        return Stored(where, AudioInfo(rate, channels, codec, 0, "av", len(span), None), read)
     n_frames = None if layout.last_flac_frame is None else flac.n_samples
-    return Stored(where, rate, channels, f"PCM_{flac.bits}", flac.bits, "av", len(span), n_frames, flac.md5, read)
+    info = AudioInfo(rate, channels, f"PCM_{flac.bits}", flac.bits, "av", len(span), n_frames, flac.md5)
+    return Stored(where, info, read)
 
 
 def _opened(stack: ExitStack, where: str, span: Span, layout: Layout) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import soundfile
 from spoofkit.data.containers import refuse_rest
 from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_of_content, end_without_tags
-from spoofkit.data.stored import HEADERLESS, Stored, checked, skipped
+from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, skipped
 
 NOT_READ_WHOLE = ("MP3", "SDS")  # it guesses the length of the one, and reads the first of two of the other
 NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
@@ -47,7 +47,8 @@ def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> S
     bits = WIDTHS.get(file.subtype, flac.bits if flac else 0)
     n_frames = file.frames if is_stated else None
     md5 = flac.md5 if flac else None
-    return Stored(where, rate, file.channels, file.subtype, bits, "soundfile", len(span), n_frames, md5, read)
+    info = AudioInfo(rate, file.channels, file.subtype, bits, "soundfile", len(span), n_frames, md5)
+    return Stored(where, info, read)
 
 
 class _Sequential(soundfile.SoundFile):
