@@ -38,24 +38,45 @@ def by_libsndfile(container: str, subtype: str, rate: int, seconds: float) -> by
 
 
 def by_ffmpeg(container: str, codec: str, rate: int, seconds: float, **options: str) -> bytes:
+    return with_tracks(container, [(codec, rate, seconds, 0.0)], **options)
+
+
+def with_tracks(
+    container: str, tracks: list[tuple[str, int, float, float]], has_video: bool = False, **options: str
+) -> bytes:
+    """A file of some audio tracks: their codecs, sampling rates, seconds, and when they begin."""
     file = io.BytesIO()
-    wave_S = make_voice(int(seconds), True, seconds, rate)
+    container, *more = container.split(":")
+    options |= dict(option.split("=") for option in more)
     with av.open(file, "w", format=container, options=options) as opened:
-        stream = opened.add_stream(codec, rate=rate, layout="mono")
-        stream.codec_context.open()
-        context = stream.codec_context
-        resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or None)
-        frame = av.AudioFrame.from_ndarray(wave_S[None], format="fltp", layout="mono")
-        frame.rate, frame.pts = rate, 0
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            opened.mux(stream.encode(part))
-        opened.mux(stream.encode(None))
+        video = opened.add_stream("mpeg4", rate=25) if has_video else None
+        streams = [opened.add_stream(codec, rate=rate, layout="mono") for codec, rate, _, _ in tracks]
+        if video is not None:
+            video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        for stream in streams:
+            stream.codec_context.open()
+        if video is not None:
+            for number in range(100):
+                picture = av.VideoFrame(64, 64, "yuv420p")
+                picture.pts = number
+                opened.mux(video.encode(picture))
+            opened.mux(video.encode(None))
+        for stream, (_, rate, seconds, begin) in zip(streams, tracks, strict=True):
+            context = stream.codec_context
+            resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or None)
+            wave_S = make_voice(int(seconds), True, seconds, rate)
+            frame = av.AudioFrame.from_ndarray(wave_S[None], format="fltp", layout="mono")
+            frame.rate, frame.pts = rate, int(begin * rate)
+            for part in (*resampler.resample(frame), *resampler.resample(None)):
+                opened.mux(stream.encode(part))
+            opened.mux(stream.encode(None))
     return file.getvalue()
 
 
 # What makes a file, its name, the most samples at 16 kHz by which its length differs (delay and padding), and what is
-# made of it when joined, cut in half, and damaged: `whole` (as long as it was made), `rest` (what is there), `refused`.
+# made of it when joined, cut, and damaged: `whole` (as long as it was made), `rest` (what is there), `refused`.
 MP3 = ("mp3", "libmp3lame", 16_000)
+FRAGMENTS = ("mp4:movflags=frag_keyframe+empty_moov+delay_moov:frag_duration=500000", "aac")
 FORMATS = {
     "wav": (by_libsndfile, ("WAV", "PCM_16", 16_000), "a.wav", 0, "refused", "refused", "whole"),
     "wav ulaw": (by_libsndfile, ("WAV", "ULAW", 8_000), "a.wav", 0, "refused", "refused", "whole"),
@@ -69,7 +90,6 @@ FORMATS = {
     "au g721": (by_libsndfile, ("AU", "G721_32", 8_000), "a.au", 0, "refused", "refused", "whole"),
     "caf": (by_libsndfile, ("CAF", "PCM_16", 16_000), "a.caf", 0, "refused", "refused", "whole"),
     "nist": (by_libsndfile, ("NIST", "PCM_16", 16_000), "a.sph", 0, "refused", "refused", "whole"),
-    "voc": (by_libsndfile, ("VOC", "PCM_16", 16_000), "a.voc", 0, "whole", "rest", "whole"),
     "flac": (by_libsndfile, ("FLAC", "PCM_16", 16_000), "a.flac", 0, "refused", "refused", "refused"),
     "flac 24 bit": (by_libsndfile, ("FLAC", "PCM_24", 44_100), "a.flac", 0, "refused", "refused", "refused"),
     "ogg vorbis": (by_libsndfile, ("OGG", "VORBIS", 16_000), "a.ogg", 0, "whole", "refused", "refused"),
@@ -81,13 +101,17 @@ FORMATS = {
     "amr": (by_ffmpeg, ("amr", "libopencore_amrnb", 8_000), "a.amr", 400, "refused", "refused", "either"),
     "m4a aac": (by_ffmpeg, ("mp4", "aac", 16_000), "a.m4a", 1024, "refused", "refused", "either"),
     "mov alac": (by_ffmpeg, ("mov", "alac", 16_000), "a.mov", 0, "refused", "refused", "refused"),
+    "mp4 in fragments": (by_ffmpeg, (*FRAGMENTS, 16_000), "a.mp4", 1024, "refused", "refused", "either"),
+    "3gp amr": (by_ffmpeg, ("3gp", "libopencore_amrnb", 8_000), "a.3gp", 400, "refused", "refused", "either"),
     "webm opus": (by_ffmpeg, ("webm", "libopus", 48_000), "a.webm", 200, "refused", "refused", "either"),
     "mka flac": (by_ffmpeg, ("matroska", "flac", 16_000), "a.mka", 0, "refused", "refused", "refused"),
     "avi mp3": (by_ffmpeg, ("avi", "libmp3lame", 16_000), "a.avi", 1800, "refused", "refused", "either"),
-    "ac3": (by_ffmpeg, ("ac3", "ac3", 48_000), "a.ac3", 600, "whole", "rest", "either"),
-    "tta": (by_ffmpeg, ("tta", "tta", 16_000), "a.tta", 0, "refused", "refused", "either"),
-    "wavpack": (by_ffmpeg, ("wv", "wavpack", 16_000), "a.wv", 0, "refused", "refused", "either"),
-    "mpegts": (by_ffmpeg, ("mpegts", "mp2", 48_000), "a.ts", 400, "whole", "rest", "either"),
+    "ac3": (by_ffmpeg, ("ac3", "ac3", 48_000), "a.ac3", 600, "whole", "refused", "refused"),
+    "eac3": (by_ffmpeg, ("eac3", "eac3", 44_100), "a.eac3", 600, "whole", "refused", "refused"),
+    "tta": (by_ffmpeg, ("tta", "tta", 16_000), "a.tta", 0, "refused", "refused", "refused"),
+    "wavpack": (by_ffmpeg, ("wv", "wavpack", 16_000), "a.wv", 0, "refused", "refused", "refused"),
+    "mpegts": (by_ffmpeg, ("mpegts", "mp2", 48_000), "a.ts", 400, "refused", "refused", "either"),
+    "mpeg": (by_ffmpeg, ("mpeg", "mp2", 48_000), "a.mpg", 400, "whole", "refused", "either"),
     "g722": (by_ffmpeg, ("g722", "g722", 16_000), "a.g722", 0, "whole", "rest", "whole"),
 }  # fmt: skip
 
@@ -141,9 +165,9 @@ def test_a_file_is_read_to_its_end_or_refused(name: str, tmp_path: Path) -> None
     path.write_bytes(data + TAG)
     assert np.array_equal(read_audio(path), whole)
     path.write_bytes(data + more)
-    expect(path, joined, SECONDS + MORE_SECONDS, 2 * slack + 600)  # VOC's second header is read as samples
-    path.write_bytes(data[: len(data) // 2])
-    expect(path, cut, SECONDS / 2, 2 * slack + 1200)
+    expect(path, joined, SECONDS + MORE_SECONDS, 2 * slack + 600)
+    path.write_bytes(data[: len(data) * 4 // 9])
+    expect(path, cut, SECONDS * 4 / 9, 2 * slack + 1200)
     for place in (len(data) // 2, len(data) // 3):
         path.write_bytes(data[:place] + bytes(255 - byte for byte in data[place : place + 64]) + data[place + 64 :])
         expect(path, damaged, SECONDS, slack)
@@ -190,6 +214,124 @@ def test_a_wav_whose_size_disagrees_is_read_whole_or_refused(size: int, tmp_path
     data[40:44] = size.to_bytes(4, "little")
     (tmp_path / "a.wav").write_bytes(data)
     assert read_by_all(tmp_path / "a.wav") == (48_000 if size in (0, 96_000, 0xFFFF_FFFF) else None)
+
+
+@pytest.mark.parametrize("between", [b"", b"ID3\x04\0\0\0\0\x02\0" + bytes(256)], ids=["", "tag"])
+@pytest.mark.parametrize("md5", [b"", bytes(16)], ids=["MD5", "no MD5"])
+def test_a_flac_does_not_hide_another_of_the_same_length(md5: bytes, between: bytes, tmp_path: Path) -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    for file, seed in ((first, 1), (second, 2)):
+        soundfile.write(file, make_voice(seed, True, 4.0), SAMPLE_RATE, format="FLAC")
+    data = first.getvalue()
+    (tmp_path / "a.flac").write_bytes(data[:26] + (md5 or data[26:42]) + data[42:] + between + second.getvalue())
+    for read in (read_audio, examine, lambda path: list(read_blocks(path))):
+        with pytest.raises(SpoofkitError, match="something was joined to it"):
+            read(tmp_path / "a.flac")
+
+
+def test_flacs_that_state_no_length_are_read_one_after_the_other(tmp_path: Path) -> None:
+    parts = [bytearray(by_libsndfile("FLAC", "PCM_16", 16_000, seconds)) for seconds in (SECONDS, MORE_SECONDS)]
+    for data in parts:
+        data[21] &= 0xF0
+        data[22:42] = bytes(20)  # the rest of the length, and the MD5
+    (tmp_path / "a.flac").write_bytes(b"".join(parts))
+    assert read_by_all(tmp_path / "a.flac") == (SECONDS + MORE_SECONDS) * SAMPLE_RATE
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("matroska", "flac", 16_000),
+        ("mp4", "aac", 16_000),
+        ("mpegts", "mp2", 48_000),
+        ("mpeg", "mp2", 48_000),
+        ("avi", "pcm_s16le", 16_000),
+        ("ogg", "flac", 16_000),
+        ("ogg", "libopus", 48_000),
+    ],
+)
+def test_a_second_track_is_not_left_out(container: str, codec: str, rate: int, tmp_path: Path) -> None:
+    (tmp_path / "a.x").write_bytes(with_tracks(container, [(codec, rate, 1.0, 0.0), (codec, rate, 2.0, 0.0)]))
+    with pytest.raises(SpoofkitError, match="has 2 audio tracks"):
+        probe(tmp_path / "a.x")
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp4", "aac"), ("matroska", "aac"), ("avi", "libmp3lame"), ("mpegts", "mp2")]
+)
+@pytest.mark.parametrize("begin", [0.0, 1.5])
+def test_of_a_video_all_of_the_sound_is_read_wherever_it_begins(
+    begin: float, container: str, codec: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.x").write_bytes(with_tracks(container, [(codec, 48_000, 2.0, begin)], has_video=True))
+    assert 0 <= read_by_all(tmp_path / "a.x") - 2 * SAMPLE_RATE < 1200
+
+
+@pytest.mark.parametrize(("name", "options"), [("mp3", {"write_xing": "0"}), ("aac", {}), ("amr", {})])
+def test_zeros_in_the_place_of_frames_are_a_download_that_did_not_finish(
+    name: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    make, arguments, file_name, *_ = FORMATS[name]
+    data = make(*arguments, SECONDS, **options)
+    for n_zeros in (len(data) // 2, 400):
+        (tmp_path / file_name).write_bytes(data[:-n_zeros] + bytes(n_zeros))
+        assert read_by_all(tmp_path / file_name) is None
+
+
+def chunk(name: bytes, data: bytes, padding: bytes = b"\0") -> bytes:
+    return name + len(data).to_bytes(4, "little") + data + padding[: len(data) % 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "n_samples"),
+    [
+        (lambda head, data: head + chunk(b"data", data) + chunk(b"JUNK", bytes(5_000)), 16_000),
+        (lambda head, data: chunk(b"JUNK", b"odd") + head + chunk(b"data", data) + chunk(b"LIST", b"INFOa"), 16_000),
+        (lambda head, data: chunk(b"bext", bytes(602)) + head + chunk(b"data", data + b"\1"), 16_000),
+        (lambda head, data: head + chunk(b"data", data + b"\1", b"") + chunk(b"LIST", b"INFO"), 16_000),
+        (lambda head, data: chunk(b"data", data) + head, 16_000),
+        (lambda head, data: head + 2 * chunk(b"data", data), None),
+        (lambda head, data: head + chunk(b"LIST", b"wavl" + 2 * chunk(b"data", data)), None),
+        (lambda head, data: head, None),
+    ],
+    ids=["junk", "odd chunks", "odd data", "no padding", "data first", "two data", "wave list", "no data"],
+)
+def test_chunks_around_the_samples_of_a_wav_are_no_part_of_them(make, n_samples: int | None, tmp_path: Path) -> None:
+    wav = by_libsndfile("WAV", "PCM_16", 16_000, 1.0)
+    chunks = make(wav[12:36], wav[44:])
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WAVE" + chunks)
+    assert read_by_all(tmp_path / "a.wav") == n_samples
+
+
+@pytest.mark.parametrize("container", sorted(set(soundfile.available_formats()) - {"RAW", "OGG", "MP3"}))
+def test_whatever_libsndfile_knows_is_read_whole_or_refused(container: str, tmp_path: Path) -> None:
+    rate = 44_100 if container == "XI" else 8_000
+    for subtype in soundfile.available_subtypes(container):
+        path = tmp_path / f"{subtype}.x"
+        try:
+            data = by_libsndfile(container, subtype, rate, 0.5)
+        except (soundfile.LibsndfileError, ValueError):
+            continue  # it reads, and does not write
+        path.write_bytes(data)
+        whole = read_by_all(path)
+        assert whole is None or 0 <= whole - 8_000 < 1_000, (container, subtype)
+        path.write_bytes(data[: len(data) // 2])
+        assert read_by_all(path) is None, (container, subtype)
+        path.write_bytes(2 * data)
+        assert read_by_all(path) in (None, 2 * (whole or 0)), (container, subtype)
+
+
+@pytest.mark.parametrize("name", ["wav", "flac", "mp3"])
+@pytest.mark.parametrize("n_bytes", [-500, 500])
+def test_a_file_that_changes_while_it_is_read_is_refused(n_bytes: int, name: str, tmp_path: Path) -> None:
+    make, arguments, file_name, *_ = FORMATS[name]
+    path, data = tmp_path / file_name, make(*arguments, 4.0)
+    path.write_bytes(data)
+    blocks = read_blocks(path)
+    next(blocks)
+    path.write_bytes((data + bytes(500))[: len(data) + n_bytes])
+    with pytest.raises(SpoofkitError, match=r"changed while it was read|is cut short or damaged|can decode it"):
+        list(blocks)
 
 
 def test_headerless_telephone_files_are_read_through(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def score(
     """Score utterances: log-odds of bona fide, higher = more likely genuine.
 
     A manifest gives the score file of the ASVspoof 5 evaluation package; beside it a JSON that says how it was made
-    and, with a calibration or --accept-from, a table of decisions. Other recordings (any audio, and the first audio
-    track of a video) have a row each in the table that `-o` names, or on stdout: aligned on a terminal, as TSV in a
+    and, with a calibration or --accept-from, a table of decisions. Other recordings (any audio, and the sound
+    of a video) have a row each in the table that `-o` names, or on stdout: aligned on a terminal, as TSV in a
     pipe. Channels that differ, such as the two parties of a call, have rows of their own (see --channels). One that
     cannot be read says why in its row, the others are scored, and the exit code is 1. Scores in a file are kept as
     they come: after a kill or a stop, the same command goes on where it was, and ends with the same file.

@@ -29,8 +29,7 @@ EXTENSIONS = (
     *(".wma", ".amr", ".3gp", ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".mka", ".avi", ".mpg", ".ts"),
     *HEADERLESS,
 )
-"""What is taken for a recording inside a folder; of a video its first audio track. A file that is named may be called
-anything."""
+"""What is taken for a recording inside a folder; of a video its sound. A file that is named may be called anything."""
 MEASURED_FILES = 100_000  # of which a process remembers what decoding them told
 NO_SAMPLES = "holds no samples, expected speech; remove it from the list or fetch it again"
 

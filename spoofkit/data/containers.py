@@ -81,6 +81,13 @@ def refuse_joined(where: str, place: int) -> NoReturn:
     )
 
 
+def refuse_tracks(where: str, n_tracks: int) -> NoReturn:
+    """Raise that several recordings lie beside each other in a file."""
+    raise SpoofkitError(
+        f"{where}: has {n_tracks} audio tracks, expected one; take each out with `ffmpeg -i IN -map 0:a:0 OUT.flac`"
+    )
+
+
 def plain_extent(span: Span, where: str) -> Extent | None:
     """Find the samples of a WAV, AIFF, W64, CAF, AU or NIST file; none: it is no such file.
 
@@ -156,7 +163,8 @@ def _riff(span: Span, order: str, is_long: bool) -> Parser:
         if is_samples and not size and not _is_filled(span, place + 8, parse):
             return Chunk(header[:4], place + 8, None)
         end = place + 8 + size
-        return Chunk(header[:4], place + 8, end, end + size % 2)
+        # A chunk of odd size is followed by a zero; not every writer knows.
+        return Chunk(header[:4], place + 8, end, end + (size % 2 and span.at(end, 1) == b"\0"))
 
     return parse
 

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from spoofkit.data.containers import HOW
-from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, is_whole_frame
+from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, holds_another, is_whole_frame
 from spoofkit.data.layout import Layout, lay_out
 from spoofkit.data.shards import SAMPLE_BYTES, Address, parse_address, read_packed
 from spoofkit.data.spans import Span
@@ -31,7 +31,8 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
     """Open any audio file, or an address of packed audio.
 
     Raises:
-        SpoofkitError: missing, undecodable, cut short, too long, or something follows that would not be read.
+        SpoofkitError: missing, undecodable, cut short, too long, something follows that would not be read, or it
+            changes before it is closed.
     """
     where = str(path)
     if (address := parse_address(path)) is not None:
@@ -42,10 +43,14 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
         with as_sentence(where):
             descriptor = os.open(path, os.O_RDONLY)
             stack.callback(os.close, descriptor)
+            before = os.fstat(descriptor)
             parts = [_open_one(stack, where, *part) for part in lay_out(Span(descriptor), where)]
             stored = _joined(where, parts) if parts[1:] else parts[0]
             require_plausible(stored)
         yield stored
+        after = os.fstat(descriptor)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise SpoofkitError(f"{path}: changed while it was read, expected a finished file; read it when it is one")
 
 
 def _require_file(path: Path | str) -> None:
@@ -127,7 +132,7 @@ def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
                 f"{where}: decodes to other samples than its FLAC header states (MD5), expected the same; it is "
                 f"damaged, or something was joined to it, so {HOW}"
             )
-        if flac.n_samples and (last is None or not is_whole_frame(span, last)):
+        if flac.n_samples and (last is None or not is_whole_frame(span, last) or holds_another(span, flac.frames_at)):
             raise SpoofkitError(
                 f"{where}: does not end with the frame that its FLAC header states to be the last "
                 f"({flac.n_samples:,} samples), expected it; something was joined to it, or it is damaged, so {HOW}"

@@ -16,6 +16,7 @@ from spoofkit.data.spans import Span, end_of_content, skip_id3v2
 STREAMINFO_BYTES = 34
 TAIL_BYTES = 1 << 16  # in which the last frame begins, unless STREAMINFO states longer ones
 MOST_TAIL_BYTES = 1 << 24
+SEARCHED_AT_ONCE = 1 << 20
 WIDEST_EXACT = 24  # bits that a float32 holds without loss
 MAGIC = b"fLaC"
 BLOCK_SAMPLES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)  # by code
@@ -79,8 +80,8 @@ def last_frame(span: Span, info: StreamInfo) -> int | None:
     end = end_of_content(span)
     tail_at = max(info.frames_at, end - min(MOST_TAIL_BYTES, max(TAIL_BYTES, 2 * info.largest_frame)))
     tail = span.at(tail_at, end - tail_at)
-    if MAGIC + b"\0\0\0\x22" in tail or MAGIC + b"\x80\0\0\x22" in tail:
-        return None  # another recording follows
+    if holds_another(span, tail_at):
+        return None
     place = len(tail)
     while (place := tail.rfind(b"\xff", 0, place)) >= 0:
         if tail[place + 1 : place + 2] in (b"\xf8", b"\xf9"):
@@ -88,6 +89,15 @@ def last_frame(span: Span, info: StreamInfo) -> int | None:
             if ends_at is not None and ends_at == info.n_samples:
                 return tail_at + place
     return None
+
+
+def holds_another(span: Span, start: int) -> bool:
+    """Whether the header of a second FLAC stands behind a place: it may be as long as the first, to the sample."""
+    for place in range(start, len(span), SEARCHED_AT_ONCE):
+        block = span.at(place, SEARCHED_AT_ONCE + len(MAGIC) + 3)
+        if any(MAGIC + kind + b"\0\0\x22" in block for kind in (b"\0", b"\x80")):
+            return True
+    return False
 
 
 def is_whole_frame(span: Span, place: int) -> bool:

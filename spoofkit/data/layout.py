@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from spoofkit.data.containers import Extent, plain_extent, require_filled
 from spoofkit.data.flac import StreamInfo, last_frame, stream_info
+from spoofkit.data.mpeg import require_packets
 from spoofkit.data.ogg import recordings
 from spoofkit.data.spans import Span
 from spoofkit.data.streams import Frames, count_frames
@@ -22,7 +23,7 @@ class Layout:
     """The frames of MPEG audio, ADTS and AMR."""
     is_ogg: bool = False
     is_filled: bool = False
-    """Whether it is a container of chunks (MP4, Matroska, ASF, AVI), which fill it."""
+    """Whether it is a container of chunks or packets (MP4, Matroska, ASF, AVI, MPEG), which fill it."""
 
 
 def lay_out(span: Span, where: str) -> list[tuple[Span, Layout]]:
@@ -37,7 +38,7 @@ def lay_out(span: Span, where: str) -> list[tuple[Span, Layout]]:
         return [(span.part(*part), Layout(is_ogg=True)) for part in recordings(span, where)]
     if (plain := plain_extent(span, where)) is not None:
         return [(span, Layout(plain=plain))]
-    if require_filled(span, where):
+    if require_filled(span, where) or require_packets(span, where):
         return [(span, Layout(is_filled=True))]
     frames = count_frames(span, where)
     return [(span.part(one.start, one.end), Layout(frames=one)) for one in frames] or [(span, Layout())]

@@ -6,11 +6,12 @@ decoder passes over a damaged page without a word, and libsndfile reads the firs
 
 import zlib
 
-from spoofkit.data.containers import HOW, refuse_cut, refuse_rest
+from spoofkit.data.containers import HOW, refuse_cut, refuse_rest, refuse_tracks
 from spoofkit.data.spans import Span, end_of_content
 from spoofkit.errors import SpoofkitError
 
 FIRST, LAST = 2, 4  # flags of a page
+AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")  # how the first packet of a stream begins
 NO_POSITION = (1 << 64) - 1
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -28,10 +29,10 @@ def recordings(span: Span, where: str) -> tuple[tuple[int, int], ...]:
     """Walk the pages of an Ogg file, and return where each recording in it begins and ends, in bytes.
 
     Raises:
-        SpoofkitError: a page is damaged, missing or cut, or the last is not marked as such.
+        SpoofkitError: a page is damaged, missing or cut, the last is not marked as such, or two are beside each other.
     """
     found: list[tuple[int, int]] = []
-    started = 0
+    started = n_tracks = 0
     pages: dict[int, tuple[int, int]] = {}  # of each stream that has not ended: page number, position
     place, content_end, in_front = 0, end_of_content(span), True
     while place < content_end:
@@ -53,7 +54,10 @@ def recordings(span: Span, where: str) -> tuple[tuple[int, int], ...]:
                 if pages:
                     _refuse_unended(where, place)
                 found.append((started, place))
-                started = place
+                started, n_tracks = place, 0
+            n_tracks += page[27 + n_segments :].startswith(AUDIO)
+            if n_tracks > 1:
+                refuse_tracks(where, n_tracks)
             in_front, pages[serial] = True, (number, 0)
         else:
             in_front = False

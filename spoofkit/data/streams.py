@@ -1,10 +1,10 @@
-"""Files that are a row of coded frames without a container: MPEG audio (MP3, MP2), AAC in ADTS, and AMR.
+"""Files that are a row of coded frames without a container: MPEG audio (MP3, MP2), AAC in ADTS, AC-3, and AMR.
 
 Nothing states how long they are, or what does (a Xing or Info frame) speaks of the first of several that were joined.
 So the frames are counted, from their headers: they must follow each other to the end of the file, or to its tags. What
 stands between them is skipped by decoders without a word; here it is refused, as is a change of rate or channels.
 
-ISO 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS), RFC 4867 section 5 (AMR).
+ISO 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS), ETSI TS 102 366 (AC-3, E-AC-3), RFC 4867 section 5 (AMR).
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +30,9 @@ AMR = {  # bytes of a frame by its type; sampling rate, samples a frame
     b"#!AMR\n": ((13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 1, 1), 8_000, 160),
     b"#!AMR-WB\n": ((18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1), 16_000, 320),
 }
+AC3_RATES = (48_000, 44_100, 32_000)
+AC3_KBIT = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+AC3_SAMPLES = 256  # of a block, of which AC-3 has six in a frame
 XING_BYTES = 200  # of a frame, in which such a header begins
 # Frames that an encoder's delay and padding are, at most, and the one that holds the header that states them.
 TRIMMED_FRAMES = 8
@@ -71,7 +74,7 @@ def count_frames(span: Span, where: str) -> tuple[Frames, ...]:
             counted = _count(span, where, "amr", start + len(magic), end, amr)
             return tuple(frames._replace(start=start) for frames in counted)
     start += len(zeros := span.at(start, READ_AT_ONCE)) - len(zeros.lstrip(b"\0"))
-    for codec, parse in (("mpeg", _mpeg), ("aac", _adts)):
+    for codec, parse in (("mpeg", _mpeg), ("aac", _adts), ("ac-3", _ac3)):
         first = parse(span.at(start, 8))
         if first is not None:
             second = parse(span.at(start + first.n_bytes, 8))
@@ -123,7 +126,17 @@ def _count(span: Span, where: str, codec: str, place: int, end: int, parse: Pars
         kind, longest, n_frames = frame.kind, max(longest, frame.n_samples), n_frames + 1
         place += frame.n_bytes
     if n_frames:
+        n_zeros = end_without_tags(span) - place
+        if not n_stated and n_zeros * n_frames > place - start:  # room for a frame
+            _refuse_zeros(where, n_zeros)
         yield recording()
+
+
+def _refuse_zeros(where: str, n_zeros: int) -> None:
+    raise SpoofkitError(
+        f"{where}: {n_zeros:,} zeros follow the last frame, expected frames up to the end; a download did not "
+        f"finish, so {HOW}"
+    )
 
 
 def _skip_tag(span: Span, place: int) -> int:
@@ -143,7 +156,8 @@ def _stated_frames(start: bytes) -> int | None:
 
 def _amr(head: bytes, sizes: tuple[int, ...], rate: int, n_samples: int) -> Frame | None:
     size = sizes[head[0] >> 3 & 0xF]
-    return Frame(size, n_samples, (rate,)) if size and not head[0] & 0x83 else None
+    # With padding bits, or marked as damaged by its own quality bit, it is none.
+    return Frame(size, n_samples, (rate,)) if size and head[0] & 0x87 == 0x04 else None
 
 
 def _mpeg(head: bytes) -> Frame | None:
@@ -169,3 +183,19 @@ def _adts(head: bytes) -> Frame | None:
     n_channels = (head[2] & 1) << 2 | head[3] >> 6
     n_samples = 1024 * ((head[6] & 3) + 1)
     return Frame(n_bytes, n_samples, (AAC_RATES[head[2] >> 2 & 0xF], n_channels)) if n_bytes >= 7 else None
+
+
+def _ac3(head: bytes) -> Frame | None:
+    """AC-3, or E-AC-3 of one stream at full rate."""
+    if len(head) < 7 or head[:2] != b"\x0b\x77" or head[4] >> 6 == 3:
+        return None
+    rate, version = AC3_RATES[head[4] >> 6], head[5] >> 3
+    if 10 < version <= 16:
+        n_bytes, n_blocks = 2 * ((head[2] & 7) << 8 | head[3]) + 2, (1, 2, 3, 6)[head[4] >> 4 & 3]
+        is_first = head[2] >> 3 in (0, 16)  # what it depends on, or not; and its number
+        return Frame(n_bytes, n_blocks * AC3_SAMPLES, (rate, head[4] >> 1 & 7)) if is_first else None
+    code = head[4] & 0x3F
+    if version > 8 or code >= 2 * len(AC3_KBIT):
+        return None
+    n_words = 1000 * AC3_KBIT[code >> 1] * 6 * AC3_SAMPLES // rate // 16 + (rate == 44_100 and code & 1)
+    return Frame(2 * n_words, 6 * AC3_SAMPLES, (rate, head[6] >> 5))

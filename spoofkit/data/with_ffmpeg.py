@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from spoofkit.data.containers import HOW, refuse_rest
+from spoofkit.data.containers import HOW, refuse_rest, refuse_tracks
 from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_of_content, end_without_tags
 from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, gathered, skipped, undecodable
 from spoofkit.errors import SpoofkitError
 
 FFMPEG_CONTAINERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,g722,matroska,mov,mp3,mp4,mpeg,mpegts,nistsphere,"
-    "ogg,shn,tta,w64,wav,webm,wv"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,g722,matroska,mov,mp3,mp4,mpeg,mpegts,nistsphere,ogg,"
+    "shn,tta,w64,wav,webm,wv"
 )
-# Containers that end with their last frame; of those that another recording may follow, FFmpeg reads the first.
-ENDING_WITH_FRAMES = ("ac3", "ape", "dts", "eac3", "shn", "tta", "wv")
+# Containers that are not walked, and end with their last frame; if another recording follows, FFmpeg reads the first.
+ENDING_WITH_FRAMES = ("ape", "shn", "tta", "wv")
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 MOST_TAIL_BYTES = 4_096  # that these have behind it
+MP4_SLACK = 0.005  # seconds; its edit list counts whole milliseconds
+PRIMING_FRAMES = 2  # in front of what was encoded; without an edit list they are part of the length of MP4's fragments
 
 
 def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
@@ -68,13 +70,16 @@ def _opened(stack: ExitStack, where: str, span: Span, layout: Layout) -> tuple[A
         raise undecodable(where, error) from error
     if not container.streams.audio:
         raise SpoofkitError(f"{where}: has no audio stream, expected speech; remove it from the list")
+    if (n_tracks := len(container.streams.audio)) > 1:
+        refuse_tracks(where, n_tracks)
     stream = container.streams.audio[0]
     if stream.codec_context is None or not stream.rate:
         raise undecodable(where, "its codec is unknown, or its header is damaged")
-    if container.format.name in ("mp3", "aac", "amr", "amrnb", "amrwb") and layout.frames is None:
+    if layout == Layout() and container.format.name not in (*ENDING_WITH_FRAMES, name):
         raise undecodable(where, f"it does not begin with two frames of {stream.codec_context.name}")
-    if stream.codec_context.name == "flac":
-        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    if layout.plain is not None and stream.codec_context.name == "flac":
+        raise undecodable(where, "of FLAC in this container FFmpeg leaves out damaged frames")
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}  # conceals no damage that it notices
     return container, stream
 
 
@@ -84,11 +89,11 @@ def _decoded(where: str, span: Span, layout: Layout, container: Any, stream: Any
 
     rate, layout_name = stream.rate, stream.layout.name
     resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-    n_samples = n_packet_bytes = end = 0
+    n_samples = n_packet_bytes = duration = end = 0
     for packet in container.demux(stream):
         if packet.is_corrupt and layout.plain is None:  # of plain samples the last packet may be short
             raise undecodable(where, "a packet is damaged")
-        n_packet_bytes += packet.size
+        n_packet_bytes, duration = n_packet_bytes + packet.size, duration + (packet.duration or 0)
         end = max(end, (packet.pos or 0) + packet.size)
         for frame in packet.decode():
             if (frame.sample_rate, frame.layout.name) != (rate, layout_name):
@@ -107,7 +112,10 @@ def _decoded(where: str, span: Span, layout: Layout, container: Any, stream: Any
         raise undecodable(where, f"only {n_packet_bytes:,} bytes of it are FLAC frames")
     if container.format.name in ENDING_WITH_FRAMES and end_of_content(span) - end > MOST_TAIL_BYTES:
         refuse_rest(where, end_of_content(span) - end)
-    _require_all(where, n_samples / rate, *_expected_seconds(container, stream, layout))
+    expected, slack = _expected_seconds(container, stream, layout)
+    _require_all(where, n_samples / rate, expected, slack)
+    if container.format.name == MP4:
+        _require_all(where, float(duration * stream.time_base), expected, MP4_SLACK)
 
 
 def _plain_frames(stream: Any, layout: Layout) -> int | None:
@@ -124,9 +132,14 @@ def _expected_seconds(container: Any, stream: Any, layout: Layout) -> tuple[floa
     """How long a recording must be, and by how much less it may."""
     if layout.frames is not None:
         return layout.frames.seconds, layout.frames.slack_seconds
-    if container.format.name in (MP4, "avi") and stream.duration:
-        return float(stream.duration * stream.time_base), 0.005  # the edit list of MP4 counts whole milliseconds
-    if container.format.name in ("asf", "matroska,webm") and not container.streams.video and container.duration:
+    if container.format.name == MP4 and stream.duration:
+        primed = PRIMING_FRAMES * stream.codec_context.frame_size / stream.rate
+        return float(stream.duration * stream.time_base), max(MP4_SLACK, primed)
+    if container.streams.video:  # which the length that a header states may be
+        return 0.0, 0.0
+    if container.format.name == "avi" and stream.duration:
+        return float(stream.duration * stream.time_base), 0.005
+    if container.format.name in ("asf", "matroska,webm") and container.duration:
         return container.duration / 1_000_000, 0.1  # more than one of their frames
     return 0.0, 0.0
 

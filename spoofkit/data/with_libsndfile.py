@@ -1,4 +1,4 @@
-"""Decoding with libsndfile: WAV, FLAC, Ogg and some twenty lesser formats, of which it knows how long they are."""
+"""Decoding with libsndfile: WAV, FLAC, Ogg and others, of which it and the bytes agree how long they are."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from spoofkit.data.containers import refuse_rest
 from spoofkit.data.layout import Layout
-from spoofkit.data.spans import Span, end_of_content, end_without_tags
+from spoofkit.data.spans import Span, end_without_tags
 from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, skipped
+from spoofkit.errors import SpoofkitError
 
-NOT_READ_WHOLE = ("MP3", "SDS")  # it guesses the length of the one, and reads the first of two of the other
 NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
-MOST_HEADER_BYTES = 4_096  # of the lesser formats of plain samples, which are not walked
 WIDTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 STORED_BYTES = {"ULAW": 1, "ALAW": 1} | {subtype: bits // 8 for subtype, bits in WIDTHS.items()}
 
@@ -24,13 +22,13 @@ def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> S
     """Open a file with libsndfile, until `stack` is left; none: it does not know it, or guesses its length.
 
     Raises:
-        SpoofkitError: more follows than it would read.
+        SpoofkitError: it is a format that libsndfile knows and that does not show whether all of it is there.
     """
     file = _opened(span, where, layout)
     if file is None:
         return None
     stack.enter_context(file)
-    if _is_misread(file, span, where, layout):
+    if _is_misread(file, where, layout):
         return None
     flac, rate = layout.flac, file.samplerate
     is_stated = file.frames < NOT_STATED and (flac is None or layout.last_flac_frame is not None)
@@ -75,17 +73,22 @@ def _opened(span: Span, where: str, layout: Layout) -> _Sequential | None:
     return _Sequential(source, closefd=False, format="RAW", subtype=coding, samplerate=rate, channels=1)
 
 
-def _is_misread(file: soundfile.SoundFile, span: Span, where: str, layout: Layout) -> bool:
-    """Whether libsndfile would not give all that there is."""
-    if "MPEG" in file.subtype or file.format in NOT_READ_WHOLE:
+def _is_misread(file: soundfile.SoundFile, where: str, layout: Layout) -> bool:
+    """Whether libsndfile would not give all that there is.
+
+    Raises:
+        SpoofkitError: it cannot be known.
+    """
+    if "MPEG" in file.subtype or file.format == "MP3":  # of which it guesses the length
         return True
+    if layout == Layout() and file.format != "RAW":
+        raise SpoofkitError(
+            f"{where}: is {file.format}, which does not show whether all of it is there, expected a format that does "
+            "(see docs/audio.md); convert it to FLAC"
+        )
     width = STORED_BYTES.get(file.subtype, 0) * file.channels
     if layout.plain is not None and width:
         return bool(file.frames != layout.plain.n_bytes // width)
-    if layout == Layout() and width and (file.format, file.subtype) != ("PAF", "PCM_24"):  # packed
-        n_left = end_of_content(span) - file.frames * width
-        if n_left > MOST_HEADER_BYTES:
-            refuse_rest(where, n_left)
     return False
 
 
