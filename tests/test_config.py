@@ -106,9 +106,10 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
     [
         BOMB, MERGE_BOMB, "seed: &a [*a]", "seed: &a {b: *a}",
         "seed: " + "[" * 3000 + "]" * 3000, "seed: " + "9" * 5000,
-        "seed: 1:30:00", "seed: -1:30", "seed: 010", "seed: 2026-99-99",
+        "seed: 1:30:00", "seed: -1:30", "seed: 010", "seed: 2026-99-99", "seed: !!python/object/apply:os.getpid []",
     ],
-    ids=["bomb", "merge bomb", "list in itself", "key in itself", "deep", "long", "base 60", "minus", "octal", "day"],
+    ids=["bomb", "merge bomb", "list in itself", "key in itself", "deep", "long", "base 60", "minus", "octal", "day",
+         "Python"],
 )  # fmt: skip
 def test_yaml_that_explodes_or_means_another_number_is_refused_by_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "conf.yaml").write_text(text)
