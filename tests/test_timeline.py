@@ -271,6 +271,13 @@ def test_threshold_and_smoothing_come_from_a_development_set(
     assert (record["smooth_seconds"], record["threshold_is_fitted"]) == (0.18, True)
     assert record["threshold_from"].endswith("% of dev.npz")
     assert record["min_region_seconds"] == 0.1
+    for percent, is_weak in ((12.5, False), (54.9, True)):
+        weak = tmp_path / f"{percent}.json"
+        weak.write_text(json.dumps(read_record(fitted) | {"range_eer_percent": percent}))
+        done = run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / str(percent), "--threshold-from", weak)
+        assert ("NOT much better than chance" in done.stderr) == is_weak
+        page = (tmp_path / str(percent) / "timeline.html").read_text()
+        assert ("an EER of 54.9 %; 50 % is chance" in page) == is_weak
     again = ["localize", exp, calls / "call.wav", "-o", tmp_path / "other"]
     assert "found --smooth beside it" in refusal(*again, "--threshold-from", fitted, "--smooth", "0")
     fitted.write_text(fitted.read_text().replace('"authenticity"', '"region"'))

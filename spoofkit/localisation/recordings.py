@@ -118,7 +118,7 @@ def localize_recordings(
         yield f"{page}: {CALLED[model.target]} regions to look at and listen to"
     if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
         tqdm.write(apart_in_words(sorted(apart)), file=sys.stderr)
-    if not rule.is_fitted:
+    if not rule.is_fitted or rule.is_weak:
         tqdm.write(f"spoofkit: warning: {rule.words()}; see --threshold-from", file=sys.stderr)
     if faults:
         raise SpoofkitError(
@@ -133,6 +133,11 @@ def page_facts(
     """What a page says above its recordings."""
     warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
                                           "are low, not that these regions are spoofed."]  # fmt: skip
+    if rule.is_weak:
+        warnings.append(
+            f"On the set that the threshold was fitted on, the frames had an EER of {rule.range_eer_percent:.1f} %; "
+            "50 % is chance, so what is marked says hardly anything."
+        )
     if model["frame_target"] == "region":
         warnings.append(
             "The frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "

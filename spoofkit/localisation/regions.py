@@ -31,6 +31,8 @@ SMOOTHINGS_SECONDS = (0.0, 0.06, 0.1, 0.18, 0.3, 0.5)
 """Tried by `--smooth fit`; the shortest of those with the lowest range-based EER is taken."""
 MOST_SMOOTH_SECONDS = 10.0
 MIN_REGION_SECONDS = 0.1
+WEAK_EER_PERCENT = 40.0
+"""Range-based EER of a development set from which marked regions say hardly more than chance, whose EER is 50 %."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Rule:
     """Length of the running median; 0: none."""
     min_region_seconds: float
     """Shorter regions are dropped."""
+    range_eer_percent: float | None = None
+    """Of the frame scores that the threshold was fitted on."""
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the frames told spoofed from bona fide hardly better than chance there."""
+        return self.range_eer_percent is not None and self.range_eer_percent >= WEAK_EER_PERCENT
 
     def record(self) -> dict[str, Any]:
         """As it stands beside the regions."""
@@ -60,10 +69,10 @@ class Rule:
     def words(self) -> str:
         """In a sentence."""
         smoothed = f"median of {self.smooth_seconds:g} s" if self.smooth_seconds else "not smoothed"
-        fitted = "" if self.is_fitted else "; the threshold was NOT fitted"
+        doubt = "; the threshold was NOT fitted" * (not self.is_fitted) + "; NOT much better than chance" * self.is_weak
         return (
             f"threshold {self.threshold:.6g} ({self.threshold_from}), scores {smoothed}, regions shorter than "
-            f"{self.min_region_seconds:g} s dropped{fitted}"
+            f"{self.min_region_seconds:g} s dropped{doubt}"
         )
 
 
@@ -176,16 +185,16 @@ def make_rule(
         raise SpoofkitError(
             f"--threshold-from {threshold_from}: gives threshold and smoothing, found {other} beside it; leave one out"
         )
-    fitted = read_fitted(threshold_from, model)
-    return Rule(*fitted, min_region_seconds=min_region_seconds)
+    return read_fitted(threshold_from, model, min_region_seconds)
 
 
-def read_fitted(path: Path, model: Mapping[str, str]) -> tuple[float, str, bool, float]:
-    """Threshold, in words where it comes from, that it is fitted, and smoothing in seconds, of a `segments.json`.
+def read_fitted(path: Path, model: Mapping[str, str], min_region_seconds: float) -> Rule:
+    """Read threshold and smoothing of a `segments.json`.
 
     Args:
         path: What `evaluate-segments` wrote of a development set.
         model: `model_sha256` and `frame_target` of the frame model that is used.
+        min_region_seconds: Shorter regions are dropped.
 
     Raises:
         SpoofkitError: another kind of file, or one of another model.
@@ -211,7 +220,8 @@ def read_fitted(path: Path, model: Mapping[str, str]) -> tuple[float, str, bool,
             f"{path}: was fitted on scores of another frame model ({', '.join(changed)} differ), expected this one's; "
             "localize and evaluate your development set with this model"
         )
-    return threshold, f"range-based EER {eer:.2f} % of {name}", True, smooth_seconds
+    words = f"range-based EER {eer:.2f} % of {name}"
+    return Rule(threshold, words, True, smooth_seconds, min_region_seconds, eer)
 
 
 def require_smoothing(seconds: float) -> None:
