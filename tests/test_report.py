@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import io
 import json
+import math
 import re
 import resource
 import shlex
@@ -24,7 +25,7 @@ from rich.console import Console
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import metrics
+from spoofkit.evaluation import metrics, rocch
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
@@ -122,6 +123,27 @@ def test_every_part_of_the_breakdown_equals_metrics_of_the_filtered_trials():
         assert row["min_dcf"] == metrics.min_dcf(*scores)
         assert row["act_dcf"] == metrics.act_dcf(*scores)
         assert row["cllr_bits"] == pytest.approx(metrics.cllr(*scores), rel=1e-12)
+
+
+def test_every_pooled_figure_is_that_of_its_metric():
+    trials, costs = make_trials(), metrics.DcfCosts(0.2, 2.0, 5.0)
+    result = measure(trials, costs)
+    classes = [np.sort(trials.filter(pl.col("key") == key)["score"].to_numpy()) for key in ("bonafide", "spoof")]
+    pooled, dcf = metrics.eer(*classes), metrics.min_dcf_of_sorted(*classes, costs)
+    expected = {
+        "eer_official_percent": 100 * pooled.eer,
+        "eer_threshold": pooled.threshold,
+        "min_dcf": dcf.min_dcf,
+        "min_dcf_threshold": dcf.threshold,
+        "act_dcf": metrics.act_dcf(*classes, costs),
+        "act_dcf_threshold": math.log(0.2 * 5 / (0.8 * 2)),
+        "cllr_bits": metrics.cllr(*classes),
+        "min_cllr_bits": rocch.min_cllr(*classes),
+        "eer_interpolated_percent": 100 * rocch.interpolated_eer(*classes),
+        "eer_rocch_percent": 100 * rocch.rocch_eer(*classes),
+    }
+    assert len(set(expected.values())) == len(expected)  # that none is taken for another
+    assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-12)
 
 
 def test_pooled_numbers_are_one_threshold_over_all_trials():
