@@ -363,6 +363,19 @@ def test_no_damaged_byte_of_a_flac_is_ever_read(tmp_path: Path) -> None:
     assert read_audio(path).size == SAMPLE_RATE
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16, 20, 24])
+def test_samples_of_a_flac_must_be_those_of_its_md5(bits: int, tmp_path: Path) -> None:
+    path, top = tmp_path / "a.flac", 1 << (bits - 1)
+    write_flac(path, np.random.default_rng(0).integers(-top, top, (4_000, 2)), SAMPLE_RATE, bits)
+    assert read_audio(path).size == 4_000
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1  # of the MD5; every frame is as it was
+    path.write_bytes(data)
+    for read in (read_audio, examine, lambda path: list(read_blocks(path))):
+        with pytest.raises(SpoofkitError, match="MD5"):
+            read(path)
+
+
 def test_ffmpeg_compares_the_checksums_of_a_flac_that_libsndfile_refuses(tmp_path: Path) -> None:
     samples_SC = np.random.default_rng(0).integers(-900, 900, (8000, 1))
     write_flac(tmp_path / "a.flac", samples_SC, SAMPLE_RATE, 12)
