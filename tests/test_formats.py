@@ -49,12 +49,15 @@ def with_tracks(
     file = io.BytesIO()
     container, *more = container.split(":")
     options |= dict(option.split("=") for option in more)
+    bit_rate = options.pop("bit_rate", None)
     with av.open(file, "w", format=container, options=options) as opened:
         video = opened.add_stream("mpeg4", rate=25) if has_video else None
         streams = [opened.add_stream(codec, rate=rate, layout="mono") for codec, rate, _, _ in tracks]
         if video is not None:
             video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
         for stream in streams:
+            if bit_rate is not None:
+                stream.bit_rate = int(bit_rate)
             stream.codec_context.open()
         if video is not None:
             for number in range(100):
@@ -107,6 +110,7 @@ FORMATS = {
     "webm opus": (by_ffmpeg, ("webm", "libopus", 48_000), "a.webm", 200, "refused", "refused", "either"),
     "mka flac": (by_ffmpeg, ("matroska", "flac", 16_000), "a.mka", 0, "refused", "refused", "refused"),
     "avi mp3": (by_ffmpeg, ("avi", "libmp3lame", 16_000), "a.avi", 1800, "refused", "refused", "either"),
+    "wma": (by_ffmpeg, ("asf:bit_rate=64000", "wmav2", 44_100), "a.wma", 500, "refused", "refused", "either"),
     "ac3": (by_ffmpeg, ("ac3", "ac3", 48_000), "a.ac3", 600, "whole", "refused", "refused"),
     "eac3": (by_ffmpeg, ("eac3", "eac3", 44_100), "a.eac3", 600, "whole", "refused", "refused"),
     "tta": (by_ffmpeg, ("tta", "tta", 16_000), "a.tta", 0, "refused", "refused", "refused"),
