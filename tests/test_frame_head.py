@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import bytes_of_any_day, make_voice, refusal, run_cli
+from conftest import bytes_of_any_day, make_voice, refusal, run_cli, unchecked_calibration, without_sums
 from safetensors.torch import load_file, save_file
 from test_encoder import make_folder
 from test_models import detector_of
@@ -245,6 +245,7 @@ def test_heads_of_before_and_of_now_read_the_last_layer_each_their_way_from_one_
     encoder_sha256 = folder_sha256(tmp_path / "model/encoder")
     stage = {"stage": "post-training", "kept": {}, "settings": {}, "inputs": {}}
     write_frame_head(tmp_path / "model/frame_head", frames, "region", encoder_sha256, [stage])
+    without_sums(tmp_path / "model")
     for name, number, now in (("model.json", model_of, 3), ("frame_head/head.json", frames_of, 4)):
         record = read_json(tmp_path / "model" / name)
         assert (record["format"], record.pop("final_norm")) == (now, False)
@@ -314,7 +315,7 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     text = (tmp_path / "out/timeline.html").read_text()
     assert f"probability of bona fide {found['bonafide_probability']:.3f}" in text
     assert found["decision"] in text
-    record = json.loads((tmp_path / "calibration.json").read_text())
+    record: Any = unchecked_calibration(tmp_path / "calibration.json")
     record["fitted_on"]["made_by"] = [{"model_sha256": "b" * 64}]
     (tmp_path / "other.json").write_text(json.dumps(record))
     other = refusal("localize", both, recording, "--calibration", tmp_path / "other.json", "-o", tmp_path / "out2")
@@ -329,7 +330,7 @@ def test_a_model_with_both_heads_localizes_sets_too(timeline: Path, noisy: Path,
     both = load_frame_model(timeline / "model")
     assert record["model_sha256"] == both.sha256
     # A changed tensor of the frame head, and nothing else, is another frame model.
-    other = shutil.copytree(timeline / "model", tmp_path / "model")
+    other = without_sums(shutil.copytree(timeline / "model", tmp_path / "model"))
     tensors = {name: tensor + 1 for name, tensor in load_file(other / "frame_head/head.safetensors").items()}
     save_file(tensors, other / "frame_head/head.safetensors")
     assert load_frame_model(other).sha256 != both.sha256
@@ -369,7 +370,7 @@ def test_to_scores_and_calibrations_a_frame_head_makes_no_other_model(model: Pat
 
 
 def test_models_with_both_heads_are_averaged_whole(timeline: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(timeline / "model", tmp_path / "other")
+    other = without_sums(shutil.copytree(timeline / "model", tmp_path / "other"))
     for name in ("encoder/model.safetensors", "head.safetensors", "frame_head/head.safetensors"):
         tensors = {key: tensor + 0.5 for key, tensor in load_file(other / name).items()}
         save_file(tensors, other / name, metadata={"format": "pt"})
@@ -438,7 +439,7 @@ def test_what_a_frame_head_does_not_fit_is_refused(
         sentence = refusal("posttrain", exp, "--onto", own, *lists, "--overwrite")
         assert "holds the model" in sentence
     assert files_of(own) == files_of(model)
-    record = json.loads((own / "model.json").read_text())
+    record = json.loads((without_sums(own) / "model.json").read_text())
     (own / "model.json").write_text(json.dumps(record | {"input_policy": "first:64600"}))
     assert "is given first:64600 of an utterance" in said(own)
     save_detector(tmp_path / "raw", detector_of("rawnet2"), {})
@@ -464,12 +465,12 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     assert "has no frame_head/head.json" in sentence
     assert "posttrain EXP --onto MODEL" in sentence
     # Of another model: the tensors fit, the encoder is another.
-    foreign = shutil.copytree(model, tmp_path / "foreign")
+    foreign = without_sums(shutil.copytree(model, tmp_path / "foreign"))
     shutil.copytree(timeline / "model/frame_head", foreign / "frame_head")
     weights = load_file(foreign / "encoder/model.safetensors")
     save_file({n: 1.01 * t for n, t in weights.items()}, foreign / "encoder/model.safetensors", {"format": "pt"})
     assert "was trained on another encoder" in said(foreign)
-    damaged = shutil.copytree(timeline / "model", tmp_path / "damaged")
+    damaged = without_sums(shutil.copytree(timeline / "model", tmp_path / "damaged"))
     path = damaged / "frame_head/head.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"more": torch.zeros(1)}, path)
@@ -481,7 +482,7 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     (broken / "head.safetensors").unlink()
     assert "head.safetensors" in said(broken)
     calibration = ["--calibration", tmp_path / "c.json"]
-    posttrained = shutil.copytree(timeline / "model", tmp_path / "frames_alone")
+    posttrained = without_sums(shutil.copytree(timeline / "model", tmp_path / "frames_alone"))
     (posttrained / "model.json").unlink()
     sentence = refusal("localize", posttrained, recording, "-o", tmp_path / "out", *calibration)
     assert "has a frame head alone" in sentence

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, without_sums
 from safetensors.torch import load_file, save_file
 
+from spoofkit import checksums
+from spoofkit.checksums import folder_sha256
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.detector import Detector, folder_sha256, save_detector
+from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings
 
@@ -46,6 +49,34 @@ def test_weights_behind_a_link_belong_to_the_identity(linked: str, model: Path, 
     assert folder_sha256(model) != before
 
 
+def test_checksums_are_read_by_sha256sum_and_change_no_identity(model: Path) -> None:
+    before = folder_sha256(model)
+    for folder in (model, model / "encoder"):
+        subprocess.run(["sha256sum", "--check", "--strict", "--status", "SHA256SUMS"], cwd=folder, check=True)
+    assert folder_sha256(without_sums(model)) == before
+
+
+def test_folder_of_an_older_version_is_read_with_one_remark_a_process(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checksums, "_remarked", set())
+    load_detector(model)
+    assert not capsys.readouterr().err
+    for _ in range(3):
+        load_detector(without_sums(model))
+        load_encoder(EncoderSettings(name=str(model / "encoder")))
+    assert capsys.readouterr().err.count("has no SHA256SUMS") == 1
+
+
+def test_folder_of_others_is_read_without_a_remark(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checksums, "_remarked", set())
+    (without_sums(model) / "encoder" / "stages.json").unlink()
+    load_encoder(EncoderSettings(name=str(model / "encoder")))
+    assert not capsys.readouterr().err
+
+
 def test_link_to_a_folder_above_it_is_refused(model: Path) -> None:
     (model / "encoder" / "again").symlink_to(model)
     with pytest.raises(SpoofkitError, match="again: is a link to a folder that it lies in"):
@@ -54,7 +85,7 @@ def test_link_to_a_folder_above_it_is_refused(model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "{absolute}", "a/../../outside.safetensors"])
 def test_index_that_names_weights_outside_its_folder_is_refused(name: str, model: Path, tmp_path: Path) -> None:
-    encoder = model / "encoder"
+    encoder = without_sums(model) / "encoder"
     outside = model / "outside.safetensors"
     shutil.move(encoder / "model.safetensors", outside)
     name = name.format(absolute=outside)
@@ -67,7 +98,7 @@ def test_index_that_names_weights_outside_its_folder_is_refused(name: str, model
 
 
 def test_weights_in_several_files_of_the_folder_are_read(model: Path) -> None:
-    encoder = model / "encoder"
+    encoder = without_sums(model) / "encoder"
     tensors = load_file(encoder / "model.safetensors")
     (encoder / "model.safetensors").unlink()
     parts = {name: f"model-{number % 2 + 1:05d}-of-00002.safetensors" for number, name in enumerate(tensors)}
@@ -81,12 +112,12 @@ def test_weights_in_several_files_of_the_folder_are_read(model: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": []}'])
 def test_damaged_index_is_refused_by_name(content: str, model: Path) -> None:
-    (model / "encoder" / "model.safetensors.index.json").write_text(content)
+    (without_sums(model) / "encoder" / "model.safetensors.index.json").write_text(content)
     assert "model.safetensors.index.json" in refusal("info", model / "encoder")
 
 
 @pytest.mark.parametrize("size", ["num_hidden_layers", "hidden_size", "intermediate_size"])
 def test_sizes_beyond_all_measure_are_refused_before_a_network_is_built(size: str, model: Path) -> None:
-    path = model / "encoder" / "config.json"
+    path = without_sums(model) / "encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {size: 1_000_000_000}))
     assert f"{size}: 1000000000" in refusal("info", model / "encoder")

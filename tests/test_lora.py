@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, without_sums
 from safetensors.torch import load_file, save_file
 from test_encoder import FAMILIES, last, make_folder, our_features, voices
 
@@ -311,9 +311,17 @@ def test_the_mean_of_models_is_that_of_their_merged_weights(bases: dict[str, Pat
     for name, tensor in mean.items():
         assert torch.allclose(tensor, torch.stack([state[name] for state in states]).mean(0), atol=1e-6), name
     assert {path.name for path in (tmp_path / "mean/encoder").iterdir()} == {
-        "config.json", "model.safetensors", "preprocessor_config.json", "stages.json",
+        "SHA256SUMS", "config.json", "model.safetensors", "preprocessor_config.json", "stages.json",
     }  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "mean"]
+
+
+def test_a_damaged_head_is_not_merged(bases: dict[str, Path], tmp_path: Path) -> None:
+    save_detector(tmp_path / "model", Detector(learnt(load(bases["wavlm-layer"], {"rank": 2}), 0), "attentive"), {})
+    head = tmp_path / "model/head.safetensors"
+    head.write_bytes(head.read_bytes()[:-1] + b"\0")
+    assert "head.safetensors" in refusal("merge", tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_mean_of_the_best_evaluations_is_merged_before_it_is_made(
@@ -389,7 +397,7 @@ def test_a_base_may_be_kept_in_another_kind_of_file(bases: dict[str, Path], adap
 
     AutoModel.from_pretrained(bases["wavlm-layer"]).save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    copy = Path(shutil.copytree(adapted, tmp_path / "encoder"))
+    copy = without_sums(shutil.copytree(adapted, tmp_path / "encoder"))
     edit_json(copy / "base.json", {"name": str(tmp_path / "shards")})
     assert load(copy).adapters["base"] == str(tmp_path / "shards")
 
@@ -425,7 +433,7 @@ def test_a_base_from_the_hub_is_known_by_its_commit(bases: dict[str, Path], tmp_
     assert (record["name"], record["revision"]) == ("lab/wavlm", first)
     done = run(second, str(tmp_path / "encoder"), "")
     assert f"'base_revision': '{first}'" in done.stdout, done.stderr
-    edit_json(tmp_path / "encoder/base.json", {"revision": "main"})
+    edit_json(without_sums(tmp_path / "encoder") / "base.json", {"revision": "main"})
     done = run(second, str(tmp_path / "encoder"), "")
     assert "were trained on lab/wavlm with SHA-256" in done.stderr
 
@@ -496,7 +504,7 @@ def test_adapters_that_do_not_belong_are_refused_in_one_sentence(
     bases: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    folder = Path(shutil.copytree(adapted, tmp_path / "encoder"))
+    folder = without_sums(shutil.copytree(adapted, tmp_path / "encoder"))
     load(folder)
     damage(folder, bases)
     with pytest.raises(SpoofkitError, match=sentence) as caught:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, refusal, run_cli, table_rows
+from conftest import SHARED, refusal, run_cli, table_rows, without_sums
 from safetensors.torch import load_file, save_file
 
 from spoofkit.config import load_config
@@ -92,6 +92,7 @@ def test_several_layers_are_read_before_the_final_norm_and_models_of_format_2_as
         detector = detector_of("attentive", layers).eval()
         wave, n_samples = batch_for(detector)
         save_detector(tmp_path / f"{layers}", detector, {})
+        without_sums(tmp_path / f"{layers}")
         path = tmp_path / f"{layers}/model.json"
         record = json.loads(path.read_text())
         assert (record["format"], record["final_norm"]) == (3, layers == "last")
@@ -114,7 +115,7 @@ def test_a_record_that_says_nothing_clear_of_the_final_norm_is_refused(
     change: dict[str, object] | str, tmp_path: Path
 ) -> None:
     save_detector(tmp_path / "model", detector_of("mean", "weighted"), {})
-    path = tmp_path / "model/model.json"
+    path = without_sums(tmp_path / "model") / "model.json"
     record = json.loads(path.read_text())
     if isinstance(change, str):
         del record["final_norm"]
@@ -296,7 +297,7 @@ def test_class_weights_weigh_their_own_class(manifests: Path, tmp_path: Path) ->
 def test_code_that_comes_with_a_folder_is_not_run(
     where: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, marker = Path(shutil.copytree(plain, tmp_path / "remote")), tmp_path / "marker"
+    folder, marker = without_sums(shutil.copytree(plain, tmp_path / "remote")), tmp_path / "marker"
     values = json.loads((folder / where).read_text())
     if where == "config.json":
         values |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}
@@ -322,7 +323,7 @@ def test_code_that_comes_with_a_folder_is_not_run(
     ],
 )
 def test_damaged_settings_of_a_folder_are_refused(where: str, change: object, plain: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(plain, tmp_path / "spoilt"))
+    folder = without_sums(shutil.copytree(plain, tmp_path / "spoilt"))
     text = change if isinstance(change, str) else json.dumps(json.loads((folder / where).read_text()) | change)
     (folder / where).write_text(text)
     assert refusal("info", folder).startswith(f"{folder}")
@@ -366,6 +367,7 @@ def test_an_encoder_named_on_the_command_line_is_cut_as_the_settings_say(
 @pytest.mark.parametrize("change", [{"layers": -1}, {"layers": "all"}, {"score": "bonafide_logit"}, {"head": "nope"}])
 def test_an_edited_model_record_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     save_detector(tmp_path / "model", detector_of("mean"), {})
+    without_sums(tmp_path / "model")
     record = json.loads((tmp_path / "model/model.json").read_text())
     (tmp_path / "model/model.json").write_text(json.dumps(record | change))
     assert "does not describe a model of this version" in refusal("info", tmp_path / "model")
@@ -433,7 +435,7 @@ def spoil(folder: Path, how: str, marker: Path) -> None:
 def test_a_damaged_or_malicious_folder_is_refused_in_one_sentence(
     how: str, sentence: str, plain: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(plain, tmp_path / "spoilt"))
+    folder = without_sums(shutil.copytree(plain, tmp_path / "spoilt"))
     spoil(folder, how, tmp_path / "marker")
     said = refusal("info", folder)
     assert said.startswith(f"{folder}: ")

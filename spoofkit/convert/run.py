@@ -26,6 +26,7 @@ SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
 # What `convert` writes, by its path inside the folder; transformers cuts large weights into numbered files.
 ENCODER_FILES = (
     r"(pre)?processor_config\.json|(config|provenance|stages)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"|SHA256SUMS"
 )
 WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
 AASIST = Provenance(

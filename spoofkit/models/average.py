@@ -9,10 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from spoofkit.checksums import folder_sha256, require_intact
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, make_folder, not_written, read_json
-from spoofkit.models.detector import FRAME_HEAD, folder_sha256
-from spoofkit.models.merge_adapters import change_record, has_adapters, merge
+from spoofkit.models.detector import FRAME_HEAD
+from spoofkit.models.merge_adapters import change_record, has_adapters, merge, write_all_sums
 from spoofkit.stages import AVERAGE, posttraining, read_stages, write_stages
 from spoofkit.stages import FILE as STAGES
 
@@ -34,6 +35,8 @@ def average(folders: list[Path], out: Path) -> None:
     for folder in folders:
         if folder.resolve() in out.resolve().parents:
             raise SpoofkitError(f"{out}: lies inside {folder}, which is to be averaged; name a folder outside")
+        if folder.is_dir():  # of a missing one below
+            require_intact(folder)
     try:
         make_folder(out.parent)
         room = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
@@ -83,6 +86,7 @@ def _average(plain: list[Path], folders: list[Path], out: Path) -> None:
         if (temporary / FRAME_HEAD).is_dir():
             own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
             change_record(temporary / FRAME_HEAD / "head.json", changed | own)
+        write_all_sums(temporary)
 
 
 def _weights(folder: Path) -> set[str]:

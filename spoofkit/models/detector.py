@@ -4,10 +4,10 @@ model/
   encoder/             a Hugging Face folder, as post-training writes it
   head.safetensors     merge, head and output layer
   model.json           which they are, resolved settings, what it was trained on
+  SHA256SUMS           of these (spoofkit.checksums)
   frame_head/          of `posttrain --onto` alone: a frame classifier on the same encoder (spoofkit.models.frame_model)
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from spoofkit.checksums import folder_sha256, require_intact, write_sums
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, file_sha256, read_json, text_sha256, write_json
+from spoofkit.files import atomic_folder, read_json, write_json
 from spoofkit.models.encoder import Encoder, LayersWanted
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.frame import FrameHead
@@ -27,7 +28,6 @@ from spoofkit.models.merge import MERGES, make_merge
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
-from spoofkit.stages import FILE as STAGES
 
 FRAME_HEAD = "frame_head"
 """Folder of the frame head that a model may also have."""
@@ -194,6 +194,7 @@ def write_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> 
         "score": detector.score,
     }
     write_json(folder / "model.json", own | record)
+    write_sums(folder, without=FRAME_HEAD)
 
 
 def require_model_folder(folder: Path) -> None:
@@ -218,6 +219,7 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         SpoofkitError: not a model folder, a damaged one, or tensors that do not fit.
     """
     require_model_folder(folder)
+    require_intact(folder)
     record = read_json(folder / "model.json")
     try:
         if record["head"] not in UTTERANCE_HEADS or record["score"] not in SCORES:
@@ -280,27 +282,3 @@ def load_head(path: Path, head: nn.Module) -> None:
 def detector_sha256(folder: Path) -> str:
     """One hash over all that makes the scores of a model folder: a frame head in it makes none."""
     return folder_sha256(folder, without=FRAME_HEAD)
-
-
-def folder_sha256(folder: Path, without: str = "") -> str:
-    """One hash over the names and bytes of all files of a folder, so that a model is known by it.
-
-    When and where it was trained is left out: see spoofkit.stages. Links are followed, to files and to folders: what
-    they lead to makes the scores, and the hub's cache consists of links.
-
-    Raises:
-        SpoofkitError: a file cannot be read, or a link leads to a folder that it lies in.
-    """
-    files = sorted(path for path in _files_below(folder) if path.relative_to(folder).parts[0] != without)
-    return text_sha256("\n".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files))
-
-
-def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in above:
-        raise SpoofkitError(f"{folder}: is a link to a folder that it lies in, so it has no end; remove the link")
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _files_below(path, (*above, real))
-        elif path.is_file() and path.name != STAGES:
-            yield path

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from spoofkit.checksums import write_sums
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.adapter_folder import Base, write_adapters
@@ -224,6 +225,7 @@ class Encoder(nn.Module):
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
         write_stages(folder, self.stages)
+        write_sums(folder)
 
     def save_network(self, folder: Path) -> None:
         """Write `config.json` and all weights, under the names that `AutoModel` looks for."""

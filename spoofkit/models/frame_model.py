@@ -3,6 +3,7 @@
 frame_head/
   head.safetensors     merge, head and output layer
   head.json            which they are, what the frames' targets were, the hash of the encoder they were trained on
+  SHA256SUMS           of these (spoofkit.checksums)
 
 It stands beside that encoder: in what post-training leaves, or in a model folder (`posttrain --onto`).
 """
@@ -15,13 +16,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save
 
+from spoofkit.checksums import folder_sha256, require_intact, write_sums
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, text_sha256, write_json
 from spoofkit.models.detector import (
     FRAME_HEAD,
     Detector,
     FrameClassifier,
-    folder_sha256,
     load_detector,
     load_head,
     read_final_norm,
@@ -92,6 +93,7 @@ def write_frame_head(
     }
     write_json(folder / "head.json", own | {name: stages[-1][name] for name in ("kept", "settings", "inputs")})
     write_stages(folder, stages)
+    write_sums(folder)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def load_frame_model(folder: Path) -> FrameModel:
             head of another encoder.
     """
     _read_record(folder)  # what is no such folder is refused before anything large is read
+    require_intact(folder)
     detector = load_detector(folder)[0] if (folder / "model.json").exists() else None
     encoder = detector.encoder if detector else load_encoder(EncoderSettings(name=str(folder / "encoder")))
     return read_frame_head(folder, encoder, detector)

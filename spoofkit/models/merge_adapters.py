@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from spoofkit.checksums import folder_sha256, require_intact, write_sums
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, read_json, write_json
 from spoofkit.models import adapter_folder
-from spoofkit.models.detector import FRAME_HEAD, detector_sha256, folder_sha256
+from spoofkit.models.detector import FRAME_HEAD, detector_sha256
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings
 
@@ -43,6 +44,7 @@ def merge(folder: Path, out: Path) -> None:
             f"{folder}: has no adapters to merge, expected an encoder or a model that `posttrain` or `finetune` "
             "trained with encoder.lora; use it as it is"
         )
+    require_intact(folder)
     encoder = load_encoder(EncoderSettings(name=str(source)))
     with atomic_folder(out) as temporary:
         target = temporary / source.relative_to(folder)
@@ -51,9 +53,17 @@ def merge(folder: Path, out: Path) -> None:
         change_record(temporary / "model.json", {"merged_from": detector_sha256(folder)})
         if (temporary / FRAME_HEAD).is_dir():
             change_record(temporary / FRAME_HEAD / "head.json", {"encoder_sha256": folder_sha256(target)})
+        write_all_sums(temporary)
 
 
 def change_record(record: Path, changed: dict[str, Any]) -> None:
     """Replace some values of a JSON file in a folder that is being made; of an encoder there is none."""
     if record.is_file():
         write_json(record, read_json(record) | changed, overwrite=True)
+
+
+def write_all_sums(folder: Path) -> None:
+    """Write the checksums of an encoder or a model folder that is being made of others."""
+    for part in (folder / "encoder", folder / FRAME_HEAD, folder):
+        if part.is_dir():
+            write_sums(part, without=FRAME_HEAD)

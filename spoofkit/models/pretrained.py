@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spoofkit.checksums import require_intact
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.adapter_folder import (
     base_name,
@@ -69,6 +70,8 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
     folder = Path(settings.name)
+    if folder.is_dir():
+        require_intact(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of adapters
         if is_adapter_folder(folder):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spoofkit.checksums import write_sums
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
 from spoofkit.models.encoder import Encoder, is_valid
@@ -60,6 +61,7 @@ class SincEncoder(Encoder):
         if self.provenance is not None:
             write_provenance(folder, self.provenance)
         write_stages(folder, self.stages)
+        write_sums(folder)
 
 
 def is_sinc_folder(folder: Path) -> bool:

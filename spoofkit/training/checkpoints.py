@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 
+from spoofkit.checksums import SUMS, as_text, parse
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, not_written, read_json, read_text, remove_folder, sync
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.lora import load_learnt_state
 
 N_CHECKPOINTS_KEPT = 2
-CHECKSUMS = "SHA256SUMS"
 FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
 
 
@@ -221,24 +221,18 @@ def _write(path: Path, files: Iterator[tuple[str, bytes | memoryview]]) -> None:
         for name, content in files:
             (temporary / name).write_bytes(content)
             sums[name] = hashlib.sha256(content).hexdigest()
-        (temporary / CHECKSUMS).write_text(_checksum_lines(sums), encoding="utf-8")
-
-
-def _checksum_lines(sums: dict[str, str]) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+        (temporary / SUMS).write_text(as_text(sums), encoding="utf-8")
 
 
 def _damage(path: Path) -> str | None:
     """In what the files of a folder differ from those that `_write` wrote; none if in nothing."""
-    name = CHECKSUMS
+    name = SUMS
     try:
-        text = read_text(path / CHECKSUMS)
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
-        # A line may be damaged so that it still looks like one, or be gone altogether. Notes that a user put beside
-        # our files are no damage.
+        sums = parse(read_text(path / SUMS))
+        # A line may be gone altogether. Notes that a user put beside our files are no damage.
         there = {name for name in FILES if (path / name).exists()}
-        if not sums or not there <= sums.keys() <= set(FILES) or _checksum_lines(sums) != text:
-            return f"{CHECKSUMS} is not what was written"
+        if not there <= sums.keys() <= set(FILES):
+            return f"{SUMS} is not what was written"
         for name, digest in sums.items():
             if file_sha256(path / name) != digest:
                 return f"{name} is not what was written"
@@ -247,7 +241,7 @@ def _damage(path: Path) -> str | None:
             raise  # somebody else's, not damaged
         return f"{name} {'is missing' if isinstance(error.__cause__, FileNotFoundError) else 'cannot be read'}"
     except ValueError:
-        return f"{CHECKSUMS} is not what was written"
+        return f"{SUMS} is not what was written"
     return None
 
 

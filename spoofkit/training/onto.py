@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
+from spoofkit.checksums import folder_sha256
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder
-from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, folder_sha256, load_detector
+from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, load_detector
 from spoofkit.models.frame_model import write_frame_head
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.stages import Stage

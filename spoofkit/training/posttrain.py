@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spoofkit.checksums import folder_sha256
 from spoofkit.data.augment import Augmenter, augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset
 from spoofkit.data.lengths import batches_by_length, require_usable_length
@@ -25,7 +26,7 @@ from spoofkit.data.mixlist import read_mix_list
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.files import atomic_folder, file_sha256
-from spoofkit.models.detector import FRAME_HEAD, FrameClassifier, folder_sha256
+from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import Encoder, is_valid
 from spoofkit.models.frame_model import write_frame_head
