@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import unchecked_calibration
 from scipy.optimize import minimize
 
 from spoofkit.errors import SpoofkitError
@@ -108,9 +109,12 @@ def test_a_calibration_file_gives_back_what_was_written_and_others_are_refused(t
     calibration = Calibration((0.1234567890123456, -2.0), 1e-17, 0.5)
     write_calibration(tmp_path / "c.json", calibration, {"systems": ["a", "b"]})
     assert read_calibration(tmp_path / "c.json")[0] == calibration
-    good = json.loads((tmp_path / "c.json").read_text())
+    good = unchecked_calibration(tmp_path / "c.json")
+    (tmp_path / "d.json").write_text(json.dumps(good))  # of an older version
+    assert read_calibration(tmp_path / "d.json")[0] == calibration
     for change in (
         {"format": 2},
+        {"format": 3},
         {"scales": []},
         {"scales": "ab"},
         {"offset": None},
@@ -118,14 +122,14 @@ def test_a_calibration_file_gives_back_what_was_written_and_others_are_refused(t
         {"scales": [True]},
     ):
         (tmp_path / "d.json").write_text(json.dumps(good | change))
-        with pytest.raises(SpoofkitError, match="not a calibration of format 1"):
+        with pytest.raises(SpoofkitError, match="not a calibration of format 2"):
             read_calibration(tmp_path / "d.json")
     for turned in ([-1], [0.0], [-1.0, -2.0]):
         (tmp_path / "d.json").write_text(json.dumps(good | {"scales": turned}))
         with pytest.raises(SpoofkitError, match="expected a positive one"):
             read_calibration(tmp_path / "d.json")
     (tmp_path / "d.json").write_text("[1]")
-    with pytest.raises(SpoofkitError, match="not a calibration of format 1"):
+    with pytest.raises(SpoofkitError, match="not a calibration of format 2"):
         read_calibration(tmp_path / "d.json")
 
 

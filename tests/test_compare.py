@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, unchecked_calibration
 from scipy.stats import binom, ttest_ind
 
 from spoofkit.data.manifest import read_manifest, write_manifest
@@ -309,7 +309,7 @@ def test_a_calibration_that_does_not_say_whose_scores_it_is_for_is_applied_with_
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
     run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
     assert "not checked" not in run_cli("apply", tmp_path / "c.json", a, "-o", tmp_path / "known.tsv").stderr
-    known = json.loads((tmp_path / "c.json").read_text())
+    known = unchecked_calibration(tmp_path / "c.json")
     for name, fitted_on in (("absent", None), ("a list", ["a" * 64]), ("nameless", {"made_by": [{}]})):
         (tmp_path / "d.json").write_text(json.dumps(known | {"fitted_on": fitted_on}))
         done = run_cli("apply", tmp_path / "d.json", a, "-o", tmp_path / f"{name}.tsv")
@@ -347,17 +347,23 @@ def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files
     run_cli("apply", tmp_path / "of_exported.json", a, "-o", tmp_path / "a_llr.tsv")
 
 
-def test_a_record_of_other_scores_is_not_believed(files: Path, tmp_path: Path) -> None:
+def test_scores_that_are_not_those_of_their_record_are_refused(files: Path, tmp_path: Path) -> None:
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64, contamination="trained on this very set")
     run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
     a.write_bytes((files / "b1.tsv").read_bytes())
-    sentence = "a.json: is the record of other scores than a.tsv"
-    assert sentence in refusal("apply", tmp_path / "c.json", a, "-o", tmp_path / "llr.tsv")
-    assert sentence in refusal("calibrate", a, files / "set.tsv", tmp_path / "d.json")
-    done = run_cli("evaluate", a, files / "set.tsv", tmp_path / "out", "--replicates", 0)
-    assert sentence in done.stderr
-    assert "trained on this very set" not in done.stderr
-    assert json.loads((tmp_path / "out/eval.json").read_text())["made_with"]["scores_made_with"] is None
+    sentence = f"{a}: is not the file that a.json was written beside"
+    for command in (
+        ["apply", tmp_path / "c.json", a, "-o", tmp_path / "out.tsv"],
+        ["calibrate", a, files / "set.tsv", tmp_path / "out.json"],
+        ["evaluate", a, files / "set.tsv", tmp_path / "out"],
+        ["evaluate", files / "b1.tsv", files / "set.tsv", tmp_path / "out", "--against", a],
+        ["compare", files / "b1.tsv", a, files / "set.tsv"],
+    ):
+        assert sentence in refusal(*command)
+        assert not list(tmp_path.glob("out*"))
+    record = (tmp_path / "a.json").rename(tmp_path / "moved.json")  # as the sentence says
+    run_cli("evaluate", a, files / "set.tsv", "--replicates", 0)
+    record.rename(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('{"model_sha256": 5}')
     assert "stands where the record of the scores would" in refusal("evaluate", a, files / "set.tsv")
 
@@ -386,7 +392,7 @@ def test_apply_that_fails_leaves_what_stood_there(files: Path, tmp_path: Path) -
     run_cli("calibrate", files / "a.tsv", files / "set.tsv", calibration)
     run_cli("apply", calibration, files / "a.tsv", "-o", out)
     before = out.read_bytes(), out.with_suffix(".json").read_bytes()
-    calibration.write_text(json.dumps(json.loads(calibration.read_text()) | {"scales": [1e308]}))
+    calibration.write_text(json.dumps(unchecked_calibration(calibration) | {"scales": [1e308]}))
     sentence = refusal("apply", calibration, files / "a.tsv", "-o", out, "--overwrite")
     assert "expected finite ratios" in sentence
     assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == before

@@ -1,11 +1,12 @@
 """The mix list as a file: one row per injected region, positions in samples of their own file.
 
-    # seed=0 config=5f0c… rows=39871
+    # seed=0 config=5f0c… rows=39871 sha256=b01d…
     # made_from={"crop_samples": 64600, "manifest": "…", "mix": {…}, "n_mixes": 20000, "seed": 0}
     mix_id       base_id       injector_id   base_start  injector_start  n_samples  crop_start  crop_samples
     mix_0000000  T_0000000011  T_0000000000  20311       3100            9713       1280        64600
 
-Rows of one mix stand together. `config` is a hash of what follows in the second line.
+Rows of one mix stand together. `config` is a hash of what follows in the second line, `sha256` one of the rows with
+their header; lists of older versions have none.
 """
 
 import io
@@ -36,7 +37,7 @@ COLUMNS = (
 
 
 def write_mix_list(path: Path | str, mix_list: MixList, overwrite: bool = False) -> None:
-    """Write a list: `# seed=… config=…`, `# made_from={…}`, then one row per injected region."""
+    """Write a list: `# seed=… config=… rows=… sha256=…`, `# made_from={…}`, then one row per injected region."""
     record = json.dumps(mix_list.made_from, sort_keys=True)
     rows = [
         (
@@ -50,10 +51,9 @@ def write_mix_list(path: Path | str, mix_list: MixList, overwrite: bool = False)
         for mix in mix_list.mixes
         for r in mix.regions
     ]
-    first = f"{_first_line(mix_list.made_from['seed'], record)} rows={len(rows)}"
-    lines = [first, f"# made_from={record}"]
-    lines += ["\t".join(COLUMNS), *("\t".join(map(str, row)) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n", overwrite)
+    table = "\n".join(["\t".join(COLUMNS), *("\t".join(map(str, row)) for row in rows)]) + "\n"
+    first = f"{_first_line(mix_list.made_from['seed'], record)} rows={len(rows)} sha256={text_sha256(table)[:16]}"
+    write_text(path, f"{first}\n# made_from={record}\n{table}", overwrite)
 
 
 def _first_line(seed: int, record: str) -> str:
@@ -72,7 +72,8 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
             f"{path}: not a mix list, expected '# seed=… config=… rows=…' first; draw one with `spoofkit mixlist`"
         )
     text_record = lines[1].removeprefix("# made_from=")
-    first, _, n_rows = lines[0].rpartition(" rows=")
+    first, _, of_rows = lines[0].rpartition(" rows=")
+    n_rows, has_checksum, checksum = of_rows.partition(" sha256=")
     try:
         record: dict[str, Any] = json.loads(text_record)
     except (ValueError, RecursionError):
@@ -87,6 +88,10 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     if not text.endswith("\n") or n_rows != str(n_found):
         raise SpoofkitError(
             f"{path}: holds {n_found} rows, its first line says {n_rows}; it is cut short, so draw it again"
+        )
+    if has_checksum and text_sha256(lines[2])[:16] != checksum:
+        raise SpoofkitError(
+            f"{path}: its rows do not match their hash in the first line; it was edited or damaged, so draw it again"
         )
     return record
 

@@ -7,6 +7,7 @@ scale_k * score_k, in nats. The classes' sizes in the development set do not mat
 be best.
 """
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_json, write_json
+from spoofkit.files import read_json, text_sha256, write_json
 
-FORMAT = 1
+FORMAT = 2
+"""Calibrations of format 1 carry no checksum."""
 N_STEPS = 300
 CLOSE = 1e-12  # what a step may still gain, as a share of the cost, when it is the last
 RAREST = 1e-6  # prior of a class
@@ -153,23 +155,35 @@ def write_calibration(path: Path, calibration: Calibration, record: dict[str, An
     Raises:
         SpoofkitError: the file exists or cannot be written.
     """
-    write_json(path, {"format": FORMAT, **asdict(calibration), **record}, overwrite)
+    values = {"format": FORMAT, **asdict(calibration), **record}
+    write_json(path, values | {"sha256": _checksum(values)}, overwrite)
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """SHA-256 of all values but the checksum itself, however they are laid out as JSON."""
+    values = {name: value for name, value in record.items() if name != "sha256"}
+    return text_sha256(json.dumps(values, sort_keys=True))
 
 
 def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
     """Read a calibration, and all that stands in its file.
 
     Raises:
-        SpoofkitError: it is none, one that this version does not know, or one that turns decisions around.
+        SpoofkitError: it is none, one that this version does not know, damaged, or one that turns decisions around.
     """
     record = read_json(path)
     try:
         scales, offset, prior = record["scales"], record["offset"], record["bonafide_prior"]
         numbers = [*scales, offset, prior]
-        if record["format"] != FORMAT or not scales or not all(type(n) in (int, float) for n in numbers):
+        if record["format"] not in (1, FORMAT) or not scales or not all(type(n) in (int, float) for n in numbers):
             raise ValueError
         if not all(map(math.isfinite, numbers)) or not 0 < prior < 1:
             raise ValueError
+        if (record["format"] == FORMAT or "sha256" in record) and record["sha256"] != _checksum(record):
+            raise SpoofkitError(
+                f"{path}: its values are not those of its checksum (sha256), so it is damaged or was edited; copy it "
+                "again, or fit it again with `spoofkit calibrate`"
+            )
         if max(scales) <= 0:  # of several systems one may correct another, but not all may be turned around
             raise SpoofkitError(
                 f"{path}: its scales are {', '.join(f'{scale:g}' for scale in scales)}, expected a positive one; it "

@@ -6,7 +6,7 @@ from typing import Any
 
 from spoofkit.evaluation.decision import bayes_thresholds, genuine_threshold
 from spoofkit.evaluation.metrics import DcfCosts
-from spoofkit.evaluation.records import try_record
+from spoofkit.evaluation.records import read_record
 from spoofkit.evaluation.scores import are_llr, read_scores
 
 CALIBRATION = "CAL.json"  # stands for one that is not known
@@ -28,7 +28,7 @@ def threshold_of_genuine(scores: Path, rate: float) -> dict[str, Any]:
     """
     table = read_scores(scores)
     accept_from, share, at_most = genuine_threshold(table["score"].to_numpy(), rate)
-    record, _ = try_record(scores)
+    record = read_record(scores)
     calibration = record.get("calibration") or (CALIBRATION if are_llr(scores) else None)
     options = [] if calibration is None else ["--calibration", str(calibration)]
     found = {"accept_from": accept_from, "reject_below": accept_from, "n_bonafide": table.height}

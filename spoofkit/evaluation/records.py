@@ -26,23 +26,11 @@ def read_record(scores: Path) -> dict[str, Any]:
     """The record beside a score file; empty if there is none.
 
     Raises:
-        SpoofkitError: it is no record, or one of other scores.
-    """
-    record, foreign = try_record(scores)
-    if foreign:
-        raise SpoofkitError(foreign)
-    return record
-
-
-def try_record(scores: Path) -> tuple[dict[str, Any], str]:
-    """As `read_record`; but of a record of other scores a sentence that says so, and an empty record.
-
-    Raises:
-        SpoofkitError: it is no record.
+        SpoofkitError: it is no record, or the scores are not those that it was written beside.
     """
     path = record_path(scores)
     if path is None:
-        return {}, ""
+        return {}
     record = read_json(path)
     try:
         json.dumps(record, allow_nan=False)
@@ -50,19 +38,21 @@ def try_record(scores: Path) -> tuple[dict[str, Any], str]:
         raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON has not; make it again with `score`") from error
     if not isinstance(record, dict) or any(not isinstance(record.get(name), str | None) for name in IDENTITY):
         raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
-    if record.get("scores_sha256") in (None, file_sha256(scores)):
-        return record, ""
-    return {}, (
-        f"{path}: is the record of other scores than {scores.name} (their SHA-256 differs), so which model made these "
-        "is not known; move it away, or score again"
-    )
+    if record.get("scores_sha256") not in (None, file_sha256(scores)):
+        raise SpoofkitError(
+            f"{scores}: is not the file that {path.name} was written beside (its SHA-256 is another): it is damaged, "
+            f"was changed, or is of another model; score again, or, if it is as you want it, move {path} away"
+        )
+    return record
 
 
 def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
     """What a reader of any figure of these scores on this set has to know, one sentence each."""
-    known = [(path, try_record(path)) for path in scores]
-    sentences = [f"{path}: {record['contamination']}" for path, (record, _) in known if record.get("contamination")]
-    return [*manifest.caveats(), *sentences, *(foreign for _, (_, foreign) in known if foreign)]
+    known = [(path, read_record(path)) for path in scores]
+    return [
+        *manifest.caveats(),
+        *(f"{path}: {record['contamination']}" for path, record in known if record.get("contamination")),
+    ]
 
 
 def identity(record: dict[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
-from spoofkit.evaluation.records import record_path, try_record
+from spoofkit.evaluation.records import read_record, record_path
 from spoofkit.evaluation.report_page import (
     FIGURES,
     GENERATOR,
@@ -173,7 +173,7 @@ def measure_files(
     options = options or Options()
     scores_path = Path(scores_path)
     made_from = made_from or _inputs_record(scores_path, Path(manifest_path), options)
-    sidecar, foreign = try_record(scores_path)
+    sidecar = read_record(scores_path)
     caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
     rejection = ""
     manifest = None
@@ -198,14 +198,13 @@ def measure_files(
     result["systems"] = measure_systems(systems, paths, options.costs) if others else []
     if rejection:
         result["warnings"].append(rejection)
-    result["warnings"] += [str(known) for known in (sidecar.get("contamination"), foreign) if known]
+    if contamination := sidecar.get("contamination"):
+        result["warnings"].append(str(contamination))
     if newline_warning := final_newline_warning(scores_path):
         result["warnings"].append(newline_warning)
     for name, path in zip(names[1:], paths[1:], strict=True):
-        known, foreign = try_record(path)
         own = [
-            str(known.get("contamination") or ""),
-            foreign,
+            str(read_record(path).get("contamination") or ""),
             final_newline_warning(path) or "",
             *score_warnings(*systems[name]),
         ]
