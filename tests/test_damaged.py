@@ -152,10 +152,10 @@ def test_every_verb_that_loads_a_model_names_the_damaged_file(
     lists = ["--mix", manifests / "train.tsv", "--dev-mix", manifests / "dev.tsv"]
     out = tmp_path / "out"
     commands = {
-        "score": ["score", folder, manifests / "dev.tsv", out / "dev.tsv"],
-        "localize": ["localize", folder, manifests.parent, out],
+        "score": ["score", folder, manifests / "dev.tsv", "-o", out / "dev.tsv"],
+        "localize": ["localize", folder, manifests.parent, "-o", out],
         "export": ["export", folder, out / "model.onnx"],
-        "average": ["average", both_heads, folder, out],
+        "average": ["average", both_heads, folder, "-o", out],
         "info": ["info", folder],
         "posttrain --onto": ["posttrain", out, "--onto", folder, *sets, *lists],
     }
@@ -173,7 +173,7 @@ def test_every_verb_that_loads_an_encoder_names_the_damaged_file(
     commands = {
         "finetune": ["finetune", tmp_path / "out", "--encoder", folder, *sets],
         "info": ["info", folder],
-        "average": ["average", both_heads / "encoder", folder, tmp_path / "out"],
+        "average": ["average", both_heads / "encoder", folder, "-o", tmp_path / "out"],
     }
     assert f"{folder}/model.safetensors" in refusal(*commands[verb])
     assert not (tmp_path / "out/model").exists()

@@ -158,8 +158,8 @@ def judged(*arguments: object) -> dict[str, Any]:
 def test_a_frame_head_is_added_and_nothing_else_is_changed(model: Path, timeline: Path) -> None:
     before, after = files_of(model), files_of(timeline / "model")
     assert {name: digest for name, digest in after.items() if name in before} == before
-    new = {"frame_head/head.json", "frame_head/head.safetensors", "frame_head/stages.json"}
-    assert after.keys() - before.keys() == new
+    new = {"SHA256SUMS", "head.json", "head.safetensors", "stages.json"}
+    assert after.keys() - before.keys() == {f"frame_head/{name}" for name in new}
     assert folder_sha256(model) != folder_sha256(timeline / "model")
     record = json.loads((timeline / "model/frame_head/head.json").read_text())
     assert record["encoder_sha256"] == folder_sha256(model / "encoder")

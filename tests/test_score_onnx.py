@@ -2,17 +2,21 @@
 
 import json
 import math
+import random
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, refusal, run_cli, table_rows
+from conftest import make_voice, refusal, run_cli, table_rows, without_sums
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_calls, make_model, make_set
@@ -23,8 +27,9 @@ from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256, read_json, write_json
 from spoofkit.models.detector import folder_sha256, load_detector
+from spoofkit.models.merge_adapters import write_all_sums
 from spoofkit.models.provenance import Provenance, write_provenance
-from spoofkit.scoring import with_onnx
+from spoofkit.scoring import onnx_file, with_onnx
 from spoofkit.scoring.parts import Shard, part_path
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -38,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose encoder has seen an evaluation set."""
     folder = make_model(tmp_path_factory.mktemp("model") / "model")
     write_provenance(folder / "encoder", KNOWN)
+    write_all_sums(folder)
     return folder
 
 
@@ -46,6 +52,18 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported."""
     out = tmp_path_factory.mktemp("exported") / "model.onnx"
     run_cli("export", folder, out)
+    return out
+
+
+def edited(model: Path, out: Path, edit: Callable[[Any], object]) -> Path:
+    """A changed copy of an exported model, as an older version would have written it: without the checksum."""
+    import onnx
+
+    graph = onnx.load(model)
+    fields = {entry.key: entry.value for entry in graph.metadata_props if entry.key != "sha256"}
+    onnx.helper.set_model_props(graph, fields | {"format": "1"})
+    edit(graph)
+    onnx.save(graph, out)
     return out
 
 
@@ -215,7 +233,7 @@ def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
     folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
-    record = tmp_path / "model" / "model.json"
+    record = without_sums(tmp_path / "model") / "model.json"
     write_json(record, read_json(record) | {"input_policy": "repeat:6000"}, overwrite=True)
     run_cli("export", tmp_path / "model", tmp_path / "model.onnx")
     for name, options in (("own", ()), ("whole", ("--crop", "whole"))):
@@ -301,7 +319,7 @@ def test_what_is_no_exported_model_and_what_it_cannot_do_is_refused(
         "score", tmp_path / "missing.onnx", manifest, "-o", out
     )
     (tmp_path / "text.onnx").write_text("not a graph")
-    assert "text.onnx: cannot be opened by onnxruntime" in refusal("score", tmp_path / "text.onnx", manifest, "-o", out)
+    assert "text.onnx: cannot be read as an ONNX model" in refusal("score", tmp_path / "text.onnx", manifest, "-o", out)
     assert "--crop first:300: 300 samples are too few, the encoder needs at least 400" in refusal(
         "score", model, manifest, "-o", out, "--crop", "first:300"
     )
@@ -326,54 +344,187 @@ def test_threads_are_those_that_the_environment_allows(model: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("shortest", [1]), ("input_policy", None), ("input_policy", "some"), ("longest", "abc"), ("score", None)],
-)
+    [
+        ("shortest", "[1]"), ("input_policy", "null"), ("input_policy", '"some"'), ("longest", '"abc"'),
+        ("score", "null"), ("score", "[" * 100_000 + "]" * 100_000), ("longest", "9" * 5000), ("format", "2"),
+        ("format", "99"), ("sha256", "null"), ("sha256", '""'),
+    ],
+    ids=lambda value: value[:12],
+)  # fmt: skip
 def test_metadata_of_other_types_is_refused_when_the_file_is_opened(
-    model: Path, tmp_path: Path, field: str, value: object
+    model: Path, tmp_path: Path, field: str, value: str
 ) -> None:
-    import onnx
+    def edit(graph: Any) -> None:
+        fields = {entry.key: entry.value for entry in graph.metadata_props} | {field: value}
+        del graph.metadata_props[:]
+        for name, text in fields.items():
+            graph.metadata_props.add(key=name, value=text)
 
-    graph = onnx.load(model)
-    for entry in graph.metadata_props:
-        if entry.key == field:
-            entry.value = json.dumps(value)
-    onnx.save(graph, tmp_path / "m.onnx")
-    assert "has no record of `spoofkit export`" in refusal("score", tmp_path / "m.onnx", tmp_path)
+    sentence = refusal("score", edited(model, tmp_path / "m.onnx", edit), tmp_path)
+    assert "m.onnx: " in sentence
+    assert "export the model folder again" in sentence
 
 
 def test_somebody_elses_graph_is_refused_when_it_is_opened(model: Path, tmp_path: Path) -> None:
-    import onnx
+    def edit(graph: Any) -> None:
+        name = graph.graph.output[0].name
+        for node in graph.graph.node:
+            node.output[:] = ["other" if output == name else output for output in node.output]
+            node.input[:] = ["other" if one == name else one for one in node.input]
+        graph.graph.output[0].name = "other"
 
-    graph = onnx.load(model)
-    name = graph.graph.output[0].name
-    for node in graph.graph.node:
-        node.output[:] = ["other" if output == name else output for output in node.output]
-        node.input[:] = ["other" if one == name else one for one in node.input]
-    graph.graph.output[0].name = "other"
-    onnx.save(graph, tmp_path / "m.onnx")
+    edited(model, tmp_path / "m.onnx", edit)
     assert "has no record of `spoofkit export`" in refusal("score", tmp_path / "m.onnx", tmp_path)
 
 
-@pytest.mark.parametrize("how", ["scalar", "column", "per sample", "double"])
+@pytest.mark.parametrize("how", ["scalar", "column", "per sample", "double", "text"])
 def test_graph_that_does_not_give_one_score_an_utterance_is_refused(how: str, model: Path, tmp_path: Path) -> None:
     import onnx
 
-    graph = onnx.load(model)
-    for node in graph.graph.node:
-        node.output[:] = ["inner" if name == "score" else name for name in node.output]
     make = onnx.helper.make_node
-    shape = {"scalar": [], "column": ["b", 1], "per sample": ["b", "s"], "double": ["b"]}[how]
-    kind = onnx.TensorProto.DOUBLE if how == "double" else onnx.TensorProto.FLOAT
-    nodes = {
-        "scalar": [make("ReduceSum", ["inner"], ["score"], keepdims=0)],
-        "column": [make("Unsqueeze", ["inner", "axes"], ["score"])],
-        "per sample": [make("Identity", ["wave"], ["score"])],
-        "double": [make("Cast", ["inner"], ["score"], to=onnx.TensorProto.DOUBLE)],
+    shape = {"scalar": [], "column": ["b", 1], "per sample": ["b", "s"], "double": ["b"], "text": ["b"]}[how]
+    kind = {"double": onnx.TensorProto.DOUBLE, "text": onnx.TensorProto.STRING}.get(how, onnx.TensorProto.FLOAT)
+    last = {
+        "scalar": make("ReduceSum", ["inner"], ["score"], keepdims=0),
+        "column": make("Unsqueeze", ["inner", "axes"], ["score"]),
+        "per sample": make("Identity", ["wave"], ["score"]),
+        "double": make("Cast", ["inner"], ["score"], to=kind),
+        "text": make("Cast", ["inner"], ["score"], to=kind),
     }[how]
-    graph.graph.initializer.append(onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1]))
-    graph.graph.node.extend(nodes)
-    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("score", kind, shape))
-    onnx.save(graph, tmp_path / "m.onnx")
+
+    def edit(graph: Any) -> None:
+        for node in graph.graph.node:
+            node.output[:] = ["inner" if name == "score" else name for name in node.output]
+        graph.graph.initializer.append(onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1]))
+        graph.graph.node.append(last)
+        graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("score", kind, shape))
+
+    edited(model, tmp_path / "m.onnx", edit)
     wave = np.zeros(8000, dtype=np.float32)
     with pytest.raises(SpoofkitError, match="expected a float32 score each"):
         with_onnx.load_onnx(tmp_path / "m.onnx").score([wave, wave])
+
+
+# ---- What is looked at before onnxruntime opens a file
+
+
+def test_damaged_byte_anywhere_in_an_exported_model_is_refused(model: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(model, tmp_path / "m.onnx"))
+    whole, draw = path.read_bytes(), random.Random(0)
+    metadata = len(whole) - 6000  # and a little before it
+    for at in (0, *draw.sample(range(metadata), 25), *draw.sample(range(metadata, len(whole)), 60), len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 7]) + whole[at + 1 :])
+        with pytest.raises(SpoofkitError, match=r"m\.onnx: "):
+            with_onnx.load_onnx(path)
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SpoofkitError, match=r"m\.onnx: "):
+            with_onnx.load_onnx(path)
+    path.write_bytes(whole + whole)  # protobuf would merge the two
+    with pytest.raises(SpoofkitError, match=r"m\.onnx: "):
+        with_onnx.load_onnx(path)
+    path.write_bytes(whole)
+    with_onnx.load_onnx(path)
+
+
+def test_exported_model_of_an_older_version_scores_with_one_remark(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = edited(model, tmp_path / "m.onnx", lambda _: None)
+    wave = np.full(8000, 0.1, dtype=np.float32)
+    expected = with_onnx.load_onnx(model).score([wave])
+    assert not capsys.readouterr().err
+    for _ in range(2):
+        np.testing.assert_array_equal(with_onnx.load_onnx(old).score([wave]), expected)
+    assert capsys.readouterr().err.count("m.onnx: carries no checksum") == 1
+
+
+def put_first(graph: Any, *nodes: Any) -> None:
+    for node in reversed(nodes):
+        graph.graph.node.insert(0, node)
+
+
+def without_end(graph: Any) -> None:
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "going")]
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["going"])], "body", [count, ends[0]], [ends[1]])
+    true = helper.make_tensor("true", TensorProto.BOOL, [], [True])
+    put_first(graph, helper.make_node("Constant", [], ["on"], value=true))
+    graph.graph.node.insert(1, helper.make_node("Loop", ["", "on"], [], body=body))
+
+
+def within_an_allowed_one(graph: Any) -> None:
+    from onnx import helper
+
+    graph.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "body", [], [])))
+
+
+def of_another_domain(graph: Any) -> None:
+    from onnx import helper
+
+    put_first(graph, helper.make_node("Add", ["wave", "wave"], ["sum"], domain="com.example"))
+    graph.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def as_a_function(graph: Any) -> None:
+    from onnx import helper
+
+    node = helper.make_node("Add", ["a", "a"], ["b"])
+    graph.functions.append(helper.make_function("local", "Twice", ["a"], ["b"], [node], [helper.make_opsetid("", 17)]))
+
+
+def in_other_files(graph: Any) -> None:
+    graph.graph.initializer[0].ClearField("raw_data")
+    graph.graph.initializer[0].data_location = 1
+    graph.graph.initializer[0].external_data.add(key="location", value="../weights.bin")
+
+
+def in_a_constant(graph: Any) -> None:
+    from onnx import TensorProto, helper
+
+    tensor = helper.make_tensor("far", TensorProto.FLOAT, [1], [0.0])
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    put_first(graph, helper.make_node("Constant", [], ["far"], value=tensor))
+
+
+def sparse(graph: Any) -> None:
+    graph.graph.sparse_initializer.add()
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (without_end, "'Loop'|graph within"),
+        (within_an_allowed_one, "graph within"),
+        (of_another_domain, "'com.example:Add'"),
+        (as_a_function, "functions"),
+        (in_other_files, "weights in other files"),
+        (in_a_constant, "weights in other files"),
+        (sparse, "sparse weights"),
+    ],
+)
+def test_what_no_export_writes_is_refused_before_onnxruntime_opens_it(
+    edit: Callable[[Any], object], named: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = edited(model, tmp_path / "m.onnx", edit)
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("onnxruntime was called")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    assert re.search(named, refusal("score", path, tmp_path))
+
+
+def test_operators_are_those_that_the_onnx_package_finds(
+    model: Path, folder: Path, manifests: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    run_cli("export", folder, tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    for path, own in ((model, "MatMul"), (tmp_path / "small.onnx", "MatMulInteger")):
+        nodes = onnx.load(path).graph.node
+        found = onnx_file.operators(path)
+        assert found == {node.op_type for node in nodes} <= onnx_file.OPERATORS
+        assert own in found

@@ -37,6 +37,7 @@ from spoofkit.files import (
 )
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.scoring.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
 from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
 from spoofkit.stages import facts
 
@@ -142,6 +143,12 @@ def trace(model: Path, detector: Detector, path: Path) -> None:
             f"{model}: cannot be exported, torch's exporter does not know a part of this network ({reason}); "
             "score with the model folder instead"
         ) from error
+    unknown = sorted(operators(path) - OPERATORS)
+    if unknown:
+        raise SpoofkitError(
+            f"{model}: cannot be exported, its graph would hold the operator {unknown[0]!r}, which `spoofkit score` "
+            "does not take from a file; score with the model folder instead"
+        )
 
 
 def _require_packages() -> None:
@@ -200,8 +207,9 @@ def _write_metadata(path: Path, record: dict[str, Any]) -> None:
     fields = {
         name: json.dumps(value, allow_nan=False) for name, value in carried.items() if name not in ("model", "command")
     }
-    onnx.helper.set_model_props(graph, fields)
+    onnx.helper.set_model_props(graph, fields | {SEAL: json.dumps(ZEROS.decode())})
     onnx.save(graph, path)
+    seal(path)
 
 
 def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> dict[str, Any]:

@@ -7,23 +7,27 @@ metadata, each field as JSON.
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 from spoofkit.machine import cpu_name
 from spoofkit.processes import World
+from spoofkit.scoring.onnx_file import SEAL, require_own
 from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
 from spoofkit.stages import NOT_RECORDED, are_stages
 
 SUFFIX = ".onnx"
-FORMAT = 1
+FORMAT = 2
+"""Of the metadata. Files of format 1 carry no checksum."""
 _TEXT, _KNOWN = (str,), (dict, type(None))
 FIELDS = {
     "format": (int,), "score": _TEXT, "polarity": _TEXT, "model_sha256": _TEXT, "provenance": _KNOWN,
@@ -31,6 +35,7 @@ FIELDS = {
     "precision": _TEXT, "versions": (dict,),
 }  # fmt: skip
 """What the metadata must hold, and of which types; there is more."""
+_remarked: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,9 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
     try:
         record = {name: json.loads(value) for name, value in found.items()}
         wrong = [name for name, kinds in FIELDS.items() if name not in record or type(record[name]) not in kinds]
-        if wrong or record["format"] != FORMAT or not are_stages(record.get("stages", [])):
+        if wrong or not are_stages(record.get("stages", [])):
+            raise ValueError
+        if record["format"] != (FORMAT if record.pop(SEAL, None) else FORMAT - 1):
             raise ValueError
         parse_input_policy(record["input_policy"])
         names = [[one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs())]
@@ -149,6 +156,9 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
             f"{path}: has no record of `spoofkit export` of this version (format {FORMAT}) in its metadata; "
             "export the model folder again"
         ) from error
+    if record["format"] != FORMAT and str(path) not in _remarked:
+        _remarked.add(str(path))
+        tqdm.write(f"{path}: carries no checksum, so damage to it may go unnoticed; export it again", file=sys.stderr)
     return detector_of(session, record, input_policy)
 
 
@@ -226,7 +236,7 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
     """onnxruntime's session of a file, on the CPU.
 
     Raises:
-        SpoofkitError: onnxruntime is not installed, or cannot open the file.
+        SpoofkitError: onnxruntime is not installed, or cannot open the file; or see `require_own`.
     """
     try:
         import onnxruntime
@@ -235,8 +245,10 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
             f"{path}: scoring with an ONNX file needs the package onnxruntime; run `pip install 'spoofkit[onnx]'`"
         ) from error
     require_model(Path(path))
+    require_own(Path(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _n_threads()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked at, whatever its name
     options.log_severity_level = 4  # what goes wrong is raised as well
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
