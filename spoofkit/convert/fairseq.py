@@ -1,8 +1,8 @@
 """fairseq's wav2vec 2.0, XLS-R and HuBERT checkpoints, and Microsoft's WavLM, as transformers networks.
 
-What can stand in such a file: `model` (the tensors) with `cfg` (a nested record, or WavLM's flat one) or `args` (a flat
-one, before 2021); fine-tuned for CTC, the tensors lie under `w2v_encoder.w2v_model.` and the encoder's own settings
-under `w2v_args`; s3prl keeps the same tensors as `model_weight` with `model_cfg` and `task_cfg`. Widths, layers and
+Beside the tensors such a file has `cfg` (a nested record, or WavLM's flat one) or `args` (a flat one, before 2021);
+fine-tuned for CTC, the tensors are called `w2v_encoder.w2v_model.…` and the encoder's own settings lie under
+`w2v_args`; s3prl has `model_cfg` and `task_cfg`. Widths, layers and
 kernels are read off the tensors and compared with the settings; heads, strides and where the layer norms stand cannot
 be seen in tensors, so settings without them are refused.
 
@@ -73,30 +73,22 @@ class Converted:
     """Whether it was trained to transcribe after its pre-training."""
 
 
-def is_fairseq(top: dict[str, Any]) -> bool:
-    """Whether a checkpoint's top object holds a network of fairseq's or WavLM's kind."""
-    tensors = top.get("model", top.get("model_weight"))
-    return isinstance(tensors, dict) and (MARK in tensors or FINE_TUNED + MARK in tensors)
+def is_fairseq(tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether these are the tensors of a network of fairseq's or WavLM's kind."""
+    return MARK in tensors or FINE_TUNED + MARK in tensors
 
 
-def from_fairseq(top: dict[str, Any], where: Path | str) -> Converted:
+def from_fairseq(tensors: dict[str, torch.Tensor], top: dict[str, Any], where: Path | str) -> Converted:
     """Convert a whole checkpoint.
 
     Args:
-        top: What `load_tensors` returned; `is_fairseq` holds.
+        tensors: Its network's; `is_fairseq` holds.
+        top: What `load_tensors` returned, with the settings.
         where: What to call it in messages.
 
     Raises:
         SpoofkitError: settings missing or against the tensors, tensors unknown, missing or of another shape.
     """
-    tensors = top.get("model", top.get("model_weight"))
-    assert isinstance(tensors, dict)
-    for name, tensor in tensors.items():
-        if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
-            raise SpoofkitError(
-                f"{where}: its model's entry {name!r:.80} is a {type(tensor).__name__}, expected names and tensors "
-                "alone; take the checkpoint as its authors released it"
-            )
     settings, do_normalize = _settings(top, where)
     left_out = []
     is_fine_tuned = FINE_TUNED + MARK in tensors

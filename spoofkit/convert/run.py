@@ -13,6 +13,7 @@ from spoofkit.convert import aasist, antideepfake
 from spoofkit.convert.antideepfake import from_antideepfake, is_antideepfake
 from spoofkit.convert.fairseq import Converted, from_fairseq, is_fairseq
 from spoofkit.convert.unpickle import check_tensor, load_tensors
+from spoofkit.convert.unwrap import network_tensors
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json
 from spoofkit.models.detector import Detector, write_detector
@@ -88,9 +89,9 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
             f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
         )
     top = _read(source)
-    tensors = {str(name): tensor for name, tensor in top.items() if isinstance(tensor, torch.Tensor)}
-    if is_fairseq(top):
-        converted = from_fairseq(top, source)
+    tensors = network_tensors(top, source)
+    if is_fairseq(tensors):
+        converted = from_fairseq(tensors, top, source)
         return _write_encoder(out, converted, _provenance(source, converted, known))
     if same_as:
         raise SpoofkitError(
@@ -100,9 +101,9 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
         return _write_antideepfake(out, source, tensors)
     if aasist.is_aasist(tensors):
         return _write_aasist(out, source, tensors)
-    first = ", ".join(" ".join(key.split())[:40] for key in sorted(map(str, top))[:5])
+    first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
     raise SpoofkitError(
-        f"{source}: holds {len(top)} entries ({first}), expected a checkpoint of wav2vec 2.0, XLS-R or HuBERT "
+        f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R or HuBERT "
         "(fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
     )
 
