@@ -33,13 +33,14 @@ from torch.utils import collect_env
 from typer.testing import CliRunner
 
 from spoofkit.cli import models
-from spoofkit.convert import antideepfake
+from spoofkit.convert import aasist, antideepfake
 from spoofkit.convert.run import convert
 from spoofkit.convert.unpickle import StandIn, load_tensors, plain
 from spoofkit.errors import SpoofkitError
 from spoofkit.models import provenance as facts
 from spoofkit.models.assemble import assemble
 from spoofkit.models.detector import load_detector
+from spoofkit.models.heads.aasist import RawAasistLightHead
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, contamination_warning, known_provenance, read_provenance
 from spoofkit.models.torchaudio_bundle import (
@@ -539,9 +540,9 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     assert "wavlm, 2 layers of width 32" in done.output
     assert f"{len(checkpoint('wavlm-base')['model'])} of" in done.output
     assert f"{n_parameters:,} parameters" in done.output
-    assert "licence: unknown" in done.output
+    assert "licence: not known" in done.output
     found = read_provenance(tmp_path / "encoder")
-    assert found.source == "model.pt"
+    assert (found.source, found.licence, found.trained_on) == ("model.pt", "not known", ())
 
 
 # --- detectors --------------------------------------------------------------------------------------------------------
@@ -567,7 +568,8 @@ def save_antideepfake(folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 @torch.inference_mode()
 def test_antideepfake_scores_as_its_authors_do(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole utterances, mean over frames, two logits, real is the second; names are the published ones, sizes not."""
-    summary = convert(save_antideepfake(tmp_path, monkeypatch, suffix), tmp_path / "model")
+    path = save_antideepfake(tmp_path, monkeypatch, suffix)
+    convert(path, tmp_path / "model")
     detector, record = load_detector(tmp_path / "model")
     wave, tensors = voice(), antideepfake_tensors()
     frames_TD = fairseq_forward(fairseq_tensors("wav2vec2-xlsr"), "wav2vec2-xlsr", F.layer_norm(wave, wave.shape))
@@ -575,13 +577,18 @@ def test_antideepfake_scores_as_its_authors_do(suffix: str, tmp_path: Path, monk
     score = detector(wave[None], torch.tensor([len(wave)]))
     assert torch.allclose(score, (logit_real - logit_fake)[None], atol=1e-3)
     assert (record["head"], record["input_policy"]) == ("mean", "whole")
-    assert "scores: whole utterances, as its authors score" in summary.lines()
-    assert "ASVspoof 5" in record["trained_on"]
+    assert read_provenance(tmp_path / "model" / "encoder").licence == "not known"  # only its shape says what it is
+    with pytest.raises(SpoofkitError, match="expected the hub id of one of these"):
+        convert(path, tmp_path / "other", same_as="facebook/mms-300m")
+    summary = convert(path, tmp_path / "stated", same_as="nii-yamagishilab/mms-300m-anti-deepfake")
+    assert "scores: whole utterances" in summary.lines()
+    assert "ASVspoof 5" in json.loads((tmp_path / "stated" / "model.json").read_text())["trained_on"]
     assert summary.kind == "model"
     assert any("was trained on ASVspoof 2019 LA" in line for line in summary.lines())
-    kept = read_provenance(tmp_path / "model" / "encoder")
+    kept = read_provenance(tmp_path / "stated" / "encoder")
     assert kept is not None
     assert "In-the-Wild" not in kept.contaminates
+    assert "not checked" in kept.notes[0]
 
 
 @pytest.mark.parametrize(("norm", "width"), [(torch.ones(WIDTH), WIDTH), (torch.tensor(1.0), 1), (None, 0)])
@@ -604,7 +611,8 @@ def test_published_aasist_scores_as_its_authors_code(name: str, head: str, tmp_p
     reference = json.loads((folder / "aasist_reference.json").read_text())
     said = run_cli("convert", folder / f"{name}.pth", tmp_path / "model").stdout
     assert f"{reference[name]['parameters']:,} parameters" in said
-    assert "scores: the first 64,600 samples of an utterance, a shorter one repeated up to them, as its authors" in said
+    assert "scores: the first 64,600 samples of an utterance, a shorter one repeated up to them" in said
+    assert "licence: MIT\ntrained on: ASVspoof 2019 LA\n" in said
     record = json.loads((tmp_path / "model" / "model.json").read_text())
     # Both published models score so: data_utils.py of github.com/clovaai/aasist, `pad`.
     assert (record["head"], record["input_policy"]) == (head, "repeat:64600")
@@ -622,6 +630,112 @@ def test_published_aasist_scores_as_its_authors_code(name: str, head: str, tmp_p
     scores = [float(row["cm-score"]) for row in table_rows(scored).values()]
     assert scores[:2] == pytest.approx([signal[name][1] for signal in signals], abs=1e-3)
     assert scores[2] == pytest.approx(scores[3], abs=1e-4)
+
+
+def aasist_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights under the authors' names."""
+    torch.manual_seed(seed)
+    head = RawAasistLightHead(70, n_hidden=1)
+    tensors = {aasist._authors_name(ours): tensor for ours, tensor in head.state_dict().items()}
+    return tensors | {"out_layer.weight": torch.randn(2, head.embedding_width), "out_layer.bias": torch.zeros(2)}
+
+
+@pytest.mark.parametrize("changed", ["random weights", "one value", "another container"])
+def test_what_only_looks_like_a_published_file_gets_none_of_its_facts(changed: str, tmp_path: Path) -> None:
+    path = tmp_path / "AASIST-L.pth"
+    if changed == "random weights":
+        torch.save(aasist_tensors(), path)
+    else:
+        if not (SHARED / "models" / "aasist").is_dir():
+            pytest.skip("the published AASIST weights are not here")
+        tensors = torch.load(SHARED / "models/aasist/AASIST-L.pth", weights_only=True, map_location="cpu")
+        if changed == "one value":
+            tensors["out_layer.bias"][0] += 1e-3
+        torch.save(tensors, path)
+    summary = convert(path, tmp_path / "model")
+    kept = read_provenance(tmp_path / "model/encoder")
+    assert (kept.source, kept.licence, kept.trained_on) == ("AASIST-L.pth", "not known", ())
+    assert "licence: not known" in summary.lines()
+    assert "trained on: not known" in summary.lines()
+    assert json.loads((tmp_path / "model/model.json").read_text())["trained_on"] == []
+    assert "MIT" not in " ".join(summary.lines())
+
+
+@pytest.mark.skipif(not (SHARED / "models" / "aasist").is_dir(), reason="the published AASIST weights are not here")
+def test_of_a_published_file_nothing_else_can_be_stated(tmp_path: Path) -> None:
+    with pytest.raises(SpoofkitError, match="--same-as"):
+        convert(SHARED / "models/aasist/AASIST.pth", tmp_path / "model", same_as="facebook/wav2vec2-base")
+
+
+# --- wrapped networks -------------------------------------------------------------------------------------------------
+
+
+def wrap(tensors: dict[str, torch.Tensor], prefix: str, containers: tuple[str, ...]) -> dict[str, Any]:
+    """As a training loop saves a network: compiled or in parallel, beside what else it keeps."""
+    top: dict[str, Any] = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    for container in containers:
+        top = {container: top, "epoch": 3, "loss": torch.tensor(0.5), "optimizer": {"state": {0: torch.zeros(2)}}}
+    return top
+
+
+WRAPPED = [
+    ("module.", ()), ("_orig_mod.", ()), ("module._orig_mod.", ("model_state_dict",)), ("", ("state_dict",)),
+    ("_orig_mod.module.", ("net",)), ("module.", ("model", "state_dict")), ("module.module.", ("model",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prefix", "containers"), WRAPPED)
+@pytest.mark.parametrize("kind", ["wav2vec2-xlsr", "wavlm-base", "antideepfake", "aasist"])
+def test_wrapped_networks_are_those_that_were_wrapped(
+    kind: str, prefix: str, containers: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {}
+    if kind == "antideepfake":
+        tensors = load_tensors(save_antideepfake(tmp_path, monkeypatch))
+    elif kind == "aasist":
+        tensors = aasist_tensors()
+    else:
+        settings = checkpoint(kind)
+        tensors = settings.pop("model")
+        containers = containers or ("model",)
+    bare = settings | (wrap(tensors, "", ("model",)) if settings else tensors)
+    convert(save_checkpoint(tmp_path, bare), tmp_path / "bare")
+    convert(save_checkpoint(tmp_path, settings | wrap(tensors, prefix, containers), "w.pt"), tmp_path / "wrapped")
+    weights = sorted((tmp_path / "bare").rglob("*.safetensors"))
+    assert weights
+    for path in weights:
+        assert (tmp_path / "wrapped" / path.relative_to(tmp_path / "bare")).read_bytes() == path.read_bytes()
+
+
+def test_a_wrapped_network_in_safetensors_or_compiled_in_part_is_read_too(tmp_path: Path) -> None:
+    tensors = aasist_tensors()
+    inside = {name.replace("encoder.0.", "encoder.0._orig_mod."): tensor for name, tensor in tensors.items()}
+    assert inside.keys() != tensors.keys()
+    save_file({f"module.{name}": tensor for name, tensor in inside.items()}, tmp_path / "m.safetensors")
+    convert(tmp_path / "m.safetensors", tmp_path / "wrapped")
+    convert(save_checkpoint(tmp_path, tensors), tmp_path / "bare")
+    heads = [load_file(tmp_path / name / "head.safetensors") for name in ("wrapped", "bare")]
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[1])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_wrapped_and_bare_names_in_one_network_are_refused_by_name(prefix: str, tmp_path: Path) -> None:
+    tensors = aasist_tensors()
+    mixed = {name if name == "pos_S" else f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    for top in (mixed, {"model_state_dict": mixed}):
+        with pytest.raises(SpoofkitError, match=f"{prefix}.*pos_S"):
+            convert(save_checkpoint(tmp_path, top), tmp_path / "model")
+    twice = tensors | {"encoder.0._orig_mod.0.conv1.weight": tensors["encoder.0.0.conv1.weight"]}
+    with pytest.raises(SpoofkitError, match=r"encoder\.0\.0\.conv1\.weight is there twice"):
+        convert(save_checkpoint(tmp_path, twice), tmp_path / "model")
+    itself: dict[str, Any] = dict(tensors)
+    itself["model"] = itself
+    with pytest.raises(SpoofkitError, match="one network"):
+        convert(save_checkpoint(tmp_path, itself), tmp_path / "model")
+    two = {"model": tensors, "state_dict": tensors}
+    with pytest.raises(SpoofkitError, match="model, state_dict"):
+        convert(save_checkpoint(tmp_path, two), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 # --- hostile and broken files -----------------------------------------------------------------------------------------
@@ -791,7 +905,7 @@ def test_other_things_that_torch_saves_are_named(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(SpoofkitError, match="is a safetensors file"):
         load_tensors(tmp_path / "a.safetensors")
-    with pytest.raises(SpoofkitError, match=r"1 entries \(a\).*cannot be converted"):
+    with pytest.raises(SpoofkitError, match=r"1 tensors \(a\).*cannot be converted"):
         convert(tmp_path / "a.safetensors", tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
         archive.writestr("code/data.pkl", b"")
@@ -1088,7 +1202,8 @@ def test_a_converted_file_takes_the_facts_of_the_hub_id_that_it_is_said_to_be(tm
     summary = convert(path, tmp_path / "encoder", same_as="facebook/wav2vec2-xls-r-300m")
     kept = read_provenance(tmp_path / "encoder")
     assert kept == summary.provenance
-    assert kept.source == "facebook/wav2vec2-xls-r-300m"
+    assert kept.source == "model.pt (stated to be facebook/wav2vec2-xls-r-300m)"
+    assert "not checked" in kept.notes[0]
     assert "VoxPopuli" in kept.trained_on
     assert "converted from model.pt" in " ".join(kept.notes)
     assert load_encoder(EncoderSettings(name=str(tmp_path / "encoder"))).provenance == kept

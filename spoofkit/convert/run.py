@@ -18,7 +18,14 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json
 from spoofkit.models.detector import Detector, write_detector
 from spoofkit.models.encoder import Encoder
-from spoofkit.models.provenance import ANTI_DEEPFAKE, Provenance, contamination_warning, known_provenance
+from spoofkit.models.provenance import (
+    ANTI_DEEPFAKE,
+    NOT_KNOWN,
+    PUBLISHED_FILES,
+    Provenance,
+    contamination_warning,
+    known_provenance,
+)
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
 
@@ -30,12 +37,6 @@ ENCODER_FILES = (
     r"|SHA256SUMS"
 )
 WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
-AASIST = Provenance(
-    "AASIST (github.com/clovaai/aasist)",
-    "MIT",
-    ("ASVspoof 2019 LA",),
-    ("trained on the training partition only (arXiv:2110.01200)",),
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Summary:
     n_parameters: int
     provenance: Provenance
     input_policy: str | None = None
-    """What of an utterance `score` will hand to a model: `whole`, or `repeat:N` as its authors do."""
+    """What of an utterance `score` will hand to a model: `whole`, or `repeat:N`."""
 
     def lines(self) -> list[str]:
         """For people: one fact a line."""
@@ -63,7 +64,7 @@ class Summary:
             f"{self.tensors}, {self.n_parameters:,} parameters",
             *([f"scores: {_in_words(self.input_policy)}"] if self.input_policy else []),
             f"licence: {provenance.licence}",
-            f"trained on: {', '.join(provenance.trained_on) or 'unknown'}",
+            f"trained on: {', '.join(provenance.trained_on) or NOT_KNOWN}",
             *(f"note: {note}" for note in provenance.notes),
             *([f"warning: {warning}"] if warning else []),
         ]
@@ -76,15 +77,16 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
         source: The file; what it is shows by what it holds, never by its name.
         out: Folder to write.
         overwrite: Replace a folder that an earlier conversion wrote; one that holds anything else is never replaced.
-        same_as: Hub id of the same model, whose licence and training data are recorded; fairseq files tell neither.
+        same_as: Hub id of what the user says is the same model; its licence and training data are recorded, and that
+            nothing but the user's word is behind them.
 
     Raises:
-        SpoofkitError: `out` exists and may not be replaced, or holds `source`; nothing is known of `same_as`; the file
-            is damaged, unsafe, or none of the kinds that can be converted.
+        SpoofkitError: `out` exists and may not be replaced, or holds `source`; nothing is known of `same_as`, or the
+            file cannot be that model; the file is damaged, unsafe, or none of the kinds that can be converted.
     """
     _require_free(out, source, overwrite)
-    known = known_provenance(same_as) if same_as else None
-    if same_as and known is None:
+    stated = known_provenance(same_as) if same_as else None
+    if same_as and stated is None:
         raise SpoofkitError(
             f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
         )
@@ -92,19 +94,25 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
     tensors = network_tensors(top, source)
     if is_fairseq(tensors):
         converted = from_fairseq(tensors, top, source)
-        return _write_encoder(out, converted, _provenance(source, converted, known))
-    if same_as:
-        raise SpoofkitError(
-            f"{source}: is no checkpoint of fairseq or WavLM, so --same-as does not apply; leave it out"
-        )
+        provenance = _provenance(source, "fairseq's or WavLM's", stated)
+        return _write_encoder(out, converted, replace(provenance, notes=(*provenance.notes, *_former_task(converted))))
     if is_antideepfake(tensors):
-        return _write_antideepfake(out, source, tensors)
+        if stated is not None and replace(stated, source=ANTI_DEEPFAKE.source) != ANTI_DEEPFAKE:
+            raise SpoofkitError(
+                f"--same-as {same_as}: {source} is built as AntiDeepfake's detectors are, expected the hub id of one "
+                "of these, such as nii-yamagishilab/mms-300m-anti-deepfake; name another, or leave it out"
+            )
+        return _write_antideepfake(out, source, tensors, _provenance(source, "AntiDeepfake's", stated))
+    if stated is not None:
+        raise SpoofkitError(
+            f"{source}: is no checkpoint of fairseq, WavLM or AntiDeepfake, so --same-as does not apply; leave it out"
+        )
     if aasist.is_aasist(tensors):
-        return _write_aasist(out, source, tensors)
+        return _write_aasist(out, source, tensors, _provenance(source, "AASIST's", None))
     first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
     raise SpoofkitError(
-        f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R or HuBERT "
-        "(fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
+        f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
+        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
     )
 
 
@@ -149,12 +157,12 @@ def _in_words(input_policy: str) -> str:
     """An input policy for people.
 
     >>> _in_words("repeat:64600")
-    'the first 64,600 samples of an utterance, a shorter one repeated up to them, as its authors score'
+    'the first 64,600 samples of an utterance, a shorter one repeated up to them'
     """
     if input_policy == "whole":
-        return "whole utterances, as its authors score"
+        return "whole utterances"
     n_samples = int(input_policy.partition(":")[2])
-    return f"the first {n_samples:,} samples of an utterance, a shorter one repeated up to them, as its authors score"
+    return f"the first {n_samples:,} samples of an utterance, a shorter one repeated up to them"
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -173,14 +181,41 @@ def _read(source: Path) -> dict[str, Any]:
     return tensors
 
 
-def _provenance(source: Path, converted: Converted, known: Provenance | None) -> Provenance:
-    """What is known of the model, and of which file it is."""
-    untold = "licence and training data are not told by the file; --same-as HUB_ID records those of a common model"
-    provenance = _from_file(known or Provenance(source.name, "unknown", (), (untold,)), source)
+def _provenance(source: Path, whose: str, stated: Provenance | None) -> Provenance:
+    """What is known of a file: its hash says which published one it is, the user says so, or nothing is known.
+
+    Args:
+        source: The file.
+        whose: Whose names and shapes its tensors have: that alone says nothing of where they were trained.
+        stated: The facts of the hub id under --same-as.
+
+    Raises:
+        SpoofkitError: something else was stated of a published file.
+    """
+    sha256 = file_sha256(source)
+    provenance = PUBLISHED_FILES.get(sha256)
+    if provenance is not None and stated is not None:
+        raise SpoofkitError(f"{source}: is {provenance.source}, known by its SHA-256, so leave --same-as out")
+    if provenance is None and stated is not None:
+        note = (
+            f"that it is {stated.source} was stated (--same-as), not checked; licence and training data are those of it"
+        )
+        provenance = replace(
+            stated, source=f"{source.name} (stated to be {stated.source})", notes=(note, *stated.notes)
+        )
+    if provenance is None:
+        note = (
+            f"its tensors are named and shaped as {whose}, but its SHA-256 is that of no published file that spoofkit "
+            "knows; --same-as HUB_ID records the facts of a model that you know it to be"
+        )
+        provenance = Provenance(source.name, NOT_KNOWN, (), (note,))
+    return replace(provenance, notes=(*provenance.notes, f"converted from {source.name} (sha256 {sha256})"))
+
+
+def _former_task(converted: Converted) -> tuple[str, ...]:
     fine_tuned = ("the file holds a model trained to transcribe (CTC) after its pre-training",)
     left_out = (f"left out: {len(converted.left_out)} tensors of its former task",)
-    notes = (*(fine_tuned if converted.is_fine_tuned else ()), *(left_out if converted.left_out else ()))
-    return replace(provenance, notes=(*provenance.notes, *notes))
+    return (*(fine_tuned if converted.is_fine_tuned else ()), *(left_out if converted.left_out else ()))
 
 
 def _encoder(converted: Converted) -> Encoder:
@@ -197,30 +232,25 @@ def _write_encoder(out: Path, converted: Converted, provenance: Provenance) -> S
     return _summary(out, "encoder", converted.family, encoder, n_tensors, encoder, provenance)
 
 
-def _write_antideepfake(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> Summary:
+def _write_antideepfake(out: Path, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
     converted, weight_1D, bias_1 = from_antideepfake(tensors, source)
     encoder = _encoder(converted)
-    encoder.provenance = _from_file(ANTI_DEEPFAKE, source)
+    encoder.provenance = provenance
     detector = Detector(encoder, "mean")
     detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
-    return _write_detector(out, converted.family, detector, len(tensors), encoder.provenance, antideepfake.INPUT_POLICY)
+    return _write_detector(out, converted.family, detector, len(tensors), provenance, antideepfake.INPUT_POLICY)
 
 
-def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor]) -> Summary:
+def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
     kind, head, output = aasist.from_authors(tensors, str(source))
     encoder = SincEncoder(str(aasist.HEADS[kind].front_end))
-    encoder.provenance = _from_file(AASIST, source)
+    encoder.provenance = provenance
     detector = Detector(encoder, kind)
     state = {f"head.{name}": tensor for name, tensor in head.items()}
     state |= {f"output.linear.{name}": tensor for name, tensor in output.items()}
     detector.head.load_state_dict(state)
     detector.score = "bonafide_logit"  # as their evaluation scores
-    return _write_detector(out, kind, detector, len(tensors), encoder.provenance, aasist.INPUT_POLICY)
-
-
-def _from_file(provenance: Provenance, source: Path) -> Provenance:
-    note = f"converted from {source.name} (sha256 {file_sha256(source)})"
-    return replace(provenance, notes=(*provenance.notes, note))
+    return _write_detector(out, kind, detector, len(tensors), provenance, aasist.INPUT_POLICY)
 
 
 def _write_detector(

@@ -1,7 +1,8 @@
 """Where an encoder comes from: its licence, what it was trained on, which evaluation sets it has therefore seen.
 
-The facts of common hub ids stand in a table here; an encoder folder of ours keeps them in `provenance.json`, so that
-they follow the weights through conversion, post-training and fine-tuning.
+The facts of common hub ids stand in a table here, those of files that are published elsewhere under their SHA-256: what
+tensors are called and how they are shaped never says where they were trained. An encoder folder of ours keeps the facts
+in `provenance.json`, so that they follow the weights through conversion, post-training and fine-tuning.
 """
 
 import re
@@ -31,6 +32,7 @@ class Provenance:
     """Evaluation sets that lie wholly or partly in the training data, labels included."""
 
 
+NOT_KNOWN = "not known"
 APACHE, NC, NC_SA = "Apache-2.0", "CC BY-NC 4.0", "CC BY-NC-SA 4.0"
 LIBRISPEECH, LIBRI_LIGHT, MLS = "LibriSpeech", "Libri-Light", "Multilingual LibriSpeech"
 XLS_R_DATA = (MLS, "CommonVoice", "VoxLingua107", "BABEL", "VoxPopuli")
@@ -142,6 +144,22 @@ KNOWN = (
     (r"nii-yamagishilab/.*-anti-deepfake(-nda)?", ANTI_DEEPFAKE),
     (r"SpeechAntiSpoofingBenchmarks/.*-AntiDeepfake(-NDA)?", ANTI_DEEPFAKE),
 )
+
+
+AASIST = Provenance(
+    "AASIST (github.com/clovaai/aasist)",
+    "MIT",
+    ("ASVspoof 2019 LA",),
+    ("trained on the training partition only (arXiv:2110.01200)",),
+)
+# By SHA-256: models/weights/AASIST.pth and AASIST-L.pth of github.com/clovaai/aasist, commit a04c986 (2022-01-18),
+# hashed on 2026-11-29.
+PUBLISHED_FILES = {
+    "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0": AASIST,
+    "814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a": replace(
+        AASIST, source="AASIST-L (github.com/clovaai/aasist)"
+    ),
+}
 
 
 def known_provenance(hub_id: str) -> Provenance | None:

@@ -86,9 +86,16 @@ def load_bundle(name: str) -> tuple[Any, Any]:
 
 
 def bundle_provenance(name: str) -> Provenance | None:
-    """Licence and training data of a bundle that was not fine-tuned; torchaudio passes them on under MIT."""
+    """Licence and training data of a bundle that was not fine-tuned; torchaudio passes them on under MIT.
+
+    They are those of the bundle's name. torchaudio checks no hash of the file that it finds in torch hub's cache.
+    """
     known = known_provenance(HUB_IDS.get(name, ""))
-    return known and replace(known, source=f"torchaudio:{name}", licence="MIT, says torchaudio's documentation")
+    if known is None:
+        return None
+    note = "known by the bundle's name; torchaudio does not check the file in torch hub's cache"
+    licence = "MIT, says torchaudio's documentation"
+    return replace(known, source=f"torchaudio:{name}", licence=licence, notes=(*known.notes, note))
 
 
 def transformers_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
