@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import PARITY, SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ FAMILIES = list(VARIANTS)
 NOT_WHISPER = [name for name in FAMILIES if name != "whisper"]
 
 
-def make_folder(name: str, folder: Path) -> Path:
+def make_folder(name: str, folder: Path, task: str = "Model") -> Path:
     """A small randomly initialised model of a family as a Hugging Face folder, written by transformers itself."""
     import transformers as hf
 
@@ -63,14 +64,14 @@ def make_folder(name: str, folder: Path) -> Path:
             pad_token_id=0,
             bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
         )  # fmt: skip
-        hf.WhisperModel(config).save_pretrained(folder)
+        getattr(hf, f"Whisper{task}")(config).save_pretrained(folder)
         hf.WhisperFeatureExtractor().save_pretrained(folder)
         return folder
     small = dict(SMALL)
     if family == "Wav2Vec2Bert":
         for key in ("conv_dim", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"):
             del small[key]
-    network = getattr(hf, f"{family}Model")(getattr(hf, f"{family}Config")(**small | options))
+    network = getattr(hf, f"{family}{task}")(getattr(hf, f"{family}Config")(**small | options))
     with torch.no_grad():  # biases start at zero and norms at one: then a forgotten one would not be noticed
         for parameter in network.parameters():
             if parameter.ndim == 1:
@@ -426,6 +427,44 @@ def test_lengths_that_an_encoder_cannot_use_are_refused_by_id(folders: dict[str,
         batches(200)
     with pytest.raises(SpoofkitError, match=r"u1: has 480001 samples.*at most 480000.*--crop first:480000"):
         batches(480_001)
+
+
+TASKS = {
+    name: [task for task in ("PreTraining", "CTC", "SequenceClassification", "AudioFrameClassification", "XVector")
+           if hasattr(transformers, f"{VARIANTS[name][0]}For{task}")]
+    for name in ("wav2vec2-layer", "hubert-group", "wavlm-group", "data2vec-audio", "unispeech-sat-layer",
+                 "w2v-bert-relative_key")
+} | {"whisper": ["AudioClassification", "ConditionalGeneration"]}  # fmt: skip
+HEADS = {
+    "vocab_size": 9, "use_weighted_layer_sum": True, "tdnn_dim": [16] * 5, "xvector_output_dim": 16, "num_clusters": 9,
+    "num_codevectors_per_group": 4, "codevector_dim": 16, "proj_codevector_dim": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name, tasks in TASKS.items() for task in tasks])
+def test_of_a_model_for_a_task_the_encoder_is_read_and_what_else_it_has_left_out(
+    name: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, options = VARIANTS[name]
+    monkeypatch.setitem(VARIANTS, name, (family, options | HEADS))
+    folder = make_folder(name, tmp_path / "model", f"For{task}")
+    saved = load_file(folder / "model.safetensors")
+    found = load(folder).network.state_dict()
+    inside = {key: [other for other in saved if other == key or other.endswith(f".{key}")] for key in found}
+    if name == "whisper":
+        inside = {key: [other for other in saved if other.endswith(f"encoder.{key}")] for key in found}
+    assert all(len(keys) == 1 and torch.equal(saved[keys[0]], found[key]) for key, keys in inside.items())
+    assert len(saved) > len(found)
+    edit_weights(folder, lambda tensors: tensors.update({"objective.bias": torch.zeros(2)}))
+    with pytest.raises(SpoofkitError, match=r"1 tensors are unknown.*objective\.bias"):
+        load(folder)
+
+
+def test_what_belongs_to_another_familys_task_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["wav2vec2-layer"], tmp_path / "encoder"))
+    edit_weights(folder, lambda tensors: tensors.update({"label_embeddings_concat": torch.zeros(2, 2)}))
+    with pytest.raises(SpoofkitError, match=r"unknown.*label_embeddings_concat"):
+        load(folder)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real Whisper-base encoder is not on this machine")

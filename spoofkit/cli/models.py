@@ -60,7 +60,9 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
     same_as: Annotated[
         str | None,
-        typer.Option(help="Hub id of what you say is the same model; its licence is recorded as stated.", metavar="HUB_ID"),
+        typer.Option(
+            help="Hub id of what you say is the same model; its licence is recorded as stated.", metavar="HUB_ID"
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:

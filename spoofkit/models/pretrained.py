@@ -32,7 +32,7 @@ from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
-from spoofkit.models.weight_files import require_own_weights, require_possible_sizes
+from spoofkit.models.weight_files import is_of_a_task, require_own_weights, require_possible_sizes
 from spoofkit.settings import EncoderSettings
 from spoofkit.stages import read_stages
 
@@ -40,23 +40,6 @@ FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
 FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
 """Of a family; Wav2Vec2FeatureExtractor for the others."""
 TORCHAUDIO = "torchaudio:"
-# Parts of published checkpoints that belong to their pre-training task or decoder, not to the encoder.
-UNUSED_PREFIXES = (
-    "decoder.",
-    "quantizer.",
-    "project_q.",
-    "project_hid.",
-    "lm_head.",
-    "proj_out.",
-    "final_proj.",
-    "speaker_proj.",
-    "label_embs_concat",
-    "label_embeddings_concat",
-    "masked_spec_embed",
-    "classifier.",
-    "projector.",
-    "layer_weights",
-)
 
 
 def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
@@ -264,10 +247,11 @@ def _with_home(folder: str) -> str:
     return folder.replace(home, "~", 1) if folder.startswith(home + os.sep) else folder
 
 
-def _check_loading(name: str, network: nn.Module, loaded: dict[str, Any]) -> str:
+def _check_loading(name: str, network: Any, loaded: dict[str, Any]) -> str:
     """How many tensors fit, in words."""
-    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(UNUSED_PREFIXES))
-    extra = sorted(key for key in loaded["unexpected_keys"] if not key.startswith(UNUSED_PREFIXES))
+    family = network.config.model_type
+    missing = sorted(key for key in loaded["missing_keys"] if not is_of_a_task(family, key))
+    extra = sorted(key for key in loaded["unexpected_keys"] if not is_of_a_task(family, key))
     mismatched = sorted(str(item[0]) for item in loaded["mismatched_keys"])
     n_tensors = _n_tensors(network)
     for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", mismatched)):

@@ -1,9 +1,11 @@
 """What a folder of weights may hold: nothing that leads out of it, no sizes beyond all measure.
 
 A model is known by the hash of its folder (`folder_sha256` in `detector`), so every weight has to lie in the folder, or
-behind a link in it, which the hash follows.
+behind a link in it, which the hash follows. What stands beside an encoder for the task that it was trained for is left
+out, by name: an encoder that misses a tensor, or has one that nobody expects, computes something else.
 """
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +14,36 @@ from spoofkit.files import read_json
 
 MOST_LAYERS = 1_000
 MOST_SIZE = 100_000
+# Tensors of transformers' ...ForPreTraining, ForCTC, ForSequenceClassification and ForAudioFrameClassification,
+# ForXVector; `masked_spec_embed` stands for masked frames, which we never make.
+MASKED, CTC = r"masked_spec_embed", r"lm_head\.(weight|bias)"
+CODEBOOKS = r"quantizer\.(codevectors|weight_proj\.(weight|bias))|project_(q|hid)\.(weight|bias)"
+CLASSES = r"(projector|classifier)\.(weight|bias)|layer_weights"
+X_VECTOR = r"tdnn\.\d+\.kernel\.(weight|bias)|feature_extractor\.(weight|bias)|objective\.weight"
+CLUSTERS = r"final_proj\.(weight|bias)|label_embs_concat"  # HuBERT's own task, kept in some folders
+SPEAKERS = r"speaker_proj\.(weight|bias)|label_embeddings_concat|layer_norm_for_extract\.(weight|bias)"
+OF_A_TASK = {
+    "wav2vec2": (MASKED, CTC, CODEBOOKS, CLASSES, X_VECTOR),
+    "hubert": (MASKED, CTC, CLUSTERS, CLASSES),
+    "wavlm": (MASKED, CTC, CLUSTERS, CLASSES, X_VECTOR),
+    "data2vec-audio": (MASKED, CTC, CLASSES, X_VECTOR),
+    "unispeech-sat": (MASKED, CTC, CODEBOOKS, SPEAKERS, CLASSES, X_VECTOR),
+    "wav2vec2-bert": (MASKED, CTC, CLASSES, X_VECTOR),
+    "whisper": (r"decoder\..+", r"proj_out\.weight", CLASSES),
+}
+"""By family: patterns of whole names, outside the encoder."""
 SIZES = ("hidden_size", "intermediate_size", "d_model", "encoder_ffn_dim", "max_source_positions", "num_mel_bins")
+
+
+def is_of_a_task(family: str, tensor: str) -> bool:
+    """Whether a tensor of a family's checkpoint belongs to the task it was trained for, not to its encoder.
+
+    >>> is_of_a_task("wav2vec2", "feature_extractor.weight")  # a linear layer of ...ForXVector
+    True
+    >>> is_of_a_task("wav2vec2", "feature_extractor.conv_layers.0.conv.weight")
+    False
+    """
+    return any(re.fullmatch(pattern, tensor) for pattern in OF_A_TASK[family])
 
 
 def require_possible_sizes(name: str, config: Any) -> None:
