@@ -14,6 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 LayerNumber = Annotated[int, Field(ge=0)]
 LARGEST_SHARE = 0.9  # of a mix that may be injected; the paper's ablation goes to 0.7
 HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
+HEADS_OF_SEVERAL_UTTERANCES = ("ecapa",)
+"""Their batch norms see one vector an utterance, so that in training an utterance alone has no statistics."""
 
 
 class Settings(BaseModel):
@@ -334,6 +336,24 @@ class FinetuneSettings(TrainSettings):
                 f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (say all), the others one or a merge"
             )
         return self
+
+    @model_validator(mode="after")
+    def _utterances_suffice_head(self) -> "FinetuneSettings":
+        self.require_utterances(self.micro_batch_size or self.batch_size)
+        return self
+
+    def require_utterances(self, n_at_once: int) -> None:
+        """Refuse fewer utterances at once than the head can be trained on.
+
+        Raises:
+            ValueError: it is one alone, and the head needs two.
+        """
+        if n_at_once < 2 and self.head in HEADS_OF_SEVERAL_UTTERANCES:
+            name = "micro_batch_size" if self.micro_batch_size else "batch_size"
+            raise ValueError(
+                f"{name}: {getattr(self, name)} hands head {self.head} one utterance at a time, expected at least two "
+                "for its batch norms; raise it, or use fewer processes"
+            )
 
 
 class Config(Settings):

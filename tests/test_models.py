@@ -28,7 +28,9 @@ from spoofkit.models.losses import make_output
 from spoofkit.models.merge import MERGES
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, read_provenance
+from spoofkit.processes import World
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings
+from spoofkit.training.finetune import require_utterances
 
 TINY = EncoderSettings(name="tiny", freeze="none")
 LOSSES = ("ce", "focal", "am_softmax", "oc_softmax", "p2sgrad")
@@ -152,6 +154,11 @@ def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
         ("finetune: {layers: all}", "finetune: layers: all does not go with head mean"),
         ("finetune: {layers: -1}", "finetune.layers"),
         ("finetune: {loss: {kind: focal, margin: 0.5}}", "finetune.loss: margin: has no meaning for kind focal"),
+        (
+            "finetune: {head: ecapa, batch_size: 6, micro_batch_size: 1}",
+            "finetune: micro_batch_size: 1 hands head ecapa",
+        ),
+        ("finetune: {head: ecapa, batch_size: 1}", "finetune: batch_size: 1 hands head ecapa one utterance"),
         ("finetune: {batch_size: 6, micro_batch_size: 4}", "micro_batch_size: batch_size 6 is no multiple of 4"),
         ("finetune: {accumulate: 4}", "unknown setting finetune.accumulate; it is now micro_batch_size"),
         ("finetune: {average_best: 3, keep: last}", "finetune: average_best: has no meaning with keep: last"),
@@ -166,6 +173,14 @@ def test_settings_that_contradict_each_other_are_refused(settings: str, sentence
     with pytest.raises(SpoofkitError) as caught:
         load_config(tmp_path / "conf.yaml")
     assert sentence in str(caught.value)
+
+
+def test_a_batch_of_which_each_process_has_one_utterance_is_refused_for_heads_that_need_two() -> None:
+    settings = FinetuneSettings(head="ecapa", batch_size=4)
+    require_utterances(settings, World(rank=0, size=2))
+    with pytest.raises(SpoofkitError, match=r"finetune\.batch_size: 4 hands head ecapa one utterance"):
+        require_utterances(settings, World(rank=0, size=4))
+    require_utterances(FinetuneSettings(head="mean", batch_size=4), World(rank=0, size=4))
 
 
 def test_a_head_on_the_wrong_front_end_is_refused() -> None:

@@ -61,6 +61,7 @@ def finetune(
     """
     settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "finetune"})
     with opened(folder, run) as run:
+        require_utterances(config.finetune, run.world)
         augmenter = load_augmenter(config.finetune.augment, config.seed)
         inputs = {
             "train_manifest": file_sha256(train_manifest),
@@ -134,6 +135,18 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
 
     criteria = CRITERIA[stage.choose_by], TIE_BREAK
     return Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criteria)
+
+
+def require_utterances(settings: FinetuneSettings, world: World) -> None:
+    """Refuse a batch of which every process has fewer utterances at once than the head can be trained on.
+
+    Raises:
+        SpoofkitError: one utterance alone, for a head that needs two.
+    """
+    try:
+        settings.require_utterances(settings.micro_batch_size or settings.batch_size // world.size)
+    except ValueError as error:
+        raise SpoofkitError(f"finetune.{error}") from error
 
 
 def _check_utterances(
