@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
+from spoofkit.settings import EncoderSettings
 
 FILE = "stages.json"
 POSTTRAINING, FINETUNING, FRAME_HEAD, AVERAGE = "post-training", "fine-tuning", "frame head", "average"
@@ -103,6 +104,40 @@ def facts(stages: Sequence[Stage]) -> list[Stage]:
         | ({"of": [one | {"stages": facts(one["stages"])} for one in stage["of"]]} if stage["stage"] == AVERAGE else {})
         for stage in stages
     ]
+
+
+def trained_as(stages: Sequence[Stage]) -> EncoderSettings | None:
+    """What of the encoder the last stage trained, and how; of a mean, the last stage of the first model.
+
+    Returns:
+        Settings of which `name` means nothing; none if nothing is recorded.
+    """
+    if not stages:
+        return None
+    if stages[-1]["stage"] == AVERAGE:
+        return trained_as(stages[-1]["of"][0]["stages"])
+    wanted = {"freeze", "lora", "gradient_checkpointing"}
+    recorded = stages[-1].get("settings", {}).get("encoder", {})
+    try:
+        return (
+            EncoderSettings(**{name: value for name, value in recorded.items() if name in wanted}) if recorded else None
+        )
+    except ValidationError:  # of another version
+        return None
+
+
+def is_from_scratch(stages: Sequence[Stage], loaded: str) -> bool:
+    """Whether no published weights were trained on.
+
+    Args:
+        stages: Of the encoder.
+        loaded: What `Encoder.loaded` says of it.
+    """
+    if not stages:
+        return loaded in UNPUBLISHED
+    if stages[0]["stage"] == AVERAGE:
+        return all(is_from_scratch(one["stages"], "") for one in stages[0]["of"])
+    return stages[0].get("weights") in UNPUBLISHED
 
 
 def posttraining(stages: Sequence[Stage]) -> str | list[Stage]:

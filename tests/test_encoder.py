@@ -18,6 +18,7 @@ from spoofkit.data.loading import load_batches
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.models.encoder import Encoder
+from spoofkit.models.info import as_lines, describe
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings
 
@@ -454,10 +455,21 @@ def test_of_a_model_for_a_task_the_encoder_is_read_and_what_else_it_has_left_out
     if name == "whisper":
         inside = {key: [other for other in saved if other.endswith(f"encoder.{key}")] for key in found}
     assert all(len(keys) == 1 and torch.equal(saved[keys[0]], found[key]) for key, keys in inside.items())
-    assert len(saved) > len(found)
+    assert len(load(folder).ignored) == len(saved) - len(found) > 0
     edit_weights(folder, lambda tensors: tensors.update({"objective.bias": torch.zeros(2)}))
     with pytest.raises(SpoofkitError, match=r"1 tensors are unknown.*objective\.bias"):
         load(folder)
+
+
+def test_info_counts_and_names_the_tensors_that_it_does_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, options = VARIANTS["wav2vec2-layer"]
+    monkeypatch.setitem(VARIANTS, "wav2vec2-layer", (family, options | HEADS))
+    folder = make_folder("wav2vec2-layer", tmp_path / "model", "ForXVector")
+    words = dict(as_lines(describe(str(folder), None, 1, 0.5)))["not used"]
+    assert words.startswith("18 tensors of the task it was trained for: classifier.bias, classifier.weight, ")
+    assert words.endswith(" and 13 more")
 
 
 def test_what_belongs_to_another_familys_task_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

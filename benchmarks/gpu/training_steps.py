@@ -12,7 +12,7 @@ from gpu.bench import Bench, peak_of
 from gpu.plan import Row, Rows
 from spoofkit.models.detector import Detector
 from spoofkit.models.device import training_precision
-from spoofkit.models.info import training_memory
+from spoofkit.models.memory import training_memory
 
 RANK = 32
 SECONDS = 5.0

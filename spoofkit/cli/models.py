@@ -33,7 +33,8 @@ def info(
 ) -> None:
     """Say what an encoder or a model is: family, parameters, frames, memory of a training step, licence.
 
-    Settings say what is kept, frozen and trained, and under which head.
+    Of an encoder, settings say what is kept, frozen and trained, and under which head; a model's own record says how it
+    was trained.
 
     Example: `spoofkit info exp/x/finetune/model`
 
@@ -45,7 +46,7 @@ def info(
     from spoofkit.config import load_config
     from spoofkit.models.info import as_lines, describe
 
-    facts = describe(name, load_config(config, set_), batch_size, seconds)
+    facts = describe(name, load_config(config, set_) if config or set_ else None, batch_size, seconds)
     if as_json:
         typer.echo(json.dumps(facts))
         return

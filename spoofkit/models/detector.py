@@ -209,8 +209,15 @@ def require_model_folder(folder: Path) -> None:
         )
 
 
-def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
+def load_detector(
+    folder: Path | str, training: EncoderSettings | None = None
+) -> tuple[Detector, dict[str, Any]]:
     """Read a model folder.
+
+    Args:
+        folder: Its path.
+        training: What of the encoder is to be trained; `name` means nothing. Default: adapters are merged, and what is
+            frozen does not matter to scores.
 
     Returns:
         The detector in evaluation mode, and the record of model.json.
@@ -218,6 +225,7 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         SpoofkitError: not a model folder, a damaged one, or tensors that do not fit.
     """
+    folder = Path(folder)
     require_model_folder(folder)
     require_intact(folder)
     record = read_json(folder / "model.json")
@@ -240,7 +248,7 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     if not (folder / "encoder").is_dir():
         # Its name must never be looked up on the hub.
         raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a whole model folder; copy it again")
-    encoder = load_encoder(EncoderSettings(name=str(folder / "encoder")))
+    encoder = load_encoder((training or EncoderSettings()).model_copy(update={"name": str(folder / "encoder")}))
     detector = Detector(encoder, record["head"], layers, loss)
     detector.score = record["score"]
     detector.head.final_norm = final_norm

@@ -46,6 +46,8 @@ class Encoder(nn.Module):
     """Most samples of an utterance; none: no limit."""
     loaded: str = "from scratch"
     """Where the weights came from, in words, such as `422 of 422 tensors`."""
+    ignored: Sequence[str] = ()
+    """Tensors that lie beside it in its file, for the task it was trained for."""
     provenance: Provenance | None = None
     """Licence and training data, where known."""
     stages: Sequence[Stage] = ()

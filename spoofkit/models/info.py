@@ -4,53 +4,53 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import FRAME_HEAD, Detector, FrameClassifier, load_detector
 from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
+from spoofkit.models.memory import count_parameters, training_memory
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.models.provenance import contamination_warning
+from spoofkit.models.provenance import NOT_KNOWN, contamination_warning
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.settings import Config
-from spoofkit.stages import in_words
+from spoofkit.stages import in_words, is_from_scratch, read_stages, trained_as
 
-PROBE_SECONDS = (0.6, 1.0, 1.4)
-BYTES = 4  # of an fp32 number
+N_NAMED = 5  # tensors
 
 
-def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict[str, Any]:
+def describe(name: str, config: Config | None, batch_size: int, seconds: float) -> dict[str, Any]:
     """Facts about an encoder or a model folder.
 
     Args:
         name: Model folder, encoder folder, hub id, torchaudio:BUNDLE or a name of ours.
-        config: Which layers are kept and trained, and under which head; of a model folder, the head is its own.
+        config: Of an encoder, which layers are kept and trained, and under which head; default: all settings as they
+            are by default. A model's own record says how it was trained.
         batch_size: Utterances of the training step whose memory is estimated.
         seconds: Their length.
 
     Raises:
-        SpoofkitError: see `load_encoder`, `load_detector`; or it is an exported model, or holds an encoder or a model.
+        SpoofkitError: see `load_encoder`, `load_detector`; settings for a model; or it is an exported model, or holds
+            an encoder or a model.
     """
     record: dict[str, Any] | None = None
     frames: FrameModel | None = None
+    is_trained_known = True
     if (Path(name) / "model.json").is_file():
-        detector, record = load_detector(Path(name))
+        if config is not None:
+            raise SpoofkitError(
+                f"{name}: is a model, whose own record says how it was trained; leave settings out, or name "
+                f"{Path(name) / 'encoder'} to see what training it further would take"
+            )
+        training = trained_as(read_stages(Path(name) / "encoder"))
+        is_trained_known = training is not None
+        detector, record = load_detector(Path(name), training)
         if (Path(name) / FRAME_HEAD).exists():
             frames = read_frame_head(Path(name), detector.encoder, detector)
     else:
         if name not in ("tiny", *SINC_FRONT_ENDS):
             _refuse_others(Path(name))
-        stage = config.finetune
-        from_scratch = {"freeze": "none"} if name == "tiny" else {}
-        settings = config.encoder.model_copy(update={"name": name, **from_scratch})
-        # A raw-waveform front-end has heads of its own.
-        own_heads = [kind for kind, head in UTTERANCE_HEADS.items() if head.front_end == name]
-        kind = own_heads[0] if own_heads and stage.head not in own_heads else stage.head
-        detector = Detector(load_encoder(settings, config.seed), kind, stage.layers, stage.loss)
+        detector = _under_settings(name, config or Config())
     encoder = detector.encoder
     network_config = getattr(encoder.network, "config", None)
     provenance = encoder.provenance
@@ -61,25 +61,40 @@ def describe(name: str, config: Config, batch_size: int, seconds: float) -> dict
         "weights": encoder.loaded,
         "layers": len(encoder.layers),
         "width": encoder.width,
-        "encoder_parameters": _count(encoder),
-        "encoder_parameters_trained": _count(encoder, trained=True),
+        "encoder_parameters": count_parameters(encoder),
+        "encoder_parameters_trained": count_parameters(encoder, trained=True) if is_trained_known else None,
         "head": detector.kind,
         "head_reads": detector.layers,
         "final_norm": _final_norm(detector),
-        "head_parameters": _count(detector.head),
+        "head_parameters": count_parameters(detector.head),
         "score": detector.score_meaning,
         "frame_head": None if frames is None else _frame_head(frames),
         "geometry": asdict(encoder.geometry) | {"hop_ms": 1000 * encoder.geometry.hop / SAMPLE_RATE},
         "shortest_samples": detector.shortest,
         "longest_samples": encoder.longest,
         "training_memory": training_memory(detector, batch_size, seconds)
-        | {"batch_size": batch_size, "seconds": seconds},
+        | {"batch_size": batch_size, "seconds": seconds}
+        if is_trained_known
+        else None,
+        "ignored_tensors": list(encoder.ignored),
+        "from_scratch": is_from_scratch(encoder.stages, encoder.loaded),
         "provenance": None if provenance is None else asdict(provenance),
         "contamination": contamination_warning(provenance),
         "adapters": encoder.adapters,
         "kept": None if record is None else record.get("kept"),
         "stages": encoder.stages,
     }
+
+
+def _under_settings(name: str, config: Config) -> Detector:
+    """An encoder and what the settings put on it."""
+    stage = config.finetune
+    from_scratch = {"freeze": "none"} if name == "tiny" else {}
+    settings = config.encoder.model_copy(update={"name": name, **from_scratch})
+    # A raw-waveform front-end has heads of its own.
+    own_heads = [kind for kind, head in UTTERANCE_HEADS.items() if head.front_end == name]
+    kind = own_heads[0] if own_heads and stage.head not in own_heads else stage.head
+    return Detector(load_encoder(settings, config.seed), kind, stage.layers, stage.loss)
 
 
 def _refuse_others(path: Path) -> None:
@@ -102,7 +117,7 @@ def _frame_head(frames: FrameModel) -> dict[str, Any]:
         "head": classifier.kind,
         "head_reads": classifier.layers,
         "final_norm": _final_norm(classifier),
-        "head_parameters": _count(classifier.head),
+        "head_parameters": count_parameters(classifier.head),
         "frame_target": frames.target,
         "score": frames.score_meaning,
     }
@@ -111,53 +126,6 @@ def _frame_head(frames: FrameModel) -> dict[str, Any]:
 def _final_norm(model: Detector | FrameClassifier) -> bool | None:
     """Whether the last layer is read through the final norm; none: the encoder has no such norm."""
     return model.head.final_norm if model.encoder.parameters_above_layers() else None
-
-
-def training_memory(detector: Detector, batch_size: int, seconds: float) -> dict[str, int]:
-    """Bytes of a training step in fp32 with AdamW: weights, gradients, optimiser, what the forward pass keeps.
-
-    What is kept is measured, not derived: one utterance of three short lengths goes through, every tensor that autograd
-    keeps is counted once, and the parabola through the three (attention may grow with the square) is continued to
-    `seconds` and multiplied by the batch. The libraries' own buffers and what a step needs for a moment come on top:
-    measured peaks on a CPU were 18 to 29 % higher (benchmarks/RESULTS.md).
-    """
-    n_weights, n_trained = _count(detector), _count(detector, trained=True)
-    lengths = [max(detector.shortest, round(s * SAMPLE_RATE)) for s in PROBE_SECONDS]
-    n_frames = [detector.encoder.geometry.n_frames(n) for n in lengths]
-    kept = [_kept_bytes(detector, n) for n in lengths]
-    target = detector.encoder.geometry.n_frames(round(seconds * SAMPLE_RATE))
-    activations = int(np.polyval(np.polyfit(n_frames, kept, 2), target)) if n_trained else 0
-    parts = {
-        "weights": BYTES * n_weights,
-        "gradients": BYTES * n_trained,
-        "optimizer": 2 * BYTES * n_trained,
-        "activations": max(0, batch_size * activations),
-    }
-    return parts | {"total": sum(parts.values())}
-
-
-def _kept_bytes(detector: Detector, n_samples: int) -> int:
-    """Of one utterance: half of what two keep, because batch norm over utterances (ecapa) wants two."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*detector.parameters(), *detector.buffers())}
-    kept: dict[int, tuple[int, torch.Tensor]] = {}  # the tensor too, or its address would be given to the next
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    was_training = detector.training
-    detector.train()
-    wave = 0.1 * torch.randn(1, n_samples, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        detector(wave, torch.tensor([n_samples, n_samples]))
-    detector.train(was_training)
-    return sum(size for size, _ in kept.values()) // 2
-
-
-def _count(module: nn.Module, trained: bool = False) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
 def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -170,8 +138,13 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("weights", facts["weights"]),
         (
             "parameters",
-            f"{facts['encoder_parameters']:,}"
-            + (f", of which {facts['encoder_parameters_trained']:,} are trained" if memory else ""),
+            f"{facts['encoder_parameters']:,}, "
+            + (
+                "of which were trained: not recorded"
+                if facts["encoder_parameters_trained"] is None
+                else f"of which {facts['encoder_parameters_trained']:,} "
+                + ("are trained with these settings" if facts["kind"] == "encoder" else "were trained")
+            ),
         ),
         ("head", f"{facts['head']} on {_reads(facts)}: {facts['head_parameters']:,} parameters"),
         ("score", facts["score"]),
@@ -191,20 +164,24 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         words = f"{frames['head']} on {_reads(frames)}: {frames['head_parameters']:,} parameters"
         lines.insert(6, ("frame head", f"{words}; frame score: {frames['score']}"))
     lines[3:3] = _of_adapters(facts["adapters"])
+    if facts["ignored_tensors"]:
+        ignored = facts["ignored_tensors"]
+        more = f" and {len(ignored) - N_NAMED} more" if len(ignored) > N_NAMED else ""
+        words = f"{len(ignored)} tensors of the task it was trained for: {', '.join(ignored[:N_NAMED])}{more}"
+        lines.insert(3, ("not used", words))
     if memory:
         words = (
-            f"at least {_gigabytes(memory['total'])}, plan for 1.3 times that, for {memory['batch_size']} x "
-            f"{memory['seconds']:g} s in fp32: weights {_gigabytes(memory['weights'])}, gradients "
-            f"{_gigabytes(memory['gradients'])}, AdamW {_gigabytes(memory['optimizer'])}, activations "
-            f"{_gigabytes(memory['activations'])}"
+            f"{_gigabytes(memory['total'])} for {memory['batch_size']} x {memory['seconds']:g} s in fp32, "
+            f"{_gigabytes(memory['cpu_process'])} as a process on a CPU, give or take a quarter: weights "
+            f"{_gigabytes(memory['weights'])}, gradients {_gigabytes(memory['gradients'])}, AdamW "
+            f"{_gigabytes(memory['optimizer'])}, activations {_gigabytes(memory['activations'])}"
         )
         lines.append(("training", words))
     provenance = facts["provenance"]
     if provenance is None:
-        is_ours = " of " not in facts["weights"]
-        lines.append(
-            ("licence", "yours: nothing was pre-trained" if is_ours else "not known: see where the weights came from")
-        )
+        ours = "trained from scratch here" if facts["stages"] else "nothing was pre-trained"
+        words = f"yours: {ours}" if facts["from_scratch"] else f"{NOT_KNOWN}: see where the weights came from"
+        lines.append(("licence", words))
     else:
         lines += [
             ("source", provenance["source"]),

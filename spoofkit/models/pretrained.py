@@ -120,7 +120,7 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         return SincEncoder(name)
     if is_sinc_folder(Path(name)):
         return load_sinc(Path(name))
-    loaded, provenance = "from scratch", None
+    loaded, provenance, ignored = "from scratch", None, []
     if name == "tiny":
         network, feature_extractor = make_tiny(seed)
     elif name.startswith(TORCHAUDIO):
@@ -131,7 +131,7 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         provenance = bundle_provenance(bundle)
         loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
     else:
-        network, feature_extractor, loaded = _from_pretrained(name, revision, described_by)
+        network, feature_extractor, loaded, ignored = _from_pretrained(name, revision, described_by)
         provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)
     kinds: dict[str, type[Encoder]] = {
         "whisper": WhisperFrontEnd,
@@ -139,7 +139,7 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         "wavlm": WavLMEncoder,
     }
     encoder = kinds.get(network.config.model_type, WaveEncoder)(network, feature_extractor)
-    encoder.loaded, encoder.provenance = loaded, provenance
+    encoder.loaded, encoder.provenance, encoder.ignored = loaded, provenance, ignored
     if name != "tiny" and Path(name).is_dir():
         encoder.stages = read_stages(Path(name))
     return encoder
@@ -149,7 +149,9 @@ def _n_tensors(network: nn.Module) -> int:
     return len(network.state_dict())
 
 
-def _from_pretrained(name: str, revision: str | None, described_by: tuple[Path, int] | None) -> tuple[Any, Any, str]:
+def _from_pretrained(
+    name: str, revision: str | None, described_by: tuple[Path, int] | None
+) -> tuple[Any, Any, str, list[str]]:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
     from transformers import logging as messages
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -200,8 +202,12 @@ def _from_pretrained(name: str, revision: str | None, described_by: tuple[Path, 
     # It stands for masked frames, which we never make; where a file has none, transformers draws one.
     if "masked_spec_embed" in loaded["missing_keys"]:
         torch.nn.init.zeros_(network.masked_spec_embed)
-    network = network.encoder if kind is WhisperModel else network
-    return network, feature_extractor, _check_loading(name, network, loaded)
+    ignored = sorted(key for key in loaded["unexpected_keys"] if key != "masked_spec_embed")
+    if kind is WhisperModel:
+        decoder = (f"decoder.{key}" for key in network.decoder.state_dict())
+        ignored += sorted(key for key in decoder if key not in loaded["missing_keys"])
+        network = network.encoder
+    return network, feature_extractor, _check_loading(name, network, loaded), ignored
 
 
 def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
