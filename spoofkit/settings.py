@@ -4,9 +4,10 @@ What changes a result stands here; what names a place or a machine (folders, dev
 line. How they are read from a file stands in `spoofkit.config`.
 """
 
+from os import PathLike, fspath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -47,7 +48,9 @@ class LoraSettings(Settings):
 class EncoderSettings(Settings):
     """The front-end: which network turns a waveform into frames, how much of it, and what of it is trained."""
 
-    name: str = "facebook/wav2vec2-xls-r-300m"
+    name: Annotated[str, BeforeValidator(lambda name: fspath(name) if isinstance(name, PathLike) else name)] = (
+        "facebook/wav2vec2-xls-r-300m"
+    )
     """A hub id, a Hugging Face folder, a folder of adapters that `posttrain` or `finetune` left, torchaudio:BUNDLE, or
     from scratch: tiny, sinc-aasist, sinc-rawnet2."""
     revision: str | None = None

@@ -1,6 +1,7 @@
 """Whole detectors: every head, merge and loss trains, is kept in a folder and scores the same; what is no model is
 refused in one sentence; `info` says what there is; where weights come from follows them to the report."""
 
+import configparser
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import pickle
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +19,22 @@ from conftest import SHARED, refusal, run_cli, table_rows, without_sums
 from safetensors.torch import load_file, save_file
 
 from spoofkit.config import load_config
+from spoofkit.data.audio import read_audio
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.scores import read_scores
+from spoofkit.evaluation.calibration import Calibration, read_calibration, write_calibration
+from spoofkit.evaluation.scores import read_scores, write_scores
 from spoofkit.models import device as devices
 from spoofkit.models.detector import Detector, FrameClassifier, load_detector, save_detector
 from spoofkit.models.heads import UTTERANCE_HEADS
-from spoofkit.models.info import training_memory
+from spoofkit.models.info import as_lines, describe
 from spoofkit.models.losses import make_output
+from spoofkit.models.memory import training_memory
 from spoofkit.models.merge import MERGES
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, read_provenance
 from spoofkit.processes import World
-from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings, PosttrainSettings
+from spoofkit.settings import EncoderSettings, FinetuneSettings, LoraSettings, LossSettings, PosttrainSettings
 from spoofkit.training.finetune import require_utterances
 
 TINY = EncoderSettings(name="tiny", freeze="none")
@@ -306,6 +311,66 @@ def test_class_weights_weigh_their_own_class(manifests: Path, tmp_path: Path) ->
     losses = np.logaddexp(0, np.where(is_bonafide, -score, score))
     weights = np.where(is_bonafide, 5.0, 0.25)
     assert line["loss"] == pytest.approx((weights * losses).sum() / weights.sum(), rel=1e-4)
+
+
+def test_info_of_a_model_takes_what_its_record_says_of_its_training(tmp_path: Path, plain: Path) -> None:
+    stem = sum(p.numel() for module in load_encoder(TINY).stem for p in module.parameters())
+    n_adapters = 3 * 4 * (3 * 2 * 128 + 2 * (128 + 384))
+    for settings, n_trained in (
+        ({"freeze": "none"}, 706_960),
+        ({"freeze": "stem"}, 706_960 - stem),
+        ({"lora": LoraSettings(rank=4).model_dump(mode="json")}, n_adapters),
+    ):
+        detector = detector_of("mean")
+        stage = {
+            "stage": "fine-tuning", "settings": {"encoder": settings}, "inputs": {}, "weights": "from scratch",
+            "n_steps": 1, "kept": {"step": 1, "figures": {}},
+        }  # fmt: skip
+        detector.encoder.stages = [stage]
+        folder = tmp_path / str(n_trained)
+        save_detector(folder, detector, {})
+        facts = describe(str(folder), None, 2, 1.0)
+        assert (facts["encoder_parameters_trained"], facts["from_scratch"]) == (n_trained, True)
+        assert facts["training_memory"]["gradients"] == 4 * (n_trained + facts["head_parameters"])
+        assert ("licence", "yours: trained from scratch here") in as_lines(facts)
+    assert "whose own record says how it was trained" in refusal("info", folder, "--set", "encoder.freeze=all")
+    detector.encoder.stages = [{"stage": "not recorded"}]
+    save_detector(tmp_path / "unknown", detector, {})
+    facts = describe(str(tmp_path / "unknown"), None, 2, 1.0)
+    assert facts["encoder_parameters_trained"] is facts["training_memory"] is None
+    words = dict(as_lines(facts))
+    assert words["licence"].startswith("not known")
+    assert words["parameters"].endswith("trained: not recorded")
+
+
+def test_python_calls_take_texts_and_paths_and_the_documented_one_scores_as_the_program(
+    manifests: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "exp/x/finetune/model"
+    save_detector(model, detector_of("mean").eval(), {"input_policy": "repeat:20000"})
+    shutil.copy(next((corpus / "flac_E_eval").iterdir()), tmp_path / "call.wav")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs/models.md").read_text()
+    done: dict[str, Any] = {}
+    exec(page.split("## From Python")[1].split("```python")[1].split("```")[0], done)
+    row = run_cli("score", model, tmp_path / "call.wav").stdout.splitlines()[1]
+    assert done["scores"].item() == pytest.approx(float(row.split("\t")[1]), abs=1e-5)
+    write_scores(tmp_path / "s.tsv", ["a", "b"], [0.5, 1.0])
+    write_calibration(tmp_path / "c.json", Calibration((1.0,), 0.0, 0.5), {})
+    readers = (
+        (load_detector, model), (read_audio, tmp_path / "call.wav"), (read_manifest, manifests / "dev.tsv"),
+        (read_scores, tmp_path / "s.tsv"), (read_calibration, tmp_path / "c.json"),
+        (lambda path: load_encoder(EncoderSettings(name=path)), model / "encoder"),
+    )  # fmt: skip
+    for read, path in readers:
+        assert type(read(str(path))) is type(read(path))
+
+
+def test_the_package_ships_its_mark_that_it_is_typed() -> None:
+    root, parser = Path(__file__).parents[1], configparser.ConfigParser()
+    parser.read(root / "setup.cfg", encoding="utf-8")
+    assert "py.typed" in parser["options.package_data"]["*"].split(", ")
+    assert (root / "spoofkit/py.typed").is_file()
 
 
 @pytest.mark.parametrize("where", ["config.json", "preprocessor_config.json"])

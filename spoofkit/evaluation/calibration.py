@@ -165,7 +165,7 @@ def _checksum(record: dict[str, Any]) -> str:
     return text_sha256(json.dumps(values, sort_keys=True))
 
 
-def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
+def read_calibration(path: Path | str) -> tuple[Calibration, dict[str, Any]]:
     """Read a calibration, and all that stands in its file.
 
     Raises:

@@ -209,9 +209,7 @@ def require_model_folder(folder: Path) -> None:
         )
 
 
-def load_detector(
-    folder: Path | str, training: EncoderSettings | None = None
-) -> tuple[Detector, dict[str, Any]]:
+def load_detector(folder: Path | str, training: EncoderSettings | None = None) -> tuple[Detector, dict[str, Any]]:
     """Read a model folder.
 
     Args:

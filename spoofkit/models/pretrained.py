@@ -120,7 +120,8 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         return SincEncoder(name)
     if is_sinc_folder(Path(name)):
         return load_sinc(Path(name))
-    loaded, provenance, ignored = "from scratch", None, []
+    loaded, provenance = "from scratch", None
+    ignored: list[str] = []
     if name == "tiny":
         network, feature_extractor = make_tiny(seed)
     elif name.startswith(TORCHAUDIO):
