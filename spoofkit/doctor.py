@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spoofkit.terminal import console, visible
+
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 # Where the name to import is not the name to install.
@@ -87,7 +89,6 @@ def as_json(checks: list[Check]) -> dict[str, Any]:
 
 def print_checks(checks: list[Check]) -> None:
     """Print the checks as a table on stdout, failures and warnings with their advice below."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -95,15 +96,15 @@ def print_checks(checks: list[Check]) -> None:
     table = Table("check", "", "found")
     for check in checks:
         # Text, not markup: a version or path may hold brackets.
-        found = Text(check.found)
+        found = Text(visible(check.found))
         if check.advice:
-            found.append(f"\n-> {check.advice}", style=marks[check.ok][1])
+            found.append(f"\n-> {visible(check.advice)}", style=marks[check.ok][1])
         table.add_row(Text(check.name), Text(*marks[check.ok]), found)
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     n_failed = sum(check.ok is False for check in checks)
     n_warnings = sum(check.ok is None for check in checks)
-    console.print(f"{len(checks)} checks: {n_failed} failed, {n_warnings} warnings")
+    out.print(f"{len(checks)} checks: {n_failed} failed, {n_warnings} warnings")
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:

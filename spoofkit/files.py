@@ -214,6 +214,15 @@ def read_json(path: Path | str) -> Any:
         ) from error
 
 
+def tsv_fault(name: str, to_file: bool) -> str:
+    """Say why a name cannot stand in a TSV, on stdout or in a file; empty if it can."""
+    # What os.fsdecode makes of bytes that are no UTF-8 is written to stdout as those bytes; a file is UTF-8.
+    if not re.search(r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
+        return ""
+    expected = "UTF-8 without" if to_file else "one without"
+    return f"{name!a}: a table with tabs cannot hold this name, expected {expected} tabs and line breaks; rename it"
+
+
 def file_sha256(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()

@@ -5,9 +5,13 @@ import csv
 import io
 import json
 import os
+import pty
 import sys
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -107,20 +111,60 @@ class Done:
 
 def run_cli(*arguments: object, ok: bool = True) -> Done:
     """Run `spoofkit ARGUMENTS` as the program does, in this process; `ok` says whether it must succeed."""
+    out, err = io.StringIO(), io.StringIO()
+    returncode = _exit_code(arguments, out, err)
+    assert (returncode == 0) == ok, f"exit code {returncode}\n{out.getvalue()}\n{err.getvalue()}"
+    return Done(returncode, out.getvalue(), err.getvalue())
+
+
+def run_into_file(path: Path, *arguments: object) -> bytes:
+    """As `run_cli`, with a file for stdout; what it holds."""
+    with open(path, "w", encoding="utf-8") as out:
+        _exit_code(arguments, out, io.StringIO())
+    return path.read_bytes()
+
+
+def run_on_terminal(*arguments: object, ok: bool = True) -> str:
+    """As `run_cli`, with a pseudo-terminal of 200 columns for stdout and stderr; what it got."""
+    returncode: list[int] = []
+    shown = shown_on_terminal(lambda screen: returncode.append(_exit_code(arguments, screen, screen)))
+    assert (returncode == [0]) == ok, f"exit code {returncode}\n{shown}"
+    return shown
+
+
+def shown_on_terminal(write: Callable[[TextIO], object]) -> str:
+    """What a pseudo-terminal gets."""
+    ours, theirs = pty.openpty()
+    got = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 1 << 16):
+                got.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(theirs, "w", encoding="utf-8") as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        write(screen)
+    reader.join()
+    os.close(ours)
+    return b"".join(got).decode().replace("\r\n", "\n")
+
+
+def _exit_code(arguments: Sequence[object], out: TextIO, err: TextIO) -> int:
     from spoofkit.cli.main import main
 
-    out, err, returncode = io.StringIO(), io.StringIO(), 0
     before = sys.argv
     sys.argv = ["spoofkit", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
     except SystemExit as stop:
-        returncode = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
         sys.argv = before
-    assert (returncode == 0) == ok, f"exit code {returncode}\n{out.getvalue()}\n{err.getvalue()}"
-    return Done(returncode, out.getvalue(), err.getvalue())
+    return 0
 
 
 def bytes_of_any_day(path: Path) -> bytes:

@@ -1,19 +1,24 @@
 """The command line: what each verb prints and writes, and how it refuses."""
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import make_voice, refusal, run_cli, table_rows, without_sums
+from conftest import make_voice, refusal, run_cli, run_on_terminal, shown_on_terminal, table_rows, without_sums
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
+from spoofkit.terminal import prepare_streams
+
+OBEYED = "\x1b]0;X\x07\u202e\nline two"
 
 ROOT = Path(__file__).parents[1]
 CONF = """
@@ -86,6 +91,35 @@ def test_wrong_usage_exits_with_2() -> None:
         ["prepare", "asvspoof6", "a", "b"],
     ):
         assert run_cli(*arguments, ok=False).returncode == 2, arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score", f"model{OBEYED}", "a.wav"),
+        ("validate", f"{OBEYED}.tsv"),
+        ("info", OBEYED),
+        ("info", "tiny", "--set", f"finetune.{OBEYED}=1"),
+        ("prepare", OBEYED, "corpus", "out"),
+        ("score", "model", f"--{OBEYED}"),
+        ("prepare", "generic", f"corpus{OBEYED}", "out"),
+    ],
+)
+def test_no_message_lets_control_characters_reach_a_terminal(arguments: tuple[str, ...]) -> None:
+    shown = run_on_terminal(*arguments, ok=False)
+    assert r"\x1b]0;X\x07" in shown
+    # Panels of wrong usage are coloured.
+    assert not re.search("[\x07\x80-\x9f\u202a-\u202e\u2066-\u2069]|\x1b(?!\\[[0-9;]*m)", shown)
+    assert not any(line.startswith("line two") for line in shown.split("\n"))
+
+
+def test_a_traceback_on_a_terminal_is_escaped() -> None:
+    def fail(screen: TextIO) -> None:
+        with contextlib.redirect_stderr(screen):
+            prepare_streams()
+            sys.excepthook(ValueError, ValueError(OBEYED), None)
+
+    assert "ValueError: \\x1b]0;X\\x07" in shown_on_terminal(fail)
 
 
 def test_the_program_itself_exits_with_1_and_no_traceback() -> None:

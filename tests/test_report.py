@@ -295,16 +295,17 @@ def test_heat_map_is_left_out_where_there_is_one_codec(tmp_path):
 
 
 def test_names_in_the_report_are_text_and_never_markup(tmp_path):
-    evil = ("--><script>alert(1)</script>", "$a_b$", "[red]x[/red]", "a&b")
+    evil = ("--><script>alert(1)</script>", "$a_b$", "[red]x[/red]", "a&b", "\x1b[2J\u202e")
     inputs = write_inputs(tmp_path, make_trials(attacks=evil, codecs=("-", "</svg><img src=x>")))
     inputs[0].with_suffix(".json").write_text('{"command": "</pre><script>"}')
     result = evaluate(*inputs)
     page = Page((inputs[2] / "report.html").read_text())
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
-    for name in evil:
+    for name in (*evil[:-1], r"\x1b[2J\u202e"):
         assert page.words.count(name) >= 4  # heat map, bars, two tables
-    assert "[red]x[/red]" in printed(result)
+        assert name in printed(result)
+    assert not set(evil[-1]) & set("\x1b\u202e") & set(printed(result) + (inputs[2] / "report.html").read_text())
 
 
 @pytest.mark.parametrize(

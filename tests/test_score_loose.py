@@ -1,16 +1,15 @@
 """`score` for loose recordings: files, folders, globs, pipes, video, long recordings in windows, decisions."""
 
-import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import av
@@ -19,7 +18,7 @@ import polars as pl
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, refusal, run_cli
+from conftest import make_voice, refusal, run_cli, run_into_file, run_on_terminal
 from conftest import table_rows as rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -327,26 +326,15 @@ def test_a_calibration_of_several_systems_is_refused(model: Path, calls: Path, t
     assert "is for 2 systems together, expected one" in sentence
 
 
-class Terminal(io.StringIO):
-    """Text that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def on_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: object, ok: bool = True) -> str:
-    screen = Terminal()
-    with monkeypatch.context() as patch:
-        patch.setattr("contextlib.redirect_stdout", lambda _: redirect_stdout(screen))
-        patch.setenv("COLUMNS", "200")
-        run_cli(*arguments, ok=ok)
-    return screen.getvalue()
+def table_shown(*arguments: object, ok: bool = True) -> list[str]:
+    """The table, between the progress bar and what it means."""
+    shown = run_on_terminal(*arguments, ok=ok)
+    end = "llr: " if "--calibration" in arguments else "cm-score: "
+    return shown[shown.index("filename ") : shown.index(f"\n{end}")].split("\n")
 
 
-def test_a_terminal_gets_a_table(
-    model: Path, calls: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    shown = on_terminal(monkeypatch, "score", model, calls, "--calibration", calibration).splitlines()
+def test_a_terminal_gets_a_table(model: Path, calls: Path, calibration: Path, tmp_path: Path) -> None:
+    shown = table_shown("score", model, calls, "--calibration", calibration)
     assert shown[0].split() == ["filename", "llr", "bonafide_probability", "decision"]
     assert "\t" not in "".join(shown)
     plain = rows(run_cli("score", model, calls, "--calibration", calibration).stdout)
@@ -355,10 +343,69 @@ def test_a_terminal_gets_a_table(
         [float(row["llr"]) for row in plain.values()], 1e-3
     )
     (tmp_path / "[red]bad.wav").write_text("no sound")
-    shown = on_terminal(monkeypatch, "score", model, calls, tmp_path / "[red]bad.wav", ok=False).splitlines()
+    shown = table_shown("score", model, calls, tmp_path / "[red]bad.wav", ok=False)
     assert shown[0].split() == ["filename", "cm-score", "error"]
     (first,) = (number for number, line in enumerate(shown) if "[red]bad.wav  " in line)
     assert "can decode it" in " ".join(" ".join(shown[first:]).split())
+
+
+OBEYED = re.compile("[\x07\x1b\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+NASTY = ("\x1b]0;X\x07\x1b[2J", "\x9b1A\x7f", "\u202egpj\u2066", "odd\udcff")
+BROKEN = ("first\nsecond", "first\tsecond", "first\rsecond")
+
+
+@pytest.fixture
+def nasty(calls: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "nasty"
+    folder.mkdir()
+    for name in (*NASTY, *BROKEN):
+        shutil.copy(calls / "0.wav", folder / f"{name}.wav")
+    (folder / "\x1b[31mtext.wav").write_text("no sound")
+    return folder
+
+
+def test_on_a_terminal_names_are_shown_with_their_control_characters_escaped(model: Path, nasty: Path) -> None:
+    table = table_shown("score", model, nasty, ok=False)
+    assert not OBEYED.search("".join(table))
+    for shown in (r"\x1b]0;X\x07\x1b[2J.wav", r"\x9b1A\x7f.wav", r"\u202egpj\u2066.wav", r"odd\xff.wav"):
+        assert sum(line.split()[0].endswith("/" + shown) for line in table) == 1
+    assert sum(line.split()[0].endswith(r"first\nsecond.wav") and is_number(line.split()[1]) for line in table) == 1
+    lines = run_on_terminal("score", model, nasty, "--json-lines", ok=False)
+    assert not OBEYED.search(lines)
+    objects = [json.loads(line) for line in lines.split("\n") if line.startswith("{")]
+    assert {Path(found["file"]).stem for found in objects} >= {*NASTY[:3], *BROKEN}
+    missing = run_on_terminal("score", model, nasty / f"{NASTY[0]}\nsecond", ok=False)
+    assert not OBEYED.search(missing)
+    assert not any(line.startswith("second") for line in missing.split("\n"))
+
+
+def test_in_a_pipe_names_are_the_bytes_on_the_disk_and_rows_cannot_be_broken(
+    model: Path, nasty: Path, tmp_path: Path
+) -> None:
+    columns, *lines = run_into_file(tmp_path / "out", "score", model, nasty).removesuffix(b"\n").split(b"\n")
+    cells = [dict(zip(columns.split(b"\t"), line.split(b"\t"), strict=True)) for line in lines]
+    found = {row[b"filename"]: row for row in cells}
+    assert len(found) == len(cells) == len(list(nasty.iterdir()))
+    for name in NASTY:
+        assert is_number(found[os.fsencode(nasty / f"{name}.wav")][b"cm-score"])
+    for escaped in (b"\x1b[31mtext", rb"first\nsecond", rb"first\tsecond", rb"first\rsecond"):
+        row = found[os.fsencode(nasty) + b"/" + escaped + b".wav"]
+        assert row[b"error"]
+        assert not row[b"cm-score"]
+    (nasty / "\x1b[31mtext.wav").unlink()
+    scores = tmp_path / "scores.tsv"
+    for name in (*BROKEN, NASTY[3]):  # a file is UTF-8
+        assert ascii(name)[1:-1] in refusal("score", model, nasty / f"{name}.wav", "-o", scores)
+        (nasty / f"{name}.wav").unlink()
+    run_cli("score", model, nasty, "-o", scores)
+    assert sorted(Path(name).stem for name in read_scores(scores)["utt_id"]) == sorted(NASTY[:3])
+
+
+def is_number(text: str | bytes) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 # ---- What cannot be scored
@@ -736,21 +783,6 @@ def test_a_calibration_of_another_model_is_refused(model: Path, calls: Path, tmp
     assert "fit one for this model with `spoofkit calibrate`" in other
     twice = fitted_on(model_sha256=detector_sha256(model), calibration_sha256="c" * 64)
     assert "was fitted on scores that were calibrated already" in refusal("score", model, calls, "--calibration", twice)
-
-
-def test_a_name_that_is_not_utf_8_is_read_and_refused_for_a_score_file_only(
-    model: Path, calls: Path, tmp_path: Path
-) -> None:
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
-    shutil.copy(calls / "0.wav", odd)
-    for options in ((), ("--json-lines",)):
-        assert len(run_cli("score", model, tmp_path, calls / "1.wav", *options).stdout.splitlines()) >= 2
-    sentence = refusal("score", model, tmp_path, "-o", tmp_path / "out.tsv")
-    assert "a score file cannot hold this name" in sentence
-    (tmp_path / "with\ttab.wav").write_bytes(odd.read_bytes())
-    odd.unlink()
-    assert "a score file cannot hold this name" in refusal("score", model, tmp_path, "-o", tmp_path / "out.tsv")
-    assert not (tmp_path / "out.tsv.parts").exists()
 
 
 def test_what_does_not_fit_in_memory_is_a_reason(model: Path, calls: Path) -> None:

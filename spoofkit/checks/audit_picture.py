@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, INK, PAGE, SPOOF, STYLE
+from spoofkit.terminal import visible
 
 HARMLESS = "#8c959f"
 MOST_CATEGORIES = 6
@@ -35,7 +36,7 @@ def draw_audit(
         for place, row in enumerate(worst):
             _class_histograms(figure.add_subplot(grid[place, 1]), row, trials)
         name, counts = result.get("manifest", ""), f"{result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"
-        figure.suptitle(f"What trivial predictors tell: {name} ({counts})", fontsize=10, x=0.01, ha="left")
+        figure.suptitle(f"What trivial predictors tell: {visible(name)} ({counts})", fontsize=10, x=0.01, ha="left")
         classes = [
             Patch(color=color, alpha=0.45, label=of) for of, color in (("bona fide", BONAFIDE), ("spoof", SPOOF))
         ]
@@ -86,7 +87,7 @@ def _class_histograms(axes: Axes, row: Mapping[str, Any], trials: Any) -> None:
         others = [] if names.size == len(shown) else ["others"]
         numbers = np.array([shown.index(value) if value in shown else len(shown) for value in values], dtype=float)
         edges = np.arange(len(shown) + len(others) + 1) - 0.5
-        axes.set_xticks(np.arange(len(shown) + len(others)), [*shown, *others], fontsize=8)
+        axes.set_xticks(np.arange(len(shown) + len(others)), [*map(visible, shown), *others], fontsize=8)
     for of_class, color in ((is_bonafide, BONAFIDE), (~is_bonafide, SPOOF)):
         counts, _ = np.histogram(numbers[of_class], edges)
         share = 100 * counts / of_class.sum()

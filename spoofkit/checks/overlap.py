@@ -27,6 +27,7 @@ from spoofkit.data.audio import probe
 from spoofkit.data.manifest import NO_KEY, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.shards import FULL_SCALE
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import visible
 
 KINDS = {
     "file": "same file",
@@ -149,7 +150,7 @@ def _same_audio(train: Manifest, evaluation: Manifest, workers: int) -> pl.DataF
 
         def each(what: str, function: Callable[[Manifest, str, int], Any], manifest: Manifest, table: Any) -> list[Any]:
             found = []
-            with tqdm(total=table.height, desc=f"{what} of {manifest.path.name}", unit="file") as progress:
+            with tqdm(total=table.height, desc=visible(f"{what} of {manifest.path.name}"), unit="file") as progress:
                 for block in table.iter_slices(ROWS_AT_ONCE):
                     for value in pool.map(partial(function, manifest), block["path"], block["n_samples"]):
                         found.append(value)

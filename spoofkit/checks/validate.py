@@ -103,8 +103,8 @@ def findings_text(result: Validation) -> str:
     )
 
 
-def summary(result: Validation) -> str:
-    """How many findings of each kind there are, and of which utterances the first are."""
+def summary(result: Validation) -> list[str]:
+    """Lines: how many findings of each kind there are, and of which utterances the first are."""
     manifest = result.manifest
     n_warnings = len(result.findings) - result.n_errors
     lines = [f"{manifest.path}: {manifest.table.height:,} utterances, {result.n_errors} errors, {n_warnings} warnings"]
@@ -122,7 +122,7 @@ def summary(result: Validation) -> str:
         lines.append(
             f"  {result.n_without_md5:,} FLACs state no MD5: whether their samples are right cannot be checked"
         )
-    return "\n".join([*lines, *(f"  {caveat}" for caveat in manifest.caveats())])
+    return [*lines, *(f"  {caveat}" for caveat in manifest.caveats())]
 
 
 def reject(result: Validation) -> int:

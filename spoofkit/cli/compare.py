@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import console, echo, say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +53,6 @@ def compare(
     from dataclasses import asdict
 
     import numpy as np
-    from rich.console import Console
 
     from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.evaluation.breakdown import score_warnings, split_classes
@@ -92,9 +91,9 @@ def compare(
     if result["note"]:
         say(f"spoofkit: warning: {result['note']}")
     if as_json:
-        typer.echo(json.dumps(result))
+        echo(json.dumps(result))
     else:
-        _print_comparison(result, Console())
+        _print_comparison(result, console())
 
 
 def calibrate(
@@ -159,7 +158,7 @@ def apply(
     if warning:
         say(f"spoofkit: warning: {warning}")
     _warn_of_cuts(files)
-    typer.echo(f"{out}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
+    echo(f"{out}: {n_scores:,} log-likelihood ratios in nats, higher = more bona fide")
 
 
 def threshold(
@@ -198,7 +197,7 @@ def threshold(
     else:
         found = threshold_of_costs(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
     for line in [json.dumps(found)] if as_json else in_words(found):
-        typer.echo(line)
+        echo(line)
 
 
 def reformat(
@@ -222,7 +221,7 @@ def reformat(
     trials = _joined(scores, known.table, with_keys)
     _warn_of_cuts([scores])
     write_layout_scores(out, layout, trials, overwrite)
-    typer.echo(f"{out}: {trials.height:,} scores as in {layout}")
+    echo(f"{out}: {trials.height:,} scores as in {layout}")
 
 
 def _warn_of_cuts(scores: list[Path]) -> None:
@@ -259,9 +258,9 @@ def _fit(
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
-    typer.echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
+    echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
     for name, line in result["figures"].items():
-        typer.echo(
+        echo(
             f"  {name:34s} Cllr {line['cllr_bits']:.4f} (min {line['min_cllr_bits']:.4f})   "
             f"actDCF {line['act_dcf']:.4f} (min {line['min_dcf']:.4f})"
         )
@@ -271,7 +270,6 @@ def _fit(
 def _print_comparison(result: dict[str, Any], console: Any) -> None:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from spoofkit.evaluation.report_text import clusters_in_words
 
@@ -280,7 +278,7 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         heads = [result["by"] or "", f"A {name}", "B", "B - A", f"{result['confidence']:.0%} interval", "p"]
         has_parts = len(result["rows"]) > 1
         for place, head in enumerate([*heads, *(["p, corrected"] if has_parts else [])]):
-            table.add_column(Text(head), justify="left" if place == 0 else "right", no_wrap=True)
+            table.add_column(head, justify="left" if place == 0 else "right", no_wrap=True)
         for row in result["rows"]:
             if figure not in row:
                 continue
@@ -290,7 +288,7 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
             cells = [row["part"], *values, f"{found['difference']:+.{digits}f}", around, f"{found['p']:.3g}"]
             if has_parts:
                 cells.append(f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
-            table.add_row(*map(Text, cells))
+            table.add_row(*cells)
         console.print(table)
         left_out = [row["part"] for row in result["rows"] if "left_out" in row]
         if left_out:
@@ -339,4 +337,4 @@ def evaluate_sasv(
     result = run(scores, keys)
     _warn_of_cuts([scores])
     for line in [json.dumps(result)] if as_json else in_words(result):
-        typer.echo(line)
+        echo(line)

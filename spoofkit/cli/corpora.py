@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import console, echo, echo_text, say
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def overlap(
     )
     if out is not None:
         write_text(out, found.rows.write_csv(separator="\t", quote_style="never"), overwrite)
-    typer.echo(json.dumps(found.summary) if as_json else _overlap_text(found.summary))
+    echo_text(json.dumps(found.summary) if as_json else _overlap_text(found.summary))
     if found.is_leak:
         raise typer.Exit(1)
 
@@ -96,16 +96,15 @@ def audit(
 
     Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`
     """
-    from rich.console import Console
 
     from spoofkit.checks.audit import audit as run
     from spoofkit.checks.audit import print_audit
 
     result = run(manifest, out, by=by or (), sample=sample, seed=seed, workers=workers, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(result))
+        echo(json.dumps(result))
     else:
-        print_audit(result, Console())
+        print_audit(result, console())
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if result["warnings"]:

@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
 from spoofkit.corpora import CORPORA
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import echo, echo_text, say
 
 Corpus = Enum("Corpus", {name: name for name in CORPORA}, type=str)  # type: ignore[misc]
 
@@ -111,7 +111,7 @@ def prepare(
         part = f" (partial: {found.partial})" if found.partial else ""
         left_out = f", {found.n_rejected:,} rejected: see {found.path.stem}.rejected.tsv" if found.n_rejected else ""
         keys = f"{found.n_bonafide:,} bona fide + {found.n_spoof:,} spoof{without}"
-        typer.echo(f"{found.path}: {keys}{part}{left_out}{kept}")
+        echo(f"{found.path}: {keys}{part}{left_out}{kept}")
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
@@ -146,9 +146,11 @@ def validate(
     """
     from spoofkit.checks.validate import findings_text, reject, summary
     from spoofkit.checks.validate import validate as check
-    from spoofkit.files import refuse_existing, write_text
+    from spoofkit.files import refuse_existing, tsv_fault, write_text
 
     if out is not None:
+        if faults := list(filter(None, (tsv_fault(str(path), to_file=True) for path in manifests))):
+            raise SpoofkitError(faults[0])
         if out.resolve() in [path.resolve() for path in manifests]:
             raise SpoofkitError(f"--out {out}: is one of the manifests, expected another file; name one")
         refuse_existing(out, overwrite)
@@ -156,12 +158,13 @@ def validate(
     for path in manifests:
         results.append(check(path, read_audio, workers))
         if out is None:
-            typer.echo(findings_text(results[-1]), nl=False)
-        say(summary(results[-1]))
+            echo_text(findings_text(results[-1]))
+        for line in summary(results[-1]):
+            say(line)
     if out is not None:
         lines = ["utt_id\tseverity\tproblem\tkind\tmanifest\n"]
         for result in results:
-            lines += [f"{line}\t{result.manifest.path}\n" for line in findings_text(result).splitlines()]
+            lines += [f"{line}\t{result.manifest.path}\n" for line in findings_text(result).split("\n")[:-1]]
         write_text(out, "".join(lines), overwrite)
     if on_error.value == "skip":
         for result in results:
@@ -198,7 +201,7 @@ def pack(
             f"{found.n_clipped:,} samples beyond full scale clipped"
         )
     kept = ", kept as it was" if found.kept else ""
-    typer.echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
+    echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
 
 
 def kaldi(
@@ -219,7 +222,7 @@ def kaldi(
     if not found.sorted_by_speaker:
         hint = "" if speaker_prefix else "; --speaker-prefix mends that and changes the names"
         say(f"{out}: utterances are not sorted by speaker, which utils/validate_data_dir.sh refuses{hint}")
-    typer.echo(f"{found.path}: {found.n_utterances:,} utterances")
+    echo(f"{found.path}: {found.n_utterances:,} utterances")
 
 
 @mixlist.command()
@@ -250,7 +253,7 @@ def draw(
     mix_list = draw_mixes(settings, utterances, held_out)
     write_mix_list(out, mix_list, overwrite)
     statistics = mix_statistics(mix_list, utterances)
-    typer.echo(json.dumps(statistics) if as_json else _statistics_text(out, statistics))
+    echo_text(json.dumps(statistics) if as_json else _statistics_text(out, statistics))
 
 
 @mixlist.command()
@@ -288,7 +291,7 @@ def show(
     )
     draw_mix(out, mix, item.wave_S, dataset.targets(index), dataset.geometry, title, overwrite)
     places = ", ".join(f"{start / SAMPLE_RATE:.2f}-{end / SAMPLE_RATE:.2f} s" for start, end in mix.injected())
-    typer.echo(f"{out}: {title}; injected at {places}")
+    echo(f"{out}: {title}; injected at {places}")
 
 
 @mixlist.command()
@@ -314,7 +317,7 @@ def render(
     soundfile.write(encoded, wave_S / max(1.0, peak), SAMPLE_RATE, format=out.suffix[1:])
     with atomic_path(out, overwrite) as temporary:
         temporary.write_bytes(encoded.getbuffer())
-    typer.echo(f"{out}: {dataset.mixes[index].mix_id}, {wave_S.size / SAMPLE_RATE:.2f} s")
+    echo(f"{out}: {dataset.mixes[index].mix_id}, {wave_S.size / SAMPLE_RATE:.2f} s")
 
 
 def _require_suffix(out: Path, *suffixes: str) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import console, echo, echo_text, say
 
 
 def register(app: typer.Typer) -> None:
@@ -164,7 +164,7 @@ def score(
         merge=merge,
     )
     for line in score_inputs(model, inputs, out, wanted):
-        typer.echo(line)
+        echo(line)
 
 
 def evaluate(
@@ -225,7 +225,6 @@ def evaluate(
 
     Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt out --layout asvspoof2021_la`
     """
-    from rich.console import Console
 
     from spoofkit.evaluation import report_text
     from spoofkit.evaluation.metrics import dcf_costs
@@ -255,11 +254,11 @@ def evaluate(
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
-        typer.echo(json.dumps(result))
+        echo(json.dumps(result))
     elif as_tsv or as_latex:
-        typer.echo(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result), nl=False)
+        echo_text(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result))
     else:
-        report_text.print_table(result, Console())
+        report_text.print_table(result, console())
     if out is not None:
         say(f"report: {out / 'report.html'}")
 
@@ -273,7 +272,7 @@ def doctor(as_json: options.Json = False) -> None:
 
     found = checks.run_checks()
     if as_json:
-        typer.echo(json.dumps(checks.as_json(found)))
+        echo(json.dumps(checks.as_json(found)))
     else:
         checks.print_checks(found)
     if not checks.is_healthy(found):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spoofkit.cli import options
+from spoofkit.terminal import echo
 
 
 def register(app: typer.Typer) -> None:
@@ -38,4 +39,4 @@ def export(
     from spoofkit.export.run import export as run
 
     for line in run(model, out, int8=int8, calibrate_on=calibrate_on, overwrite=overwrite, reuse=reuse):
-        typer.echo(line)
+        echo(line)

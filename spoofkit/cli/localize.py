@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import console, echo, say
 
 
 def register(app: typer.Typer) -> None:
@@ -148,7 +148,7 @@ def localize(
             overwrite=overwrite,
         )
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def evaluate_segments(
@@ -199,7 +199,6 @@ def evaluate_segments(
 
     Example: `spoofkit evaluate-segments exp/x/frames/eval.npz eval.rttm exp/x/results/eval --manifest data/eval.tsv`
     """
-    from rich.console import Console
 
     from spoofkit.localisation.segment_report import evaluate_segments as run
     from spoofkit.localisation.segment_report import print_table
@@ -218,7 +217,7 @@ def evaluate_segments(
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
-        typer.echo(json.dumps(result))
+        echo(json.dumps(result))
     else:
-        print_table(result, Console())
+        print_table(result, console())
     say(f"picture: {out / 'segment_eer.png'}")

@@ -6,15 +6,18 @@ A command imports its work inside its function, so that `spoofkit --help` answer
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import spoofkit
 from spoofkit.cli import compare, corpora, data, evaluate, export, localize, models, train
 from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.terminal import echo, prepare_streams, say, visible
 
 EXIT_INTERRUPTED = 130
+# click's, which older versions of typer import and newer ones contain
+_CLICK_EXCEPTION: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="spoofkit",
@@ -33,7 +36,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"spoofkit {spoofkit.__version__}")
+        echo(f"spoofkit {spoofkit.__version__}")
         raise typer.Exit
 
 
@@ -63,6 +66,8 @@ def main() -> None:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the program runs
+    _require_utf8()
+    prepare_streams()
     # transformers' own bars and advice would stand between ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -70,14 +75,14 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file wants a line now and then, not ten a second
     try:
-        app()
+        sys.exit(_run())
     except SpoofkitError as error:
         _fail(str(error))
     except Interrupted as stop:
-        typer.echo(f"spoofkit: {stop}", err=True)
+        say(f"spoofkit: {stop}")
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        typer.echo("spoofkit: interrupted", err=True)
+        say("spoofkit: interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,6 +97,27 @@ def main() -> None:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}")
 
 
+def _run() -> int:
+    """Run a verb and return its exit code; what typer says of wrong arguments names them with `visible` characters."""
+    try:
+        return int(app(standalone_mode=False) or 0)  # what `typer.Exit` says, else nothing
+    except _CLICK_EXCEPTION as error:
+        from typer.rich_utils import rich_format_error
+
+        error.message = visible(error.message)
+        rich_format_error(error)
+        return int(error.exit_code)
+
+
+def _require_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has names of files in another encoding.
+
+    Our files are UTF-8, and names in them must be those on the disk, whatever LC_ALL says (PEP 540).
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def _fail(sentence: str) -> None:
-    typer.echo(f"spoofkit: error: {sentence}", err=True)
+    say(f"spoofkit: error: {sentence}")
     sys.exit(1)

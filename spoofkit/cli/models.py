@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from spoofkit.cli import options
+from spoofkit.terminal import console, echo
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,6 @@ def info(
 
     Example: `spoofkit info facebook/wav2vec2-xls-r-300m -c conf/xlsr300m.yaml --batch 32`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from spoofkit.config import load_config
@@ -48,12 +48,12 @@ def info(
 
     facts = describe(name, load_config(config, set_) if config or set_ else None, batch_size, seconds)
     if as_json:
-        typer.echo(json.dumps(facts))
+        echo(json.dumps(facts))
         return
     table = Table.grid(padding=(0, 2))
     for left, right in as_lines(facts):
         table.add_row(left, right)
-    Console().print(table, markup=False)
+    console().print(table)
 
 
 def convert(
@@ -80,7 +80,7 @@ def convert(
     from spoofkit.convert.run import convert as run
 
     for line in run(source, out, overwrite=overwrite, same_as=same_as).lines():
-        typer.echo(line)
+        echo(line)
 
 
 def merge(
@@ -101,7 +101,7 @@ def merge(
     from spoofkit.models.merge_adapters import merge as run
 
     run(folder, out)
-    typer.echo(f"{out}: adapters of {folder} merged")
+    echo(f"{out}: adapters of {folder} merged")
 
 
 def average(
@@ -119,4 +119,4 @@ def average(
 
     out = options.require_out(out, folders[-1], "the folder to write, such as `-o exp/mean`")
     run(folders, out)
-    typer.echo(f"{out}: mean of {len(folders)} models")
+    echo(f"{out}: mean of {len(folders)} models")

@@ -51,8 +51,3 @@ def require_out(out: Path | None, last: Path, what: str) -> Path:
     if out is None:
         raise SpoofkitError(f"-o: found no output, expected {what}; if that is {last}, write `-o {last}`")
     return out
-
-
-def say(message: str) -> None:
-    """A line for the person at the terminal: stderr, so that stdout stays the result."""
-    typer.echo(message, err=True)

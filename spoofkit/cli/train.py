@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spoofkit.cli import options
-from spoofkit.cli.options import say
+from spoofkit.terminal import echo, say
 
 Train = Annotated[Path, typer.Option("--train", help="Manifest to train on.", metavar="TRAIN.tsv")]
 Dev = Annotated[Path, typer.Option("--dev", help="Manifest by which the weights are chosen.", metavar="DEV.tsv")]
@@ -142,7 +142,8 @@ def _tell(out: Path, result: dict[str, Any] | None) -> None:
         say(f"{out}: finished already, kept as it was")
         return
     if "lines" in result:
-        typer.echo("\n".join(result["lines"]))
+        for line in result["lines"]:
+            echo(line)
         return
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["figures"].items())
-    typer.echo(f"{out}: weights of step {result['step']} ({figures})")
+    echo(f"{out}: weights of step {result['step']} ({figures})")

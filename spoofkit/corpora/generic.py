@@ -22,11 +22,9 @@ called by its path without suffix, with `_` for `/`.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import polars as pl
-from tqdm import tqdm
 
 from spoofkit.corpora.release import ReleasedSet, Wanted
 from spoofkit.corpora.tables import (
@@ -41,6 +39,7 @@ from spoofkit.corpora.tables import (
 from spoofkit.data.audio import EXTENSIONS, is_audio_name
 from spoofkit.data.manifest import NO_KEY
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import say
 
 OPTIONAL = ("utt_id", "speaker", "attack", "codec")
 OURS = ("utt_id", "path", "key", "speaker", "attack", "codec")
@@ -121,10 +120,9 @@ def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.Dat
             "--column path=NAME"
         )
     if "key" not in table.columns:
-        tqdm.write(
+        say(
             f"{path}: has no column 'key' (found {', '.join(table.columns)}), so its utterances have no key and cannot "
-            "be evaluated; if a column holds the keys, name it with --column key=NAME",
-            file=sys.stderr,
+            "be evaluated; if a column holds the keys, name it with --column key=NAME"
         )
         table = table.with_columns(key=pl.lit(NO_KEY))
     return table
@@ -187,7 +185,7 @@ def _read_folder(folder: Path, wanted: Wanted) -> ReleasedSet:
     if ignored:
         named = ", ".join(sorted(ignored)[:N_NAMED])
         more = ", …" if len(ignored) > N_NAMED else ""
-        tqdm.write(f"{folder}: {len(ignored):,} files are no audio and left out: {named}{more}", file=sys.stderr)
+        say(f"{folder}: {len(ignored):,} files are no audio and left out: {named}{more}")
     if not rows:
         raise SpoofkitError(f"{folder}: holds no audio, expected files ending in {', '.join(EXTENSIONS)}")
     table = pl.DataFrame(rows, schema={"path": pl.Utf8, "key": pl.Utf8}, orient="row")

@@ -20,13 +20,11 @@ score files, unless `speaker_prefix` is asked for.
 
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from tqdm import tqdm
 
 from spoofkit.corpora.generic import set_name
 from spoofkit.corpora.release import ReleasedSet, Wanted
@@ -36,6 +34,7 @@ from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manif
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, read_text
+from spoofkit.terminal import say
 
 KEY_FILES = ("utt2key", "utt2label", "utt2lab", "utt2cls", "utt2spoof")
 ATTACK_FILES = ("utt2attack", "utt2systemID")
@@ -122,7 +121,7 @@ def write_kaldi(
             "expected their mean; write its audio to files of one channel first"
         )
     for caveat in utterances.caveats():
-        tqdm.write(f"{caveat}; a Kaldi directory cannot say so", file=sys.stderr)
+        say(f"{caveat}; a Kaldi directory cannot say so")
     files = _files(utterances, speaker_prefix)
     _require_free(out, set(files), overwrite)
     with atomic_folder(out) as temporary:

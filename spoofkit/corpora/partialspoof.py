@@ -25,11 +25,9 @@ Zhang, Wang, Cooper, Evans, Yamagishi, "The PartialSpoof Database and Countermea
 Speech Segments Embedded in an Utterance", IEEE/ACM TASLP 31, 2023 (arXiv:2204.05177).
 """
 
-import sys
 from pathlib import Path
 
 import polars as pl
-from tqdm import tqdm
 
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
 from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
@@ -37,6 +35,7 @@ from spoofkit.corpora.seglab import FINEST_SECONDS, SpoofFlags, compare_with_fin
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import segment_table
 from spoofkit.errors import SpoofkitError
+from spoofkit.terminal import say
 
 COLUMNS = ("speaker", "utt_id", "unused", "attack", "key")
 LETTERS = {"train": "T", "dev": "D", "eval": "E"}
@@ -117,7 +116,7 @@ def _read_labels(folder: Path, name: str, table: pl.DataFrame) -> tuple[dict[str
         if wrong := [utt_id for utt_id in others if utt_id in own]:
             findings.append(f"{name}: {len(wrong):,} {key} utterances have {are} spoofed segment, first {wrong[0]}")
     for finding in findings:
-        tqdm.write(f"partialspoof, {finding}", file=sys.stderr)
+        say(f"partialspoof, {finding}")
     return labels, [path, *paths]
 
 

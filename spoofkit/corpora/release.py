@@ -4,7 +4,6 @@ A reader (one module a corpus) turns the lists of a corpus folder into `Released
 does the rest. The counts that must hold stand in counts.yaml.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, resources
@@ -13,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import yaml
-from tqdm import tqdm
 
 from spoofkit.corpora import CORPORA
 from spoofkit.data.audio import SAMPLE_RATE
@@ -32,6 +30,7 @@ from spoofkit.data.manifest import (
 from spoofkit.data.segments import write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, is_up_to_date, refuse_existing, text_sha256
+from spoofkit.terminal import say
 
 OWN = ("generic", "kaldi")  # corpora of the user's, of which nothing is published
 LABEL_SLACK = SAMPLE_RATE // 100  # a label of the finest resolution more or less
@@ -145,7 +144,7 @@ def prepare(
     for released in found:
         parts[released.name] = _difference_from_published(corpus, released, partial)
         if corpus not in OWN and not published_counts(corpus).get(released.name):
-            tqdm.write(f"{released.name}: no published counts are known here; counts were not checked", file=sys.stderr)
+            say(f"{released.name}: no published counts are known here; counts were not checked")
         made_from[released.name] = _made_from(corpus, folder, released, wanted, partial, headers, on_error, downmix)
         path = out / f"{released.name}.tsv"
         if path.resolve() in [listed.resolve() for listed in released.lists]:
@@ -287,10 +286,9 @@ def _compare_lengths(released: ReleasedSet, table: pl.DataFrame) -> None:
     differing = [(utt_id, by) for utt_id, by in differences if not -LABEL_SLACK <= by <= LABEL_SLACK]
     if differing:
         utt_id, by = max(differing, key=lambda found: abs(found[1]))
-        tqdm.write(
+        say(
             f"{released.name}: the labels of {len(differing):,} utterances are not as long as their audio, most of all "
-            f"those of {utt_id}, by {by / SAMPLE_RATE:+.2f} s; what is not labelled counts as bona fide",
-            file=sys.stderr,
+            f"those of {utt_id}, by {by / SAMPLE_RATE:+.2f} s; what is not labelled counts as bona fide"
         )
     ends = dict(released.segments.group_by("utt_id").agg(pl.col("end_seconds").last()).iter_rows())  # type: ignore[union-attr]
     for utt_id, n_samples in table.select("utt_id", "n_samples").iter_rows():

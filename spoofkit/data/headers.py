@@ -12,7 +12,6 @@ pass asks the disk again. Facts of another root or made by another version of th
 
 import json
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from spoofkit.data.shards import parse_address
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import make_folder
+from spoofkit.terminal import say, visible
 
 FORMAT = 3  # 1: lengths as headers state them; 2: of recordings that hide others
 HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
@@ -94,7 +94,7 @@ def read_facts(
     read_block = partial(_read_block, kind, examine, root, known)
     found: list[Fact | str] = []
     with (
-        tqdm(total=len(relatives), desc=name, unit="file") as bar,
+        tqdm(total=len(relatives), desc=visible(name), unit="file") as bar,
         _kept(cache, belongs_to, bool(known)) as keep,
         _threads(workers) as pool,
     ):
@@ -192,7 +192,7 @@ def _kept(cache: Path, belongs_to: dict[str, Any], goes_on: bool) -> Iterator[Ca
             os.write(handle, b"".join(lines))  # one call: lines of two processes do not mix
         except OSError as error:
             refused = True
-            tqdm.write(f"{cache}: cannot be written ({error.strerror}); what is read now is not kept", file=sys.stderr)
+            say(f"{cache}: cannot be written ({error.strerror}); what is read now is not kept")
 
     with stack:
         yield keep

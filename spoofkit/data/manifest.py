@@ -26,7 +26,7 @@ import polars as pl
 from spoofkit.data.audio import read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import lines_with_other_counts, read_text, read_utf8, write_text
+from spoofkit.files import lines_with_other_counts, read_text, read_utf8, tsv_fault, write_text
 
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
@@ -115,6 +115,8 @@ def write_manifest(
                 f"{path}: {name} of {broken['utt_id'][0]!r} is {broken[name][0]!r}, expected text without tabs, line "
                 "breaks and NUL; take them out, or rename the file"
             )
+    if fault := tsv_fault(str(root), to_file=True):
+        raise SpoofkitError(fault)
     header = [f"# root={root}", f"# rows={table.height}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
     if partial:
         header.append(f"# partial={partial}")

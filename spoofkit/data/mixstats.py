@@ -10,6 +10,7 @@ from spoofkit.data.frames import FrameGeometry
 from spoofkit.data.manifest import Manifest
 from spoofkit.data.mixframe import Mix, MixList
 from spoofkit.files import atomic_path
+from spoofkit.terminal import visible
 
 
 def mix_statistics(mix_list: MixList, manifest: Manifest) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def draw_mix(
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 1])
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(visible(title), fontsize=11)
     top.plot(np.arange(wave_S.size) / SAMPLE_RATE, wave_S, color="#35506b", linewidth=0.5)
     top.set_ylabel("amplitude")
     window = min(512, wave_S.size)

@@ -11,7 +11,6 @@ How packed audio is read stands in `shards`.
 
 import hashlib
 import re
-import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,6 +48,7 @@ from spoofkit.files import (
     write_json,
 )
 from spoofkit.lock import held
+from spoofkit.terminal import say, visible
 
 SHARD_BYTES = 1_000_000_000
 AHEAD = 8  # utterances that each thread may be ahead of the writing: a bound on memory
@@ -144,7 +144,7 @@ def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> 
     ]
     shards: dict[Path, dict[str, Any]] = {}
     n_done, decoded = 0, None
-    bar = tqdm(total=len(rows), desc=f"pack {manifest.path.name}", unit="utt")
+    bar = tqdm(total=len(rows), desc=visible(f"pack {manifest.path.name}"), unit="utt")
     with bar, ThreadPoolExecutor(workers) as pool:
         while n_done < len(rows):
             shard = out / f"{manifest.path.stem}_{len(shards):05d}{SUFFIX}"
@@ -280,5 +280,5 @@ def _locked(out: Path, name: str) -> Iterator[None]:
                 f"{out}: cannot be written ({error.strerror}); choose another folder for the pack"
             ) from error
         if note:
-            tqdm.write(note, file=sys.stderr)
+            say(note)
         yield

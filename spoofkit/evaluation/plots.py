@@ -21,6 +21,7 @@ from scipy.special import ndtri
 from spoofkit.evaluation.digits import eer_text
 from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
 from spoofkit.evaluation.rocch import pav_bins
+from spoofkit.terminal import visible
 
 # Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.
 PAGE, INK, FAINT = "#fffffe", "#1f2328", "#d0d7de"
@@ -73,7 +74,8 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) ->
         for place, (name, classes) in enumerate(systems.items()):
             colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
             dashes = SYSTEM_DASHES[place // len(SYSTEM_COLOURS) % len(SYSTEM_DASHES)]
-            label = f"EER {100 * eers[place]:.{digits}f} %  {name}"  # matplotlib hides a label that begins with "_"
+            # matplotlib hides a label that begins with "_"
+            label = f"EER {100 * eers[place]:.{digits}f} %  {visible(name)}"
             axes.plot(*_det_points(*classes, low, high), color=colour, linestyle=dashes, linewidth=1.8, label=label)
             at = float(np.clip(ndtri(eers[place]), low, high))
             dot = SPOOF if len(systems) == 1 else colour
@@ -166,7 +168,7 @@ def draw_staircases(axes: Axes, stated: Mapping[str, tuple[Scores, Scores, str]]
     furthest = 3.0
     for name, (bonafide, spoof, colour) in stated.items():
         x, y = (np.clip(corners, -2 * FURTHEST, 2 * FURTHEST) for corners in staircase(bonafide, spoof))
-        axes.plot(x, y, color=colour, linewidth=1.6, label=name)
+        axes.plot(x, y, color=colour, linewidth=1.6, label=visible(name))
         furthest = max(furthest, float(np.abs(x).max()))
     limits = (-math.ceil(min(furthest, FURTHEST)), math.ceil(min(furthest, FURTHEST)))
     axes.set(xlim=limits, ylim=limits, ylabel="as observed, nats", xlabel="log-likelihood ratio as stated, nats")
@@ -213,7 +215,7 @@ def attack_bars(result: Mapping[str, Any]) -> Figure:
             f"pooled {_short(result).strip('()')}", (pooled, 1), (0, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", ha="center", va="bottom", fontsize=9,
         )  # fmt: skip
-        axes.set_yticks(places, [row["attack"] for row in rows])
+        axes.set_yticks(places, [visible(row["attack"]) for row in rows])
         axes.set(xlabel=EER_AXIS, ylabel="Attack", ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlim(0, max(1.12 * max(*values, pooled), 0.1))
         axes.grid(True, axis="x")
@@ -245,8 +247,10 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
             axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6))
             if row["eer_official_percent"] is not None:
                 axes.text(x + 0.5, y + 0.5, _short(row), ha="center", va="center_baseline", fontsize=9)
-        axes.set_xticks([*np.arange(len(codecs)) + 0.5, right + 0.5], [*codecs, "all"], rotation=90 if turned else 0)
-        axes.set_yticks([*np.arange(len(attacks)) + 0.5, below + 0.5], [*attacks, "all"])
+        axes.set_xticks(
+            [*np.arange(len(codecs)) + 0.5, right + 0.5], [*map(visible, codecs), "all"], rotation=90 if turned else 0
+        )
+        axes.set_yticks([*np.arange(len(attacks)) + 0.5, below + 0.5], [*map(visible, attacks), "all"])
         axes.set(xlim=(0, right + 1), ylim=(below + 1, 0), xlabel="Codec", ylabel="Attack")
         axes.tick_params(length=0)
         axes.xaxis.set_ticks_position("top")

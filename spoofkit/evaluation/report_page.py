@@ -17,6 +17,7 @@ from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_digits, eer_text, figu
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
 from spoofkit.evaluation.metrics import Scores
 from spoofkit.stages import are_stages, in_words
+from spoofkit.terminal import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,7 @@ def render_report(
         for name, figure in figures.items()
     }
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
     )
     environment.filters |= {"csp_hash": _csp_hash, "eer": eer_text, "figure": figure_text, "rounded": rounded}
     template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")

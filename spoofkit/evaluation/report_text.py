@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_text, figure_text, has_few, rounded
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
+from spoofkit.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,11 +207,11 @@ def _table(columns: list[str]) -> "Table":
     # Text and not str: a name such as "[b]" is a name, not markup.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if place == 0 else "right", no_wrap=True)
+        table.add_column(Text(visible(column)), justify="left" if place == 0 else "right", no_wrap=True)
     return table
 
 
 def _add_row(table: "Table", *texts: str) -> None:
     from rich.text import Text
 
-    table.add_row(*map(Text, texts))
+    table.add_row(*(Text(visible(text)) for text in texts))

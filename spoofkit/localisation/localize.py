@@ -45,6 +45,7 @@ from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.signals import caught_signals
 from spoofkit.stages import read_stages
+from spoofkit.terminal import say
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")
 
@@ -88,7 +89,7 @@ def localize(
     # What is to be found in a mix hangs on the keys of what was mixed.
     manifest = read_manifest(manifest_path) if mix_path is None else read_keyed_manifest(manifest_path)
     for caveat in manifest.caveats():
-        tqdm.write(caveat, file=sys.stderr)
+        say(caveat)
     _refuse_foreign(frame_scores.record_path(out))
     made_from = {
         "model_sha256": model.sha256,
@@ -133,7 +134,7 @@ def localize(
         todo = {number: plan[number] for number in own if number not in done}
         n_before = sum(map(len, done.values()))
         if n_before:
-            tqdm.write(f"{path}: goes on after {n_before:,} of {len(utt_ids):,} utterances", file=sys.stderr)
+            say(f"{path}: goes on after {n_before:,} of {len(utt_ids):,} utterances")
         with tqdm(total=len(utt_ids), initial=n_before, desc="localize", unit="utt") as bar, caught_signals() as caught:
 
             def keep_and_count(number: int, batch: dict[str, Utterance]) -> None:

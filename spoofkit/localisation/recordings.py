@@ -36,6 +36,7 @@ from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring.windows import WindowScore
+from spoofkit.terminal import say
 
 WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0
@@ -110,16 +111,16 @@ def localize_recordings(
         except _CannotRead as error:
             faults.append(str(error))
             pages.add_failure(str(error))
-            tqdm.write(f"spoofkit: {error}", file=sys.stderr)
+            say(f"spoofkit: {error}")
             continue
         pages.add(section)
         yield line
     for page in pages.finish():
         yield f"{page}: {CALLED[model.target]} regions to look at and listen to"
     if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
-        tqdm.write(apart_in_words(sorted(apart)), file=sys.stderr)
+        say(apart_in_words(sorted(apart)))
     if not rule.is_fitted or rule.is_weak:
-        tqdm.write(f"spoofkit: warning: {rule.words()}; see --threshold-from", file=sys.stderr)
+        say(f"spoofkit: warning: {rule.words()}; see --threshold-from")
     if faults:
         raise SpoofkitError(
             f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, the others are there; "

@@ -39,12 +39,12 @@ class Source:
     @property
     def shown(self) -> str:
         """Its path as text, which a name on a disk need not be."""
-        return self.path.encode("utf-8", "replace").decode()
+        return self.path.encode("utf-8", "backslashreplace").decode()
 
     @property
     def label(self) -> str:
         """What it is called in a sentence."""
-        return self.shown if self.channel is None else f"{self.shown}, channel {self.channel}"
+        return self.path if self.channel is None else f"{self.path}, channel {self.channel}"
 
 
 def find_sources(inputs: list[Path], channels: str) -> list[Source]:

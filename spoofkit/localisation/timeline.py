@@ -22,6 +22,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import refuse_existing, write_text
 from spoofkit.localisation.regions import Frames, Marked, Rule
+from spoofkit.terminal import visible, visible_lines
 
 PAGE_BYTES = 7_800_000
 """Of a page, at most, as long as one recording does not take more: that would need thousands of regions."""
@@ -125,7 +126,7 @@ class Pages:
 
     def add_failure(self, reason: str) -> None:
         """Take a recording that could not be marked; the last page names it."""
-        self.failures.append(reason.encode("utf-8", "replace").decode())
+        self.failures.append(reason)
 
     def finish(self) -> list[Path]:
         """Write the last page, remove those that an earlier call wrote beyond it, and say which there are."""
@@ -154,7 +155,7 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
     )
     environment.filters["csp_hash"] = _csp_hash
     template = resources.files("spoofkit.localisation").joinpath("timeline.html.jinja").read_text(encoding="utf-8")
@@ -211,7 +212,7 @@ def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], 
     figure = Figure(figsize=(min(24.0, max(10.0, seconds / 3)), 6), layout="constrained")
     FigureCanvasAgg(figure)
     upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
-    figure.suptitle(f"{name}\n{rule.words()}", fontsize=10, parse_math=False)
+    figure.suptitle(f"{visible(name)}\n{rule.words()}", fontsize=10, parse_math=False)
     low, high = envelope(wave_S, MOST_COLUMNS)
     upper.fill_between(np.linspace(0, seconds, low.size), low, high, color=COLOURS["wave"], linewidth=0.3)
     upper.set_ylabel("amplitude")

@@ -5,19 +5,17 @@ cuts has the mean of its windows, by the rule of `score`; the windows of `score`
 near each other but not equal.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import detector_sha256
 from spoofkit.models.frame_model import FrameModel
 from spoofkit.scoring.decisions import DecisionOptions, Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.windows import WindowScore, score_over
+from spoofkit.terminal import say
 
 OVER_WINDOWS = "mean"
 """One of `spoofkit.scoring.windows.OVER`."""
@@ -69,7 +67,7 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
     if judge.decisions is not None:
         require_fitted_on(judge.decisions, {"model_sha256": judge.model_sha256}, folder)
         if judge.decisions.unchecked:
-            tqdm.write(f"spoofkit: warning: {judge.decisions.unchecked}", file=sys.stderr)
+            say(f"spoofkit: warning: {judge.decisions.unchecked}")
     return judge
 
 

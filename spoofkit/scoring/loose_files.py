@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,6 +13,7 @@ import polars as pl
 from spoofkit.data.audio import EXTENSIONS, is_audio_name
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import tsv_fault
 
 T = TypeVar("T")
 
@@ -51,10 +51,8 @@ def loose_manifest(files: Iterable[str]) -> Manifest:
     """
     names = list(files)
     for name in names:
-        if re.search(r"[\t\r\n\udc80-\udcff]", name):  # the last are what os.fsdecode makes of other bytes
-            raise SpoofkitError(
-                f"{name!a}: a score file cannot hold this name, expected UTF-8 without tabs and line breaks; rename it"
-            )
+        if fault := tsv_fault(name, to_file=True):
+            raise SpoofkitError(fault)
     table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": [UNKNOWN_LENGTH] * len(names)})
     blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
     return Manifest(Path("-"), Path(), table.with_columns(blank))

@@ -1,6 +1,5 @@
 """Scores of recordings on stdout: TSV or JSON line by line, or a table at the end for somebody who reads it."""
 
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from spoofkit.scoring.options import Options
 from spoofkit.scoring.recordings import Reading, Recording, Result, score_recordings
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.windows import words
+from spoofkit.terminal import say
 
 
 def print_scores(
@@ -56,6 +56,8 @@ def print_scores(
         for result in (result for chunk in results for result in chunk):
             n_files += 1
             bar.update()
+            if options.windows_out is not None or not (is_table or options.json_lines):
+                result = rows.for_tsv(result, options.windows_out is not None)
             if result.error:
                 errors.append(result.error)
             if result.windows:
@@ -71,7 +73,7 @@ def print_scores(
             else:
                 yield "\t".join(row.values())
     if options.width is not None and is_table:
-        yield rows.terminal_table(shown, options.width)
+        yield from rows.terminal_table(shown, options.width)
     _say(meaning(decisions, scorer.meaning), words(reading.windows if cut else None, reading.voice))
     say_apart(apart, reading)
     if options.windows_out is not None:
@@ -82,10 +84,10 @@ def print_scores(
 def _say(*lines: str) -> None:
     """Say on stderr what the numbers mean, and if a recording was cut or might be left out, the rule."""
     for line in filter(None, lines):
-        tqdm.write(line, file=sys.stderr)
+        say(line)
 
 
 def say_apart(names: Collection[str], reading: Reading) -> None:
     """Say on stderr of which recordings channels are scored by themselves, unless that was asked for."""
     if names and reading.channels == AUTO:
-        tqdm.write(apart_in_words(sorted(names)), file=sys.stderr)
+        say(apart_in_words(sorted(names)))

@@ -4,14 +4,16 @@ where the score would.
 """
 
 import io
-import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.evaluation.scores import number_text
+from spoofkit.files import tsv_fault
 from spoofkit.scoring.decisions import ABSTAIN, Decisions
 from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.terminal import json_line, visible
 
 
 def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
@@ -20,6 +22,17 @@ def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
     if decisions is not None:
         names += ["decision"] if decisions.calibration is None else ["llr", "bonafide_probability", "decision"]
     return [*names, "seconds", *(["speech_seconds"] if reading.voice is not None else []), "remarks", "error"]
+
+
+def for_tsv(result: Result, to_file: bool) -> Result:
+    """Return the same result; of a name that cannot stand in a TSV why it cannot, instead of its score.
+
+    Args:
+        result: Of a loose file.
+        to_file: It goes to a file, which is UTF-8, and not only to stdout, which takes the bytes of any name.
+    """
+    fault = tsv_fault(result.name, to_file)
+    return replace(result, score=None, windows=(), error=fault) if fault and not result.error else result
 
 
 def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict[str, str]:
@@ -35,7 +48,7 @@ def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict
     if result.channel is not None:
         found["channel"] = str(result.channel)
     if result.score is None:
-        found["error"] = one_line(result.error)
+        found["error"] = one_line(_utf8(result.error))
         return found | decision_cells(None, False, decisions)
     found["cm-score"] = f"{result.score:.9g}"  # nine digits restore a float32
     if result.seconds:  # an older part does not know them
@@ -73,7 +86,7 @@ def as_json(result: Result, decisions: Decisions | None) -> str:
     """Return a line of JSON."""
     if result.score is None:
         refused = {"file": _utf8(result.name), "channel": result.channel, "error": _utf8(result.error)}
-        return json.dumps(refused | ({} if decisions is None else {"decision": ABSTAIN}), ensure_ascii=False)
+        return json_line(refused | ({} if decisions is None else {"decision": ABSTAIN}))
     line: dict[str, Any] = {"file": _utf8(result.name), "channel": result.channel, "seconds": result.seconds}
     if result.speech_seconds is not None:
         line["speech_seconds"] = result.speech_seconds
@@ -86,11 +99,11 @@ def as_json(result: Result, decisions: Decisions | None) -> str:
             | ({} if decisions is None or decisions.calibration is None else {"llr": decisions.value(window.score)})
             for window in result.windows
         ]
-    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+    return json_line(line)
 
 
-def terminal_table(rows: list[dict[str, str]], width: int) -> str:
-    """Return a table to read, `width` characters wide: the decision and what it rests on, remarks, errors."""
+def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
+    """Return the lines of a table to read, `width` wide: the decision and what it rests on, remarks, errors."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -106,11 +119,11 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> str:
         ratio = 1 if name == "error" else None
         grid.add_column(name, overflow="fold", justify="right" if is_number else "left", ratio=ratio)
     for row in rows:
-        grid.add_row(*(Text(_shown(name, row[name])) for name in names))
+        grid.add_row(*(Text(visible(_shown(name, row[name]))) for name in names))
     console = Console(file=io.StringIO(), width=width)
     console.print(grid)
     assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading: Reading) -> str:
@@ -137,8 +150,8 @@ def _shown(name: str, text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as a cell holds it: UTF-8, its tabs and line breaks escaped."""
-    return _utf8(text).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    """Return a text as a cell holds it: its tabs and line breaks escaped."""
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _utf8(text: str) -> str:

@@ -51,6 +51,7 @@ from spoofkit.scoring.voice import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
 from spoofkit.stages import posttraining_in_words
+from spoofkit.terminal import say
 
 
 def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Options) -> Iterator[str]:
@@ -95,7 +96,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
         if found is not None:
             require_fitted_on(found, identity({"model_sha256": runtime.model_sha256(model)} | scorer.record), model)
     if found is not None and found.unchecked and world.is_main:
-        tqdm.write(f"spoofkit: warning: {found.unchecked}", file=sys.stderr)
+        say(f"spoofkit: warning: {found.unchecked}")
     if out is None:
         assert scorer is not None
         yield from print_scores(scorer, inputs, reading, found, options)
@@ -159,12 +160,12 @@ def _require_enough(scorer: Scorer, reading: Reading, policy: str) -> None:
 
 def _say_caveats(manifest: Manifest, apart: frozenset[int], reading: Reading) -> None:
     for caveat in manifest.caveats():
-        tqdm.write(caveat, file=sys.stderr)
+        say(caveat)
     if apart and manifest.path != LOOSE and reading.windows is not None:
         which = f"{len(apart):,} of {manifest.table.height:,} utterances are longer than a window, or of unknown length"
-        tqdm.write(f"{manifest.path.name}: {which}; {words(reading.windows, reading.voice)}", file=sys.stderr)
+        say(f"{manifest.path.name}: {which}; {words(reading.windows, reading.voice)}")
     elif reading.voice is not None:
-        tqdm.write(words(reading.windows if apart else None, reading.voice), file=sys.stderr)
+        say(words(reading.windows if apart else None, reading.voice))
 
 
 def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, options: Options) -> Iterator[str]:
@@ -195,7 +196,7 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
         n_total = sum(map(len, own.values()))
         n_before = n_total - sum(map(len, todo.values()))
         if n_before:
-            tqdm.write(f"{path}: goes on after {n_before:,} of {n_total:,} utterances", file=sys.stderr)
+            say(f"{path}: goes on after {n_before:,} of {n_total:,} utterances")
         # In a job's log a line now and then.
         patience = 0.1 if sys.stderr.isatty() else 60
         name = "score" if part.n_parts == 1 else f"score {part}"
@@ -279,10 +280,9 @@ def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
 def _say_without_signal(outcome: Outcome) -> None:
     if outcome.without_signal:
         first = ", ".join(sorted(outcome.without_signal)[:5])
-        tqdm.write(
+        say(
             f"spoofkit: warning: {len(outcome.without_signal):,} utterances hold less than {LEAST_SIGNAL_SECONDS:g} s "
-            f"of signal, first {first}; a list of trials must be complete, so they have scores, but these mean nothing",
-            file=sys.stderr,
+            f"of signal, first {first}; a list of trials must be complete, so they have scores, but these mean nothing"
         )
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
 import spoofkit
 from spoofkit.errors import SpoofkitError
@@ -40,6 +39,7 @@ from spoofkit.machine import commit, now
 from spoofkit.models.device import hardware
 from spoofkit.models.encoder import Encoder
 from spoofkit.stages import Stage
+from spoofkit.terminal import say
 from spoofkit.training import checkpoints
 
 PRODUCTS = ("encoder", "frame_head", "model")
@@ -185,7 +185,7 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 def log(folder: Path, message: str) -> None:
     """Add a line with the time to train.log, and show it."""
-    tqdm.write(message, file=sys.stderr)
+    say(message)
     _append(folder / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
 

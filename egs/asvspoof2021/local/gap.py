@@ -9,7 +9,6 @@ the interval of their difference. A small gap says nothing by itself: two sets c
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, draw_cluster
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
 from spoofkit.evaluation.scores import join_scores, read_scores
 from spoofkit.files import write_json
+from spoofkit.terminal import say
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         found = gap(options.exp, options.data, options.sets)
         write_json(options.exp / "gap.json", found, overwrite=True)
     except SpoofkitError as error:
-        print(f"gap.py: {error}", file=sys.stderr)
+        say(f"gap.py: {error}")
         raise SystemExit(1) from None
     for caveat in found["caveats"]:
         print(caveat)

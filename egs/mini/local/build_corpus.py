@@ -16,6 +16,7 @@ from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
+from spoofkit.terminal import say
 
 FORMAT = 1  # raised whenever the same settings would give another corpus
 STAMP = "complete.json"
@@ -40,10 +41,10 @@ def main() -> int:
             without_debian=arguments.without_debian,
         )
     except SpoofkitError as error:
-        print(f"build_corpus.py: {error}", file=sys.stderr)
+        say(f"build_corpus.py: {error}")
         return 1
     except KeyboardInterrupt:
-        print("build_corpus.py: interrupted; run the same command to go on", file=sys.stderr)
+        say("build_corpus.py: interrupted; the same command resumes")
         return 130
     return 0
 

@@ -1,0 +1,105 @@
+r"""Text on its way out: on a terminal control characters are shown, in files and pipes every name stays as it is.
+
+File names, ids and settings come from strangers. Written raw to a terminal, an escape sequence in one of them clears
+the screen or overwrites another recording's decision. So all text leaves by `echo` (stdout) or `say` (stderr), tables
+by the `console`, and what a progress bar, a picture or an HTML page is labelled with by `visible`.
+"""
+
+import json
+import re
+import sys
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# C0, DEL and C1; what reorders text or ends a line, as Unicode has it; what os.fsdecode makes of other bytes than UTF-8
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# of these only what cannot be written as bytes
+UNENCODABLE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with control characters, bidirectional controls and undecodable bytes as escapes.
+
+    >>> visible("a\x1b[2J\n\u202eb\udcff")
+    'a\\x1b[2J\\n\\u202eb\\xff'
+    """
+    return CONTROL.sub(_escape, text)
+
+
+def visible_lines(value: Any) -> Any:
+    """Return a text with each of its lines made `visible`; of anything else, such as markup, itself."""
+    return "\n".join(map(visible, value.split("\n"))) if type(value) is str else value
+
+
+def echo(*cells: str) -> None:
+    """Write one line to stdout; several cells are separated by tabs."""
+    sys.stdout.write(_line(cells, sys.stdout))
+    sys.stdout.flush()
+
+
+def echo_text(text: str) -> None:
+    """Write a text to stdout in which every line break and tab is meant, because no name in it can hold one."""
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        echo(*line.split("\t"))
+
+
+def json_line(value: Any) -> str:
+    r"""Return JSON on one line, with other letters than ASCII as they are and control characters as `\uXXXX`."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def say(message: str) -> None:
+    """Write one line for the person at the terminal to stderr, above any progress bar; stdout stays the result."""
+    from tqdm import tqdm
+
+    tqdm.write(_line((message,), sys.stderr), file=sys.stderr, end="")
+    sys.stderr.flush()
+
+
+def console(**options: Any) -> "Console":
+    """Return a rich console for stdout that takes strings as they are, without markup, and makes them `visible`.
+
+    What it draws is for people, in a pipe too: `--tsv` and `--json` keep names as they are.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class VisibleConsole(Console):
+        def render_str(self, text: str, **style: Any) -> Text:  # every string, also that of a table's cell
+            return super().render_str(visible_lines(text), **style)
+
+    return VisibleConsole(markup=False, highlight=False, emoji=False, **options)
+
+
+def prepare_streams() -> None:
+    """Let names that are not UTF-8 pass to files and pipes as the bytes they are, and show tracebacks escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.excepthook = _show_traceback
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    for line in "".join(traceback.format_exception(kind, error, trace)).removesuffix("\n").split("\n"):
+        say(line)
+
+
+def _line(cells: tuple[str, ...], stream: TextIO) -> str:
+    escape = visible if stream.isatty() else _encodable
+    return "\t".join(map(escape, cells)) + "\n"
+
+
+def _encodable(text: str) -> str:
+    return UNENCODABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
