@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.nearest import instead_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Some network and FUSE file systems cannot sync a folder, and say one of these.
@@ -185,8 +186,14 @@ def read_utf8(path: Path | str) -> bytes:
         if isinstance(error, UnicodeDecodeError):
             line = data.count(b"\n", 0, error.start) + 1
             raise SpoofkitError(f"{path}: line {line} is not UTF-8 text, expected UTF-8; convert the file") from error
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        raise not_read(path, error) from error
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def not_read(path: Path | str, error: OSError) -> SpoofkitError:
+    """The sentence for a file that cannot be read; of one that is missing, what is there in its place."""
+    instead = instead_of(path) if isinstance(error, FileNotFoundError) else ""
+    return SpoofkitError(f"{path}: cannot be read ({error.strerror}){instead}; check the name")
 
 
 def lines_with_other_counts(data: bytes, character: bytes, count: int) -> npt.NDArray[np.int64]:
@@ -231,7 +238,7 @@ def file_sha256(path: Path | str) -> str:
             while block := handle.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        raise not_read(path, error) from error
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """ASVspoof 2019 LA as released becomes manifests; the real lists hold the published counts."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -158,5 +159,5 @@ def test_only_the_sets_that_are_asked_for_are_read(corpus_2019: Path, tmp_path: 
     run_cli("prepare", "asvspoof2019_la", copy, tmp_path / "data", "--partial", "--sets", "dev,eval")
     assert sorted(path.name for path in (tmp_path / "data").glob("*.tsv")) == ["dev.tsv", "eval.tsv"]
     message = refusal("prepare", "asvspoof2019_la", copy, tmp_path / "train", "--partial")
-    assert "16 of the 16 audio files of train are missing, first LA_T_" in message
+    assert re.search("16 of the 16 audio files of train are missing, first /.*/LA_T_", message)
     assert "unpack LA.zip again" in message

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import refusal, run_cli
+from conftest import make_voice, refusal, run_cli
 from test_score_verb import make_model
 
 from spoofkit.checksums import SUMS, folder_sha256, parse
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixlist import read_mix_list
@@ -249,3 +251,40 @@ def test_damaged_frame_scores_are_refused(tmp_path: Path) -> None:
     for _ in damages(path, 30):
         with pytest.raises(SpoofkitError):
             frame_scores.read_frames(path)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "difference"),
+    [
+        ("e\u0301.wav", "\u00e9.wav", "NFD"),
+        ("\u00e9.wav", "e\u0301.wav", "NFC"),
+        ("Call.WAV", "call.wav", "capitals"),
+        ("call.flac", "call.wav", "suffix"),
+        ("recording_0001.wav", "recording_001.wav", "nearest"),
+    ],
+)
+def test_of_a_missing_file_its_whole_path_is_said_and_what_is_there_instead(
+    there: str, asked: str, difference: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    soundfile.write(folder / there, make_voice(0, True), SAMPLE_RATE, format="WAV")
+    soundfile.write(folder / "else.wav", make_voice(1, True), SAMPLE_RATE)
+    with pytest.raises(SpoofkitError) as caught:
+        read_audio(folder / asked)
+    table = folder / "list.csv"
+    table.write_text(f"path,key\n{asked},bonafide\nelse.wav,spoof\n", encoding="utf-8")
+    for sentence in (str(caught.value), refusal("prepare", "generic", table, tmp_path / "data")):
+        assert str(folder / asked) in sentence
+        assert repr(there) in sentence
+        assert difference in sentence
+
+
+def test_of_a_missing_list_the_folder_that_is_missing_and_a_similar_name_are_said(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "eval.tsv").touch()
+    (tmp_path / "data" / "link.tsv").symlink_to("nowhere.tsv")
+    for asked, said in (("data/evall.tsv", "'eval.tsv'"), ("dta/eval.tsv", "'data'"), ("data/link.tsv", "nowhere.tsv")):
+        sentence = refusal("validate", tmp_path / asked)
+        assert str(tmp_path / asked) in sentence
+        assert said in sentence

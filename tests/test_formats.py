@@ -6,6 +6,7 @@ is asked for; a part of it never passes for the whole.
 
 import http.server
 import io
+import re
 import threading
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from test_audio import write_flac
 from spoofkit.checks.sound import examine
 from spoofkit.data import audio
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio, read_blocks
-from spoofkit.data.stored import LONGEST_HOURS
+from spoofkit.data.stored import LONGEST_HOURS, undecodable
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
@@ -433,6 +434,20 @@ def test_whatever_a_decoder_raises_is_the_reason_of_its_file_only(tmp_path: Path
     with pytest.raises(SpoofkitError, match=r"a\.flac: .*of a decoder"):
         read_audio(tmp_path / "a.flac")
     assert read_audio(tmp_path / "b.flac").size == SAMPLE_RATE
+
+
+def test_what_decoders_write_to_stderr_is_not_seen_and_their_numbers_become_words(tmp_path: Path, capfd) -> None:
+    """libmpg123 has notes on damaged MPEG audio; FFmpeg has errors without a name."""
+    tag = b"ID3\x04\x00\x3b\x00\x00\x0f\x76"
+    parts = (b"\xff\xfb\x50\xc4", tag, tag + b"\xff\xfb\x50\xc4")
+    for number, start in enumerate(parts):
+        (tmp_path / f"{number}.mp3").write_bytes(start + bytes(3_000))
+    for path in tmp_path.iterdir():
+        with pytest.raises(SpoofkitError):
+            read_audio(path)
+    assert capfd.readouterr().err == ""
+    for unnamed in (av.FFmpegError(16_976_906, "Error number -16976906 occurred"), av.FFmpegError(1_094_995_529, "")):
+        assert not re.search(r"\d{4}", str(undecodable("a.ac3", unnamed)))
 
 
 @pytest.fixture(scope="module")

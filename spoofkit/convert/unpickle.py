@@ -21,6 +21,7 @@ from typing import IO, Any
 import torch
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import not_read
 
 # Whose objects may stand in a file; they are never built, only stood in for.
 FRAMEWORKS = (
@@ -265,7 +266,7 @@ def _what_it_is(start: bytes) -> str:
 
 def _not_readable(path: Path, error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{path}: cannot be read ({error.strerror}); check the name"
+        return str(not_read(path, error))
     if "GLOBAL torch." in str(error):
         name = str(error).split("GLOBAL ", 1)[1].split(" ", 1)[0]
         return f"{path}: holds a pickled {name}, expected tensors alone; ask its author for the model's state_dict"

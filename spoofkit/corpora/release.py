@@ -30,9 +30,11 @@ from spoofkit.data.manifest import (
 from spoofkit.data.segments import write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, is_up_to_date, refuse_existing, text_sha256
+from spoofkit.nearest import instead_of
 from spoofkit.terminal import say
 
 OWN = ("generic", "kaldi")  # corpora of the user's, of which nothing is published
+N_NAMED = 3  # of missing files, in a message
 LABEL_SLACK = SAMPLE_RATE // 100  # a label of the finest resolution more or less
 
 
@@ -312,10 +314,10 @@ def _with_lengths(
     files = released.table["path"].to_list()
     missing = [file for file in files if not (folder / file).is_file()]
     if missing and on_error == "stop":
-        names = ", ".join(Path(file).name for file in missing[:5])
+        names = ", ".join(str(folder / file) for file in missing[:N_NAMED])
         raise SpoofkitError(
             f"{folder}: {len(missing):,} of the {len(files):,} audio files of {released.name} are missing, first "
-            f"{names}; {released.audio_from}"
+            f"{names}{instead_of(folder / missing[0])}; {released.audio_from}"
         )
     found = read_headers(folder, files, headers_path(path), workers=workers, name=f"headers of {released.name}")
     reasons = [fact if isinstance(fact, str) else None for fact in found]

@@ -24,6 +24,7 @@ from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, as_sentence, requ
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
+from spoofkit.nearest import instead_of
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _require_file(path: Path | str) -> None:
         if stat.S_ISREG(os.stat(path).st_mode):
             return
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SpoofkitError(f"{path}: no such file; check the corpus folder and the list") from error
+        raise SpoofkitError(f"{path}: no such file{instead_of(path)}; check the corpus folder and the list") from error
     except PermissionError as error:
         raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
     except OSError as error:

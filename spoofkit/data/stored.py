@@ -1,6 +1,7 @@
 """An open recording, whoever decodes it: its facts, its samples in blocks, and what is refused of any."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ LONGEST_HOURS = "SPOOFKIT_LONGEST_HOURS"
 DEFAULT_LONGEST_HOURS = 4.0  # of 16 kHz mono in memory: 0.9 GB
 MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
 LOWEST_RATE, HIGHEST_RATE = 2_000, 1_000_000  # Hz
+UNTOLD = ("Invalid argument", "Operation not permitted", "integer division or modulo by zero")  # of damaged headers
 MOST_AT_ONCE = 1 << 20  # numbers in a block, whatever a header states
 # Names of headerless files, which say nothing: libsndfile's coding or FFmpeg's container, and the sampling rate.
 HEADERLESS = {
@@ -116,10 +118,19 @@ def as_sentence(where: str) -> Iterator[None]:
 
 def undecodable(where: str, error: Exception | str) -> SpoofkitError:
     """Make a sentence of what a decoder said."""
-    why = " ".join(str(getattr(error, "strerror", "") or error).split()) or type(error).__name__
+    why = error if isinstance(error, str) else _in_words(error)
     return SpoofkitError(
         f"{where}: neither libsndfile nor FFmpeg can decode it ({why}); convert it to FLAC or fetch it again"
     )
+
+
+def _in_words(error: Exception) -> str:
+    words = " ".join(str(getattr(error, "strerror", "") or error).split())
+    if (
+        not words or words in UNTOLD or re.match(r"Error number|\[Errno", words)
+    ):  # FFmpeg has no words for some of its own
+        return "its header or its data are damaged"
+    return "it ends before its first sample" if words == "End of file" else words
 
 
 def _ffmpeg_errors() -> tuple[type[Exception], ...]:

@@ -63,14 +63,22 @@ def _opened(span: Span, where: str, layout: Layout) -> _Sequential | None:
     source = span.descriptor if is_all else span.part(0, end)
     os.lseek(span.descriptor, 0, os.SEEK_SET)
     try:
-        return _Sequential(source, closefd=False)
+        if layout.flac is not None or not _looks_like_mpeg(span):
+            return _Sequential(source, closefd=False)
     except soundfile.LibsndfileError:
-        coding, rate = HEADERLESS.get(Path(where).suffix.lower(), ("", 0))
-        if layout != Layout() or coding not in soundfile.available_subtypes("RAW"):
-            return None
+        pass
+    coding, rate = HEADERLESS.get(Path(where).suffix.lower(), ("", 0))
+    if layout != Layout() or coding not in soundfile.available_subtypes("RAW"):
+        return None
     source = span.descriptor if is_all else span.part(0, end)
     os.lseek(span.descriptor, 0, os.SEEK_SET)
     return _Sequential(source, closefd=False, format="RAW", subtype=coding, samplerate=rate, channels=1)
+
+
+def _looks_like_mpeg(span: Span) -> bool:
+    """Whether libsndfile would take it for MPEG audio: FFmpeg decodes that, and libmpg123 would write to stderr."""
+    head = span.at(0, 3)
+    return head == b"ID3" or (len(head) == 3 and head[0] == 0xFF and head[1] >= 0xE0)
 
 
 def _is_misread(file: soundfile.SoundFile, where: str, layout: Layout) -> bool:

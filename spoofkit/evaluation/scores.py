@@ -18,7 +18,7 @@ import polars as pl
 from spoofkit.data.manifest import KEYS, all_different
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import score_table
-from spoofkit.files import lines_with_other_counts, write_text
+from spoofkit.files import lines_with_other_counts, not_read, write_text
 
 HEADER = "filename\tcm-score"
 N_NAMED = 5  # trials that an error sentence names; the rest are counted
@@ -229,7 +229,7 @@ def _read_bytes(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        raise not_read(path, error) from error
 
 
 def _check_lines(data: bytes, path: Path | str) -> None:

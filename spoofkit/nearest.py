@@ -1,0 +1,70 @@
+"""What is there in the place of a missing file: a name that differs in normalisation, case, suffix or some letters."""
+
+import difflib
+import os
+import unicodedata
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+MOST_LISTED = 20_000  # names; of a larger folder only the likeliest are looked for
+MOST_COMPARED = 2_000  # names, letter by letter: some 20 ms
+LIKELY_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg", ".m4a")
+
+
+def instead_of(path: Path | str) -> str:
+    """Return, in parentheses after a blank, what is there in the place of a missing file; empty if nothing is alike.
+
+    Where the folder is missing too, that is said, and what is there in its place.
+    """
+    try:
+        return _instead_of(Path(path))
+    except (OSError, ValueError):  # a folder that may not be read, a NUL in the name
+        return ""
+
+
+def _instead_of(path: Path) -> str:
+    if path.is_symlink():
+        return f" (it is a link to {os.readlink(path)}, which is not there)"
+    missing = next(place for place in (path, *path.parents) if place.parent.is_dir())
+    folder, name = missing.parent, missing.name
+    names = _names(folder, os.stat(folder).st_mtime_ns)
+    found = _likeliest(name, _likely(folder, name) if names is None else names)
+    holds = f"{folder} holds {found}" if found else ""
+    said = holds if missing == path else ", ".join(filter(None, [f"there is no folder {missing}", holds]))
+    return f" ({said})" if said else ""
+
+
+@lru_cache(16)
+def _names(folder: Path, _: int) -> tuple[str, ...] | None:
+    """Names in a folder, sorted, as long as its time of change is the same; none of a large one."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in islice(entries, MOST_LISTED + 1))
+    return tuple(names) if len(names) <= MOST_LISTED else None
+
+
+def _likely(folder: Path, name: str) -> tuple[str, ...]:
+    stem = os.path.splitext(name)[0]
+    tried = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")] + [stem + end for end in LIKELY_SUFFIXES]
+    return tuple(other for other in tried if (folder / other).exists())
+
+
+def _likeliest(name: str, names: tuple[str, ...]) -> str:
+    """The name that is most alike, with what it differs in; empty if none is alike."""
+
+    def composed(text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
+    def stem(text: str) -> str:
+        return os.path.splitext(composed(text).casefold())[0]
+
+    names = tuple(other for other in names if other != name)
+    for other in names:
+        if composed(other) == composed(name):
+            forms = [form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, other)]
+            return f"{other!r}, the same letters in another Unicode normalisation ({' '.join(forms) or 'mixed'})"
+    for alike, difference in ((lambda text: composed(text).casefold(), "other capitals"), (stem, "another suffix")):
+        if found := [other for other in names if alike(other) == alike(name)]:
+            return f"{found[0]!r}, with {difference}"
+    nearest = difflib.get_close_matches(name, names, 1, 0.8) if len(names) <= MOST_COMPARED else []
+    return f"{nearest[0]!r}, the nearest name" if nearest else ""
