@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.leftovers import remove, remove_leftovers_of, temporary_beside
 from spoofkit.nearest import instead_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -69,13 +69,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends, in place of one that stood there.
 
     A folder cannot be renamed over a full one, so for an instant the old one stands aside under a name that ends in
-    `.old`; `mend_interrupted` puts it back if the process died just then.
+    `.old`; `leftovers.remove_leftovers` puts it back if the process died just then.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or path.is_symlink()):
         raise SpoofkitError(f"{path}: is not a folder, expected one or nothing there; move it away")
-    with _temporary_beside(path) as temporary:
-        temporary.mkdir()
+    with _temporary_beside(path, is_folder=True) as temporary:
         yield temporary
         for inside in temporary.rglob("*"):
             sync(inside)
@@ -91,7 +90,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             raise
         # Only a name that survives a power cut may cost the old folder its bytes.
         sync(path.parent)
-        _remove(aside)
+        remove(aside)
 
 
 def remove_folder(path: Path) -> None:
@@ -106,35 +105,15 @@ def remove_folder(path: Path) -> None:
         sync(path.parent)
     except OSError as error:
         raise not_written(path, error, "removed") from error
-    _remove(aside)
-
-
-def mend_interrupted(folder: Path, names: str) -> None:
-    """Remove what a killed process was writing in `folder`, and put back a folder that stood aside.
-
-    Args:
-        folder: Where to look; nothing below it.
-        names: Regular expression for the final names that are the caller's own.
-    """
-    pattern = re.compile(rf"\.({names})\.[0-9a-f]{{8}}\.(tmp|old)(\..*)?")
-    for left in sorted(folder.glob(".*")):
-        match = pattern.fullmatch(left.name)
-        if match and match[2] == "old" and not (folder / match[1]).exists():
-            os.rename(left, folder / match[1])
-        elif match:
-            _remove(left)
+    remove(aside)
 
 
 @contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
+def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
     try:
         make_folder(path.parent)
-        # The suffix stays last because matplotlib chooses its format by it.
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
-        try:
+        with temporary_beside(path, is_folder) as temporary:
             yield temporary
-        finally:
-            _remove(temporary)
     except OSError as error:
         raise not_written(path, error) from error
 
@@ -266,6 +245,7 @@ def is_up_to_date(
     """
     if not (reuse and path.exists()):
         return False
+    remove_leftovers_of(path)
     recorded = read_made_from(path)
     changed = sorted(k for k in made_from.keys() | recorded.keys() if made_from.get(k) != recorded.get(k))
     if changed:
@@ -290,10 +270,3 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, atomic_path
+from spoofkit.files import atomic_folder, atomic_path, write_text
 from spoofkit.lock import held
 from spoofkit.training import checkpoints, experiment
 
@@ -236,6 +236,38 @@ def test_new_folders_have_their_names_on_the_disk_too(tmp_path: Path) -> None:
     assert ["fsync", f"{tmp_path}/a/b", ""] in changes[whats.index("rename") :]
     for parent, child in ((tmp_path, "a"), (tmp_path / "a", "a/b")):
         assert changes.index(["mkdir", f"{tmp_path}/{child}", ""]) < changes.index(["fsync", str(parent), ""])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from spoofkit.files import atomic_path
+with atomic_path(Path(sys.argv[1]), overwrite=True) as temporary:
+    temporary.write_text("by another process")
+    print(temporary, flush=True)
+    sys.stdin.read(1)
+"""
+
+
+def test_what_a_killed_process_left_of_an_output_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "eval.tsv"
+    strangers = [".eval.0123abcd.tmp.json", ".eval2.0123abcd.tmp.tsv", ".eval.0123abcd.tsv", ".eval.tmp.tsv"]
+    for name in strangers:
+        (tmp_path / name).write_text("of somebody else")
+    command = [sys.executable, "-c", WRITER, str(out)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as killed, subprocess.Popen(command, **pipes) as alive:  # type: ignore[call-overload]
+        leftover, held_by_alive = (Path(process.stdout.readline().strip()) for process in (killed, alive))
+        killed.kill()
+        killed.wait()
+        assert {leftover.read_text(), held_by_alive.read_text()} == {"by another process"}
+        write_text(out, "of this process")
+        assert not leftover.exists()
+        assert out.read_text() == "of this process"
+        alive.communicate("\n")
+    assert alive.returncode == 0
+    assert out.read_text() == "by another process"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*strangers, "eval.tsv"])
 
 
 # ---- A disk that refuses

@@ -42,11 +42,11 @@ from spoofkit.files import (
     file_sha256,
     is_up_to_date,
     make_folder,
-    mend_interrupted,
     refuse_existing,
     text_sha256,
     write_json,
 )
+from spoofkit.leftovers import remove_leftovers
 from spoofkit.lock import held
 from spoofkit.terminal import say, visible
 
@@ -115,7 +115,7 @@ def pack(
     refuse_existing(target, overwrite)
     manifest = read_manifest(manifest_path)
     with _locked(out, manifest_path.stem):
-        mend_interrupted(out, f"{shard_names}|{re.escape(manifest_path.stem)}")
+        remove_leftovers(out, f"{shard_names}|{re.escape(manifest_path.stem)}")
         if overwrite:
             target.unlink(missing_ok=True)  # first, because without its shards it is a lie
             _remove(_shards(out, shard_names))

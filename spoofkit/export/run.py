@@ -30,11 +30,11 @@ from spoofkit.files import (
     atomic_path,
     file_sha256,
     is_up_to_date,
-    mend_interrupted,
     read_json,
     refuse_existing,
     write_json,
 )
+from spoofkit.leftovers import remove_leftovers
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.scoring.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
@@ -83,7 +83,7 @@ def export(
         yield f"{out}: kept as it was"
         return
     refuse_existing(out, overwrite)
-    mend_interrupted(out.parent, re.escape(out.stem))
+    remove_leftovers(out.parent, re.escape(out.stem))
     detector, model_record = load_detector(model)
     _require_room(model, detector)
     record = made_from | _record(model, detector, model_record)

@@ -28,11 +28,11 @@ from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
-    mend_interrupted,
     read_json,
     refuse_existing,
     text_sha256,
 )
+from spoofkit.leftovers import remove_leftovers
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
@@ -265,7 +265,7 @@ def _made_from(out: Path) -> dict[str, Any]:
 def _mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its part."""
     names = (out.stem, segments_path(out).stem, score_parts.parts_folder(out).name)
-    mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+    remove_leftovers(out.parent, "|".join(map(re.escape, names)))
 
 
 def _refuse_foreign(sidecar: Path) -> None:

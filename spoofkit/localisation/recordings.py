@@ -26,7 +26,8 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, apart_in_words, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, mend_interrupted, read_json, refuse_existing, sync
+from spoofkit.files import atomic_path, read_json, refuse_existing, sync
+from spoofkit.leftovers import remove_leftovers
 from spoofkit.localisation import timeline
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
@@ -94,7 +95,7 @@ def localize_recordings(
     sources = find_sources(inputs, channels)
     for one in sources:
         _refuse_others(out_dir, one.name, overwrite)
-    mend_interrupted(out_dir, "|".join(re.escape(one.name) for one in sources))
+    remove_leftovers(out_dir, "|".join(re.escape(one.name) for one in sources))
     pages = timeline.Pages(out_dir, page_facts(folder, identity, rule, contamination, judge), overwrite)
     how = {
         "model": str(folder),

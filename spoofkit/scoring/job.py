@@ -21,7 +21,6 @@ from spoofkit.evaluation.scores import scores_text
 from spoofkit.files import (
     file_sha256,
     is_up_to_date,
-    mend_interrupted,
     read_json,
     read_text,
     refuse_existing,
@@ -29,6 +28,7 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
+from spoofkit.leftovers import remove_leftovers, remove_leftovers_of
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import rows
 from spoofkit.scoring.batches import Plan, batch_results, plan_batches
@@ -227,6 +227,8 @@ def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
     """
     is_there = job.windows_out is None or job.windows_out.exists()
     if is_there and is_up_to_date(job.out, job.made_from, _made_from, reuse):
+        for path in job.outputs:
+            remove_leftovers_of(path)
         return True
     for path in job.outputs:
         refuse_existing(path, overwrite)
@@ -266,7 +268,7 @@ def decide_again(job: Job) -> bool:
 def mend(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its parts."""
     names = (out.stem, decisions_path(out).stem, score_parts.parts_folder(out).name)
-    mend_interrupted(out.parent, "|".join(map(re.escape, names)))
+    remove_leftovers(out.parent, "|".join(map(re.escape, names)))
 
 
 def raise_for_kept(out: Path) -> None:

@@ -26,7 +26,6 @@ import spoofkit
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     make_folder,
-    mend_interrupted,
     not_written,
     read_json,
     read_text,
@@ -34,6 +33,7 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
+from spoofkit.leftovers import remove_leftovers
 from spoofkit.lock import held
 from spoofkit.machine import commit, now
 from spoofkit.models.device import hardware
@@ -57,11 +57,11 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             make_folder(folder)
             note = stack.enter_context(held(folder / ".lock"))
-            mend_interrupted(
+            remove_leftovers(
                 folder, "|".join(("config", "inputs", "metrics", "runs", "curve", "checkpoints", *PRODUCTS))
             )
-            mend_interrupted(folder / "checkpoints", r"step_\d+|damaged_step_\d+")
-            mend_interrupted(folder / "checkpoints" / "best", r"step_\d+")
+            remove_leftovers(folder / "checkpoints", r"step_\d+|damaged_step_\d+")
+            remove_leftovers(folder / "checkpoints" / "best", r"step_\d+")
         except OSError as error:
             raise SpoofkitError(
                 f"{folder}: cannot be written ({error.strerror or error}); choose another folder for the experiment"
