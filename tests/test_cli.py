@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -120,6 +121,23 @@ def test_a_traceback_on_a_terminal_is_escaped() -> None:
             sys.excepthook(ValueError, ValueError(OBEYED), None)
 
     assert "ValueError: \\x1b]0;X\\x07" in shown_on_terminal(fail)
+
+
+def test_too_small_an_address_space_is_a_sentence_at_once(tmp_path: Path) -> None:
+    """Where torch, scipy or OpenBLAS are loaded in too little memory, they abort or ask for it for ever."""
+    command = f"ulimit -v 1200000; exec {sys.executable} -m spoofkit score {tmp_path} {tmp_path}/a.flac"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("spoofkit: error: ulimit -v: the address space is limited to 1.23 GB")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_names_in_another_encoding_than_the_locale_s_are_those_on_the_disk(tmp_path: Path) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "spoofkit", "validate", f"{tmp_path}/\u00e9.tsv"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path}/\u00e9.tsv: ".encode() in done.stderr
 
 
 def test_the_program_itself_exits_with_1_and_no_traceback() -> None:

@@ -5,6 +5,7 @@ A command imports its work inside its function, so that `spoofkit --help` answer
 
 import logging
 import os
+import resource
 import sys
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.terminal import echo, prepare_streams, say, visible
 
 EXIT_INTERRUPTED = 130
+LEAST_ADDRESS_SPACE = 2_000_000_000  # bytes; torch, transformers and scipy take 1.3 GB of it for their code
 # click's, which older versions of typer import and newer ones contain
 _CLICK_EXCEPTION: Any = typer.BadParameter.__mro__[2]
 
@@ -74,6 +76,7 @@ def main() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file wants a line now and then, not ten a second
+    _require_memory()
     try:
         sys.exit(_run())
     except SpoofkitError as error:
@@ -116,6 +119,20 @@ def _require_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8":
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _require_memory() -> None:
+    """Refuse an address space (`ulimit -v`) in which libraries hang or abort while they are loaded."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return
+    if limit < LEAST_ADDRESS_SPACE and not {"-h", "--help", "--version"} & set(sys.argv):
+        _fail(
+            f"ulimit -v: the address space is limited to {limit / 1e9:.2f} GB, expected at least "
+            f"{LEAST_ADDRESS_SPACE / 1e9:g} GB and what the model takes; raise the limit"
+        )
+    # OpenBLAS wants 32 MB for each of its threads at once, and asks for ever where it gets none.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _fail(sentence: str) -> None:

@@ -130,7 +130,7 @@ class Pages:
 
     def finish(self) -> list[Path]:
         """Write the last page, remove those that an earlier call wrote beyond it, and say which there are."""
-        if self.sections:
+        if self.sections or self.failures:
             self._write(is_last=True)
         for path in self.folder.glob("timeline*.html"):
             if path not in self.written and self.written:
