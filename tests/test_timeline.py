@@ -425,10 +425,14 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
         *(f"call.{suffix}" for suffix in SUFFIXES),
         "timeline.html",
     }
-    page = (tmp_path / "out/timeline.html").read_text()
-    assert "3 recordings could not be marked" in page
-    for name in ("bad", "short", "silence"):
-        assert page.count(f"{tmp_path / name}.wav: ") == 1
+    del inputs[1]
+    refusal("localize", exp, *inputs, "-o", tmp_path / "none", "--threshold", "0")
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["timeline.html"]
+    for folder in ("out", "none"):
+        page = (tmp_path / folder / "timeline.html").read_text()
+        assert "3 recordings could not be marked" in page
+        for name in ("bad", "short", "silence"):
+            assert page.count(f"{tmp_path / name}.wav: ") == 1
 
 
 def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Path, calls: Path, tmp_path: Path) -> None:

@@ -117,15 +117,16 @@ def localize_recordings(
         pages.add(section)
         yield line
     for page in pages.finish():
-        yield f"{page}: {CALLED[model.target]} regions to look at and listen to"
+        shows = f"{CALLED[model.target]} regions to look at and listen to"
+        yield f"{page}: {shows if len(faults) < len(sources) else 'why no recording could be marked'}"
     if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
         say(apart_in_words(sorted(apart)))
     if not rule.is_fitted or rule.is_weak:
         say(f"spoofkit: warning: {rule.words()}; see --threshold-from")
     if faults:
         raise SpoofkitError(
-            f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, the others are there; "
-            f"first: {faults[0]}"
+            f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, "
+            f"{'the others are there' if len(faults) < len(sources) else 'none is there'}; first: {faults[0]}"
         )
 
 
