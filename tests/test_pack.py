@@ -296,6 +296,29 @@ def test_a_changed_bit_is_found_by_reading_and_the_shard_is_named(packed: Path, 
     assert all(f"{tmp_path / 'copy/train_00001.i16'}: its bytes are not those" in line[2] for line in lines)
 
 
+def test_all_that_cannot_be_packed_is_named_at_once_and_nothing_is_left_half_written(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.wav" for number in range(6)]
+    for number, file in enumerate(files):
+        soundfile.write(file, make_voice(number, True), SAMPLE_RATE)
+    table = tmp_path / "set.csv"
+    table.write_text("path,key\n" + "".join(f"{file.name},bonafide\n" for file in files))
+    run_cli("prepare", "generic", table, tmp_path / "data")
+    whole = {file: file.read_bytes() for file in (files[2], files[5])}
+    files[2].write_text("no sound")
+    soundfile.write(files[5], make_voice(5, True)[:100], SAMPLE_RATE)
+    for workers in (1, 4):
+        with pytest.raises(SpoofkitError) as caught:
+            pack(tmp_path / "data/set.tsv", tmp_path / "packed", shard_bytes=50_000, workers=workers)
+        assert [file.name for file in files if str(file) in str(caught.value)] == ["2.wav", "5.wav"]
+        assert sorted(path.name for path in (tmp_path / "packed").iterdir() if path.name[0] != ".") == [
+            "set_00000.i16", "set_00000.json",
+        ]  # fmt: skip
+        assert not list((tmp_path / "packed").glob(".*.tmp*"))
+    for file, content in whole.items():
+        file.write_bytes(content)
+    assert pack(tmp_path / "data/set.tsv", tmp_path / "packed", shard_bytes=50_000).n_utterances == len(files)
+
+
 def test_a_shard_that_is_cut_short_is_refused_at_its_first_use(packed: Path, tmp_path: Path) -> None:
     manifest = moved(packed, tmp_path / "copy")
     shard = tmp_path / "copy/train_00000.i16"

@@ -51,6 +51,7 @@ from spoofkit.lock import held
 from spoofkit.terminal import say, visible
 
 SHARD_BYTES = 1_000_000_000
+N_NAMED = 20  # of the utterances that cannot be packed, how many a message names
 AHEAD = 8  # utterances that each thread may be ahead of the writing: a bound on memory
 
 
@@ -98,8 +99,8 @@ def pack(
         reuse: Keep a pack made from the same manifest.
 
     Raises:
-        SpoofkitError: an utterance cannot be decoded or is not as long as the manifest says, the pack exists, another
-            call is at work on it, or the disk refuses.
+        SpoofkitError: utterances cannot be decoded or are not as long as the manifest says, which is said of all of
+            them at the end; the pack exists, another call is at work on it, or the disk refuses.
     """
     target = out / manifest_path.name
     if target.resolve() == manifest_path.resolve():
@@ -154,7 +155,7 @@ def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> 
                 bar.update(len(record["utt_ids"]))
             else:
                 if decoded is None:
-                    decoded = _decode_in_order(pool, rows[n_done:], manifest.downmix, AHEAD * workers)
+                    decoded = _decode_in_order(pool, rows[n_done:], manifest.downmix, AHEAD * workers, bar)
                 record = _write_shard(shard, decoded, shard_bytes, bar, manifest.downmix)
             shards[shard] = record
             n_done += len(record["utt_ids"])
@@ -178,15 +179,40 @@ def _identity(sources: list[str], downmix: str) -> str:
 
 
 def _decode_in_order(
-    pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], downmix: str, ahead: int
+    pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], downmix: str, ahead: int, bar: Any
 ) -> Iterator[_Decoded]:
+    """Utterances in their order; at the first that cannot be decoded the others are only tried.
+
+    Raises:
+        SpoofkitError: at the end, naming those that cannot be decoded.
+    """
+    faults = []
+    for future in _submitted(pool, rows, downmix, ahead):
+        try:
+            found = future.result()
+        except SpoofkitError as error:
+            faults.append(str(error))
+        if faults:
+            bar.update()
+        else:
+            yield found
+    if faults:
+        more = f"; and {len(faults) - N_NAMED:,} more" if faults[N_NAMED:] else ""
+        raise SpoofkitError(
+            f"{len(faults):,} of {len(rows):,} utterances cannot be packed, fix them or reject them with `spoofkit "
+            f"validate --read-audio --on-error skip`: {'; '.join(faults[:N_NAMED])}{more}"
+        )
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], downmix: str, ahead: int
+) -> Iterator[Future[_Decoded]]:
     futures: deque[Future[_Decoded]] = deque()
     for row in rows:
         futures.append(pool.submit(_decode, *row, downmix))
         if len(futures) > ahead:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
+            yield futures.popleft()
+    yield from futures
 
 
 def _decode(utt_id: str, source: str, n_samples: int, downmix: str) -> _Decoded:
