@@ -1,5 +1,6 @@
 """A table or a folder for each class becomes a manifest; what is ambiguous or would be lost is refused or said."""
 
+import contextlib
 import csv
 import io
 import os
@@ -15,6 +16,7 @@ from spoofkit.corpora.release import Wanted, prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.scoring.loose_files import find_files
 
 CSV = (
     "filename,truth,who,attack,note\n"
@@ -261,19 +263,47 @@ def test_what_score_takes_from_a_folder_prepare_takes_too(tmp_path: Path, suffix
 
 
 def test_what_is_no_audio_is_left_out_aloud(tmp_path: Path) -> None:
-    corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav", "elsewhere/z.wav")
-    (corpus / "elsewhere").rename(tmp_path / "elsewhere")
+    corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav")
     for name in ("README.md", "real/x.txt", "fake/._y.wav", "fake/sub/list.csv", ".hidden.wav"):
         (corpus / name).parent.mkdir(exist_ok=True)
         (corpus / name).write_text("")
-    (corpus / "real/link").symlink_to(tmp_path / "elsewhere")
     done = run_cli("prepare", "generic", corpus, tmp_path / "data")
     warnings = [line for line in done.stderr.splitlines() if "left out" in line]
     assert warnings == [
-        f"{corpus}: 6 files are no audio and left out: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
-        "real/link, …"
+        f"{corpus}: 5 files are no audio and left out: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
+        "real/x.txt"
     ]
     assert read_manifest(tmp_path / "data/mine.tsv").table["utt_id"].to_list() == ["fake_y", "real_x"]
+
+
+def test_linked_folders_are_entered_by_no_verb_and_all_say_so(tmp_path: Path) -> None:
+    make_audio(tmp_path / "elsewhere", "z.wav")
+    corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav")
+    for number, target in enumerate((corpus, corpus / "real", tmp_path / "elsewhere")):  # two lead round in circles
+        (corpus / f"real/link{number}").symlink_to(target)
+    (corpus / "real/file.wav").symlink_to(tmp_path / "elsewhere/z.wav")
+    here = [str(corpus / name) for name in ("fake/y.wav", "real/file.wav", "real/x.wav")]
+    shown = []
+
+    def prepared() -> list[str]:
+        done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+        shown.append(done.stderr)
+        return sorted(str(corpus / path) for path in read_manifest(tmp_path / "data/mine.tsv").table["path"])
+
+    def found(argument: Path) -> list[str]:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            files = list(find_files([argument]))
+        shown.append(err.getvalue())
+        return files
+
+    assert prepared() == found(corpus) == found(corpus / "**/*.wav") == here
+    for text in shown:
+        assert "3 linked folders are not followed" in text
+        assert all(str(corpus / f"real/link{number}") in text for number in range(3))
+    assert found(corpus / "real/link2") == [str(corpus / "real/link2/z.wav")]  # named
+    assert found(corpus / "r*/link2/*.wav") == [str(corpus / "real/link2/z.wav")]
+    assert found(corpus / "**") == here
+    assert found(corpus / "**/real/**/x.*") == [str(corpus / "real/x.wav")]
 
 
 def test_a_linked_class_folder_is_read(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from spoofkit.corpora.tables import (
     with_keys,
 )
 from spoofkit.data.audio import EXTENSIONS, is_audio_name
+from spoofkit.data.folders import files_below
 from spoofkit.data.manifest import NO_KEY
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import say
@@ -205,21 +206,11 @@ def _walk(folder: Path, class_name: str) -> tuple[list[str], list[str]]:
     """Audio of a class, and what else lies there, as paths from `folder`; both sorted."""
     audio: list[str] = []
     others: list[str] = []
-    for place, folders, files in os.walk(folder / class_name, onerror=_refuse_unreadable):
-        below = Path(place).relative_to(folder)
-        # Linked folders may lead round in circles: they are not entered, and said to be left out.
-        others += [(below / name).as_posix() for name in folders if (Path(place) / name).is_symlink()]
-        for name in files:
-            if not name.isprintable():  # a name that is no UTF-8 holds lone surrogates, which are not
-                raise SpoofkitError(
-                    f"{place}: a file is called {name!r}, expected a name in UTF-8 without control characters; "
-                    "rename it"
-                )
-            (audio if is_audio_name(name) else others).append((below / name).as_posix())
+    for file in files_below(folder / class_name):
+        if not file.name.isprintable():  # a name that is no UTF-8 holds lone surrogates, which are not
+            raise SpoofkitError(
+                f"{file.parent}: a file is called {file.name!r}, expected a name in UTF-8 without control characters; "
+                "rename it"
+            )
+        (audio if is_audio_name(file.name) else others).append(file.relative_to(folder).as_posix())
     return sorted(audio), sorted(others)
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise SpoofkitError(
-        f"{error.filename}: cannot be read ({error.strerror}), expected a folder of audio; see that you may read it"
-    ) from error

@@ -20,6 +20,7 @@ import torch
 from spoofkit.data.acoustics import add_noise, reverberate
 from spoofkit.data.audio import EXTENSIONS, SAMPLE_RATE, is_audio_name, probe, read_audio
 from spoofkit.data.codecs import code, require_codec
+from spoofkit.data.folders import files_below
 from spoofkit.data.randomness import AUGMENT_STREAM, generator
 from spoofkit.data.rawboost import rawboost
 from spoofkit.errors import SpoofkitError
@@ -135,7 +136,8 @@ def augment_inputs(augmenter: Augmenter | None) -> dict[str, str]:
 
 
 def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object]) -> tuple[Path, ...]:
-    found = sorted(p for p in Path(folder or "").rglob("*") if is_audio_name(p.name)) if folder else []
+    files = files_below(Path(folder)) if folder and Path(folder).is_dir() else ()
+    found = sorted(file for file in files if is_audio_name(file.name))
     if not found:
         raise SpoofkitError(
             f"{setting}: no audio in {folder}, expected a folder with some of {', '.join(EXTENSIONS)}; mend the path"

@@ -1,5 +1,6 @@
 """Which recordings a command line names: files, folders, globs, and `-` for a list on stdin."""
 
+import fnmatch
 import glob
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import TypeVar
 import polars as pl
 
 from spoofkit.data.audio import EXTENSIONS, is_audio_name
+from spoofkit.data.folders import files_below
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import tsv_fault
@@ -60,17 +62,36 @@ def loose_manifest(files: Iterable[str]) -> Manifest:
 
 def _expanded(path: Path) -> list[str]:
     if path.is_dir():
-        # A link that leads nowhere is no folder: it is taken, and its row says what is wrong.
-        inside = sorted(str(file) for file in path.rglob("*") if is_audio_name(file.name) and not file.is_dir())
+        # A link that leads nowhere is taken, and its row says what is wrong.
+        inside = sorted(str(file) for file in files_below(path) if is_audio_name(file.name))
         if not inside:
             raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(EXTENSIONS)}")
         return inside
     if glob.has_magic(str(path)) and not path.exists():
-        matching = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+        matching = sorted(file for file in _matching(path) if Path(file).is_file())
         if not matching:
             raise SpoofkitError(f"{path}: matches no file, expected some recordings; check the pattern")
         return matching
     return [str(path)]
+
+
+def _matching(pattern: Path) -> Iterator[str]:
+    """What a pattern matches; `**` enters no linked folder, as nothing does that looks for files below a folder."""
+    n_plain = next(n for n, part in enumerate(pattern.parts) if glob.has_magic(part))
+    if "**" not in pattern.parts[n_plain:]:
+        return iter(glob.glob(str(pattern)))
+    folder, below = Path(*pattern.parts[:n_plain]), pattern.parts[n_plain:]
+    return (str(file) for file in files_below(folder) if _matches(file.relative_to(folder).parts, below))
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not (parts and pattern):
+        return not parts and set(pattern) <= {"**"}
+    if pattern[0] == "**":
+        is_below = not parts[0].startswith(".") and _matches(parts[1:], pattern)
+        return is_below or _matches(parts, pattern[1:])
+    is_hidden = parts[0].startswith(".") and not pattern[0].startswith(".")
+    return not is_hidden and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _on_stdin() -> Iterator[str]:
