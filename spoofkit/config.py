@@ -59,7 +59,7 @@ def _unshared(value: Any) -> Any:
 RENAMED = {"accumulate": "micro_batch_size, the number of utterances in a part instead of the number of parts"}
 MOST_VALUES = 100_000
 NO_NUMBER = re.compile(r"[-+]?(0[0-7_]|.*:)")
-MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given anew
+MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<: *base`, whose keys may be given again
 
 
 class _StrictLoader(yaml.SafeLoader):

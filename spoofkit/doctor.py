@@ -1,6 +1,6 @@
 """Is this installation healthy? The checks behind `spoofkit doctor`.
 
-Each check looks at one thing, never raises, and says what was found and, where that is not good, how to mend it.
+Each check looks at one thing, never raises, and says what was found and, where that is not good, how to fix it.
 Nothing here changes or downloads anything. The Typer command lives in spoofkit.cli.
 """
 
@@ -42,7 +42,7 @@ class Check:
         name: What was looked at.
         ok: True if good, False if something will not work, None for a warning.
         found: What was found.
-        advice: How to mend it; empty if there is nothing to mend.
+        advice: How to fix it; empty if there is nothing to fix.
     """
 
     name: str
@@ -179,7 +179,7 @@ def check_transformers_models() -> Check:
         from transformers import HubertModel, Wav2Vec2Model, WavLMModel
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
     except Exception as error:
-        advice = "mend what the message names; pip uninstall torchaudio torchvision if it is one of them"
+        advice = "fix what the message names; pip uninstall torchaudio torchvision if it is one of them"
         return Check(name, False, f"do not import: {_in_one_line(error)}", advice)
     models = (Wav2Vec2Model, HubertModel, WavLMModel, WhisperEncoder)
     return Check(name, True, ", ".join(model.__name__ for model in models))
@@ -343,7 +343,7 @@ def _guarded(name: str, check: Callable[..., Check], *arguments: Any) -> Check:
     except Exception as error:
         found = f"the check itself failed: {type(error).__name__}: {_in_one_line(error)}"
         return Check(
-            name, False, found, "mend what the message names; tools/setup.sh in a fresh clone makes a clean environment"
+            name, False, found, "fix what the message names; tools/setup.sh in a fresh clone makes a clean environment"
         )
 
 

@@ -4,13 +4,13 @@
 class SpoofkitError(Exception):
     """A user's mistake or a failed check, told in one sentence.
 
-    The sentence says where, what was found, what was expected and how to mend it. The command line prints it
+    The sentence says where, what was found, what was expected and how to fix it. The command line prints it
     without a traceback and exits with code 1; every other exception is a defect of spoofkit and keeps its traceback.
     """
 
 
 class Interrupted(Exception):
-    """A run was asked to stop by a signal; what it has done is saved, and the same command goes on from there.
+    """A run was asked to stop by a signal; what it has done is saved, and the same command resumes from there.
 
     `exit_code` says by whom: 130 for Ctrl-C, 75 (EX_TEMPFAIL) for a scheduler's SIGTERM or SIGUSR1.
     """

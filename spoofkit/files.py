@@ -120,10 +120,10 @@ def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
 
 def not_written(path: Path, error: OSError, done: str = "written") -> SpoofkitError:
     """The sentence for a disk that refuses: full, read-only, no permission."""
-    mend = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
+    fix = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
     return SpoofkitError(
         f"{path}: cannot be {done} ({error.strerror or error}), what stood there before is whole; "
-        f"{mend} and give the same command again"
+        f"{fix} and give the same command again"
     )
 
 

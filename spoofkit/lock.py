@@ -57,7 +57,7 @@ def held(path: Path) -> Iterator[str | None]:
 
 @contextmanager
 def _owned(path: Path, reason: str) -> Iterator[str]:
-    """Own `path`, which only one process can make, for want of a lock."""
+    """Own `path`, which only one process can make, where there are no locks."""
     note = (
         f"{path.parent}: this file system has no locks ({reason}), so {path.name} names the run at work; should its "
         "machine die, remove that file"
@@ -100,9 +100,9 @@ def _is_dead_here(name: str) -> bool:
     return False
 
 
-def _refusal(path: Path, name: str, mend: str = "") -> SpoofkitError:
+def _refusal(path: Path, name: str, fix: str = "") -> SpoofkitError:
     return SpoofkitError(
-        f"{path.parent}: another run is at work here ({name}); {mend}wait for it, or use another folder"
+        f"{path.parent}: another run is at work here ({name}); {fix}wait for it, or use another folder"
     )
 
 

@@ -119,7 +119,7 @@ def meeting() -> Iterator[Callable[[], None]]:
         except RuntimeError as error:
             raise SpoofkitError(
                 "torchrun: another process of this run has ended, its message says why; what this one made is kept, "
-                "and the same command goes on"
+                "and the same command resumes"
             ) from error
 
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)  # by the network of the host: no GPU is kept busy waiting

@@ -1,4 +1,4 @@
-"""Signals that ask long work to stop: it keeps what it has, and its exit code says whether the same command goes on."""
+"""Signals that ask long work to stop: it keeps what it has, and its exit code says whether the same command resumes."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGUSR1: os.EX_TEMPFAIL}
-"""Ctrl-C: as shells have it. A scheduler's: 75, the same command goes on."""
+"""Ctrl-C: as shells have it. A scheduler's: 75, the same command resumes."""
 
 
 class Caught:

@@ -1,4 +1,4 @@
-"""spoofkit doctor: what is healthy is said to be so, what is broken is named with the way to mend it."""
+"""spoofkit doctor: what is healthy is said to be so, what is broken is named with the way to fix it."""
 
 import json
 import sys
@@ -68,9 +68,7 @@ def test_json_form_is_plain_and_says_whether_all_is_well() -> None:
 
 
 def test_table_goes_to_stdout_with_advice_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.print_checks(
-        [Check("a [x]", True, "1.0 [red]"), Check("b", None, "w", "do"), Check("c", False, "f", "mend")]
-    )
+    doctor.print_checks([Check("a [x]", True, "1.0 [red]"), Check("b", None, "w", "do"), Check("c", False, "f", "fix")])
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "1.0 [red]" in captured.out  # no markup

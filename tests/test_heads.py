@@ -1,4 +1,4 @@
-"""Heads and merges: blind to padding, equal to their papers' formulas written down anew, of the published size."""
+"""Heads and merges: blind to padding, equal to their papers' formulas written down again, of the published size."""
 
 import numpy as np
 import pytest

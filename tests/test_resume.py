@@ -302,7 +302,7 @@ def test_whenever_the_disk_refuses_it_is_one_sentence_and_the_newest_checkpoint_
         if n_times == 1:  # nothing unfinished takes up room
             unfinished = rf"\.step_{step:07d}\.\w+\.tmp"
             assert not [name for name in names_in(exp) if re.fullmatch(unfinished, name)]
-        save(exp, step)  # the disk is mended
+        save(exp, step)  # the disk is fixed
         assert loaded_step(exp) == step
         if (done, text) == (0, ""):
             break
@@ -336,7 +336,7 @@ def test_wherever_a_full_disk_cuts_a_file_the_older_checkpoints_stay(tmp_path: P
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A file system of its own, mounted anew with the options given."""
+    """A file system of its own, mounted again with the options given."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "none", disk], capture_output=True, check=False)
@@ -423,7 +423,7 @@ def test_a_damaged_checkpoint_is_reported_and_set_aside_and_the_one_before_it_us
     damaged = words if name == "SHA256SUMS" else f"{name} {words}"
     sentence = capsys.readouterr().err.strip()
     assert sentence.startswith(f"{exp}/checkpoints/step_0000006: damaged checkpoint (")
-    assert f"{damaged}), set aside as damaged_step_0000006; the run goes on from step_0000003" in sentence
+    assert f"{damaged}), set aside as damaged_step_0000006; the run resumes from step_0000003" in sentence
     assert (exp / "train.log").read_text().strip().endswith(sentence)
     assert names_in(exp) == {"step_0000003", "damaged_step_0000006"}
     assert loaded_step(exp) == 3

@@ -487,7 +487,7 @@ def test_a_part_with_errors_is_gone_on_with(model: Path, mixed: dict[str, Path],
     path.parent.mkdir()
     path.write_bytes(b"".join(part[:5]))
     done = run_cli("score", model, *files, "-o", out, ok=False)
-    assert "goes on after 4 of 7 utterances" in done.stderr
+    assert "resuming: 4 of 7 utterances" in done.stderr
     assert out.read_bytes() == whole
     assert len(json.loads(out.with_suffix(".json").read_text())["errors"]) == 4
 

@@ -213,7 +213,7 @@ def test_what_was_scored_is_not_scored_again_and_not_by_another_runtime(
         patch.setattr(onnxruntime, "__version__", "1.0")
         assert "(onnxruntime changed)" in refusal("score", model, manifest, "-o", out)
     assert path.read_bytes() == part
-    assert f"goes on after {n_done} of {N_UTTERANCES}" in run_cli("score", model, manifest, "-o", out).stderr
+    assert f"resuming: {n_done} of {N_UTTERANCES}" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 

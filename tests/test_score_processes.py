@@ -135,7 +135,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     assert [line["batch"] for line in second.lines] == [1, 3, 5]
     # One process alone does not take up what two began.
     assert "expected parts of 1 alone" in refusal("score", model, manifest, "-o", out)
-    assert "goes on after" in torchrun(program, 2, "score", model, manifest, "-o", out).stderr
+    assert "already scored" in torchrun(program, 2, "score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == one.read_bytes()
 
 
@@ -168,7 +168,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
         assert out.read_text() == "someone's scores"
         options = []
     done = torchrun(program, 2, "score", model, many, "-o", out)
-    assert "goes on after" in done.stderr  # of two processes one may have been killed before its first batch
+    assert "already scored" in done.stderr  # of two processes one may have been killed before its first batch
     assert out.read_bytes() == one.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"many.tsv", "one.tsv", "one.json", "out.tsv", "out.json"}
 

@@ -249,7 +249,7 @@ def test_what_was_scored_is_not_scored_again(
     sha256 = run.file_sha256(corpus / "set.tsv")
     killed(out, forged(part, lambda header: header["identity"].update(manifest_sha256=sha256), line=0))  # type: ignore[attr-defined]
     stderr = run_cli("score", model, corpus / "set.tsv", "-o", out).stderr
-    assert f"goes on after {len(done)} of {N_UTTERANCES} utterances" in stderr
+    assert f"resuming: {len(done)} of {N_UTTERANCES} utterances" in stderr
     assert out.read_bytes() == whole
 
 
@@ -285,7 +285,7 @@ def test_a_part_made_from_something_else_is_refused_and_begun_anew_with_overwrit
     }
     for names, arguments in changed.items():
         sentence = refusal("score", *arguments)
-        assert f"{path}: was made from something else ({names} changed); score this part anew with" in sentence
+        assert f"{path}: was made from something else ({names} changed); score this part again with" in sentence
     with monkeypatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET // 2)
         assert "(batch_samples, plan_sha256 changed)" in refusal("score", model, manifest, "-o", out)
@@ -340,7 +340,7 @@ def test_existing_scores_are_replaced_only_by_what_was_begun_with_leave(
     for option in ((), ("--shard", "1/2"), ("--shard", "1/1")):
         assert "exists already; pass --overwrite" in refusal("score", model, manifest, "-o", out, *option)
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv"}
-    # Begun with --overwrite and killed: the plain command goes on.
+    # Begun with --overwrite and killed: the plain command resumes.
     leave = {"replaces": [text_sha256("someone's scores")]}
     killed(out, forged(lines_of(complete_part, 3), lambda header: header.update(leave), 0))
     run_cli("score", model, manifest, "-o", out)
@@ -371,7 +371,7 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
     finally:
         audio.write_bytes(good)
     assert part_path(out, Shard()).read_bytes().count(b"\n") == 1 + 5
-    assert "goes on after" in run_cli("score", model, manifest, "-o", out).stderr
+    assert "already scored" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 
@@ -400,7 +400,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sentence.startswith(f"{part_path(out, Shard())}: cannot be written (File too large)")
-    assert "goes on after" in run_cli("score", model, manifest, "-o", out).stderr
+    assert "already scored" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
 
@@ -505,7 +505,7 @@ def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> Non
     shutil.copy(first, part_path(parts, Shard(1, 2)))
     for command in (merge, ("score", model, manifest, "-o", parts, "--shard", "3/3")):
         assert "holds 1of2.jsonl of another division, expected parts of 3 alone" in refusal(*command)
-    assert "expected parts of 1 alone; go on with those" in refusal("score", model, manifest, "-o", parts)
+    assert "expected parts of 1 alone; continue with those" in refusal("score", model, manifest, "-o", parts)
     assert not parts.exists()
 
 
@@ -519,7 +519,7 @@ def test_merge_refuses_parts_of_others(model: Path, manifest: Path, parts: Path,
     )
     run_cli("score", other, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
     sentence = refusal("score", model, manifest, "-o", parts, "--merge")
-    assert sentence.startswith(f"{second}: was made from something else (model_sha256 changed); score this part anew")
+    assert sentence.startswith(f"{second}: was made from something else (model_sha256 changed); score this part again")
     run_cli("score", model, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
     run_cli("score", model, manifest, "-o", parts, "--merge")
 
@@ -646,7 +646,7 @@ def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
         last = processes.log.read_text().splitlines()[-1]
         assert last == (
             f"spoofkit: {path}: stopped after {n_scored:,} of 9,000 utterances, which are kept; "
-            "the same command goes on from there"
+            "the same command resumes from there"
         )
     assert not out.exists()
 

@@ -514,7 +514,7 @@ def test_a_file_that_cannot_be_read_stops_prepare_unless_it_may_be_skipped(corpu
     call = ["prepare", "asvspoof5", copy, data, "--partial", "--sets", "dev"]
     assert "1 of the 10 audio files of dev are missing" in refusal(*call)
     shutil.copy(corpus / "flac_D/D_0000000000.flac", copy / "flac_D")
-    assert "pass --on-error skip to go on without" in refusal(*call)
+    assert "pass --on-error skip to continue without" in refusal(*call)
     assert not (data / "dev.tsv").exists()
     (copy / "flac_D/D_0000000000.flac").unlink()
     done = run_cli(*call, "--on-error", "skip")
@@ -531,12 +531,12 @@ def test_a_file_that_cannot_be_read_stops_prepare_unless_it_may_be_skipped(corpu
     assert "downmix changed" in refusal(*call, "--on-error", "skip", "--downmix", "first", "--reuse")
     assert "no file is read" in refusal(*call, "--on-error", "skip", "--no-headers", "--overwrite")
     assert "--downmix left: expected one of mean, first" in refusal(*call, "--downmix", "left")
-    # Mended, nothing is rejected any more.
+    # Fixed, nothing is rejected any more.
     shutil.copytree(corpus, copy, dirs_exist_ok=True)
     run_cli(*call, "--on-error", "skip", "--overwrite", "--downmix", "second")
     assert not (data / "dev.rejected.tsv").exists()
-    mended = read_manifest(data / "dev.tsv")
-    assert (mended.n_rejected, mended.table.height, mended.downmix) == (0, 10, "second")
+    fixed = read_manifest(data / "dev.tsv")
+    assert (fixed.n_rejected, fixed.table.height, fixed.downmix) == (0, 10, "second")
 
 
 def test_a_set_of_which_nothing_is_left_is_refused(corpus: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ ask() { "$venv/bin/python" -I "$root/tools/environment.py" "$@"; } # a question 
 # step TITLE COMMAND...: one line with its seconds; everything it prints goes to the log.
 # try_step: the same where a failure is no news, because there is another way.
 step() { run_step 'failed' "$@"; }
-try_step() { run_step 'not to be had' "$@"; }
+try_step() { run_step 'not available' "$@"; }
 run_step() {
   local failure=$1; shift
   local title=$1 start=$SECONDS; shift
@@ -235,7 +235,7 @@ set_up() {
   [[ -z $damaged ]] || say "left half-written by an interrupted install, now installed again: $damaged"
   if [[ " $damaged " == *' pip '* ]]; then
     empty_venv
-    step "environment in .venv, made anew" make_venv "$python" || fail "no environment could be made in $venv with $python"
+    step "environment in .venv, recreated" make_venv "$python" || fail "no environment could be made in $venv with $python"
   fi
 
   if [[ $build == cpu ]]; then
@@ -244,7 +244,7 @@ set_up() {
     step "torch: the CPU build goes" "$venv/bin/python" "${PIP[@]}" uninstall --yes torch || fail "torch could not be removed"
   fi
   step "spoofkit${extras[0]:+ with extras ${extras[*]}}" install_spoofkit ||
-    fail "spoofkit could not be installed into $venv; mend what the log says (network, disk) and call again, it continues where it stopped"
+    fail "spoofkit could not be installed into $venv; fix what the log says (network, disk) and call again, it continues where it stopped"
   step "check" "$venv/bin/python" -I -c 'import spoofkit, torch' ||
     fail "the installed packages do not import; remove $venv and call again"
   write_stamp "$build"

@@ -65,7 +65,7 @@ def audit(
         sample: Measure only so many utterances, half of each class where there are as many.
         seed: Of the sample, the folds and the bootstrap.
         workers: Threads that decode.
-        overwrite: Measure anew what an earlier call measured.
+        overwrite: Measure again what an earlier call measured.
 
     Returns:
         The result, as plain JSON values.

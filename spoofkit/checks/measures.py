@@ -1,4 +1,4 @@
-"""Measures of a list's utterances, kept as they come, so that an audit that was killed goes on.
+"""Measures of a list's utterances, kept as they come, so that an audit that was killed resumes.
 
     # made_from={"format": 1, "manifest_sha256": "54f8…"}
     utt_id        key    attack  duration_s  leading_silence_s  …
@@ -110,7 +110,7 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
     whole = [line for line in lines[:-1] if line != "\t".join(COLUMNS)]
     broken = [line for line in whole if line.count("\t") != len(COLUMNS) - 1]
     if broken:
-        raise SpoofkitError(f"{path}: a line is damaged ({broken[0][:60]!r}); pass --overwrite to measure anew")
+        raise SpoofkitError(f"{path}: a line is damaged ({broken[0][:60]!r}); pass --overwrite to measure again")
     return {line.partition("\t")[0]: line for line in whole}
 
 

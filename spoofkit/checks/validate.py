@@ -147,7 +147,7 @@ def reject(result: Validation) -> int:
     remaining = table.filter(~is_rejected)
     if not remaining.height:
         raise SpoofkitError(
-            f"{manifest.path}: none of its {table.height:,} utterances can be used, expected some to remain; mend the "
+            f"{manifest.path}: none of its {table.height:,} utterances can be used, expected some to remain; fix the "
             f"corpus ({next(iter(reasons.values()))[0]})"
         )
     new = table.filter(is_rejected).select(

@@ -292,7 +292,7 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         console.print(table)
         left_out = [row["part"] for row in result["rows"] if "left_out" in row]
         if left_out:
-            words = f"left out, for want of speakers or of a class: {', '.join(left_out)}"
+            words = f"left out, for too few speakers or a class that is missing: {', '.join(left_out)}"
             console.print(words, highlight=False, markup=False, soft_wrap=True)
         first = result["rows"][0][figure]
         spreads = [system["standard_deviation"] for system in first["systems"].values()]

@@ -85,13 +85,13 @@ def audit(
     sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure anew what an earlier call measured.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what was measured.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """See what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
 
     Where one is far below 50 %, a detector can score well without listening to the voice. Measures are kept as they
-    come: after a kill, the same command goes on where it was, and one with another --by or --sample measures only what
+    come: after a kill, the same command resumes where it was, and one with another --by or --sample measures only what
     is not measured yet.
 
     Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`

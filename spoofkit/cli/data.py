@@ -186,7 +186,7 @@ def pack(
     """Decode a set once into large files that are read without decoding, for storage that is slow with small ones.
 
     OUT gets a manifest of the same name, which can be used wherever the original can, with the same results.
-    Interrupted, the same command goes on after the last complete shard.
+    Interrupted, the same command resumes after the last complete shard.
 
     Example: `spoofkit pack data/train.tsv /local/packed`
     """
@@ -220,7 +220,7 @@ def kaldi(
 
     found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite)
     if not found.sorted_by_speaker:
-        hint = "" if speaker_prefix else "; --speaker-prefix mends that and changes the names"
+        hint = "" if speaker_prefix else "; --speaker-prefix fixes that and changes the names"
         say(f"{out}: utterances are not sorted by speaker, which utils/validate_data_dir.sh refuses{hint}")
     echo(f"{found.path}: {found.n_utterances:,} utterances")
 

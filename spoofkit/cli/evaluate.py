@@ -123,7 +123,7 @@ def score(
     of a video) have a row each in the table that `-o` names, or on stdout: aligned on a terminal, as TSV in a
     pipe. Channels that differ, such as the two parties of a call, have rows of their own (see --channels). One that
     cannot be read says why in its row, the others are scored, and the exit code is 1. Scores in a file are kept as
-    they come: after a kill or a stop, the same command goes on where it was, and ends with the same file.
+    they come: after a kill or a stop, the same command resumes where it was, and ends with the same file.
 
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv -o exp/x/scores/eval.tsv`
 

@@ -83,7 +83,7 @@ def localize(
 
     Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
-    kill or a stop, the same command goes on where it was, and ends with the same file.
+    kill or a stop, the same command resumes where it was, and ends with the same file.
 
     Channels that differ, such as the two parties of a call, are marked by themselves: NAME.ch1.rttm and so on.
 

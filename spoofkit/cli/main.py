@@ -96,7 +96,7 @@ def main() -> None:
             raise
         _fail(f"{str(error).removeprefix('Symlink loop from ')}: is a link that leads to itself; remove it")
     except OSError as error:
-        # A full disk or a missing permission is the user's to mend; a defect of ours is not an OSError with a file.
+        # A full disk or a missing permission is the user's to fix; a defect of ours is not an OSError with a file.
         _fail(f"{error.filename or 'output'}: {error.strerror or error}")
 
 

@@ -13,7 +13,7 @@ from spoofkit.terminal import echo, say
 Train = Annotated[Path, typer.Option("--train", help="Manifest to train on.", metavar="TRAIN.tsv")]
 Dev = Annotated[Path, typer.Option("--dev", help="Manifest by which the weights are chosen.", metavar="DEV.tsv")]
 Experiment = Annotated[
-    Path, typer.Argument(help="Experiment folder; a run that stopped goes on from its checkpoint.", metavar="EXP")
+    Path, typer.Argument(help="Experiment folder; a run that stopped resumes from its checkpoint.", metavar="EXP")
 ]
 
 Compile = Annotated[
@@ -64,7 +64,7 @@ def posttrain(
 ) -> None:
     """Train an encoder to find injected frames (stage 1); writes EXP/encoder.
 
-    Call it again after an interrupt: it goes on from the newest checkpoint, to the same result.
+    Call it again after an interrupt: it resumes from the newest checkpoint, to the same result.
 
     Fine-tuning changes the encoder, so the frame head of stage 1 does not fit its model. `--onto` trains another on the
     encoder of that model, as it is: EXP/model scores as MODEL does, and `localize` takes it too.
@@ -110,7 +110,7 @@ def finetune(
 ) -> None:
     """Train a detector on whole utterances (stage 2); writes EXP/model.
 
-    Call it again after an interrupt: it goes on from the newest checkpoint, to the same result.
+    Call it again after an interrupt: it resumes from the newest checkpoint, to the same result.
 
     Example: `spoofkit finetune exp/x/finetune --encoder exp/x/posttrain/encoder --train data/train.tsv
     --dev data/dev.tsv -c conf/xlsr300m.yaml`

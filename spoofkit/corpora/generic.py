@@ -44,7 +44,7 @@ from spoofkit.terminal import say
 
 OPTIONAL = ("utt_id", "speaker", "attack", "codec")
 OURS = ("utt_id", "path", "key", "speaker", "attack", "codec")
-MEND = "mend that line"
+FIX = "fix that line"
 # Of the files that are left out, how many a message names.
 N_NAMED = 5
 
@@ -93,7 +93,7 @@ def _read_file(path: Path, wanted: Wanted) -> ReleasedSet:
     table = _without_attack_of_bonafide(path, table)
     _require_names(path, table)
     table = table.select(*OURS, pl.exclude(*OURS, "n_samples"))
-    return ReleasedSet(set_name(wanted, path.stem), table, (path,), "mend the paths of the table", root=path.parent)
+    return ReleasedSet(set_name(wanted, path.stem), table, (path,), "fix the paths of the table", root=path.parent)
 
 
 def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
@@ -105,7 +105,7 @@ def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.Dat
         if column not in table.columns:
             raise SpoofkitError(
                 f"--column {name}={column}: {path} has no column {column!r}, found {', '.join(table.columns)}; "
-                "mend its spelling"
+                "fix its spelling"
             )
         if name != column and name in table.columns and name not in columns.values():
             raise SpoofkitError(
@@ -144,12 +144,12 @@ def _without_attack_of_bonafide(path: Path, table: pl.DataFrame) -> pl.DataFrame
     """Bona fide speech has no attack; some tables say so by the key."""
     is_bonafide = pl.col("key") == "bonafide"
     has_none = pl.col("attack").str.to_lowercase().is_in(NO_ATTACK)
-    require(path, table, "attack", ~is_bonafide | has_none, "- where the key is bonafide", "mend one of the two")
+    require(path, table, "attack", ~is_bonafide | has_none, "- where the key is bonafide", "fix one of the two")
     return table.with_columns(pl.when(is_bonafide).then(pl.lit("-")).otherwise(pl.col("attack")).alias("attack"))
 
 
 def _require_names(path: Path, table: pl.DataFrame) -> None:
-    require(path, table, "utt_id", pl.col("utt_id").str.strip_chars() != "", "a name", MEND)
+    require(path, table, "utt_id", pl.col("utt_id").str.strip_chars() != "", "a name", FIX)
     if table["utt_id"].n_unique() == table.height:
         return
     again = int((~table["utt_id"].is_first_distinct()).arg_max() or 0)

@@ -97,7 +97,7 @@ def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
     ours = ("utt_id", "path", "key", "speaker", "attack", "codec")
     table = _without_attack_of_bonafide(folder, table).select(*ours, pl.exclude(*ours))
     name = set_name(wanted, folder.resolve().name)
-    return [ReleasedSet(name, table, (scp, *maps), "mend the paths in wav.scp", root=Path(root))]
+    return [ReleasedSet(name, table, (scp, *maps), "fix the paths in wav.scp", root=Path(root))]
 
 
 def write_kaldi(
@@ -109,7 +109,7 @@ def write_kaldi(
         manifest: Whose audio is files: that of a pack cannot be read by Kaldi.
         out: The directory; it must be new or empty.
         speaker_prefix: Call an utterance SPEAKER-UTT_ID, so that Kaldi's own check accepts the order.
-        overwrite: Replace a directory that holds nothing but what is written anew.
+        overwrite: Replace a directory that holds nothing but what is written again.
 
     Raises:
         SpoofkitError: a name or path that Kaldi would take for something else, or `out` holds other files.
@@ -141,7 +141,7 @@ def _read_map(path: Path, column: str) -> pl.DataFrame:
         index = int(wrong.arg_max() or 0)
         raise SpoofkitError(
             f"{path}, line {index + 1}: found {lines[index][:80]!r}, expected an utterance, a space and its {column}; "
-            "mend that line"
+            "fix that line"
         )
     again = ~fields["utt_id"].is_first_distinct()
     if again.any():
@@ -217,7 +217,7 @@ def _without_attack_of_bonafide(folder: Path, table: pl.DataFrame) -> pl.DataFra
     if attacked.height:
         raise SpoofkitError(
             f"{folder}: {attacked['utt_id'][0]!r} is bona fide and its attack is {attacked['attack'][0]!r}, expected "
-            "-; mend one of the two"
+            "-; fix one of the two"
         )
     return table.with_columns(pl.when(is_bonafide).then(pl.lit("-")).otherwise(pl.col("attack")).alias("attack"))
 

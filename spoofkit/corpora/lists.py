@@ -92,7 +92,7 @@ def find_list(folder: Path, places: Sequence[str], how: str) -> Path:
     """The first of some places below the corpus folder where a list lies.
 
     Raises:
-        SpoofkitError: it is in none of them; `how` says how to mend it.
+        SpoofkitError: it is in none of them; `how` says how to fix it.
     """
     for place in places:
         if (folder / place).is_file():

@@ -324,7 +324,7 @@ def _with_lengths(
     unreadable = [reason for reason in reasons if reason is not None]
     if unreadable and (on_error == "stop" or len(unreadable) == len(files)):
         others = f" ({len(unreadable):,} files of {released.name} cannot be read)" if unreadable[1:] else ""
-        how = ", or pass --on-error skip to go on without" if on_error == "stop" else ""
+        how = ", or pass --on-error skip to continue without" if on_error == "stop" else ""
         raise SpoofkitError(f"{unreadable[0]}{others}{how}")
     lengths = [UNKNOWN_LENGTH if isinstance(fact, str) else fact.n_samples for fact in found]
     table = _with_unknown_lengths(released.table).with_columns(pl.Series("n_samples", lengths, dtype=pl.Int64))

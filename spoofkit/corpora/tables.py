@@ -77,7 +77,7 @@ def read_table(path: Path, separator: str, leave_out: Sequence[str] = ()) -> pl.
             rows.append(row)
     except csv.Error as error:
         raise SpoofkitError(
-            f"{path}, line {reader.line_num}: is not a row of a table ({error}); mend its quotation marks"
+            f"{path}, line {reader.line_num}: is not a row of a table ({error}); fix its quotation marks"
         ) from error
     if not rows:
         raise SpoofkitError(f"{path}: has a header and no rows, expected one utterance a line; fill or fetch it again")
@@ -92,18 +92,18 @@ def read_table(path: Path, separator: str, leave_out: Sequence[str] = ()) -> pl.
 
 
 def require(
-    path: Path, table: pl.DataFrame, column: str, rule: pl.Expr, expected: str, mend: str, first_line: int = 2
+    path: Path, table: pl.DataFrame, column: str, rule: pl.Expr, expected: str, fix: str, first_line: int = 2
 ) -> None:
     """Refuse a table in which a rule does not hold, naming the first line where.
 
     Raises:
-        SpoofkitError: with the line, the value of `column` there, what was expected and how to mend it.
+        SpoofkitError: with the line, the value of `column` there, what was expected and how to fix it.
     """
     holds = table.select(rule.fill_null(False)).to_series()
     if not holds.all():
         index = int((~holds).arg_max() or 0)
         raise SpoofkitError(
-            f"{path}, line {index + first_line}: {column} is {table[column][index]!r}, expected {expected}; {mend}"
+            f"{path}, line {index + first_line}: {column} is {table[column][index]!r}, expected {expected}; {fix}"
         )
 
 
@@ -130,7 +130,7 @@ def key_meanings(values: Iterable[str], named: dict[str, str]) -> dict[str, str]
         if value not in values:
             raise SpoofkitError(
                 f"--key {value}={key}: no key is spelled {value!r}, found {', '.join(sorted(values)[:10])}; "
-                "leave it out or mend its spelling"
+                "leave it out or fix its spelling"
             )
     meanings = {value: SPELLINGS[value.lower()] for value in values if value.lower() in SPELLINGS}
     return meanings | named
@@ -187,5 +187,5 @@ def _not_a_row(path: Path, line: int, row: list[str], header: list[str]) -> Spoo
     else:
         found = "a quoted field goes over several lines"
     return SpoofkitError(
-        f"{path}, line {line}: {found}, expected {len(header)} fields on one line ({', '.join(header)}); mend that line"
+        f"{path}, line {line}: {found}, expected {len(header)} fields on one line ({', '.join(header)}); fix that line"
     )

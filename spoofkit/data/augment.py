@@ -140,7 +140,7 @@ def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object])
     found = sorted(file for file in files if is_audio_name(file.name))
     if not found:
         raise SpoofkitError(
-            f"{setting}: no audio in {folder}, expected a folder with some of {', '.join(EXTENSIONS)}; mend the path"
+            f"{setting}: no audio in {folder}, expected a folder with some of {', '.join(EXTENSIONS)}; fix the path"
         )
     with ThreadPoolExecutor() as threads:
         for _ in threads.map(try_out, found):

@@ -1,11 +1,11 @@
-"""Facts of hundreds of thousands of audio files: read by threads, kept beside the manifest, gone on with after a kill.
+"""Facts of hundreds of thousands of audio files: read by threads, kept beside the manifest, resumed after a kill.
 
     data/.eval.headers.jsonl        beside data/eval.tsv; hidden, and safe to delete at any time
     5b1c90a2 {"format": 1, "root": "/data/asvspoof5", "fields": ["n_samples", …], "libsndfile": …, "av": …}
     0f3d77e1 ["flac_E_eval/E_0009538969.flac", 73512, 1718000000000000000, [64000, 16000, 1, …]]
 
 A line is the CRC-32 of what follows it, a blank, and JSON: first what the facts belong to, then a file's path, its size
-and time of change (ns), and its facts. Lines are only ever added, so a killed pass goes on where it stopped; torn or
+and time of change (ns), and its facts. Lines are only ever added, so a killed pass resumes where it stopped; torn or
 damaged ones are left out, and a file of other size or time is read again. What could not be read is not kept: the next
 pass asks the disk again. Facts of another root or made by another version of the decoders are thrown away.
 """
@@ -172,7 +172,7 @@ def _parse(line: bytes) -> Any:
 
 @contextmanager
 def _kept(cache: Path, belongs_to: dict[str, Any], goes_on: bool) -> Iterator[Callable[[list[bytes]], None]]:
-    """Give a function that adds lines to a cache; where the disk refuses, say so once and go on without it."""
+    """Give a function that adds lines to a cache; where the disk refuses, say so once and continue without it."""
     handle: int | None = None
     refused = False
     stack = ExitStack()

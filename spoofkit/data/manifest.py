@@ -148,7 +148,7 @@ def read_manifest(path: Path | str) -> Manifest:
         )
     if not body.strip():
         raise SpoofkitError(
-            f"{path}: has no rows, expected a header and one row per utterance; make it anew with `spoofkit prepare`"
+            f"{path}: has no rows, expected a header and one row per utterance; recreate it with `spoofkit prepare`"
         )
     _check_widths(body, data.count(b"\n", 0, len(data) - len(body)), path)
     try:
@@ -160,13 +160,13 @@ def read_manifest(path: Path | str) -> Manifest:
     if missing:
         raise SpoofkitError(
             f"{path}: column {missing[0]!r} is missing, expected {', '.join(COLUMNS)}; "
-            "make it anew with `spoofkit prepare`"
+            "recreate it with `spoofkit prepare`"
         )
     table = table.with_columns(_parse_lengths(table["n_samples"], str(path)))
     if not data.endswith(b"\n") or header.get("rows", str(table.height)) != str(table.height):
         raise SpoofkitError(
             f"{path}: holds {table.height} rows and should hold {header.get('rows', 'a final newline')}; "
-            "it is cut short or was edited, so make it anew with `spoofkit prepare`"
+            "it is cut short or was edited, so recreate it with `spoofkit prepare`"
         )
     _check(table, str(path))
     return Manifest(
@@ -224,7 +224,7 @@ def read_rejected(manifest: Path) -> pl.DataFrame:
     if lines[0] != list(REJECTED_COLUMNS) or any(len(line) != len(REJECTED_COLUMNS) for line in lines):
         raise SpoofkitError(
             f"{path}: is not the list of rejected utterances that belongs to {manifest.name}, expected the columns "
-            f"{', '.join(REJECTED_COLUMNS)}; put it back, or make the manifest anew with `spoofkit prepare`"
+            f"{', '.join(REJECTED_COLUMNS)}; put it back, or recreate the manifest with `spoofkit prepare`"
         )
     return pl.DataFrame(lines[1:], schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8), orient="row")
 
@@ -241,7 +241,7 @@ def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:
         if not isinstance(made_from, dict):
             raise ValueError(f"found {type(made_from).__name__}, expected an object")
     except (ValueError, RecursionError) as error:
-        raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); make it anew") from error
+        raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); recreate it") from error
     return made_from
 
 
@@ -249,7 +249,7 @@ def _downmix(header: dict[str, str], path: Path | str) -> str:
     downmix = header.get("downmix", DOWNMIXES[0])
     if downmix not in DOWNMIXES:
         raise SpoofkitError(
-            f"{path}: its line '# downmix=' says {downmix!r}, expected one of {', '.join(DOWNMIXES)}; make it anew "
+            f"{path}: its line '# downmix=' says {downmix!r}, expected one of {', '.join(DOWNMIXES)}; recreate it "
             "with `spoofkit prepare`"
         )
     return downmix
@@ -259,7 +259,7 @@ def _n_rejected(header: dict[str, str], path: Path | str) -> int:
     number = header.get("rejected", "0")
     if not number.isdecimal():
         raise SpoofkitError(
-            f"{path}: its line '# rejected=' says {number!r}, expected a number of utterances; make it anew with "
+            f"{path}: its line '# rejected=' says {number!r}, expected a number of utterances; recreate it with "
             "`spoofkit prepare`"
         )
     return int(number)
@@ -287,7 +287,7 @@ def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
         line = body.split(b"\n", int(wrong[0]) + 1)[int(wrong[0])].decode()
         raise SpoofkitError(
             f"{path}, line {n_header_lines + int(wrong[0]) + 1}: {line[:60]!r} has {line.count(chr(9)) + 1} fields, "
-            f"expected {len(names)} separated by tabs; mend it, or make the manifest anew with `spoofkit prepare`"
+            f"expected {len(names)} separated by tabs; fix it, or recreate the manifest with `spoofkit prepare`"
         )
 
 
@@ -325,7 +325,7 @@ def _check(table: pl.DataFrame, where: str) -> None:
     if not ids.is_sorted():
         late = table.filter(pl.col("utt_id") < pl.col("utt_id").shift())["utt_id"][0]
         raise SpoofkitError(
-            f"{where}: not sorted by utt_id ({late!r} stands after a later id); make it anew with `spoofkit prepare`"
+            f"{where}: not sorted by utt_id ({late!r} stands after a later id); recreate it with `spoofkit prepare`"
         )
     wrong = table.filter(~pl.col("key").is_in([*KEYS, NO_KEY]))
     if wrong.height:

@@ -88,7 +88,7 @@ def pack(
     overwrite: bool = False,
     reuse: bool = False,
 ) -> Pack:
-    """Decode every utterance of a manifest into shards; an interrupted call goes on after its last complete shard.
+    """Decode every utterance of a manifest into shards; an interrupted call resumes after its last complete shard.
 
     Args:
         manifest_path: What to pack.

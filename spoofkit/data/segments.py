@@ -86,7 +86,7 @@ def read_segments(path: Path | str) -> dict[str, Regions]:
         )
     if first != f"# rows={table.height}" or not text.endswith("\n"):
         raise SpoofkitError(
-            f"{path}: holds {table.height} rows and says {first[2:]!r}; it is cut short or was edited, so make it anew"
+            f"{path}: holds {table.height} rows and says {first[2:]!r}; it is cut short or was edited, so recreate it"
         )
     return _by_utterance(table, str(path))
 

@@ -53,7 +53,7 @@ def read_packed(address: Address, start: int = 0, n_samples: int | None = None) 
     if address.start + address.n_samples > shard_N.size:
         raise SpoofkitError(
             f"{address.shard}: holds {shard_N.size} samples, the manifest places an utterance at {address.start} to "
-            f"{address.start + address.n_samples}; they are of different packs, so make them anew with `spoofkit pack`"
+            f"{address.start + address.n_samples}; they are of different packs, so recreate them with `spoofkit pack`"
         )
     first = address.start + min(start, address.n_samples)
     last = address.start + address.n_samples
@@ -89,7 +89,7 @@ def require_whole(shard: Path, read_all: bool = False) -> dict[str, Any]:
         missing = record_path(shard) if shard.is_file() else shard
         raise SpoofkitError(
             f"{missing}: no such file, expected a shard and its record; finish the pack with `spoofkit pack`, or, "
-            "if it was moved, mend the line '# root=' of its manifest"
+            "if it was moved, fix the line '# root=' of its manifest"
         )
     record: dict[str, Any] = read_json(record_path(shard))
     lengths = record.get("n_samples") if isinstance(record, dict) else None

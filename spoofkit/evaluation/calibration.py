@@ -77,7 +77,7 @@ def fit(
     if odd.any():
         raise SpoofkitError(
             f"calibration: the scores of {names[int(np.argmax(odd))]} spread by {spread[int(np.argmax(odd))]:g}, "
-            "expected numbers of a usual size; mend the scores"
+            "expected numbers of a usual size; fix the scores"
         )
     design = np.column_stack([(score - centre) / spread, np.ones(len(score))])
     weight = np.where(is_bonafide, bonafide_prior / is_bonafide.sum(), (1 - bonafide_prior) / (~is_bonafide).sum())

@@ -175,7 +175,7 @@ def _read_keys(path: Path) -> pl.DataFrame:
         rules = {"attack {attack!r} contradicts the key {kind!r}": agrees}
     known = {"the key is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(CLASSES)}
     named = {"holds no utterance": pl.col("filename") != ""}
-    require_rows(path, table, named | known | rules, first_line, conclusion="mend the line")
+    require_rows(path, table, named | known | rules, first_line, conclusion="fix the line")
     return table.select([name for name in ("spk", "filename", "kind") if name in table.columns])
 
 
@@ -184,9 +184,9 @@ def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
     names = read_text(path).partition("\n")[0].removeprefix("\ufeff").split("\t")
     if len(set(names)) < len(names):
         raise SpoofkitError(f"{path}: line 1 names a column twice ({', '.join(names)}), expected different names")
-    table = read_columns(path, names, "\t", conclusion="mend the line").slice(1)
+    table = read_columns(path, names, "\t", conclusion="fix the line").slice(1)
     if not table.height:
-        raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; make it anew")
+        raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; recreate it")
     return table, names
 
 

@@ -131,7 +131,7 @@ def scores_text(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike)
     if unfit.size:
         shown = [f"{utt_ids[i]} {float(values[i])}" for i in unfit[:N_NAMED]]
         raise SpoofkitError(
-            f"{path}: found {_named(unfit.size, 'score', shown)} where a finite number was expected; mend the model"
+            f"{path}: found {_named(unfit.size, 'score', shown)} where a finite number was expected; fix the model"
         )
     rows = [f"{utt_id}\t{text}\n" for utt_id, text in zip(utt_ids, number_texts(values), strict=True)]
     return HEADER + "\n" + "".join(rows)
@@ -188,7 +188,7 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
     if unknown.height:
         shown = [f"{utt_id} {key!r}" for utt_id, key in unknown["utt_id", "key"].head(N_NAMED).rows()]
         raise SpoofkitError(
-            f"manifest: found {_named(unknown.height, 'unknown key', shown)}; expected bonafide or spoof; mend them"
+            f"manifest: found {_named(unknown.height, 'unknown key', shown)}; expected bonafide or spoof; fix them"
         )
     for key in KEYS:
         if not (manifest_table["key"] == key).any():
@@ -259,7 +259,7 @@ def _check_lines(data: bytes, path: Path | str) -> None:
         last = len(lines) - 1 - body.endswith(b"\n")
         cut = bad.size == 1 and bad[0] == last and not body.endswith(b"\n") and b"\t" not in lines[last]
         shown = [f"line {i + 2} {_shown(lines[i])}" for i in bad[:N_NAMED].tolist()]
-        cure = "the file was cut short, so score again" if cut else "make it anew with `spoofkit score`"
+        cure = "the file was cut short, so score again" if cut else "recreate it with `spoofkit score`"
         raise SpoofkitError(
             f"{path}: expected two tab-separated columns, found others in {_named(bad.size, 'line', shown)}; {cure}"
         )

@@ -28,7 +28,7 @@ from spoofkit.files import atomic_path, file_sha256, read_json, write_json
 FORMAT = 1
 POLARITY = "higher = more bona fide"
 ARRAYS = ("utt_id", "n_samples", "n_frames", "score")
-MAKE_ANEW = "make it anew with `spoofkit localize`"
+RECREATE = "recreate it with `spoofkit localize`"
 
 Counts = npt.NDArray[np.int64]
 
@@ -119,7 +119,7 @@ def read_frames(path: Path) -> tuple[FrameScores, dict[str, Any]]:
     if record.get("format") != FORMAT or record.get("polarity") != POLARITY:
         raise SpoofkitError(
             f"{path}: has no record of format {FORMAT} beside it that belongs to it ({record_path(path).name}); "
-            f"{MAKE_ANEW}"
+            f"{RECREATE}"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -128,7 +128,7 @@ def read_frames(path: Path) -> tuple[FrameScores, dict[str, Any]]:
             utt_id, n_samples, n_frames, score = (arrays[name] for name in ARRAYS)
         geometry = FrameGeometry(**record["geometry"])
     except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise SpoofkitError(f"{path}: is no frame score file, or a damaged one ({error}); {MAKE_ANEW}") from error
+        raise SpoofkitError(f"{path}: is no frame score file, or a damaged one ({error}); {RECREATE}") from error
     frames = FrameScores(tuple(utt_id.tolist()), n_samples, n_frames, score, geometry)
     _check(path, frames)
     return frames, record
@@ -149,7 +149,7 @@ def _check(path: Path, frames: FrameScores) -> None:
     ):
         raise SpoofkitError(
             f"{path}: its arrays do not fit each other and the frame geometry of its record, expected "
-            f"{len(expected):,} utterances with {sum(expected):,} frames in all; {MAKE_ANEW}"
+            f"{len(expected):,} utterances with {sum(expected):,} frames in all; {RECREATE}"
         )
     if not np.isfinite(frames.score_N).all():
-        raise SpoofkitError(f"{path}: holds NaN or infinite scores; {MAKE_ANEW}")
+        raise SpoofkitError(f"{path}: holds NaN or infinite scores; {RECREATE}")

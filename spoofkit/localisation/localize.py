@@ -1,6 +1,6 @@
 """The verb `localize` on a set: from a frame head on its encoder and a manifest, or a mix list, to a frame score file.
 
-Scores are kept in a part as they come (`parts`), so that the same command goes on after a kill; when all are
+Scores are kept in a part as they come (`parts`), so that the same command resumes after a kill; when all are
 there, they become the file (`frame_scores`).
 """
 
@@ -74,7 +74,7 @@ def localize(
             be found in them are written beside, as `OUT.segments.tsv`.
         device: Name of the device.
         workers: Loader processes.
-        overwrite: Replace an existing file; begin anew what an interrupted call left.
+        overwrite: Replace an existing file; start over what an interrupted call left.
         reuse: Keep a file made by the same model from the same manifest.
 
     Raises:
@@ -115,7 +115,7 @@ def localize(
     path = part_path(out, Shard())
     if overwrite or not score_parts.is_begun(score_parts.read_part(path), own):
         if is_up_to_date(out, made_from, _made_from, reuse):
-            _mend(out)
+            _remove_unfinished(out)
             if mixed is not None:  # the regions are an output too
                 yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
             yield f"{out}: kept as it was"
@@ -130,11 +130,11 @@ def localize(
             "regions": MEANING[frame_target],
             "segments_sha256": file_sha256(segments_path(out)),
         }
-    with score_parts.open_part(path, Shard(), identity, own, how, anew=overwrite) as (done, keep):
+    with score_parts.open_part(path, Shard(), identity, own, how, start_over=overwrite) as (done, keep):
         todo = {number: plan[number] for number in own if number not in done}
         n_before = sum(map(len, done.values()))
         if n_before:
-            say(f"{path}: goes on after {n_before:,} of {len(utt_ids):,} utterances")
+            say(f"{path}: resuming: {n_before:,} of {len(utt_ids):,} utterances already scored")
         with tqdm(total=len(utt_ids), initial=n_before, desc="localize", unit="utt") as bar, caught_signals() as caught:
 
             def keep_and_count(number: int, batch: dict[str, Utterance]) -> None:
@@ -151,12 +151,12 @@ def localize(
                 n_done = sum(map(len, done.values()))
                 again = "the same command" + (" without --overwrite" if overwrite and n_done else "")
                 raise Interrupted(
-                    f"{path}: stopped after {n_done:,} of {len(utt_ids):,} utterances, which are kept; {again} goes on "
+                    f"{path}: stopped after {n_done:,} of {len(utt_ids):,} utterances, which are kept; {again} resumes "
                     "from there",
                     caught.exit_code,
                 ) from None
         found = {utt_id: _decode(text) for batch in done.values() for utt_id, text in batch.items()}
-        _mend(out)
+        _remove_unfinished(out)
         n_samples = {utt_id: length for utt_id, (length, _) in found.items()}
         scores = {utt_id: score_T for utt_id, (_, score_T) in found.items()}
         frame_scores.write_frames(out, utt_ids, n_samples, scores, how)
@@ -262,7 +262,7 @@ def _made_from(out: Path) -> dict[str, Any]:
     return {name: record[name] for name in MADE_FROM if name in record}
 
 
-def _mend(out: Path) -> None:
+def _remove_unfinished(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its part."""
     names = (out.stem, segments_path(out).stem, score_parts.parts_folder(out).name)
     remove_leftovers(out.parent, "|".join(map(re.escape, names)))

@@ -211,8 +211,8 @@ def read_fitted(path: Path, model: Mapping[str, str], min_region_seconds: float)
         eer, name = float(value["range_eer_percent"]), Path(value["made_with"]["frames"]).name
     except (KeyError, TypeError, ValueError) as error:
         raise SpoofkitError(
-            f"{path}: has no threshold and smoothing, expected a segments.json of `spoofkit evaluate-segments`; make "
-            "it anew with that verb"
+            f"{path}: has no threshold and smoothing, expected a segments.json of `spoofkit evaluate-segments`; "
+            "recreate it with that verb"
         ) from error
     changed = [name for name in model if found[name] != model[name]]
     if changed:

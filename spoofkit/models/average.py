@@ -138,4 +138,4 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise SpoofkitError(f"{path}: damaged or missing ({reason}); put back a copy of it, or train anew") from error
+        raise SpoofkitError(f"{path}: damaged or missing ({reason}); put back a copy of it, or train again") from error

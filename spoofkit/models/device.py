@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SpoofkitError(f"--device {name}: not to be had here ({reason}); try auto or cpu") from error
+        raise SpoofkitError(f"--device {name}: not available here ({reason}); try auto or cpu") from error
     return device
 
 

@@ -209,6 +209,6 @@ def read_provenance(folder: Path) -> Provenance | None:
         and all(isinstance(values[name], list) and all(isinstance(v, str) for v in values[name]) for name in names[2:])
     ):
         raise SpoofkitError(
-            f"{path}: is no provenance record ({', '.join(names)}), expected what spoofkit writes; delete or mend it"
+            f"{path}: is no provenance record ({', '.join(names)}), expected what spoofkit writes; delete or fix it"
         )
     return Provenance(values["source"], values["licence"], *(tuple(values[name]) for name in names[2:]))

@@ -36,7 +36,7 @@ POSITION = "encoder.transformer.pos_conv_embed.conv."
 RENAMES = (
     (r"feature_extractor\.(.+)", r"feature_extractor.\1"),
     (r"encoder\.feature_projection\.(.+)", r"feature_projection.\1"),
-    # Published bundles were saved with torch's older weight norm, present torch names its parts anew.
+    # Published bundles were saved with torch's older weight norm, present torch names its parts differently.
     (rf"{re.escape(POSITION)}weight_g", r"encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
     (rf"{re.escape(POSITION)}weight_v", r"encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
     (r"encoder\.transformer\.(layers\.\d+\.attention)\.attention\.out_proj\.(.+)", r"encoder.\1.out_proj.\2"),
@@ -55,7 +55,7 @@ def load_bundle(name: str) -> tuple[Any, Any]:
         transformers' network in evaluation mode, and its feature extractor.
 
     Raises:
-        SpoofkitError: torchaudio absent or broken, no such bundle, weights not to be had or not fitting.
+        SpoofkitError: torchaudio absent or broken, no such bundle, weights not available or not fitting.
     """
     where = f"torchaudio:{name}"
     try:

@@ -156,7 +156,7 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
         SpoofkitError: a file has appeared in the way; the parts stay.
     """
     out, errors = job.out, outcome.errors
-    mend(out)
+    remove_unfinished(out)
     if not outcome.scores:
         score_parts.discard_parts(out)
         raise_for(list(errors.values()), len(errors))
@@ -211,7 +211,7 @@ def refuse_strangers(paths: Iterable[Path], replaceable: set[str]) -> None:
         if path.exists() and file_sha256(path) not in replaceable:
             raise SpoofkitError(
                 f"{path}: appeared after the scoring had begun, and is not replaced; move it away, then the same "
-                "command goes on (what was scored is kept)"
+                "command resumes (what was scored is kept)"
             )
 
 
@@ -265,7 +265,7 @@ def decide_again(job: Job) -> bool:
     return True
 
 
-def mend(out: Path) -> None:
+def remove_unfinished(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its parts."""
     names = (out.stem, decisions_path(out).stem, score_parts.parts_folder(out).name)
     remove_leftovers(out.parent, "|".join(map(re.escape, names)))

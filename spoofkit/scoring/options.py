@@ -35,7 +35,7 @@ class Options:
     width: int | None = None
     """Of the terminal that stdout is; none: it is none."""
     overwrite: bool = False
-    """Replace existing files; begin anew what an interrupted call left."""
+    """Replace existing files; start over what an interrupted call left."""
     reuse: bool = False
     """Keep a score file made by the same model from the same inputs."""
     shard: str | None = None

@@ -1,4 +1,4 @@
-"""Parts: scores as they come, so that a killed scoring goes on and the tasks of a job array share one.
+"""Parts: scores as they come, so that a killed scoring resumes and the tasks of a job array share one.
 
     eval.tsv.parts/3of8.jsonl       beside eval.tsv, until that stands
     b1946ac9 {"part": "3/8", "identity": {…}, "record": {…}}
@@ -102,7 +102,7 @@ def refuse_other_divisions(out: Path, n_parts: int) -> None:
     if others:
         raise SpoofkitError(
             f"{parts_folder(out)}: holds {', '.join(others[:3])}{' …' if others[3:] else ''} of another division, "
-            f"expected parts of {n_parts} alone; go on with those (--shard, --merge) or remove the folder"
+            f"expected parts of {n_parts} alone; continue with those (--shard, --merge) or remove the folder"
         )
 
 
@@ -119,7 +119,7 @@ def read_part(path: Path) -> Part:
 
 
 def is_begun(part: Part, own: BatchIds) -> bool:
-    """Whether there is anything to go on with: a part that holds no batch yet claims nothing."""
+    """Whether there is anything to resume: a part that holds no batch yet claims nothing."""
     return bool(part.header) and (bool(part.lines) or not own)
 
 
@@ -148,7 +148,7 @@ def refuse_other_parts(out: Path, shard: Shard, identity: dict[str, Any]) -> Non
         if changed:
             raise SpoofkitError(
                 f"{path}: was made from something else than part {shard} would be ({', '.join(changed)} differ), and "
-                "could not be joined with it; give all parts the same options, or begin anew with --overwrite"
+                "could not be joined with it; give all parts the same options, or start over with --overwrite"
             )
 
 
@@ -164,19 +164,19 @@ def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], o
     if changed:
         raise SpoofkitError(
             f"{path}: was made from something else ({', '.join(changed)} changed); score this part "
-            "anew with --overwrite, or name another score file"
+            "again with --overwrite, or name another score file"
         )
     if part.header["part"] != str(shard):
         raise SpoofkitError(
             f"{path}: is part {part.header['part']}, expected part {shard}; put back its name, or score this part "
-            "anew with --overwrite"
+            "again with --overwrite"
         )
     scores: BatchScores = {}
     for line in part.lines:
         number = line["batch"]
         if number in scores or number not in own or _names(line) != set(own[number]):
             fault = "stands twice" if number in scores else "is not this part's, or holds other utterances"
-            raise SpoofkitError(f"{path}: batch {number} {fault}; score this part anew with --overwrite")
+            raise SpoofkitError(f"{path}: batch {number} {fault}; score this part again with --overwrite")
         scores[number] = line["scores"]
     return scores
 
@@ -194,7 +194,7 @@ def open_part(
     own: BatchIds,
     record: dict[str, Any],
     *,
-    anew: bool,
+    start_over: bool,
     lines: list[dict[str, Any]] | None = None,
     replaces: Sequence[str] = (),
 ) -> Iterator[tuple[BatchScores, Callable[..., None]]]:
@@ -206,7 +206,7 @@ def open_part(
         identity: What its scores are made from.
         own: The batches that belong to it.
         record: How it is made, for the record of the score file.
-        anew: Throw away what it holds.
+        start_over: Throw away what it holds.
         lines: Gets the lines of all its batches, those that it has and those that are added.
         replaces: Of a new part, SHA-256 of the files that the result has leave to replace: see `may_be_replaced`.
 
@@ -243,10 +243,10 @@ def open_part(
                     last_sync = time.monotonic()
             except OSError as error:
                 raise SpoofkitError(
-                    f"{path}: cannot be written ({error.strerror}); make room, then the same command goes on"
+                    f"{path}: cannot be written ({error.strerror}); make room, then the same command resumes"
                 ) from error
 
-        if is_begun(part, own) and not anew:
+        if is_begun(part, own) and not start_over:
             scores = check_part(path, part, shard, identity, own)
             lines += part.lines
             handle.truncate(part.n_bytes)
@@ -317,7 +317,7 @@ def join_parts(out: Path, parts: dict[Shard, Part], identity: dict[str, Any], ba
         if len(batches) < len(own):
             raise SpoofkitError(
                 f"{path}: holds {len(batches)} of its {len(own)} batches; give the command of --shard {shard} again, "
-                "which goes on from there"
+                "which resumes from there"
             )
         for batch in batches.values():
             scores |= batch

@@ -32,11 +32,11 @@ from spoofkit.scoring.job import (
     decisions_path,
     finish,
     is_kept,
-    mend,
     raise_for,
     raise_for_kept,
     refuse_foreign,
     refuse_strangers,
+    remove_unfinished,
     rows_apart,
     score_job,
 )
@@ -190,13 +190,13 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
         refuse_strangers(job.outputs, replaceable)  # else `finish` looks whether what stands there is its own
     lines: list[dict[str, Any]] = []
     with score_parts.open_part(
-        path, part, identity, own, how, anew=options.overwrite, lines=lines, replaces=replaces
+        path, part, identity, own, how, start_over=options.overwrite, lines=lines, replaces=replaces
     ) as (done, keep):
         todo = {number: plan[number] for number in own if number not in done}
         n_total = sum(map(len, own.values()))
         n_before = n_total - sum(map(len, todo.values()))
         if n_before:
-            say(f"{path}: goes on after {n_before:,} of {n_total:,} utterances")
+            say(f"{path}: resuming: {n_before:,} of {n_total:,} utterances already scored")
         # In a job's log a line now and then.
         patience = 0.1 if sys.stderr.isatty() else 60
         name = "score" if part.n_parts == 1 else f"score {part}"
@@ -214,7 +214,7 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
                 again = "the same command" + (" without --overwrite" if options.overwrite and n_done else "")
                 far = f"{n_done:,} of {n_total:,} utterances"
                 raise Interrupted(
-                    f"{path}: stopped after {far}, which are kept; {again} goes on from there", caught.exit_code
+                    f"{path}: stopped after {far}, which are kept; {again} resumes from there", caught.exit_code
                 ) from None
         if options.shard is not None or part.n_parts > 1:
             outcome = Outcome.of(lines)
@@ -270,7 +270,7 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
 def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
     """Leave the score file as it is; its decisions may be others, which of several processes only the last writes."""
     if is_alone:
-        mend(job.out)
+        remove_unfinished(job.out)
         if decide_again(job):
             yield f"{job.table_out}: decided again"
     yield f"{job.out}: kept as it was"

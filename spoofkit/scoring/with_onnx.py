@@ -95,7 +95,7 @@ class OnnxDetector:
         """Scores of one batch as the graph takes it, shape (B,); nothing is cut, repeated or checked.
 
         Raises:
-            SpoofkitError: onnxruntime cannot, mostly for want of memory.
+            SpoofkitError: onnxruntime cannot, mostly for lack of memory.
         """
         try:
             (score_B,) = self.session.run(["score"], {"wave": wave_BS, "n_samples": n_samples_B})

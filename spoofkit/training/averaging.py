@@ -123,7 +123,7 @@ def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
         if not path.is_file() or file_sha256(path) != entry["sha256"]:
             raise SpoofkitError(
                 f"{path}: {'not what was written' if path.is_file() else 'is missing'}, and the run counts on it as "
-                "one of the best; put back a copy, or pass --overwrite to train anew"
+                "one of the best; put back a copy, or pass --overwrite to train again"
             )
     return paths
 

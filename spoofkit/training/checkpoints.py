@@ -74,7 +74,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     metrics = folder.parent / "metrics.jsonl"
     try:
         if metrics.exists():
-            sync(metrics)  # a run that goes on from this checkpoint wants all lines before it
+            sync(metrics)  # a run that resumes from this checkpoint wants all lines before it
     except OSError as error:
         raise not_written(metrics, error) from error
     _write(folder / f"step_{checkpoint.state.n_steps_done:07d}", _files(checkpoint))
@@ -114,13 +114,13 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         if reason is None:
             for other, why in damaged:
                 aside = _set_aside(other).name
-                say(f"{other}: damaged checkpoint ({why}), set aside as {aside}; the run goes on from {path.name}")
+                say(f"{other}: damaged checkpoint ({why}), set aside as {aside}; the run resumes from {path.name}")
             return path
         damaged.append((path, reason))
     if damaged:
         found = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
         raise SpoofkitError(
-            f"{folder}: no checkpoint can be read ({found}); put back a copy of one, or pass --overwrite to train anew"
+            f"{folder}: no checkpoint can be read ({found}); put back a copy of one, or pass --overwrite to train again"
         )
     return None
 
@@ -143,7 +143,7 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         raise
     except Exception as error:  # whatever torch, pickle, zip and safetensors raise
         raise SpoofkitError(
-            f"{path}: cannot be read ({_one_line(error)}); remove this folder to go on from the one before it"
+            f"{path}: cannot be read ({_one_line(error)}); remove this folder to resume from the one before it"
         ) from error
 
 
@@ -173,7 +173,7 @@ def restore(
     except (RuntimeError, ValueError, KeyError) as error:
         raise SpoofkitError(
             f"{path}: does not fit this model ({_one_line(error)}), probably another version of spoofkit wrote it; "
-            "go on with that version, or pass --overwrite to train anew"
+            "continue with that version, or pass --overwrite to train again"
         ) from error
 
 

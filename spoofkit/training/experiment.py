@@ -91,13 +91,13 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     except (SpoofkitError, yaml.YAMLError, TypeError) as error:
         raise SpoofkitError(
             f"{folder}: holds checkpoints without a readable config.yaml and inputs.json; "
-            "pass --overwrite to train anew"
+            "pass --overwrite to train again"
         ) from error
     changed = _differences(before, settings | {"inputs": inputs})
     if changed:
         raise SpoofkitError(
             f"{folder}: holds an experiment with other settings ({'; '.join(changed[:3])}); "
-            "use another folder, or pass --overwrite to train anew"
+            "use another folder, or pass --overwrite to train again"
         )
     return all((folder / product).is_dir() for product in products)
 

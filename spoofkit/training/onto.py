@@ -13,7 +13,7 @@ from spoofkit.stages import Stage
 
 
 def check_onto(folder: Path, onto: Path) -> None:
-    """Refuse a model that no frame head fits, or that would be thrown away by beginning anew.
+    """Refuse a model that no frame head fits, or that would be thrown away by starting over.
 
     Args:
         folder: The experiment in which the frame head is trained.
@@ -61,7 +61,7 @@ def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, s
         if not onto.is_dir() or folder_sha256(onto) != stage["inputs"]["model"]:
             raise SpoofkitError(
                 f"{onto}: was changed while its frame head was trained, expected the model of the beginning; put that "
-                "back, and the same command goes on from its last checkpoint"
+                "back, and the same command resumes from its last checkpoint"
             )
         shutil.copytree(onto, temporary, dirs_exist_ok=True)
         (temporary / FRAME_HEAD).mkdir()

@@ -28,7 +28,7 @@ class Run:
     workers: int = 0
     """Loader processes."""
     overwrite: bool = False
-    """Begin anew."""
+    """Start over."""
     compile_layers: bool = False
     """Have torch compile the encoder's layers."""
     shard_layers: bool = False
@@ -55,7 +55,7 @@ def require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> Non
     """Refuse what could not be trained, before an older run is thrown away for it.
 
     Raises:
-        SpoofkitError: a batch that cannot be shared, a precision the device lacks, or options that are not to be had.
+        SpoofkitError: a batch that cannot be shared, a precision the device lacks, or options that are not available.
     """
     require_equal_shares(settings, run.world.size)
     if run.dry_run and run.world.size > 1:

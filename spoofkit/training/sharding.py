@@ -1,8 +1,8 @@
 """Encoders that do not fit on one GPU: each process keeps a share of every layer (FSDP2, arXiv:2304.11277).
 
 Only the transformer layers are sharded, which is where nearly all parameters are; stem, projection and head stay whole
-in every process, and their gradients are averaged here. Checkpoints hold whole tensors, so a run may go on with another
-number of processes, sharded or not.
+in every process, and their gradients are averaged here. Checkpoints hold whole tensors, so a run may resume with
+another number of processes, sharded or not.
 """
 
 from typing import Any

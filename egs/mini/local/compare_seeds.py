@@ -69,7 +69,7 @@ def compare(exp: Path, manifest_path: Path, seeds: list[str]) -> dict[str, dict[
     for seed in seeds:
         steps = {method: n_steps(exp / f"{method}_seed{seed}") for method in METHODS}
         if len(set(steps.values())) > 1:
-            raise SpoofkitError(f"{exp}: seed {seed} had {steps} optimiser steps, expected equal ones; train them anew")
+            raise SpoofkitError(f"{exp}: seed {seed} had {steps} optimiser steps, expected equal ones; retrain them")
         for method in METHODS:
             trials = join_scores(read_scores(exp / f"{method}_seed{seed}" / "scores" / "eval.tsv"), table)
             for name, pool in pools(trials).items():

@@ -187,7 +187,7 @@ def _download_with_progress(apt_options: list[str], debs: Path, names: list[str]
     if process.returncode:
         reason = errors[0] if errors else f"exit code {process.returncode}"
         raise SpoofkitError(
-            f"downloading {len(names)} Debian packages failed ({reason}); run again to go on, {ELSEWHERE}"
+            f"downloading {len(names)} Debian packages failed ({reason}); run again to resume, {ELSEWHERE}"
         )
 
 

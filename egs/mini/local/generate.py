@@ -1,7 +1,7 @@
 """Making planned files: human speech cut, copied or synthesized, then disguised, coded and written as FLAC.
 
 A chunk of files is the unit of work. Chunks are cut from the plan without regard to the number of workers, so the
-bytes are the same for any `--jobs`; a file that exists is complete, so an interrupted build goes on where it was.
+bytes are the same for any `--jobs`; a file that exists is complete, so an interrupted build resumes where it was.
 """
 
 import os
@@ -136,7 +136,7 @@ def _write(path: Path, pcm_S: np.ndarray) -> None:
         os.replace(temporary, path)
     except (OSError, soundfile.LibsndfileError) as error:
         raise SpoofkitError(
-            f"{path}: cannot be written ({error}); free some disk space and run again to go on"
+            f"{path}: cannot be written ({error}); free some disk space and run again to resume"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
