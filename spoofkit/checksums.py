@@ -4,16 +4,14 @@ SHA256SUMS stands in each folder that spoofkit writes weights to and covers all 
 `sha256sum -c SHA256SUMS` reads it. The hash of a folder is that of the same list, whether it stands there or not.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_text, text_sha256
 from spoofkit.stages import FILE as STAGES
+from spoofkit.terminal import say
 
 SUMS = "SHA256SUMS"
 NOT_COVERED = (STAGES, SUMS)
@@ -62,7 +60,7 @@ def require_intact(folder: Path) -> None:
             _require_as_written(part)
         elif any((part / name).is_file() for name in OURS) and not _remarked:
             _remarked.add(str(part))
-            tqdm.write(f"{part}: has no {SUMS}, so damage to its files may go unnoticed", file=sys.stderr)
+            say(f"{part}: has no {SUMS}, so damage to its files may go unnoticed")
 
 
 def _require_as_written(folder: Path) -> None:

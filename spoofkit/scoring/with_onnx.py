@@ -7,14 +7,12 @@ metadata, each field as JSON.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
@@ -24,6 +22,7 @@ from spoofkit.processes import World
 from spoofkit.scoring.onnx_file import SEAL, require_own
 from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
 from spoofkit.stages import NOT_RECORDED, are_stages
+from spoofkit.terminal import say
 
 SUFFIX = ".onnx"
 FORMAT = 2
@@ -158,7 +157,7 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
         ) from error
     if record["format"] != FORMAT and str(path) not in _remarked:
         _remarked.add(str(path))
-        tqdm.write(f"{path}: carries no checksum, so damage to it may go unnoticed; export it again", file=sys.stderr)
+        say(f"{path}: carries no checksum, so damage to it may go unnoticed; export it again")
     return detector_of(session, record, input_policy)
 
 
