@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.leftovers import remove, remove_leftovers_of, temporary_beside
+from spoofkit.leftovers import remove, temporary_beside
 from spoofkit.nearest import instead_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,15 +32,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise SpoofkitError(f"{path}: is a folder, expected the name of a file; name a file inside it")
     if path.exists() and not overwrite:
-        raise SpoofkitError(f"{path}: exists already; pass --overwrite to replace it, or name another output")
-
-
-def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise SpoofkitError if an output would replace what it is made of, whatever the names say."""
-    made_of = {path.resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in made_of:
-            raise SpoofkitError(f"{path}: would replace what it is made of; name another output")
+        raise SpoofkitError(f"{path}: exists already; pass --overwrite to recreate it, or name another output")
 
 
 @contextmanager
@@ -224,36 +216,6 @@ def file_sha256(path: Path | str) -> str:
 def text_sha256(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_up_to_date(
-    path: Path, made_from: dict[str, Any], read_made_from: Callable[[Path], dict[str, Any]], reuse: bool
-) -> bool:
-    """Whether the output `path` already stands and was made from exactly `made_from`.
-
-    This is what `--reuse` means, the same for every verb: an output made from the same inputs and settings is kept,
-    one made from others is refused by name, never silently kept.
-
-    Args:
-        path: The output.
-        made_from: What it would be made from now: input hashes and settings, as plain JSON values.
-        read_made_from: Reads the same record back from the existing output.
-        reuse: The command's `--reuse` switch; without it an existing output is somebody else's business.
-
-    Raises:
-        SpoofkitError: `reuse` is set and `path` was made from something else.
-    """
-    if not (reuse and path.exists()):
-        return False
-    remove_leftovers_of(path)
-    recorded = read_made_from(path)
-    changed = sorted(k for k in made_from.keys() | recorded.keys() if made_from.get(k) != recorded.get(k))
-    if changed:
-        raise SpoofkitError(
-            f"{path}: was made from something else ({', '.join(changed)} changed); pass --overwrite to make it "
-            "anew, or name another output"
-        )
-    return True
 
 
 def sync(path: Path) -> None:

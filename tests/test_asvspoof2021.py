@@ -224,7 +224,7 @@ def test_another_subset_is_another_manifest(corpora_2021: dict[str, Path], tmp_p
     message = refusal(
         "prepare", "asvspoof2021_la", corpora_2021["LA"], tmp_path, "--partial", "--reuse", "--subset", "all"
     )
-    assert "was made from something else (subset changed)" in message
+    assert "inputs have changed since (subset)" in message
     partial = read_manifest(tmp_path / "eval.tsv").partial
     assert partial.startswith("10 bonafide + 10 spoof, published are 18,452 + 163,114; 12 eval + 4 progress + 4 hidden")
 

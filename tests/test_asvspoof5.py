@@ -280,7 +280,7 @@ def test_reuse_keeps_what_is_up_to_date_and_refuses_what_is_not(corpus: Path, tm
     assert (tmp_path / "data/dev.tsv").stat().st_mtime_ns == before
     protocol = copy / LISTS["dev"][0]
     protocol.write_text("".join(protocol.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(SpoofkitError, match=r"dev.tsv: was made from something else \(lists changed\)"):
+    with pytest.raises(SpoofkitError, match=r"dev.tsv: inputs have changed since \(lists\)"):
         prepare("asvspoof5", copy, tmp_path / "data", partial=True, reuse=True)
 
 

@@ -205,8 +205,8 @@ def test_an_existing_mix_list_is_refused_kept_or_replaced(manifests: Path, conf:
     run_cli(*draw)
     before = file_sha256(tmp_path / "mix.tsv")
     assert "exists already; pass --overwrite" in refusal(*draw)
-    assert "kept as it was" in run_cli(*draw, "--reuse").stderr
-    assert "was made from something else (seed changed)" in refusal(*draw, "--reuse", "--set", "seed=5")
+    assert "up to date, skipped" in run_cli(*draw, "--reuse").stderr
+    assert "inputs have changed since (seed)" in refusal(*draw, "--reuse", "--set", "seed=5")
     assert file_sha256(tmp_path / "mix.tsv") == before
     run_cli(*draw, "--overwrite", "--set", "seed=5")
     assert file_sha256(tmp_path / "mix.tsv") != before
@@ -304,8 +304,8 @@ def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Pa
     run_cli("score", model, eval_, "-o", out)
     before = out.stat().st_mtime_ns
     assert "exists already" in refusal("score", model, eval_, "-o", out)
-    assert "kept as it was" in run_cli("score", model, eval_, "-o", out, "--reuse").stdout
-    assert "was made from something else (input_policy changed)" in refusal(
+    assert "up to date, skipped" in run_cli("score", model, eval_, "-o", out, "--reuse").stdout
+    assert "inputs have changed since (input_policy)" in refusal(
         "score", model, eval_, "-o", out, "--reuse", "--crop", "first:9000"
     )
     assert out.stat().st_mtime_ns == before
@@ -325,7 +325,7 @@ def test_scores_and_their_record_belong_together(model: Path, manifests: Path, t
     eval_, out = manifests / "eval.tsv", tmp_path / "eval.tsv"
     run_cli("score", model, eval_, "-o", out)
     out.write_text(out.read_text().replace("E_0000000000\t", "E_0000000000\t9"))
-    assert "was made from something else" in refusal("score", model, eval_, "-o", out, "--reuse")
+    assert "damaged" in refusal("score", model, eval_, "-o", out, "--reuse")
     (tmp_path / "other.json").write_text('{"eer": 1}')
     assert "is not the record of a score file" in refusal("score", model, eval_, "-o", tmp_path / "other.tsv")
     assert (tmp_path / "other.json").read_text() == '{"eer": 1}'

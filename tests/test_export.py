@@ -294,9 +294,9 @@ def test_outputs_are_kept_replaced_or_refused_as_asked(tiny: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.onnx"]
     before = out.read_bytes()
     assert "exists already; pass --overwrite" in refusal("export", tiny, out)
-    assert "kept as it was" in run_cli("export", tiny, out, "--reuse").stdout
+    assert "up to date, skipped" in run_cli("export", tiny, out, "--reuse").stdout
     other = save(detector_of("mean"), tmp_path / "other")
-    assert "was made from something else (model_sha256 changed)" in refusal("export", other, out, "--reuse")
+    assert "inputs have changed since (model_sha256)" in refusal("export", other, out, "--reuse")
     assert out.read_bytes() == before
     run_cli("export", other, out, "--overwrite")
     assert load_onnx(out).record["head"] == "mean"

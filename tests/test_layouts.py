@@ -12,7 +12,7 @@ from spoofkit.data.manifest import write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics, tandem
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
-from spoofkit.evaluation.layouts import read_layout_keys, read_layout_scores, write_layout_scores
+from spoofkit.evaluation.layouts import layout_text, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.scores import write_scores
 
 REAL_KEYS = SHARED / "cases/protocols/ASVspoof2019.LA.cm.eval.trl.txt"
@@ -115,7 +115,7 @@ def test_scores_are_written_as_the_packages_read_them(layout: str, tmp_path: Pat
     trials = pl.DataFrame(
         {"utt_id": ["b", "a"], "score": [0.1, -3.0], "key": ["bonafide", "spoof"], "attack": ["-", "A07"]}
     )
-    write_layout_scores(tmp_path / "s.txt", layout, trials)
+    (tmp_path / "s.txt").write_text(layout_text(tmp_path / "s.txt", layout, trials))
     assert (tmp_path / "s.txt").read_text() == {
         "asvspoof2019_la": "b - bonafide 0.1\na A07 spoof -3\n",
         "asvspoof2021_la": "b 0.1\na -3\n",

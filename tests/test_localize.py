@@ -355,8 +355,8 @@ def test_reuse_keeps_and_others_are_refused(
 ) -> None:
     data = truth[0]
     assert "exists already; pass --overwrite" in refusal("localize", exp, data / "eval.tsv", "-o", localized)
-    assert "kept as it was" in run_cli("localize", exp, data / "eval.tsv", "-o", localized, "--reuse").stdout
-    assert "manifest_sha256 changed" in refusal("localize", exp, data / "dev.tsv", "-o", localized, "--reuse")
+    assert "up to date, skipped" in run_cli("localize", exp, data / "eval.tsv", "-o", localized, "--reuse").stdout
+    assert "(manifest_sha256)" in refusal("localize", exp, data / "dev.tsv", "-o", localized, "--reuse")
     assert "frame scores end in .npz, found .tsv" in refusal(
         "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.tsv"
     )
@@ -575,7 +575,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert "how well spliced samples are told from the rest" in done.stderr
     assert record["regions"] == "samples of spoofed utterances"
     again = ["localize", exp, manifests / "dev.tsv", "-o", out, "--mix", mix_path]
-    assert "kept as it was" in run_cli(*again, "--reuse").stdout
+    assert "up to date, skipped" in run_cli(*again, "--reuse").stdout
     segments = tmp_path / "mix_dev.segments.tsv"
     written = segments.read_bytes()
     segments.unlink()
@@ -585,7 +585,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert "holds other regions than those of this mix list" in refusal(*again, "--reuse")
     segments.write_bytes(written)
     assert "exists already" in refusal(*again)
-    assert "mix_sha256 changed" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
+    assert "(mix_sha256)" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
     out.unlink()
     write_segments(tmp_path / "mix_dev.segments.tsv", segment_table({"x": []}), overwrite=True)
     assert "holds other regions than those of this mix list" in refusal(*again)

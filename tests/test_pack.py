@@ -125,7 +125,7 @@ def test_what_is_not_16_bit_16_khz_mono_is_rounded_to_the_nearest_step_and_count
         expected = np.clip(read_audio(file), -1, 1 - 2**-15)
         assert np.abs(read_audio(addresses[utt_id]) - expected).max() <= (0 if utt_id == "a_plain" else 2**-16)
     done = run_cli("pack", manifest, tmp_path / "packed", "--reuse")
-    assert "5 utterances in 1 shards, kept as it was" in done.stdout
+    assert "5 utterances in 1 shards, up to date, skipped" in done.stdout
     assert f"4 utterances are not 16-bit, 16 kHz and mono: rounded to 16 bits, {n_clipped:,} samples" in done.stderr
     # Lengths that were unknown are known now.
     assert read_manifest(found.manifest).lengths() == {u: read_audio(file).size for u, file in files.items()}
@@ -359,12 +359,10 @@ def test_an_existing_pack_is_kept_refused_or_replaced_as_asked(manifests: Path, 
     assert first.stdout == f"{tmp_path / 'p/train.tsv'}: 16 utterances in 1 shards\n"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("train*")}
     assert "exists already; pass --overwrite" in refusal(*command)
-    assert run_cli(*command, "--reuse").stdout.endswith("kept as it was\n")
+    assert run_cli(*command, "--reuse").stdout.endswith("up to date, skipped\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("train*")} == before
     shutil.copy(manifests / "dev.tsv", tmp_path / "train.tsv")
-    assert "was made from something else (manifest changed)" in refusal(
-        "pack", tmp_path / "train.tsv", tmp_path / "p", "--reuse"
-    )
+    assert "inputs have changed since (manifest)" in refusal("pack", tmp_path / "train.tsv", tmp_path / "p", "--reuse")
     shutil.copy(tmp_path / "p/train_00000.i16", tmp_path / "p/train_00007.i16")  # of an older, larger pack
     shutil.copy(tmp_path / "p/train_00000.i16", tmp_path / "p/train_a_00000.i16")  # of another set
     run_cli("pack", tmp_path / "train.tsv", tmp_path / "p", "--overwrite")

@@ -180,7 +180,7 @@ def test_regions_are_written_again_where_only_they_are_missing(
     assert all(found.kept for found in prepare("partialspoof", released[0], data, partial=True, reuse=True))
     assert (data / "dev.segments.tsv").read_bytes() == before
     change_labels(label_file(released[0], "dev", "0.01"), lambda labels: labels["LA_D_1000"].fill("0"))
-    with pytest.raises(SpoofkitError, match=r"dev.tsv: was made from something else \(lists changed\)"):
+    with pytest.raises(SpoofkitError, match=r"dev.tsv: inputs have changed since \(lists\)"):
         prepare("partialspoof", released[0], data, partial=True, reuse=True)
 
 

@@ -91,7 +91,7 @@ def test_two_and_three_processes_write_the_file_of_one(
         assert not score_parts.parts_folder(out).exists()
     # Other decisions on the same scores: one process writes, and none takes its temporary file for a leftover.
     said = torchrun(program, 2, *arguments[:-1], 0.2, "--reuse").stdout
-    assert said == f"{out.with_suffix('.decisions.tsv')}: decided again\n{out}: kept as it was\n"
+    assert said == f"{out.with_suffix('.decisions.tsv')}: decided again\n{out}: up to date, skipped\n"
     assert read_json(out.with_suffix(".json"))["decision"]["accept_from"] == 0.2
     assert "exists already; pass --overwrite" in torchrun(program, 2, *arguments, ok=False).stderr
     assert out.read_bytes() == one.read_bytes()

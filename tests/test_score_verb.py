@@ -435,8 +435,11 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     same = record.keys() & alone.keys() - own
     assert {name: record[name] for name in same} == {name: alone[name] for name in alone if name not in own}
     assert not (tmp_path / "out.tsv.parts").exists()
-    assert "kept as it was" in run_cli("score", model, manifest, "-o", out, "--merge", "--reuse").stdout
-    assert "kept as it was" in run_cli("score", model, manifest, "-o", out, "--shard", f"1/{n_parts}", "--reuse").stdout
+    assert "up to date, skipped" in run_cli("score", model, manifest, "-o", out, "--merge", "--reuse").stdout
+    assert (
+        "up to date, skipped"
+        in run_cli("score", model, manifest, "-o", out, "--shard", f"1/{n_parts}", "--reuse").stdout
+    )
     assert "exists already" in refusal("score", model, manifest, "-o", out, "--merge")
 
 

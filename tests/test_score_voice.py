@@ -450,11 +450,11 @@ def test_utterances_of_a_manifest_without_speech_are_named_beside_the_scores(
     assert table.columns == ["filename", "start_seconds", "end_seconds", "speech_seconds", "cm-score"]
     assert set(table["filename"]) == {"long", "long2"}
     kept = run_cli(*arguments, "--windows", windows, "--reuse", ok=False)
-    assert "kept as it was" in kept.stdout
+    assert "up to date, skipped" in kept.stdout
     assert "2 of 6 recordings could not be scored" in kept.stderr
     changed = ("score", model, listed, "-o", out, "--window", 2, "--min-speech", 0.5)
-    assert "(speech changed)" in refusal(*changed, "--reuse")
-    assert "(speech changed)" in refusal(*arguments[:5], "--window", 2, "--reuse")
+    assert "(speech)" in refusal(*changed, "--reuse")
+    assert "(speech)" in refusal(*arguments[:5], "--window", 2, "--reuse")
 
 
 def test_parts_without_speech_are_merged_to_the_same_files(model: Path, listed: Path, tmp_path: Path) -> None:

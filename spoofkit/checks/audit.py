@@ -11,6 +11,7 @@ An interval is the 95 % cluster bootstrap's over speakers; utterances without on
 spread as utterances do that are drawn one by one.
 """
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from tqdm import tqdm
 
 from spoofkit.checks.measures import FORMAT, measure_list
 from spoofkit.checks.surface import CATEGORICAL, NUMERIC
@@ -26,8 +28,9 @@ from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
-from spoofkit.files import atomic_path, file_sha256, make_folder, not_written, write_json
+from spoofkit.files import atomic_path, file_sha256, make_folder, not_written, read_json, write_json
 from spoofkit.lock import held
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +58,7 @@ def audit(
     seed: int = 0,
     workers: int = 8,
     overwrite: bool = False,
+    reuse: bool = False,
 ) -> dict[str, Any]:
     """Measure every utterance of a list and see what trivial predictors make of it.
 
@@ -66,6 +70,7 @@ def audit(
         seed: Of the sample, the folds and the bootstrap.
         workers: Threads that decode.
         overwrite: Measure again what an earlier call measured.
+        reuse: Skip an audit of the same list, sample, seed and columns.
 
     Returns:
         The result, as plain JSON values.
@@ -78,6 +83,16 @@ def audit(
     table = manifest.table if sample is None else draw_sample(manifest.table, sample, seed)
     _require_auditable(manifest, table, by)
     identity = {"format": FORMAT, "manifest_sha256": file_sha256(manifest_path)}
+    made_from = identity | {"by": list(by), "sample": sample, "seed": seed}
+    if out is not None and reuse and not overwrite:
+        record = out / "audit.json"
+        files = tuple(out / name for name in ("audit.tsv", "audit.png", "audit.pdf", record.name))
+        # A folder without the record is of an audit that was interrupted: what it measured is kept.
+        output = Output("audit", files, record, made_from, read_json_record("made_from"), is_own=lambda path: True)
+        if is_up_to_date(output, overwrite=False, reuse=True):
+            tqdm.write(skipped(record), file=sys.stderr)
+            recorded: dict[str, Any] = read_json(record)
+            return recorded
     with ExitStack() as stack:
         if out is not None:
             try:
@@ -89,7 +104,7 @@ def audit(
         trials = table.join(features.drop("key", "attack"), on="utt_id", how="left", maintain_order="left")
         result = {
             "manifest": str(manifest_path),
-            "made_from": identity,
+            "made_from": made_from,
             "sample": sample,
             "seed": seed,
             "n_of_list": manifest.table.height,
@@ -309,7 +324,8 @@ def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> N
     for name, image in (("audit.png", plots.png(figure)), ("audit.pdf", plots.pdf(figure))):
         with atomic_path(out / name, overwrite=True) as temporary:
             temporary.write_bytes(image)
-    write_json(out / "audit.json", result, overwrite=True)
+    hashes = {name: file_sha256(out / name) for name in ("audit.tsv", "audit.png", "audit.pdf")}
+    write_json(out / "audit.json", sealed(result, hashes), overwrite=True)
 
 
 def print_audit(result: dict[str, Any], console: "Console") -> None:

@@ -1,4 +1,4 @@
-"""Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat, evaluate-sasv."""
+"""Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,6 @@ Prior = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command(rich_help_panel="Evaluation")(compare)
-    app.command("evaluate-sasv", rich_help_panel="Evaluation")(evaluate_sasv)
     for verb in (calibrate, fuse, apply, threshold):
         app.command(rich_help_panel="Calibration")(verb)
     app.command(rich_help_panel="Scoring")(reformat)
@@ -105,13 +104,14 @@ def calibrate(
     ] = None,
     bonafide_prior: Prior = None,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Fit what makes log-likelihood ratios of scores; prints Cllr and actDCF before and after, draws the reliability.
 
     Example: `spoofkit calibrate exp/x/scores/dev.tsv data/dev.tsv exp/x/calibration.json --on exp/x/scores/eval.tsv
     data/eval.tsv`
     """
-    _fit([scores], manifest, out, on and ([on[0]], on[1]), bonafide_prior, overwrite)
+    _fit([scores], manifest, out, on and ([on[0]], on[1]), bonafide_prior, overwrite, reuse)
 
 
 def fuse(
@@ -125,6 +125,7 @@ def fuse(
     ] = None,
     bonafide_prior: Prior = None,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Fit the weighted sum of several systems' scores that is the best log-likelihood ratio on a development set.
 
@@ -135,7 +136,7 @@ def fuse(
     out = options.require_out(out, files[-1], "the file to write, such as `-o fusion.json`")
     if len(files) < 2:
         raise SpoofkitError(f"fuse: found {files[0]} alone, expected scores of two or more systems; name the others")
-    _fit(files, manifest, out, None, bonafide_prior, overwrite)
+    _fit(files, manifest, out, None, bonafide_prior, overwrite, reuse)
 
 
 def apply(
@@ -146,15 +147,20 @@ def apply(
         typer.Option("--out", "-o", help="Score file to write; its record beside it.", metavar="OUT.tsv"),
     ] = None,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Make log-likelihood ratios (nats) of scores.
 
     Example: `spoofkit apply exp/x/calibration.json exp/x/scores/eval.tsv -o exp/x/scores/eval_llr.tsv`
     """
     from spoofkit.evaluation.calibrate_files import apply_to_files
+    from spoofkit.outputs import skipped
 
     out = options.require_out(out, files[-1], "the score file to write, such as `-o scores/eval_llr.tsv`")
-    n_scores, warning = apply_to_files(calibration, files, out, overwrite)
+    n_scores, warning = apply_to_files(calibration, files, out, overwrite, reuse)
+    if not n_scores:
+        echo(skipped(out))
+        return
     if warning:
         say(f"spoofkit: warning: {warning}")
     _warn_of_cuts(files)
@@ -206,21 +212,31 @@ def reformat(
     out: Annotated[Path, typer.Argument(help="Score file to write.", metavar="OUT")],
     layout: Annotated[str, typer.Option(help="asvspoof5, asvspoof2021_la, asvspoof2021_df or asvspoof2019_la.")],
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Write scores as a challenge's own evaluation package reads them (`evaluate --layout` reads those of others).
 
     Example: `spoofkit reformat exp/x/scores/la21/eval.tsv data/la21/eval.tsv submission.txt --layout asvspoof2021_la`
     """
     from spoofkit.data.manifest import read_keyed_manifest, read_manifest
-    from spoofkit.evaluation.layouts import WITH_KEYS, write_layout_scores
-    from spoofkit.files import refuse_replacing
+    from spoofkit.evaluation.layouts import WITH_KEYS, layout_text
+    from spoofkit.files import atomic_path, file_sha256
+    from spoofkit.outputs import is_up_to_date, output_with_own_record, refuse_replacing, skipped, write_own_record
 
     refuse_replacing((out,), (scores, scores.with_suffix(".json"), manifest))
+    hashes = {"scores_sha256": file_sha256(scores), "manifest_sha256": file_sha256(manifest)}
+    output = output_with_own_record("reformat", out, {"layout": layout, **hashes})
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        echo(skipped(out))
+        return
     with_keys = layout in WITH_KEYS
     known = read_keyed_manifest(manifest) if with_keys else read_manifest(manifest)
     trials = _joined(scores, known.table, with_keys)
     _warn_of_cuts([scores])
-    write_layout_scores(out, layout, trials, overwrite)
+    text = layout_text(out, layout, trials)
+    with atomic_path(out, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        write_own_record(output, temporary)
     echo(f"{out}: {trials.height:,} scores as in {layout}")
 
 
@@ -250,10 +266,15 @@ def _fit(
     on: tuple[list[Path], Path] | None,
     bonafide_prior: float | None,
     overwrite: bool,
+    reuse: bool,
 ) -> None:
     from spoofkit.evaluation.calibrate_files import fit_files
+    from spoofkit.outputs import skipped
 
-    result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite)
+    result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite, reuse=reuse)
+    if result is None:
+        echo(skipped(out))
+        return
     _warn_of_cuts([*scores, *(on[0] if on is not None else [])])
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
@@ -313,28 +334,3 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def evaluate_sasv(
-    scores: Annotated[
-        Path, typer.Argument(help="TSV: [spk] filename cm-score asv-score sasv-score.", metavar="SCORES")
-    ],
-    keys: Annotated[
-        Path,
-        typer.Argument(help="TSV: [spk] filename cm-label asv-label; or the list of track 2.", metavar="KEYS"),
-    ],
-    as_json: options.Json = False,
-) -> None:
-    """Compute a-DCF, min t-DCF and t-EER of a speaker verification system that also faces spoofs (track 2).
-
-    Costs and priors are those of ASVspoof 5.
-
-    Example: `spoofkit evaluate-sasv sasv_scores.tsv ASVspoof5.eval.track_2.trial.tsv`
-    """
-    from spoofkit.evaluation.sasv import evaluate_sasv as run
-    from spoofkit.evaluation.sasv import in_words
-
-    result = run(scores, keys)
-    _warn_of_cuts([scores])
-    for line in [json.dumps(result)] if as_json else in_words(result):
-        echo(line)

@@ -30,6 +30,7 @@ def overlap(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare a training list with an evaluation list: files, utterances, speakers, audio, source corpora.
@@ -39,17 +40,31 @@ def overlap(
     Example: `spoofkit overlap data/train.tsv data/eval.tsv --audio`
     """
     from spoofkit.checks.overlap import find_overlap
-    from spoofkit.files import refuse_existing, write_text
+    from spoofkit.files import atomic_path, file_sha256, read_json
+    from spoofkit.outputs import is_up_to_date, output_with_own_record, refuse_replacing, skipped, write_own_record
 
+    if out is None and (overwrite or reuse):
+        raise SpoofkitError("overlap: --overwrite and --reuse are about a file; name it with -o, or leave them out")
+    output = None
     if out is not None:
-        if out.resolve() in (train.resolve(), evaluation.resolve()):
-            raise SpoofkitError(f"--out {out}: is one of the manifests, expected another file; name one")
-        refuse_existing(out, overwrite)
+        refuse_replacing([out], [train, evaluation])
+        hashes = {"train_sha256": file_sha256(train), "eval_sha256": file_sha256(evaluation)}
+        corpora = {"train_corpus": train_corpus, "eval_corpus": eval_corpus}
+        output = output_with_own_record("overlap", out, {"audio": audio, **corpora, **hashes})
+        if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+            said = read_json(output.record)
+            say(skipped(out))
+            echo(json.dumps(said["summary"]) if as_json else _overlap_text(said["summary"]))
+            if said["is_leak"]:
+                raise typer.Exit(1)
+            return
     found = find_overlap(
         train, evaluation, audio=audio, workers=workers, train_corpus=train_corpus, eval_corpus=eval_corpus
     )
-    if out is not None:
-        write_text(out, found.rows.write_csv(separator="\t", quote_style="never"), overwrite)
+    if output is not None:
+        with atomic_path(output.files[0], overwrite=True) as temporary:
+            temporary.write_text(found.rows.write_csv(separator="\t", quote_style="never"), encoding="utf-8")
+            write_own_record(output, temporary, summary=found.summary, is_leak=found.is_leak)
     echo_text(json.dumps(found.summary) if as_json else _overlap_text(found.summary))
     if found.is_leak:
         raise typer.Exit(1)
@@ -85,7 +100,8 @@ def audit(
     sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what was measured.")] = False,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
     """See what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
@@ -100,7 +116,9 @@ def audit(
     from spoofkit.checks.audit import audit as run
     from spoofkit.checks.audit import print_audit
 
-    result = run(manifest, out, by=by or (), sample=sample, seed=seed, workers=workers, overwrite=overwrite)
+    result = run(
+        manifest, out, by=by or (), sample=sample, seed=seed, workers=workers, overwrite=overwrite, reuse=reuse
+    )
     if as_json:
         echo(json.dumps(result))
     else:

@@ -1,15 +1,13 @@
-"""Verbs about data: prepare, validate, pack, kaldi, mixlist."""
+"""Verbs about data: prepare, validate, pack, kaldi."""
 
-import io
-import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from spoofkit.cli import options
+from spoofkit.cli.mixlist import mixlist
 from spoofkit.corpora import CORPORA
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_text, say
@@ -22,28 +20,6 @@ class OnError(str, Enum):
 
     stop = "stop"
     skip = "skip"
-
-
-class DrawByDefault(TyperGroup):
-    """Makes `mixlist TRAIN.tsv OUT.tsv` mean `mixlist draw TRAIN.tsv OUT.tsv`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `draw` before arguments that name no sub-command."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["draw", *args]
-        return super().parse_args(ctx, args)
-
-
-mixlist = typer.Typer(
-    cls=DrawByDefault,
-    no_args_is_help=True,
-    help=(
-        "Draw a list of mix-frame utterances, or look at and listen to one.\n\n"
-        "`spoofkit mixlist data/train.tsv exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
-        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv mix.png --mix-id mix_0000003`\n\n"
-        "What draws may be told (`--config`, `--set`, `--held-out` …): `spoofkit mixlist draw --help`"
-    ),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -106,7 +82,7 @@ def prepare(
         overwrite=overwrite,
         reuse=reuse,
     ):
-        kept = ", kept as it was" if found.kept else ""
+        kept = ", up to date, skipped" if found.kept else ""
         without = f" + {found.n_without_key:,} without a key" if found.n_without_key else ""
         part = f" (partial: {found.partial})" if found.partial else ""
         left_out = f", {found.n_rejected:,} rejected: see {found.path.stem}.rejected.tsv" if found.n_rejected else ""
@@ -200,7 +176,7 @@ def pack(
             f"{found.n_rounded:,} utterances are not 16-bit, 16 kHz and mono: rounded to 16 bits, "
             f"{found.n_clipped:,} samples beyond full scale clipped"
         )
-    kept = ", kept as it was" if found.kept else ""
+    kept = ", up to date, skipped" if found.kept else ""
     echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
 
 
@@ -211,144 +187,20 @@ def kaldi(
         bool, typer.Option("--speaker-prefix", help="Call utterances SPEAKER-UTT_ID, as Kaldi's own check wants.")
     ] = False,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Write a manifest as a Kaldi data directory: wav.scp, utt2spk, spk2utt, utt2key, utt2attack and further columns.
 
     Example: `spoofkit kaldi data/train.tsv kaldi/train`
     """
     from spoofkit.corpora.kaldi import write_kaldi
+    from spoofkit.outputs import skipped
 
-    found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite)
+    found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite, reuse=reuse)
+    if found is None:
+        echo(skipped(out))
+        return
     if not found.sorted_by_speaker:
         hint = "" if speaker_prefix else "; --speaker-prefix fixes that and changes the names"
         say(f"{out}: utterances are not sorted by speaker, which utils/validate_data_dir.sh refuses{hint}")
     echo(f"{found.path}: {found.n_utterances:,} utterances")
-
-
-@mixlist.command()
-def draw(
-    manifest: Annotated[Path, typer.Argument(help="Manifest to draw from.", metavar="TRAIN.tsv")],
-    out: Annotated[Path, typer.Argument(help="Mix list to write.", metavar="OUT.tsv")],
-    config: options.Config = None,
-    set_: options.Set = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
-    overwrite: options.Overwrite = False,
-    reuse: options.Reuse = False,
-    as_json: options.Json = False,
-) -> None:
-    """Draw a mix list (`draw` itself may be left out) and print statistics of what was drawn."""
-    from spoofkit.config import load_config
-    from spoofkit.data.manifest import read_keyed_manifest
-    from spoofkit.data.mixdraw import draw_mixes, made_from
-    from spoofkit.data.mixlist import read_made_from, write_mix_list
-    from spoofkit.data.mixstats import mix_statistics
-    from spoofkit.files import is_up_to_date, refuse_existing
-
-    settings, utterances = load_config(config, set_), read_keyed_manifest(manifest)
-    record = made_from(settings, utterances, held_out)
-    if is_up_to_date(out, record, read_made_from, reuse):
-        say(f"{out}: kept as it was")
-        return
-    refuse_existing(out, overwrite)
-    mix_list = draw_mixes(settings, utterances, held_out)
-    write_mix_list(out, mix_list, overwrite)
-    statistics = mix_statistics(mix_list, utterances)
-    echo_text(json.dumps(statistics) if as_json else _statistics_text(out, statistics))
-
-
-@mixlist.command()
-def show(
-    mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
-    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Picture to write: .png, .pdf or .svg.", metavar="OUT")],
-    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
-    config: options.Config = None,
-    set_: options.Set = None,
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Draw a mixed utterance: waveform, spectrogram, injected regions, frame targets.
-
-    Frames are those of the settings' encoder; without settings, the 20 ms frames of wav2vec 2.0.
-    """
-    from spoofkit.config import load_config
-    from spoofkit.data.audio import SAMPLE_RATE
-    from spoofkit.data.frames import WAV2VEC2_GEOMETRY
-    from spoofkit.data.mixstats import draw_mix
-    from spoofkit.files import refuse_existing
-    from spoofkit.models.pretrained import load_encoder
-
-    _require_suffix(out, ".png", ".pdf", ".svg")
-    refuse_existing(out, overwrite)
-    settings = load_config(config, set_)
-    # Without settings nothing is loaded, least of all from a network.
-    geometry = load_encoder(settings.encoder).geometry if config else WAV2VEC2_GEOMETRY
-    dataset, index = _mix_dataset(mix_list, manifest, mix_id, geometry, settings.mix.frame_target)
-    mix, item = dataset.mixes[index], dataset[0, index]
-    keys = {utt_id: "spoof" if utt_id in dataset.spoofed else "bona fide" for utt_id in (mix.base_id, mix.injector_id)}
-    title = (
-        f"{mix.mix_id}: {mix.base_id} ({keys[mix.base_id]}) with {len(mix.regions)} region(s) of {mix.injector_id} "
-        f"({keys[mix.injector_id]}); frame target: {settings.mix.frame_target}"
-    )
-    draw_mix(out, mix, item.wave_S, dataset.targets(index), dataset.geometry, title, overwrite)
-    places = ", ".join(f"{start / SAMPLE_RATE:.2f}-{end / SAMPLE_RATE:.2f} s" for start, end in mix.injected())
-    echo(f"{out}: {title}; injected at {places}")
-
-
-@mixlist.command()
-def render(
-    mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
-    manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Audio to write: .wav or .flac, 16 kHz.", metavar="OUT")],
-    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Write a mixed utterance as audio, to listen to."""
-    import soundfile
-
-    from spoofkit.data.audio import SAMPLE_RATE
-    from spoofkit.data.frames import WAV2VEC2_GEOMETRY
-    from spoofkit.files import atomic_path
-
-    _require_suffix(out, ".wav", ".flac")
-    dataset, index = _mix_dataset(mix_list, manifest, mix_id, WAV2VEC2_GEOMETRY, "region")
-    wave_S = dataset[0, index].wave_S
-    peak = float(abs(wave_S).max())
-    encoded = io.BytesIO()  # written by Python: a full disk is then an OSError like every other
-    soundfile.write(encoded, wave_S / max(1.0, peak), SAMPLE_RATE, format=out.suffix[1:])
-    with atomic_path(out, overwrite) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
-    echo(f"{out}: {dataset.mixes[index].mix_id}, {wave_S.size / SAMPLE_RATE:.2f} s")
-
-
-def _require_suffix(out: Path, *suffixes: str) -> None:
-    if out.suffix not in suffixes:
-        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected {' or '.join(suffixes)}")
-
-
-def _mix_dataset(mix_list: Path, manifest: Path, mix_id: str, geometry: Any, frame_target: str) -> tuple[Any, int]:
-    from spoofkit.data.dataset import MixDataset
-    from spoofkit.data.manifest import read_keyed_manifest
-    from spoofkit.data.mixlist import read_mix_list
-
-    utterances = read_keyed_manifest(manifest)
-    mixes = read_mix_list(mix_list, utterances)
-    index = mixes.mixes.index(mixes.by_id(mix_id)) if mix_id else 0
-    return MixDataset(mixes, utterances, geometry, frame_target), index
-
-
-def _statistics_text(out: Path, statistics: dict[str, Any]) -> str:
-    def spread(name: str, scale: float, unit: str) -> str:
-        low, middle, high = (scale * value for value in statistics[name])
-        return f"{middle:.3g} {unit} (5-95 %: {low:.3g}-{high:.3g})"
-
-    pairs = ", ".join(f"{count:,} {pair}" for pair, count in statistics["base_from_injector"].items())
-    regions = ", ".join(f"{count:,} with {number}" for number, count in statistics["regions_per_mix"].items())
-    return "\n".join(
-        [
-            f"{out}: {statistics['n_mixes']:,} mixes "
-            f"({statistics['n_redrawn']:,} draws were too short and drawn again)",
-            f"  pairs    {pairs}",
-            f"  regions  {regions}; each {spread('region_seconds', 1, 's')}",
-            f"  share    {spread('injected_share', 100, '%')} of crops of {spread('crop_seconds', 1, 's')}",
-        ]
-    )

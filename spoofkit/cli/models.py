@@ -66,6 +66,7 @@ def convert(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Convert a published checkpoint into a folder that spoofkit and transformers read.
 
@@ -78,8 +79,10 @@ def convert(
     Example: `spoofkit convert AASIST.pth models/aasist && spoofkit score models/aasist call.wav`
     """
     from spoofkit.convert.run import convert as run
+    from spoofkit.outputs import skipped
 
-    for line in run(source, out, overwrite=overwrite, same_as=same_as).lines():
+    found = run(source, out, overwrite=overwrite, reuse=reuse, same_as=same_as)
+    for line in [skipped(out)] if found is None else found.lines():
         echo(line)
 
 
@@ -88,6 +91,8 @@ def merge(
         Path, typer.Argument(help="Encoder or model folder whose encoder is kept as adapters.", metavar="FOLDER")
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Merge adapters (encoder.lora) into the weights on which they stand: a plain folder that needs no base.
 
@@ -99,9 +104,10 @@ def merge(
     Example: `spoofkit merge exp/x/finetune/model models/detector`
     """
     from spoofkit.models.merge_adapters import merge as run
+    from spoofkit.outputs import skipped
 
-    run(folder, out)
-    echo(f"{out}: adapters of {folder} merged")
+    is_written = run(folder, out, overwrite, reuse)
+    echo(f"{out}: adapters of {folder} merged" if is_written else skipped(out))
 
 
 def average(
@@ -110,13 +116,16 @@ def average(
         typer.Argument(help="Model folders (or encoder folders), two or more.", metavar="MODEL..."),
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")] = None,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
 ) -> None:
     """Write the mean of several models' weights: of several seeds, or of several settings of one network.
 
     Example: `spoofkit average exp/seed0/finetune/model exp/seed1/finetune/model -o exp/mean`
     """
     from spoofkit.models.average import average as run
+    from spoofkit.outputs import skipped
 
     out = options.require_out(out, folders[-1], "the folder to write, such as `-o exp/mean`")
-    run(folders, out)
-    echo(f"{out}: mean of {len(folders)} models")
+    is_written = run(folders, out, overwrite, reuse)
+    echo(f"{out}: mean of {len(folders)} models" if is_written else skipped(out))

@@ -139,7 +139,7 @@ def _tell(out: Path, result: dict[str, Any] | None) -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # one process of a run speaks for all
     if result is None:
-        say(f"{out}: finished already, kept as it was")
+        say(f"{out}: finished already, skipped")
         return
     if "lines" in result:
         for line in result["lines"]:

@@ -28,6 +28,7 @@ from spoofkit.models.provenance import (
 )
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
+from spoofkit.outputs import Output, is_up_to_date, output_with_own_record, write_own_record
 
 # A safetensors file begins with the length of its JSON header.
 SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
@@ -70,45 +71,61 @@ class Summary:
         ]
 
 
-def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | None = None) -> Summary:
+def convert(
+    source: Path, out: Path, *, overwrite: bool = False, reuse: bool = False, same_as: str | None = None
+) -> Summary | None:
     """Turn a published checkpoint into an encoder folder or, if it is a whole detector, a model folder.
 
     Args:
         source: The file; what it is shows by what it holds, never by its name.
         out: Folder to write.
         overwrite: Replace a folder that an earlier conversion wrote; one that holds anything else is never replaced.
+        reuse: Skip a folder that was made from the same.
         same_as: Hub id of what the user says is the same model; its licence and training data are recorded, and that
             nothing but the user's word is behind them.
+
+    Returns:
+        None if it is up to date.
 
     Raises:
         SpoofkitError: `out` exists and may not be replaced, or holds `source`; nothing is known of `same_as`, or the
             file cannot be that model; the file is damaged, unsafe, or none of the kinds that can be converted.
     """
-    _require_free(out, source, overwrite)
+    _require_apart(out, source)
     stated = known_provenance(same_as) if same_as else None
     if same_as and stated is None:
         raise SpoofkitError(
             f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
         )
+    if not source.is_file():
+        raise SpoofkitError(f"{source}: no such file, expected a checkpoint; check the name")
+    made_from = {"source_sha256": file_sha256(source), "same_as": same_as}
+    output = output_with_own_record("convert", out, made_from, is_folder=True, is_older=_is_conversion)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return None
+    if out.exists() and not out.is_dir():
+        raise SpoofkitError(f"{out}: is not a folder, expected one or nothing there; name another, or move it away")
     top = _read(source)
     tensors = network_tensors(top, source)
     if is_fairseq(tensors):
         converted = from_fairseq(tensors, top, source)
         provenance = _provenance(source, "fairseq's or WavLM's", stated)
-        return _write_encoder(out, converted, replace(provenance, notes=(*provenance.notes, *_former_task(converted))))
+        return _write_encoder(
+            output, converted, replace(provenance, notes=(*provenance.notes, *_former_task(converted)))
+        )
     if is_antideepfake(tensors):
         if stated is not None and replace(stated, source=ANTI_DEEPFAKE.source) != ANTI_DEEPFAKE:
             raise SpoofkitError(
                 f"--same-as {same_as}: {source} is built as AntiDeepfake's detectors are, expected the hub id of one "
                 "of these, such as nii-yamagishilab/mms-300m-anti-deepfake; name another, or leave it out"
             )
-        return _write_antideepfake(out, source, tensors, _provenance(source, "AntiDeepfake's", stated))
+        return _write_antideepfake(output, source, tensors, _provenance(source, "AntiDeepfake's", stated))
     if stated is not None:
         raise SpoofkitError(
             f"{source}: is no checkpoint of fairseq, WavLM or AntiDeepfake, so --same-as does not apply; leave it out"
         )
     if aasist.is_aasist(tensors):
-        return _write_aasist(out, source, tensors, _provenance(source, "AASIST's", None))
+        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None))
     first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
     raise SpoofkitError(
         f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
@@ -116,8 +133,8 @@ def convert(source: Path, out: Path, *, overwrite: bool = False, same_as: str | 
     )
 
 
-def _require_free(out: Path, source: Path, overwrite: bool) -> None:
-    """Refuse a folder whose replacement would cost more than an earlier conversion."""
+def _require_apart(out: Path, source: Path) -> None:
+    """Refuse a folder whose replacement would cost the checkpoint itself."""
     place = out.resolve()
     for file in (source.resolve(), source.parent.resolve() / source.name):  # both ends of a link
         if place == file or place in file.parents or file in place.parents:
@@ -125,32 +142,15 @@ def _require_free(out: Path, source: Path, overwrite: bool) -> None:
             raise SpoofkitError(
                 f"{out}: {how} {source}, the checkpoint to convert, expected a folder of its own; name another folder"
             )
-    if not out.exists():
-        return
-    if not overwrite:
-        raise SpoofkitError(f"{out}: exists already; pass --overwrite to replace it, or name another folder")
-    if not out.is_dir():
-        raise SpoofkitError(f"{out}: is not a folder, expected one or nothing there; name another, or move it away")
-    reason = _not_converted(out)
-    if reason:
-        raise SpoofkitError(
-            f"{out}: {reason}, expected an earlier conversion to replace; name another folder, or remove this one "
-            "yourself"
-        )
 
 
-def _not_converted(folder: Path) -> str | None:
-    """What shows that a folder is no earlier conversion; none if nothing does, or it is empty."""
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not WRITTEN.fullmatch(name):
-            return f"holds {name}, which convert does not write"
-    if not any(folder.iterdir()):
-        return None
-    if not any((folder / name).exists() for name in ("provenance.json", "encoder/provenance.json")):
-        return "holds no provenance.json, which convert writes"
+def _is_conversion(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an earlier conversion wrote."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_symlink()]
+    if len(names) < sum(1 for _ in folder.rglob("*")) or not all(map(WRITTEN.fullmatch, names)):
+        return False
     record = read_json(folder / "model.json") if (folder / "model.json").exists() else {"converted_from": ""}
-    return None if "converted_from" in record else "holds a model that was trained here"
+    return "converted_from" in record and any(name.endswith("provenance.json") for name in names)
 
 
 def _in_words(input_policy: str) -> str:
@@ -223,47 +223,51 @@ def _encoder(converted: Converted) -> Encoder:
     return kind(converted.network, converted.feature_extractor)
 
 
-def _write_encoder(out: Path, converted: Converted, provenance: Provenance) -> Summary:
+def _write_encoder(output: Output, converted: Converted, provenance: Provenance) -> Summary:
     encoder = _encoder(converted)
     encoder.provenance = provenance
-    with atomic_folder(out) as temporary:
+    with atomic_folder(output.files[0]) as temporary:
         encoder.save(temporary)
+        write_own_record(output, temporary)
     n_tensors = len(converted.network.state_dict())
-    return _summary(out, "encoder", converted.family, encoder, n_tensors, encoder, provenance)
+    return _summary(output.files[0], "encoder", converted.family, encoder, n_tensors, encoder, provenance)
 
 
-def _write_antideepfake(out: Path, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
+def _write_antideepfake(
+    output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance
+) -> Summary:
     converted, weight_1D, bias_1 = from_antideepfake(tensors, source)
     encoder = _encoder(converted)
     encoder.provenance = provenance
     detector = Detector(encoder, "mean")
     detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
-    return _write_detector(out, converted.family, detector, len(tensors), provenance, antideepfake.INPUT_POLICY)
+    return _write_detector(output, converted.family, detector, len(tensors), provenance, antideepfake.INPUT_POLICY)
 
 
-def _write_aasist(out: Path, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
-    kind, head, output = aasist.from_authors(tensors, str(source))
+def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
+    kind, head, last = aasist.from_authors(tensors, str(source))
     encoder = SincEncoder(str(aasist.HEADS[kind].front_end))
     encoder.provenance = provenance
     detector = Detector(encoder, kind)
     state = {f"head.{name}": tensor for name, tensor in head.items()}
-    state |= {f"output.linear.{name}": tensor for name, tensor in output.items()}
+    state |= {f"output.linear.{name}": tensor for name, tensor in last.items()}
     detector.head.load_state_dict(state)
     detector.score = "bonafide_logit"  # as their evaluation scores
-    return _write_detector(out, kind, detector, len(tensors), provenance, aasist.INPUT_POLICY)
+    return _write_detector(output, kind, detector, len(tensors), provenance, aasist.INPUT_POLICY)
 
 
 def _write_detector(
-    out: Path, family: str, detector: Detector, n_tensors: int, provenance: Provenance, input_policy: str
+    output: Output, family: str, detector: Detector, n_tensors: int, provenance: Provenance, input_policy: str
 ) -> Summary:
     record = {
         "converted_from": provenance.source,
         "trained_on": list(provenance.trained_on),
         "input_policy": input_policy,
     }
-    with atomic_folder(out) as temporary:
+    with atomic_folder(output.files[0]) as temporary:
         write_detector(temporary, detector.eval(), record)
-    summary = _summary(out, "model", family, detector.encoder, n_tensors, detector, provenance)
+        write_own_record(output, temporary)
+    summary = _summary(output.files[0], "model", family, detector.encoder, n_tensors, detector, provenance)
     return replace(summary, input_policy=input_policy)
 
 

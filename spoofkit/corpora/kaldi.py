@@ -33,7 +33,8 @@ from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.shards import parse_address
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, read_text
+from spoofkit.files import atomic_folder, file_sha256, read_text
+from spoofkit.outputs import is_up_to_date, output_with_own_record, write_own_record
 from spoofkit.terminal import say
 
 KEY_FILES = ("utt2key", "utt2label", "utt2lab", "utt2cls", "utt2spoof")
@@ -101,8 +102,8 @@ def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
 
 
 def write_kaldi(
-    manifest: Path | str, out: Path, *, speaker_prefix: bool = False, overwrite: bool = False
-) -> KaldiDirectory:
+    manifest: Path | str, out: Path, *, speaker_prefix: bool = False, overwrite: bool = False, reuse: bool = False
+) -> KaldiDirectory | None:
     """Write a manifest as a data directory.
 
     Args:
@@ -110,6 +111,10 @@ def write_kaldi(
         out: The directory; it must be new or empty.
         speaker_prefix: Call an utterance SPEAKER-UTT_ID, so that Kaldi's own check accepts the order.
         overwrite: Replace a directory that holds nothing but what is written again.
+        reuse: Skip one that was made from the same.
+
+    Returns:
+        None if it is up to date.
 
     Raises:
         SpoofkitError: a name or path that Kaldi would take for something else, or `out` holds other files.
@@ -123,10 +128,15 @@ def write_kaldi(
     for caveat in utterances.caveats():
         say(f"{caveat}; a Kaldi directory cannot say so")
     files = _files(utterances, speaker_prefix)
-    _require_free(out, set(files), overwrite)
+    _require_free(out, set(files))
+    made_from = {"manifest_sha256": file_sha256(manifest), "speaker_prefix": speaker_prefix}
+    output = output_with_own_record("kaldi", out, made_from, is_folder=True, is_older=lambda path: True)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return None
     with atomic_folder(out) as temporary:
         for name, lines in files.items():
             (temporary / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_own_record(output, temporary)
     speakers = [line.split(" ")[1] for line in files["utt2spk"]]
     return KaldiDirectory(out, utterances.table.height, speakers == sorted(speakers))
 
@@ -303,7 +313,7 @@ def _require_writable(manifest: Manifest) -> None:
             )
 
 
-def _require_free(out: Path, ours: set[str], overwrite: bool) -> None:
+def _require_free(out: Path, ours: set[str]) -> None:
     if not out.is_dir():
         return  # a file of that name is refused when the folder is made
     inside = sorted(path.name for path in out.iterdir())
@@ -313,5 +323,3 @@ def _require_free(out: Path, ours: set[str], overwrite: bool) -> None:
             f"{out}: holds {others[0]}, expected a new or empty folder; name another, as nothing that was not written "
             "here is replaced"
         )
-    if inside and not overwrite:
-        raise SpoofkitError(f"{out}: exists already; pass --overwrite to replace it, or name another output")

@@ -21,16 +21,17 @@ from spoofkit.data.manifest import (
     KEYS,
     NO_KEY,
     UNKNOWN_LENGTH,
-    read_made_from,
+    find_standing,
     read_manifest,
     rejected_path,
     write_manifest,
     write_rejected,
 )
-from spoofkit.data.segments import write_segments
+from spoofkit.data.segments import read_segments, write_segments
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256, is_up_to_date, refuse_existing, text_sha256
+from spoofkit.files import file_sha256, text_sha256
 from spoofkit.nearest import instead_of
+from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.terminal import say
 
 OWN = ("generic", "kaldi")  # corpora of the user's, of which nothing is published
@@ -153,9 +154,8 @@ def prepare(
             raise SpoofkitError(
                 f"{path}: is the list itself, expected another place for its manifest; name another OUT, or --sets NAME"
             )
-        kept[released.name] = is_up_to_date(path, made_from[released.name], read_made_from, reuse and not overwrite)
-        if not kept[released.name]:
-            refuse_existing(path, overwrite)
+        output = Output("prepare", (path,), path, made_from[released.name], find_standing)
+        kept[released.name] = is_up_to_date(output, overwrite=overwrite, reuse=reuse)
     results = []
     for released in found:
         name, path = released.name, out / f"{released.name}.tsv"
@@ -173,7 +173,9 @@ def prepare(
         else:
             table = _with_unknown_lengths(released.table)
         segments = path.with_suffix(".segments.tsv")
-        if released.segments is not None and not (kept[name] and segments.exists()):
+        if released.segments is not None and kept[name] and segments.exists():
+            _refuse_damaged(segments)
+        elif released.segments is not None:
             # Before the manifest, so that where that stands its regions stand beside it.
             is_kept = pl.col("utt_id").is_in(table["utt_id"].to_list())
             write_segments(segments, released.segments.filter(is_kept), overwrite=True)
@@ -186,7 +188,7 @@ def prepare(
                 partial=parts[name],
                 downmix=downmix,
                 n_rejected=n_rejected,
-                overwrite=overwrite,
+                overwrite=True,
             )
             if not n_rejected:
                 rejected_path(path).unlink(missing_ok=True)  # of an older manifest
@@ -194,6 +196,14 @@ def prepare(
         n_bonafide, n_spoof, n_without = (int((written.table["key"] == key).sum()) for key in (*KEYS, NO_KEY))
         results.append(Prepared(path, n_bonafide, n_spoof, parts[name], kept[name], n_without, written.n_rejected))
     return results
+
+
+def _refuse_damaged(segments: Path) -> None:
+    try:
+        read_segments(segments)
+    except SpoofkitError as error:
+        why = str(error).removeprefix(f"{segments}: ").partition(";")[0]
+        raise SpoofkitError(f"{segments}: damaged ({why}); use --overwrite to recreate it") from error
 
 
 def reader_of(corpus: str) -> Reader:

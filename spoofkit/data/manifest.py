@@ -27,6 +27,7 @@ from spoofkit.data.audio import read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import lines_with_other_counts, read_text, read_utf8, tsv_fault, write_text
+from spoofkit.outputs import Standing
 
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
@@ -233,6 +234,16 @@ def read_made_from(path: Path | str) -> dict[str, Any]:
     """Only the record of what a manifest was made from."""
     header, _ = _split_header(read_utf8(path))
     return _made_from(header, path)
+
+
+def find_standing(path: Path) -> Standing:
+    """What a manifest that stands was made from, and whether it is whole, for `spoofkit.outputs`."""
+    try:
+        if not read_utf8(path).startswith(b"# root="):
+            return Standing(None)
+        return Standing(read_manifest(path).made_from)
+    except SpoofkitError as error:
+        return Standing(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
 
 
 def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, text_sha256, write_text
+from spoofkit.outputs import Standing
 
 COLUMNS = (
     "mix_id",
@@ -60,9 +61,15 @@ def _first_line(seed: int, record: str) -> str:
     return f"# seed={seed} config={text_sha256(record)[:16]}"
 
 
-def read_made_from(path: Path | str) -> dict[str, Any]:
-    """Only the record of what a list was drawn from."""
-    return _read_header(read_text(path), path)
+def find_standing(path: Path) -> Standing:
+    """What a list that stands was drawn from, and whether it is whole, for `spoofkit.outputs`."""
+    try:
+        text = read_text(path)
+        if not text.startswith("# seed="):
+            return Standing(None)
+        return Standing(_read_header(text, path))
+    except SpoofkitError as error:
+        return Standing(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
 
 
 def _read_header(text: str, path: Path | str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import (
     UNKNOWN_LENGTH,
     Manifest,
+    find_standing,
     read_made_from,
     read_manifest,
     read_rejected,
@@ -40,14 +41,13 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     atomic_path,
     file_sha256,
-    is_up_to_date,
     make_folder,
-    refuse_existing,
     text_sha256,
     write_json,
 )
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.lock import held
+from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.terminal import say, visible
 
 SHARD_BYTES = 1_000_000_000
@@ -108,12 +108,12 @@ def pack(
     corpus = read_made_from(manifest_path).get("corpus", "")
     made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
-    if is_up_to_date(target, made_from, read_made_from, reuse):
+    output = Output("pack", (target,), target, made_from, find_standing)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         # Those that its manifest names, not those that happen to be there.
         addresses = [parse_address(path) for path in read_manifest(target).table["path"]]
         shards_named = dict.fromkeys(out / address.shard for address in addresses if address is not None)
         return _summary(target, [require_whole(shard) for shard in shards_named], kept=True)
-    refuse_existing(target, overwrite)
     manifest = read_manifest(manifest_path)
     with _locked(out, manifest_path.stem):
         remove_leftovers(out, f"{shard_names}|{re.escape(manifest_path.stem)}")

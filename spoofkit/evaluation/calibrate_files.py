@@ -1,6 +1,7 @@
 """What `calibrate`, `fuse` and `apply` do with files: read, fit, write, and say what it changed."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from spoofkit.evaluation.records import caveats, identity, made_by, read_record,
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
-from spoofkit.files import atomic_path, file_sha256, refuse_existing, refuse_replacing
+from spoofkit.files import atomic_path, file_sha256
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed
 
 FIGURES = ("cllr_bits", "min_cllr_bits", "act_dcf", "min_dcf")
 
@@ -29,7 +31,8 @@ def fit_files(
     on: tuple[list[Path], Path] | None = None,
     bonafide_prior: float | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+    reuse: bool = False,
+) -> dict[str, Any] | None:
     """Fit a calibration (one score file) or a fusion (several) and write it, with a picture of its reliability.
 
     Args:
@@ -39,9 +42,11 @@ def fit_files(
         on: Score files and manifest of another set on which figures are computed too.
         bonafide_prior: For which the map is best; none: that of ASVspoof 5's costs.
         overwrite: Replace both files.
+        reuse: Skip what was made from the same.
 
     Returns:
-        What stands in the file: among others `scales`, `offset`, and `figures` before and after.
+        None if it is up to date; else what stands in the file: among others `scales`, `offset`, and `figures` before
+        and after.
 
     Raises:
         SpoofkitError: an input is broken or does not fit the manifest, or `fit` refuses.
@@ -53,13 +58,25 @@ def fit_files(
     all_scores = [*scores, *(on[0] if on is not None else [])]
     inputs = [*all_scores, *(path.with_suffix(".json") for path in all_scores), manifest]
     refuse_replacing((out, picture), inputs if on is None else [*inputs, on[1]])
-    for path in (out, picture):
-        refuse_existing(path, overwrite)
+    if bonafide_prior is None:
+        bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
+    known: dict[str, Any] = {
+        "bonafide_prior": bonafide_prior,
+        "fitted_on": _hashes(scores, manifest),
+        "tried_on": on and _hashes(*on),
+    }
+    output = Output(
+        "calibrate" if len(scores) == 1 else "fuse",
+        (out, picture),
+        out,
+        _made_from(known),
+        read_json_record("fitted_on", _made_from),
+    )
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return None
     fitted = [identity(read_record(path)) for path in scores]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
-    if bonafide_prior is None:
-        bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
     score_NK, is_bonafide_N = _read(scores, manifest)
     calibration = fit(score_NK, is_bonafide_N, bonafide_prior, tuple(map(str, scores)))
     sets = {f"fitted on {manifest}": (score_NK, is_bonafide_N)}
@@ -74,18 +91,16 @@ def fit_files(
         "kind": "calibration" if len(scores) == 1 else "fusion",
         "fitted_on": {
             "scores": [str(path) for path in scores],
-            "scores_sha256": [file_sha256(path) for path in scores],
             "made_by": fitted,
             "manifest": str(manifest),
-            "manifest_sha256": file_sha256(manifest),
+            **known["fitted_on"],
         },
         "tried_on": None
         if on is None
         else {
             "scores": [str(path) for path in on[0]],
-            "scores_sha256": [file_sha256(path) for path in on[0]],
             "manifest": str(on[1]),
-            "manifest_sha256": file_sha256(on[1]),
+            **known["tried_on"],
         },
         "figures": figures,
         "warnings": [
@@ -98,17 +113,21 @@ def fit_files(
     score, is_bonafide = list(sets.values())[-1]
     before = score[:, 0] if len(scores) == 1 else None
     image = reliability_png(before, calibration.apply(score), is_bonafide, list(sets)[-1])
-    with atomic_path(picture, overwrite) as temporary:
+    # Both are complete before the first appears, the calibration: a kill leaves no picture without it.
+    with atomic_path(picture, overwrite=True) as temporary:
         temporary.write_bytes(image)
-    write_calibration(out, calibration, record, overwrite)
+        write_calibration(out, calibration, record, {picture.name: sha256(image).hexdigest()})
     return {"scales": list(calibration.scales), "offset": calibration.offset, **record}
 
 
-def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = False) -> tuple[int, str]:
+def apply_to_files(
+    path: Path, scores: list[Path], out: Path, overwrite: bool = False, reuse: bool = False
+) -> tuple[int, str]:
     """Write log-likelihood ratios of score files, and beside them a JSON that says how they were made.
 
     Returns:
-        How many; and a warning where it is not known on which models' scores the calibration was fitted.
+        How many, none if they are up to date; and a warning where it is not known on which models' scores the
+        calibration was fitted.
 
     Raises:
         SpoofkitError: other systems than the calibration was fitted on, or another number of them; files of other
@@ -122,8 +141,15 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         raise SpoofkitError(f"{out}: is where the record of the scores goes, expected another name, such as llr.tsv")
     inputs = [path, *scores, *(file.with_suffix(".json") for file in scores if file.name)]
     refuse_replacing((out, record_path), inputs)
-    for target in (out, record_path):
-        refuse_existing(target, overwrite)
+    made_from = {
+        "calibration_sha256": file_sha256(path),
+        "made_of_sha256": [file_sha256(file) for file in scores if file.is_file()],
+    }
+    read = read_json_record(
+        "made_of_sha256", lambda record: {name: record[name] for name in made_from}, {"scores_sha256": out}
+    )
+    if is_up_to_date(Output("apply", (out,), record_path, made_from, read), overwrite=overwrite, reuse=reuse):
+        return 0, ""
     tables = [read_scores(file) for file in scores]
     for file, table in zip(scores[1:], tables[1:], strict=True):
         if set(table["utt_id"]) != set(tables[0]["utt_id"]):
@@ -146,21 +172,36 @@ def apply_to_files(path: Path, scores: list[Path], out: Path, overwrite: bool = 
         # Of one system's scores it is known whose they are; a fusion is nobody's.
         **(identity(made_with[0]) if len(scores) == 1 else {}),
         "calibration": str(path),
-        "calibration_sha256": file_sha256(path),
         "scores": [str(file) for file in scores],
-        "made_of_sha256": [file_sha256(file) for file in scores],
+        **made_from,
         "scores_made_with": made_with,
         # What is known of a model goes with its scores: `evaluate` warns of it.
         "contamination": "; ".join(str(made["contamination"]) for made in made_with if made.get("contamination")),
         "spoofkit": spoofkit.__version__,
     }
     # The record appears last, so that where it stands the scores beside it are its own.
-    with atomic_path(record_path, overwrite) as temporary, atomic_path(out, overwrite) as temporary_scores:
+    with atomic_path(record_path, True) as temporary, atomic_path(out, True) as temporary_scores:
         temporary_scores.write_text(scores_text(out, utt_ids.to_list(), llr_N), encoding="utf-8")
-        text = json.dumps(record | {"scores_sha256": file_sha256(temporary_scores)}, indent=2, ensure_ascii=False)
+        whole = sealed(record | {"scores_sha256": file_sha256(temporary_scores)})
+        text = json.dumps(whole, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         record_path.unlink(missing_ok=True)
     return len(utt_ids), unchecked(fitted, path)
+
+
+def _hashes(scores: list[Path], manifest: Path) -> dict[str, Any]:
+    return {"scores_sha256": [file_sha256(path) for path in scores], "manifest_sha256": file_sha256(manifest)}
+
+
+def _made_from(record: dict[str, Any]) -> dict[str, Any]:
+    """What a calibration was made from, for `--reuse`."""
+    tried = record["tried_on"] or {}
+    names = ("scores_sha256", "manifest_sha256")
+    return {
+        "bonafide_prior": record["bonafide_prior"],
+        **{name: record["fitted_on"][name] for name in names},
+        **{f"on.{name}": tried.get(name) for name in names},
+    }
 
 
 def _require_different(scores: list[Path]) -> None:

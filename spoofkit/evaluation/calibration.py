@@ -7,8 +7,8 @@ scale_k * score_k, in nats. The classes' sizes in the development set do not mat
 be best.
 """
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_json, text_sha256, write_json
+from spoofkit.files import read_json, write_json
+from spoofkit.outputs import checksum, sealed
 
 FORMAT = 2
 """Calibrations of format 1 carry no checksum."""
@@ -149,20 +150,21 @@ def _separates(
     return bool(lowest >= highest and combined.max() > combined.min())
 
 
-def write_calibration(path: Path, calibration: Calibration, record: dict[str, Any], overwrite: bool = False) -> None:
-    """Write a calibration and what it was fitted on.
+def write_calibration(
+    path: Path, calibration: Calibration, record: dict[str, Any], beside: Mapping[str, str] | None = None
+) -> None:
+    """Write a calibration and what it was fitted on, in place of one that stands there.
+
+    Args:
+        path: Where to.
+        calibration: The map.
+        record: What it was fitted on.
+        beside: SHA-256 of files that belong to it, by name.
 
     Raises:
-        SpoofkitError: the file exists or cannot be written.
+        SpoofkitError: the file cannot be written.
     """
-    values = {"format": FORMAT, **asdict(calibration), **record}
-    write_json(path, values | {"sha256": _checksum(values)}, overwrite)
-
-
-def _checksum(record: dict[str, Any]) -> str:
-    """SHA-256 of all values but the checksum itself, however they are laid out as JSON."""
-    values = {name: value for name, value in record.items() if name != "sha256"}
-    return text_sha256(json.dumps(values, sort_keys=True))
+    write_json(path, sealed({"format": FORMAT, **asdict(calibration), **record}, beside), overwrite=True)
 
 
 def read_calibration(path: Path | str) -> tuple[Calibration, dict[str, Any]]:
@@ -179,7 +181,7 @@ def read_calibration(path: Path | str) -> tuple[Calibration, dict[str, Any]]:
             raise ValueError
         if not all(map(math.isfinite, numbers)) or not 0 < prior < 1:
             raise ValueError
-        if (record["format"] == FORMAT or "sha256" in record) and record["sha256"] != _checksum(record):
+        if (record["format"] == FORMAT or "sha256" in record) and record["sha256"] != checksum(record):
             raise SpoofkitError(
                 f"{path}: its values are not those of its checksum (sha256), so it is damaged or was edited; copy it "
                 "again, or fit it again with `spoofkit calibrate`"

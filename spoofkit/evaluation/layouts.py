@@ -17,8 +17,8 @@ import polars as pl
 from spoofkit.corpora import asvspoof5, asvspoof2019, asvspoof2021
 from spoofkit.corpora.lists import read_columns, require_rows, require_unique
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.scores import number_texts, read_scores, write_scores
-from spoofkit.files import read_text, write_text
+from spoofkit.evaluation.scores import number_texts, read_scores, scores_text
+from spoofkit.files import read_text
 
 KEY_COLUMNS = {
     "asvspoof5": asvspoof5.COLUMNS,
@@ -115,22 +115,20 @@ def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFr
     return table.with_columns(codec.alias("codec"), pl.col("attack").replace("bonafide", "-"))
 
 
-def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite: bool = False) -> None:
-    """Write scores for a challenge's own evaluation package.
+def layout_text(path: Path, layout: str, trials: pl.DataFrame) -> str:
+    """Scores as a challenge's own evaluation package reads them.
 
     Args:
-        path: Where to.
+        path: The file they are for, for error sentences.
         layout: One of LAYOUTS.
         trials: `utt_id`, `score`, and for asvspoof2019_la `key` and `attack`.
-        overwrite: Replace an existing file.
 
     Raises:
-        SpoofkitError: the file exists or cannot be written.
+        SpoofkitError: an unknown layout, a score that is not finite, or a name with a space where that separates.
     """
     require_layout(layout)
     if layout == "asvspoof5":
-        write_scores(path, trials["utt_id"].to_list(), trials["score"].to_numpy(), overwrite)
-        return
+        return scores_text(path, trials["utt_id"].to_list(), trials["score"].to_numpy())
     for name in ("utt_id", "attack"):
         spaced = trials.filter(pl.col(name).str.contains(r"\s")) if name in trials.columns else trials.clear()
         if spaced.height:
@@ -142,7 +140,7 @@ def write_layout_scores(path: Path, layout: str, trials: pl.DataFrame, overwrite
     if layout in WITH_KEYS:
         columns = [trials["utt_id"], trials["attack"], trials["key"], score]
     lines = pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=" ")).to_series()
-    write_text(path, "\n".join(lines) + "\n", overwrite)
+    return "\n".join(lines) + "\n"
 
 
 def _without_suffix(table: pl.DataFrame) -> pl.DataFrame:

@@ -5,11 +5,13 @@ import platform
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
@@ -35,8 +37,9 @@ from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
 from spoofkit.evaluation.systems import measure_systems, name_systems, system_and_set
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
-from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing, refuse_replacing
+from spoofkit.files import atomic_path, file_sha256, read_json
 from spoofkit.machine import commit
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed, skipped
 
 FEWEST_REPLICATES = 100
 
@@ -115,17 +118,11 @@ def evaluate(
     records = [path.with_suffix(".json") for path in inputs]
     others = [Path(manifest_path), *asv_inputs(options.asv, options.asv_keys)]
     refuse_replacing((json_path, html_path), [*inputs, *records, *others])
-    if not reuse:
-        for path in (json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])):
-            refuse_existing(path, overwrite)
     made_from = _inputs_record(Path(scores_path), Path(manifest_path), options)
-    # Without overwrite a result that stands here from now on is ours: up to date, or half of an interrupted run.
-    if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse):
+    if is_up_to_date(_output(json_path, html_path, made_from), overwrite=overwrite, reuse=reuse):
+        tqdm.write(skipped(json_path), file=sys.stderr)
         recorded: dict[str, Any] = read_json(json_path)
-        if all(path.exists() for path in (html_path, *figure_paths(json_path.parent, recorded["figures"]))):
-            return recorded
-    if reuse and not overwrite and not json_path.exists():
-        _refuse_foreign(html_path)
+        return recorded
     found = measure_files(scores_path, manifest_path, options, made_from)
     result = found.result
     figures = draw_figures(result, found.systems)
@@ -139,11 +136,15 @@ def evaluate(
     )
     # All stand complete under temporary names before the first appears; the record appears last, so that where it
     # stands the report and the figures beside it are of the same run.
-    contents = {json_path: f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()}
-    contents |= {html_path: page.encode(), **figure_files(figures, json_path.parent)}
+    pages = {html_path: page.encode(), **figure_files(figures, json_path.parent)}
+    hashes = {
+        path.relative_to(json_path.parent).as_posix(): sha256(content).hexdigest() for path, content in pages.items()
+    }
+    result = sealed(result, hashes)
+    record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
     with ExitStack() as stack:
-        for path, content in contents.items():
-            stack.enter_context(atomic_path(path, overwrite or reuse)).write_bytes(content)
+        for path, content in {json_path: record, **pages}.items():
+            stack.enter_context(atomic_path(path, overwrite=True)).write_bytes(content)
         json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
     remove_other_figures(figures, json_path.parent)
     return result
@@ -304,13 +305,20 @@ def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
         raise SpoofkitError(f"{scores_path} with {manifest.path}: {error}") from error
 
 
-def _refuse_foreign(html_path: Path) -> None:
+def _output(json_path: Path, html_path: Path, made_from: dict[str, Any]) -> Output:
+    """The files of an evaluation; which figures belong to it says the record, if there is one."""
+    standing = [path for path in figure_paths(json_path.parent, [*FIGURES]) if path.exists()]
+    try:
+        drawn = figure_paths(json_path.parent, read_json(json_path)["figures"])
+    except (SpoofkitError, KeyError, TypeError):  # no record, or none of this verb: `is_up_to_date` says so
+        drawn = standing
+    files = dict.fromkeys((json_path, html_path, *drawn, *standing))
+    read = read_json_record("made_from")
+    return Output(
+        "evaluate", tuple(files), json_path, made_from, read, is_own=lambda path: path != html_path or _is_page(path)
+    )
+
+
+def _is_page(path: Path) -> bool:
     """Without a record beside it, a page may be half of an interrupted run, or somebody else's."""
-    if html_path.exists() and GENERATOR.encode() not in html_path.read_bytes()[:2000]:
-        raise SpoofkitError(f"{html_path}: is no report of spoofkit and would be replaced; name another output folder")
-
-
-def _read_made_from(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    made_from = value.get("made_from") if isinstance(value, dict) else None
-    return made_from if isinstance(made_from, dict) else {}
+    return GENERATOR.encode() in path.read_bytes()[:2000]

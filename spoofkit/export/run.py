@@ -29,14 +29,12 @@ from spoofkit.export.traceable import traceable
 from spoofkit.files import (
     atomic_path,
     file_sha256,
-    is_up_to_date,
-    read_json,
-    refuse_existing,
     write_json,
 )
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped
 from spoofkit.scoring.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
 from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
 from spoofkit.stages import facts
@@ -73,21 +71,22 @@ def export(
     _require_packages()
     manifest = _check(model, out, int8, calibrate_on)
     sidecar = out.with_suffix(".json")
-    _refuse_foreign(sidecar)
     made_from = {
         "model_sha256": detector_sha256(model),
         "precision": "int8" if int8 else "fp32",
         "manifest_sha256": None if manifest is None else file_sha256(manifest.path),
     }
-    if is_up_to_date(out, made_from, _made_from, reuse):
-        yield f"{out}: kept as it was"
+    read = read_json_record(
+        "onnx_sha256", lambda record: {name: record.get(name) for name in made_from}, {"onnx_sha256": out}
+    )
+    if is_up_to_date(Output("export", (out,), sidecar, made_from, read), overwrite=overwrite, reuse=reuse):
+        yield skipped(out)
         return
-    refuse_existing(out, overwrite)
     remove_leftovers(out.parent, re.escape(out.stem))
     detector, model_record = load_detector(model)
     _require_room(model, detector)
     record = made_from | _record(model, detector, model_record)
-    with atomic_path(out, overwrite) as temporary, _removed(temporary.with_suffix(".fp32.onnx")) as fp32:
+    with atomic_path(out, overwrite=True) as temporary, _removed(temporary.with_suffix(".fp32.onnx")) as fp32:
         trace(model, detector, fp32)
         exported = detector_of(open_session(fp32), record | {"precision": "fp32"})
         parity = measure_parity(detector, exported)
@@ -107,7 +106,8 @@ def export(
             record |= {"int8": asdict(shift)}
             yield shift.line()
         _write_metadata(temporary, record)
-    write_json(sidecar, record | {"onnx_sha256": file_sha256(out)}, overwrite=True)
+        # First, so that a kill leaves no model without its record.
+        write_json(sidecar, record | {"onnx_sha256": file_sha256(temporary)}, overwrite=True)
     yield f"{out}: {out.stat().st_size / 1e6:.1f} MB, {record['score']}, higher = more bona fide"
 
 
@@ -233,21 +233,3 @@ def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> di
         | {name: version(name) for name in ("torch", "transformers", *PACKAGES)},
         "command": ["spoofkit", *sys.argv[1:]],
     }
-
-
-def _refuse_foreign(sidecar: Path) -> None:
-    """The record must not replace somebody else's JSON."""
-    found = read_json(sidecar) if sidecar.exists() else {"onnx_sha256": None}
-    if not (isinstance(found, dict) and "onnx_sha256" in found):
-        raise SpoofkitError(
-            f"{sidecar}: is not the record of an exported model and would be replaced by one; name another output"
-        )
-
-
-def _made_from(out: Path) -> dict[str, Any]:
-    """What an existing file was made from; nothing if its record is missing or of another file."""
-    sidecar = out.with_suffix(".json")
-    record = read_json(sidecar) if sidecar.exists() else {}
-    if record.get("onnx_sha256") != file_sha256(out):
-        return {}
-    return {name: record.get(name) for name in ("model_sha256", "precision", "manifest_sha256")}

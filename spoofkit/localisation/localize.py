@@ -27,9 +27,6 @@ from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.files import (
     file_sha256,
-    is_up_to_date,
-    read_json,
-    refuse_existing,
     text_sha256,
 )
 from spoofkit.leftovers import remove_leftovers
@@ -39,6 +36,7 @@ from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FRAME_TARGETS, FrameModel, load_frame_model
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.outputs import Output, State, find_state, is_up_to_date, read_json_record, refuse_foreign, skipped
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring.batches import Plan, plan_batches
 from spoofkit.scoring.parts import Shard, part_path
@@ -90,7 +88,6 @@ def localize(
     manifest = read_manifest(manifest_path) if mix_path is None else read_keyed_manifest(manifest_path)
     for caveat in manifest.caveats():
         say(caveat)
-    _refuse_foreign(frame_scores.record_path(out))
     made_from = {
         "model_sha256": model.sha256,
         "manifest_sha256": file_sha256(manifest_path),
@@ -102,6 +99,8 @@ def localize(
         mixed = read_mixed_set(mix_path, manifest, classifier.encoder.geometry, frame_target)
         manifest, dataset = mixed.mixes, mixed.dataset
         made_from["mix_sha256"] = file_sha256(mix_path)
+    output = _output(out, made_from, mixed is not None)
+    refuse_foreign(output)
     budget = batch_budget(chosen)
     plan = plan_batches(manifest, budget)
     utt_ids = manifest.table["utt_id"].to_list()
@@ -114,13 +113,12 @@ def localize(
     }
     path = part_path(out, Shard())
     if overwrite or not score_parts.is_begun(score_parts.read_part(path), own):
-        if is_up_to_date(out, made_from, _made_from, reuse):
+        if mixed is not None and reuse and find_state(output)[:2] == (State.INCOMPLETE, segments_path(out)):
+            yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)  # the scores cost more
+        if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
             _remove_unfinished(out)
-            if mixed is not None:  # the regions are an output too
-                yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
-            yield f"{out}: kept as it was"
+            yield skipped(out)
             return
-        refuse_existing(out, overwrite)
     how = made_from | _record(folder, manifest, chosen, model)
     if mixed is not None:
         yield _keep_segments(segments_path(out), mixed, frame_target, overwrite)
@@ -256,25 +254,22 @@ def _require_usable_lengths(classifier: FrameClassifier, manifest: Manifest, bat
             require_usable_length(utt_id, n_samples, classifier.shortest, classifier.encoder.longest)
 
 
-def _made_from(out: Path) -> dict[str, Any]:
-    """What an existing file was made from; nothing if its record is missing or of other scores."""
-    record = frame_scores.read_record(out)
-    return {name: record[name] for name in MADE_FROM if name in record}
+def _output(out: Path, made_from: dict[str, Any], is_mixed: bool) -> Output:
+    """Frame scores and their record; of mixes, the regions that are to be found in them too."""
+    hashes = {"frames_sha256": out} | ({"segments_sha256": segments_path(out)} if is_mixed else {})
+    read = read_json_record(
+        "frames_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
+    )
+    record = frame_scores.record_path(out)
+    # Regions without a record are of a call that was killed; `_keep_segments` compares them.
+    files = tuple(hashes.values()) if record.exists() else (out,)
+    return Output("localize", files, record, made_from, read)
 
 
 def _remove_unfinished(out: Path) -> None:
     """Remove what a kill left of writing `out` and its record, or of removing its part."""
     names = (out.stem, segments_path(out).stem, score_parts.parts_folder(out).name)
     remove_leftovers(out.parent, "|".join(map(re.escape, names)))
-
-
-def _refuse_foreign(sidecar: Path) -> None:
-    """The record must not replace somebody else's JSON, such as that of a score file of the same name."""
-    record = read_json(sidecar) if sidecar.exists() else {"frames_sha256": None}
-    if not (isinstance(record, dict) and "frames_sha256" in record):
-        raise SpoofkitError(
-            f"{sidecar}: is not the record of a frame score file and would be replaced by one; name another output"
-        )
 
 
 def _record(folder: Path, manifest: Manifest, device: torch.device, model: FrameModel) -> dict[str, Any]:

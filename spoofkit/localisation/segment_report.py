@@ -1,12 +1,14 @@
 """What `spoofkit evaluate-segments` does: read, join, measure; segments.json, segment_eer.png, a table on stdout."""
 
-import json
 import platform
+import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE
@@ -14,7 +16,7 @@ from spoofkit.data.rttm import read_regions
 from spoofkit.data.segments import LONGEST_OVERHANG, Regions
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import EER_VARIANT
-from spoofkit.files import atomic_path, file_sha256, is_up_to_date, read_json, refuse_existing
+from spoofkit.files import atomic_path, file_sha256, read_json, write_json
 from spoofkit.localisation.frame_scores import FrameScores, read_frames
 from spoofkit.localisation.metrics import (
     Samples,
@@ -28,6 +30,7 @@ from spoofkit.localisation.metrics import (
     spoofed_before,
 )
 from spoofkit.localisation.regions import SMOOTHINGS_SECONDS, make_rule, require_smoothing, smooth_frames
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,9 +79,6 @@ def evaluate_segments(
         SpoofkitError: a result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
     json_path, png_path = out_dir / "segments.json", out_dir / "segment_eer.png"
-    if not reuse:
-        refuse_existing(json_path, overwrite)
-        refuse_existing(png_path, overwrite)
     made_from = {
         "format": FORMAT,
         "frames_sha256": file_sha256(frames_path),
@@ -88,7 +88,9 @@ def evaluate_segments(
         "smoothing": smoothing,
         **({} if manifest is None else {"manifest_sha256": file_sha256(manifest)}),
     }
-    if not overwrite and is_up_to_date(json_path, made_from, _read_made_from, reuse) and png_path.exists():
+    output = Output("evaluate-segments", (json_path, png_path), json_path, made_from, read_json_record("made_from"))
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        tqdm.write(skipped(json_path), file=sys.stderr)
         result: dict[str, Any] = read_json(json_path)
         return result
 
@@ -118,11 +120,11 @@ def evaluate_segments(
         "frames_made_with": record,
     }
     picture = png(eer_over_resolution(result))
-    # The record appears last, so that where it stands the picture beside it is of the same run.
-    with atomic_path(json_path, overwrite or reuse) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        with atomic_path(png_path, overwrite or reuse) as temporary_png:
-            temporary_png.write_bytes(picture)
+    result = sealed(result, {png_path.name: sha256(picture).hexdigest()})
+    # Both are complete before the first appears, the record: a kill leaves no picture without it.
+    with atomic_path(png_path, overwrite=True) as temporary_png:
+        temporary_png.write_bytes(picture)
+        write_json(json_path, result, overwrite=True)
     return result
 
 
@@ -322,12 +324,6 @@ def _warnings(record: Mapping[str, Any], segments_sha256: str) -> list[str]:
     if record.get("contamination"):
         warnings.append(str(record["contamination"]))
     return warnings
-
-
-def _read_made_from(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    made_from = value.get("made_from") if isinstance(value, dict) else None
-    return made_from if isinstance(made_from, dict) else {}
 
 
 def _percent(fraction: float | None) -> float | None:

@@ -14,15 +14,25 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, make_folder, not_written, read_json
 from spoofkit.models.detector import FRAME_HEAD
 from spoofkit.models.merge_adapters import change_record, has_adapters, merge, write_all_sums
+from spoofkit.outputs import Output, is_up_to_date, output_with_own_record, refuse_replacing, write_own_record
 from spoofkit.stages import AVERAGE, posttraining, read_stages, write_stages
 from spoofkit.stages import FILE as STAGES
 
 
-def average(folders: list[Path], out: Path) -> None:
+def average(folders: list[Path], out: Path, overwrite: bool = False, reuse: bool = False) -> bool:
     """Write the mean of model folders, or of encoder folders, into `out`.
 
     Everything but the weights is taken from the first. Adapters are merged first, since the mean of B A is not the
     product of two means: what is written is a plain folder.
+
+    Args:
+        folders: What is averaged.
+        out: The folder to write.
+        overwrite: Replace one that an earlier call wrote.
+        reuse: Skip one that was made from the same.
+
+    Returns:
+        Whether it was written; otherwise it is up to date.
 
     Raises:
         SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds or origins, or `out`
@@ -30,13 +40,16 @@ def average(folders: list[Path], out: Path) -> None:
     """
     if len(folders) < 2:
         raise SpoofkitError(f"average: found {folders[0]} alone, expected at least two models; name the others")
-    if out.exists():
-        raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
     for folder in folders:
         if folder.resolve() in out.resolve().parents:
             raise SpoofkitError(f"{out}: lies inside {folder}, which is to be averaged; name a folder outside")
         if folder.is_dir():  # of a missing one below
             require_intact(folder)
+    refuse_replacing([out], folders)
+    made_from = {"models_sha256": [folder_sha256(folder) for folder in folders if folder.is_dir()]}
+    output = output_with_own_record("average", out, made_from, is_folder=True)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return False
     try:
         make_folder(out.parent)
         room = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
@@ -48,10 +61,11 @@ def average(folders: list[Path], out: Path) -> None:
             if has_adapters(folder):
                 plain[number] = Path(merged) / str(number)
                 merge(folder, plain[number])
-        _average(plain, folders, out)
+        _average(plain, folders, output)
+    return True
 
 
-def _average(plain: list[Path], folders: list[Path], out: Path) -> None:
+def _average(plain: list[Path], folders: list[Path], output: Output) -> None:
     """The same of `plain` folders, which are called by the names of `folders`."""
     names = [_weights(folder) for folder in plain]
     kinds = [_kind(folder) for folder in plain]
@@ -67,7 +81,7 @@ def _average(plain: list[Path], folders: list[Path], out: Path) -> None:
             raise SpoofkitError(
                 f"{folder}: differs from {folders[0]} in {', '.join(different[:3])}, so there is no mean of the two"
             )
-    with atomic_folder(out) as temporary:
+    with atomic_folder(output.files[0]) as temporary:
         shutil.copytree(plain[0], temporary, dirs_exist_ok=True)
         for name in sorted(names[0]):
             mean = mean_of([folder / name for folder in plain])
@@ -87,6 +101,7 @@ def _average(plain: list[Path], folders: list[Path], out: Path) -> None:
             own = {"encoder_sha256": folder_sha256(temporary / "encoder")}
             change_record(temporary / FRAME_HEAD / "head.json", changed | own)
         write_all_sums(temporary)
+        write_own_record(output, temporary)
 
 
 def _weights(folder: Path) -> set[str]:

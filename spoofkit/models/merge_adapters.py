@@ -10,6 +10,7 @@ from spoofkit.files import atomic_folder, read_json, write_json
 from spoofkit.models import adapter_folder
 from spoofkit.models.detector import FRAME_HEAD, detector_sha256
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.outputs import is_up_to_date, output_with_own_record, refuse_replacing, write_own_record
 from spoofkit.settings import EncoderSettings
 
 
@@ -22,18 +23,21 @@ def _encoder_of(folder: Path) -> Path:
     return folder / "encoder" if (folder / "model.json").is_file() else folder
 
 
-def merge(folder: Path, out: Path) -> None:
+def merge(folder: Path, out: Path, overwrite: bool = False, reuse: bool = False) -> bool:
     """Write a copy of a folder whose encoder has the adapters merged into its weights, and needs no base any more.
 
     Args:
         folder: An encoder folder with adapters, or a model folder with such an encoder.
         out: The folder to write.
+        overwrite: Replace one that an earlier call wrote.
+        reuse: Skip one that was made from the same.
+
+    Returns:
+        Whether it was written; otherwise it is up to date.
 
     Raises:
         SpoofkitError: `out` exists or lies inside `folder`, which is missing or has no adapters, or see `load_encoder`.
     """
-    if out.exists():
-        raise SpoofkitError(f"{out}: exists already; name another folder, or remove it")
     if folder.resolve() in out.resolve().parents:
         raise SpoofkitError(f"{out}: lies inside {folder}, which is to be merged; name a folder outside")
     if not folder.is_dir():
@@ -45,6 +49,10 @@ def merge(folder: Path, out: Path) -> None:
             "trained with encoder.lora; use it as it is"
         )
     require_intact(folder)
+    refuse_replacing([out], [folder])
+    output = output_with_own_record("merge", out, {"sha256": folder_sha256(folder)}, is_folder=True)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return False
     encoder = load_encoder(EncoderSettings(name=str(source)))
     with atomic_folder(out) as temporary:
         target = temporary / source.relative_to(folder)
@@ -54,6 +62,8 @@ def merge(folder: Path, out: Path) -> None:
         if (temporary / FRAME_HEAD).is_dir():
             change_record(temporary / FRAME_HEAD / "head.json", {"encoder_sha256": folder_sha256(target)})
         write_all_sums(temporary)
+        write_own_record(output, temporary)
+    return True
 
 
 def change_record(record: Path, changed: dict[str, Any]) -> None:

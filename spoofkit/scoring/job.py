@@ -20,7 +20,6 @@ from spoofkit.evaluation.score_table import read_table, table_text
 from spoofkit.evaluation.scores import scores_text
 from spoofkit.files import (
     file_sha256,
-    is_up_to_date,
     read_json,
     read_text,
     refuse_existing,
@@ -28,7 +27,8 @@ from spoofkit.files import (
     write_json,
     write_text,
 )
-from spoofkit.leftovers import remove_leftovers, remove_leftovers_of
+from spoofkit.leftovers import remove_leftovers
+from spoofkit.outputs import Output, is_up_to_date, read_json_record
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import rows
 from spoofkit.scoring.batches import Plan, batch_results, plan_batches
@@ -55,6 +55,17 @@ class Job:
     """Hashes of model, manifest and calibration, and the input policy."""
     decisions: Decisions | None
     windows_out: Path | None
+
+    @property
+    def output(self) -> Output:
+        """The score file, the file of windows if there is one, and their record."""
+        hashes = {"scores_sha256": self.out} | (
+            {} if self.windows_out is None else {"windows_sha256": self.windows_out}
+        )
+        read = read_json_record(
+            "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
+        )
+        return Output("score", tuple(hashes.values()), self.out.with_suffix(".json"), self.made_from, read)
 
     @property
     def is_loose(self) -> bool:
@@ -165,7 +176,10 @@ def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str
     refuse_strangers([path for path, text in texts.items() if _differs(path, text)], replaceable)
     for path, text in texts.items():
         write_text(path, text, overwrite=True)
-    result = {"scores_sha256": file_sha256(out)} | how | {"n_trials": len(outcome.scores)}
+    windows_sha256 = None if job.windows_out is None else file_sha256(job.windows_out)
+    result = (
+        {"scores_sha256": file_sha256(out), "windows_sha256": windows_sha256} | how | {"n_trials": len(outcome.scores)}
+    )
     if job.decisions is not None:
         result |= {"decision": job.decisions.record(), job.table_hash: file_sha256(job.table_out)}
     if errors:
@@ -220,18 +234,15 @@ def _differs(path: Path, text: str) -> bool:
 
 
 def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
-    """Whether --reuse keeps the score file that stands; otherwise nothing may be in the way.
+    """Whether the score file is up to date; otherwise nothing may be in the way.
 
     Raises:
         SpoofkitError: an output exists, or was made from something else.
     """
-    is_there = job.windows_out is None or job.windows_out.exists()
-    if is_there and is_up_to_date(job.out, job.made_from, _made_from, reuse):
-        for path in job.outputs:
-            remove_leftovers_of(path)
+    if is_up_to_date(job.output, overwrite=overwrite, reuse=reuse):
         return True
     for path in job.outputs:
-        refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite or path in job.output.files)
     return False
 
 
@@ -288,25 +299,12 @@ def raise_for(errors: list[str], n_files: int) -> None:
         )
 
 
-def _made_from(out: Path) -> dict[str, Any]:
-    """What an existing score file was made from; nothing if its record is missing or of other scores."""
+def refuse_other_record(out: Path) -> None:
+    """Refuse to replace the record of other scores of the same name, `out.csv` beside `out.tsv`."""
     sidecar = out.with_suffix(".json")
-    record = read_json(sidecar) if sidecar.exists() else None
-    if not isinstance(record, dict) or record.get("scores_sha256") != file_sha256(out):
-        return {}
-    return {name: record[name] for name in MADE_FROM if name in record}
-
-
-def refuse_foreign(out: Path) -> None:
-    """Refuse to replace somebody else's JSON by the record: the eval.json of `evaluate`, the record of other scores."""
-    sidecar = out.with_suffix(".json")
-    record = read_json(sidecar) if sidecar.exists() else {"scores_sha256": None}
-    if not (isinstance(record, dict) and "scores_sha256" in record):
-        raise SpoofkitError(
-            f"{sidecar}: is not the record of a score file and would be replaced by one; name other scores"
-        )
+    record = read_json(sidecar) if sidecar.exists() else {}
     for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
-        if other.is_file() and record["scores_sha256"] == file_sha256(other):
+        if other.is_file() and record.get("scores_sha256") == file_sha256(other):
             raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name other scores")
 
 

@@ -19,8 +19,9 @@ from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
-from spoofkit.files import file_sha256, refuse_replacing, text_sha256
+from spoofkit.files import file_sha256, text_sha256
 from spoofkit.machine import commit, now
+from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import with_onnx
@@ -34,7 +35,7 @@ from spoofkit.scoring.job import (
     is_kept,
     raise_for,
     raise_for_kept,
-    refuse_foreign,
+    refuse_other_record,
     refuse_strangers,
     remove_unfinished,
     rows_apart,
@@ -107,7 +108,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
         _say_caveats(manifest, apart, reading)
     made_from = _inputs_record(runtime.model_sha256(model), manifest, policy, reading, bool(apart), found)
     job = Job(manifest, out, reading, apart, made_from, found, options.windows_out)
-    refuse_foreign(out)
+    refuse_foreign(job.output)
+    refuse_other_record(out)
     if scorer is None:
         yield from _merge(job, options)
         return
@@ -273,7 +275,7 @@ def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
         remove_unfinished(job.out)
         if decide_again(job):
             yield f"{job.table_out}: decided again"
-    yield f"{job.out}: kept as it was"
+    yield skipped(job.out)
     raise_for_kept(job.out)
 
 
