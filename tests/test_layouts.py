@@ -184,7 +184,7 @@ def test_any_column_can_be_reported_by(files: tuple[Path, Path, pl.DataFrame], t
     assert "Per gender" in (tmp_path / "out/report.html").read_text()
     sentence = refusal("evaluate", scores, manifest, tmp_path / "out2", "--by", "age")
     assert "--by age: no such column, expected one of speaker, attack, codec, gender, vocoder" in sentence
-    assert "options changed" in refusal("evaluate", scores, manifest, tmp_path / "out", "--reuse")
+    assert "(options)" in refusal("evaluate", scores, manifest, tmp_path / "out", "--reuse")
 
 
 def test_scores_of_2021_df_are_tabulated_by_vocoder_and_codec_as_the_organisers_do(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ Set = Annotated[
         "--set", help="Override one setting, such as finetune.optim.lr=1e-5; may be repeated.", metavar="KEY=VALUE"
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Recreate what an earlier call wrote.")]
 Reuse = Annotated[
     bool,
-    typer.Option("--reuse", help="Keep an output made from the same inputs and settings; refuse one made from others."),
+    typer.Option("--reuse", help="Skip an output that is up to date; refuse one of other inputs, or a damaged one."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load audio; results do not depend on it.")]

@@ -99,12 +99,17 @@ def convert(
         )
     if not source.is_file():
         raise SpoofkitError(f"{source}: no such file, expected a checkpoint; check the name")
-    made_from = {"source_sha256": file_sha256(source), "same_as": same_as}
-    output = output_with_own_record("convert", out, made_from, is_folder=True, is_older=_is_conversion)
-    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
-        return None
     if out.exists() and not out.is_dir():
         raise SpoofkitError(f"{out}: is not a folder, expected one or nothing there; name another, or move it away")
+    if overwrite and out.exists() and (reason := _not_converted(out)):
+        raise SpoofkitError(
+            f"{out}: {reason}, expected an earlier conversion to replace; name another folder, or remove this one "
+            "yourself"
+        )
+    made_from = {"source_sha256": file_sha256(source), "same_as": same_as}
+    output = output_with_own_record("convert", out, made_from, is_folder=True, is_older=lambda path: True)
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return None
     top = _read(source)
     tensors = network_tensors(top, source)
     if is_fairseq(tensors):
@@ -144,13 +149,18 @@ def _require_apart(out: Path, source: Path) -> None:
             )
 
 
-def _is_conversion(folder: Path) -> bool:
-    """Whether a folder holds nothing but what an earlier conversion wrote."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_symlink()]
-    if len(names) < sum(1 for _ in folder.rglob("*")) or not all(map(WRITTEN.fullmatch, names)):
-        return False
+def _not_converted(folder: Path) -> str | None:
+    """What shows that a folder is no earlier conversion; none if nothing does, or it is empty."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not WRITTEN.fullmatch(name):
+            return f"holds {name}, which convert does not write"
+    if not any(folder.iterdir()):
+        return None
+    if not any((folder / name).exists() for name in ("provenance.json", "encoder/provenance.json")):
+        return "holds no provenance.json, which convert writes"
     record = read_json(folder / "model.json") if (folder / "model.json").exists() else {"converted_from": ""}
-    return "converted_from" in record and any(name.endswith("provenance.json") for name in names)
+    return None if "converted_from" in record else "holds a model that was trained here"
 
 
 def _in_words(input_policy: str) -> str:
