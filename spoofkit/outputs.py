@@ -82,20 +82,15 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
     Raises:
         SpoofkitError: it may not, saying which file is in which state, and what to do.
     """
-    standing = [path for path in output.every() if _stands(path)]
+    standing = [path for path in output.files if _stands(path)]
     for path in standing:
         if not (output.is_folder and path == output.files[0]):
             refuse_existing(path, overwrite=True)  # a folder
-    if not standing:
-        return False
-    if overwrite:
-        refuse_foreign(output)
+    refuse_foreign(output)
+    if overwrite or not standing:
         return False
     if not reuse:
-        raise SpoofkitError(
-            f"{standing[0]}: exists already; pass --overwrite to recreate it, --reuse to skip it if it is up to date, "
-            "or name another output"
-        )
+        refuse_standing(standing)
     state, path, why = find_state(output)
     if state is State.FOREIGN:
         raise _foreign(output, path)
@@ -106,6 +101,20 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
             f"{path}: inputs have changed since ({why}); use --overwrite to recreate it, or name another output"
         )
     return state is State.UP_TO_DATE
+
+
+def refuse_standing(files: Iterable[Path]) -> None:
+    """Refuse files that stand there, where neither --reuse nor --overwrite says what to do with them.
+
+    Raises:
+        SpoofkitError: naming the first.
+    """
+    for path in files:
+        if path.exists():
+            raise SpoofkitError(
+                f"{path}: exists already; pass --overwrite to recreate it, --reuse to skip it if it is up to date, or "
+                "name another output"
+            )
 
 
 def refuse_foreign(output: Output) -> None:

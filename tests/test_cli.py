@@ -327,7 +327,7 @@ def test_scores_and_their_record_belong_together(model: Path, manifests: Path, t
     out.write_text(out.read_text().replace("E_0000000000\t", "E_0000000000\t9"))
     assert "damaged" in refusal("score", model, eval_, "-o", out, "--reuse")
     (tmp_path / "other.json").write_text('{"eer": 1}')
-    assert "is not the record of a score file" in refusal("score", model, eval_, "-o", tmp_path / "other.tsv")
+    assert "was not written by `spoofkit score`" in refusal("score", model, eval_, "-o", tmp_path / "other.tsv")
     assert (tmp_path / "other.json").read_text() == '{"eer": 1}'
 
 

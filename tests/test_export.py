@@ -301,7 +301,9 @@ def test_outputs_are_kept_replaced_or_refused_as_asked(tiny: Path, tmp_path: Pat
     run_cli("export", other, out, "--overwrite")
     assert load_onnx(out).record["head"] == "mean"
     (tmp_path / "results.json").write_text('{"eer": 1}')
-    assert "results.json: is not the record of an exported model" in refusal("export", tiny, tmp_path / "results.onnx")
+    assert "results.json: exists but was not written by `spoofkit export`" in refusal(
+        "export", tiny, tmp_path / "results.onnx"
+    )
     assert json.loads((tmp_path / "results.json").read_text()) == {"eer": 1}
 
 

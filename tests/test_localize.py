@@ -361,7 +361,7 @@ def test_reuse_keeps_and_others_are_refused(
         "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.tsv"
     )
     (tmp_path / "x.json").write_text('{"scores_sha256": ""}')
-    assert "is not the record of a frame score file" in refusal(
+    assert "was not written by `spoofkit localize`" in refusal(
         "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.npz"
     )
     run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")

@@ -588,9 +588,9 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
     assert out.read_bytes() == one.read_bytes()
     assert (tmp_path / "out.windows.tsv").read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
     assert "(windows)" in refusal(*arguments, "-o", out, "--window", 3, "--reuse")
-    # What is asked for and not there is not kept.
-    sentence = refusal(*arguments, "-o", one, "--window", 2, "--reuse", "--windows", tmp_path / "new.windows.tsv")
-    assert f"{one}: exists already" in sentence
+    # What is asked for and not there is recreated.
+    run_cli(*arguments, "-o", one, "--window", 2, "--reuse", "--windows", tmp_path / "new.windows.tsv")
+    assert (tmp_path / "new.windows.tsv").read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
     # Where nothing is longer than a window, windows are not what scores were made from.
     run_cli(*arguments, "-o", tmp_path / "whole.tsv", "--window", 10)
     assert "windows" not in json.loads((tmp_path / "whole.json").read_text())

@@ -748,7 +748,7 @@ def test_any_json_beside_the_scores_that_is_no_record_is_left_alone(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "s.json").write_text("5")
-    assert "is not the record of a score file" in refusal("score", model, manifest, "-o", tmp_path / "s.tsv")
+    assert "was not written by `spoofkit score`" in refusal("score", model, manifest, "-o", tmp_path / "s.tsv")
     assert (tmp_path / "s.json").read_text() == "5"
 
 

@@ -39,7 +39,7 @@ from spoofkit.evaluation.systems import measure_systems, name_systems, system_an
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
 from spoofkit.machine import commit
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed, skipped
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, refuse_standing, sealed, skipped
 
 FEWEST_REPLICATES = 100
 
@@ -118,6 +118,8 @@ def evaluate(
     records = [path.with_suffix(".json") for path in inputs]
     others = [Path(manifest_path), *asv_inputs(options.asv, options.asv_keys)]
     refuse_replacing((json_path, html_path), [*inputs, *records, *others])
+    if not (overwrite or reuse):
+        refuse_standing((json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])))  # before anything is read
     made_from = _inputs_record(Path(scores_path), Path(manifest_path), options)
     if is_up_to_date(_output(json_path, html_path, made_from), overwrite=overwrite, reuse=reuse):
         tqdm.write(skipped(json_path), file=sys.stderr)
