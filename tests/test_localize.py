@@ -369,7 +369,7 @@ def test_reuse_keeps_and_others_are_refused(
     before = (tmp_path / "out/segments.json").stat().st_mtime_ns
     run_cli(*again, "--reuse")
     assert (tmp_path / "out/segments.json").stat().st_mtime_ns == before
-    assert "threshold changed" in refusal(*again, "--reuse", "--threshold", "0")
+    assert "(threshold)" in refusal(*again, "--reuse", "--threshold", "0")
     fixed = json.loads(run_cli(*again, "--overwrite", "--threshold", "0.25", "--json").stdout)
     assert fixed["frames"]["threshold"] == 0.25
     assert fixed["frames"]["threshold_from"] == "the command line"
