@@ -313,7 +313,7 @@ def test_the_mean_of_models_is_that_of_their_merged_weights(bases: dict[str, Pat
     assert {path.name for path in (tmp_path / "mean/encoder").iterdir()} == {
         "SHA256SUMS", "config.json", "model.safetensors", "preprocessor_config.json", "stages.json",
     }  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "mean"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "mean", "mean.made_from.json"]
 
 
 def test_a_damaged_head_is_not_merged(bases: dict[str, Path], tmp_path: Path) -> None:

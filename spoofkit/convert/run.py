@@ -97,8 +97,6 @@ def convert(
         raise SpoofkitError(
             f"--same-as {same_as}: nothing is known of this hub id; leave it out, or name a common model"
         )
-    if not source.is_file():
-        raise SpoofkitError(f"{source}: no such file, expected a checkpoint; check the name")
     if out.exists() and not out.is_dir():
         raise SpoofkitError(f"{out}: is not a folder, expected one or nothing there; name another, or move it away")
     if overwrite and out.exists() and (reason := _not_converted(out)):
