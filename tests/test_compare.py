@@ -172,7 +172,9 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     run_cli("calibrate", tmp_path / "a.tsv", files / "set.tsv", calibration)
     before = calibration.read_bytes()
     (tmp_path / "mine.json").write_text("{}")
-    assert "mine.json: exists but was not written by" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "mine.tsv")
+    assert "mine.json: exists but was not written by" in refusal(
+        "apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "mine.tsv"
+    )
     assert not (tmp_path / "mine.tsv").exists()
     for out in ("c.tsv", "a.tsv"):  # whose record would be the calibration; the scores themselves
         command = ("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / out, "--overwrite")

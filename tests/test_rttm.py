@@ -137,7 +137,7 @@ def test_figures_are_those_of_the_same_regions_in_a_segments_file(reference: Pat
     of_segments, of_rttm = (json.loads((tmp_path / name / "segments.json").read_text()) for name in "ab")
     assert of_rttm["made_from"]["manifest_sha256"]
     for result in (of_segments, of_rttm):
-        del result["made_from"], result["made_with"], result["content_sha256"]
+        del result["made_from"], result["made_with"], result["sha256"]
     assert of_rttm == of_segments
     spoofed = sum(end - start for own in SPOOFED.values() for start, end in own)
     assert of_rttm["spoofed_seconds"] == pytest.approx(spoofed / SAMPLE_RATE)

@@ -230,12 +230,6 @@ def read_rejected(manifest: Path) -> pl.DataFrame:
     return pl.DataFrame(lines[1:], schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8), orient="row")
 
 
-def read_made_from(path: Path | str) -> dict[str, Any]:
-    """Only the record of what a manifest was made from."""
-    header, _ = _split_header(read_utf8(path))
-    return _made_from(header, path)
-
-
 def find_standing(path: Path) -> Standing:
     """What a manifest that stands was made from, and whether it is whole, for `spoofkit.outputs`."""
     try:

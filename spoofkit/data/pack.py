@@ -30,7 +30,6 @@ from spoofkit.data.manifest import (
     UNKNOWN_LENGTH,
     Manifest,
     find_standing,
-    read_made_from,
     read_manifest,
     read_rejected,
     write_manifest,
@@ -105,7 +104,7 @@ def pack(
     target = out / manifest_path.name
     if target.resolve() == manifest_path.resolve():
         raise SpoofkitError(f"{target}: would be packed over itself, expected another folder for the pack")
-    corpus = read_made_from(manifest_path).get("corpus", "")
+    corpus = read_manifest(manifest_path).made_from.get("corpus", "")
     made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
     output = Output("pack", (target,), target, made_from, find_standing)
