@@ -58,7 +58,7 @@ def files(trials: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_figures_are_those_of_the_metrics_and_a_real_difference_is_told_by_attack(trials: pl.DataFrame) -> None:
-    result = compare({name: [trials[name].to_numpy()] for name in "ab"}, trials, by="attack")
+    result = compare({name: [trials[name].to_numpy()] for name in "ab"}, trials, by=["attack"])
     everything, first, second = result["rows"]
     assert [row["part"] for row in result["rows"]] == ["all", "A01", "A02"]
     for row, chosen in ((everything, ["A01", "A02"]), (first, ["A01"]), (second, ["A02"])):
@@ -74,6 +74,17 @@ def test_figures_are_those_of_the_metrics_and_a_real_difference_is_told_by_attac
     assert found["p"] < 0.01
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert result["n_clusters"] == N_SPEAKERS
+
+
+def test_each_of_several_columns_is_broken_down_and_corrected_as_alone(files: Path) -> None:
+    call = ("compare", files / "a.tsv", files / "b.tsv", files / "set.tsv")
+    alone = [json.loads(run_cli(*call, "--by", name, "--json").stdout)["rows"] for name in ("attack", "codec")]
+    together = json.loads(run_cli(*call, "--by", "attack", "--by", "codec", "--by", "attack", "--json").stdout)
+    assert together["by"] == ["attack", "codec"]
+    assert together["rows"] == [*alone[0], *alone[1][1:]]
+    shown = run_cli(*call, "--by", "attack", "--by", "codec").stdout
+    assert "attack A02" in shown
+    assert "codec -" in shown
 
 
 def test_seeds_give_mean_spread_and_welchs_p(files: Path) -> None:

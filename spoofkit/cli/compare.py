@@ -32,7 +32,9 @@ def compare(
     first: Annotated[str, typer.Argument(help="Score file, or one a seed, separated by commas.", metavar="A")],
     second: Annotated[str, typer.Argument(help="The same of the other system.", metavar="B")],
     manifest: Manifest,
-    by: Annotated[str | None, typer.Option(help="Column to break down by, such as attack or codec.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column to break down by, such as attack or codec; may be repeated.")
+    ] = None,
     resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     spoof_prior: options.SpoofPrior = None,
@@ -72,7 +74,7 @@ def compare(
             )
     joined = {name: [_joined(path, table) for path in files] for name, files in zip("AB", paths, strict=True)}
     systems = {name: [np.asarray(trials["score"]) for trials in tables] for name, tables in joined.items()}
-    result = run(systems, table, by=by, resample=resample, costs=costs, seed=seed)
+    result = run(systems, table, by=by or (), resample=resample, costs=costs, seed=seed)
     result |= {"dcf_costs": asdict(costs), "n_trials": table.height}
     result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
     result["made_from"] = {
@@ -294,9 +296,13 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
 
     from spoofkit.evaluation.report_text import clusters_in_words
 
+    def name_of(row: dict[str, Any]) -> str:
+        """A part's value, with its column where there are several."""
+        return f"{row['column']} {row['part']}" if len(result["by"]) > 1 and row["column"] else str(row["part"])
+
     for figure, name, digits in (("eer_official_percent", "EER, %", 3), ("min_dcf", "minDCF", 4)):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-        heads = [result["by"] or "", f"A {name}", "B", "B - A", f"{result['confidence']:.0%} interval", "p"]
+        heads = [", ".join(result["by"]), f"A {name}", "B", "B - A", f"{result['confidence']:.0%} interval", "p"]
         has_parts = len(result["rows"]) > 1
         for place, head in enumerate([*heads, *(["p, corrected"] if has_parts else [])]):
             table.add_column(head, justify="left" if place == 0 else "right", no_wrap=True)
@@ -306,14 +312,14 @@ def _print_comparison(result: dict[str, Any], console: Any) -> None:
             found = row[figure]
             values = [f"{system['mean']:.{digits}f}" for system in found["systems"].values()]
             around = f"{found['low']:+.{digits}f} to {found['high']:+.{digits}f}"
-            cells = [row["part"], *values, f"{found['difference']:+.{digits}f}", around, f"{found['p']:.3g}"]
+            cells = [name_of(row), *values, f"{found['difference']:+.{digits}f}", around, f"{found['p']:.3g}"]
             if has_parts:
                 cells.append(f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
             table.add_row(*cells)
         console.print(table)
-        left_out = [row["part"] for row in result["rows"] if "left_out" in row]
+        left_out = [name_of(row) for row in result["rows"] if "left_out" in row]
         if left_out:
-            words = f"left out, for too few speakers or a class that is missing: {', '.join(left_out)}"
+            words = f"skipped, too few speakers or a single class: {', '.join(left_out)}"
             console.print(words, highlight=False, markup=False, soft_wrap=True)
         first = result["rows"][0][figure]
         spreads = [system["standard_deviation"] for system in first["systems"].values()]

@@ -5,8 +5,9 @@ spread says what a change of seed does to it. No files are read here; see `spoof
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def compare(
     systems: Mapping[str, Sequence[npt.ArrayLike]],
     trials: pl.DataFrame,
     *,
-    by: str | None = None,
+    by: Sequence[str] = (),
     resample: str = "speaker",
     costs: DcfCosts = ASVSPOOF5,
     n_replicates: int = N_REPLICATES,
@@ -139,32 +140,35 @@ def compare(
 
     Args:
         systems: Two, by name: scores of each of its seeds, in the order of `trials`.
-        trials: `key`, `speaker`, `attack` and the column `by`.
-        by: A column to break down by: for `attack` and others that only spoofs have all bona fide trials against each
-            value's, else the trials of each value. P values are corrected over its values (Holm).
+        trials: `key`, `speaker`, `attack` and the columns `by`.
+        by: Columns to break down by: for `attack` and others that only spoofs have all bona fide trials against each
+            value's, else the trials of each value. P values are corrected over the values of a column (Holm).
         resample: See `clusters_of`.
         costs: Of the minDCF.
         n_replicates: Resampled lists.
         seed: Of the draws.
 
     Returns:
-        JSON values: `rows`, the first of all trials, each with both systems' figures, their difference (second minus
-        first), its interval and p value, or `left_out`: why they cannot be told; and how this was done.
+        JSON values: `rows`, the first of all trials, then those of each `column`, each with both systems' figures,
+        their difference (second minus first), its interval and p value, or `left_out`: why they cannot be told; and
+        how this was done.
 
     Raises:
         SpoofkitError: not two systems, no such column, or too few clusters.
     """
     if len(systems) != 2:
         raise SpoofkitError(f"compare: found {len(systems)} systems, expected two")
-    if by is not None and (by not in trials.columns or by in NO_PARTS):
-        possible = [name for name in trials.columns if name not in NO_PARTS]
-        raise SpoofkitError(f"--by {by}: no such column, expected one of {', '.join(possible)}")
+    for column in by:
+        if column not in trials.columns or column in NO_PARTS:
+            possible = [name for name in trials.columns if name not in NO_PARTS]
+            raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
     clusters = clusters_of(trials, resample)
     draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
     rows: list[dict[str, Any]] = []
-    for name, rows_N in _parts(trials, by):
+    for column, name, rows_N in _parts(trials, by):
         is_bonafide = (trials["key"] == "bonafide").to_numpy()[rows_N]
-        row: dict[str, Any] = {"part": name, "n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
+        row: dict[str, Any] = {"column": column, "part": name}
+        row |= {"n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
         if row["n_bonafide"] and row["n_spoof"]:
             scores = {name: [np.asarray(score)[rows_N] for score in seeds] for name, seeds in systems.items()}
             try:
@@ -177,13 +181,13 @@ def compare(
             row["left_out"] = "holds one class only"
         rows.append(row)
     # Those of a breakdown are many, and are corrected for being many; the row of all trials stands for itself.
-    for figure in FIGURES:
-        parts = [row for row in rows[1:] if figure in row]
+    for column, figure in product(dict.fromkeys(by), FIGURES):
+        parts = [row for row in rows if row["column"] == column and figure in row]
         for row, corrected in zip(parts, holm([row[figure]["p"] for row in parts]), strict=True):
             row[figure]["p_corrected"] = corrected
     return {
         "systems": {name: len(seeds) for name, seeds in systems.items()},
-        "by": by,
+        "by": list(dict.fromkeys(by)),
         "rows": rows,
         "eer_variant": EER_VARIANT,
         "confidence": CONFIDENCE,
@@ -194,21 +198,20 @@ def compare(
     }
 
 
-def _parts(trials: pl.DataFrame, by: str | None) -> list[tuple[str, npt.NDArray[np.int64]]]:
+def _parts(trials: pl.DataFrame, by: Sequence[str]) -> Iterator[tuple[str | None, str, npt.NDArray[np.int64]]]:
+    """Yield column, value and rows of each part; the first, of no column, is all trials."""
     everything = np.arange(trials.height)
-    parts = [("all", everything)]
-    if by is None:
-        return parts
-    column, is_bonafide = trials[by], (trials["key"] == "bonafide").to_numpy()
-    of_spoofs = is_of_spoofs(trials, by)
-    for value in column.unique().sort():
-        chosen = (column == value).to_numpy()
-        if of_spoofs:
-            if not (chosen & ~is_bonafide).any():
-                continue
-            chosen = (chosen & ~is_bonafide) | is_bonafide
-        parts.append((str(value), everything[chosen]))
-    return parts
+    yield None, "all", everything
+    is_spoof = (trials["key"] != "bonafide").to_numpy()
+    for column in dict.fromkeys(by):
+        of_spoofs = is_of_spoofs(trials, column)
+        for value in trials[column].unique().sort():
+            chosen = (trials[column] == value).to_numpy()
+            if of_spoofs:
+                if not (chosen & is_spoof).any():
+                    continue
+                chosen = (chosen & is_spoof) | ~is_spoof
+            yield column, str(value), everything[chosen]
 
 
 def _row(
