@@ -28,7 +28,7 @@ def overlap(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a table of all that is shared.", metavar="TABLE.tsv")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
@@ -59,7 +59,12 @@ def overlap(
                 raise typer.Exit(1)
             return
     found = find_overlap(
-        train, evaluation, audio=audio, workers=workers, train_corpus=train_corpus, eval_corpus=eval_corpus
+        train,
+        evaluation,
+        audio=audio,
+        workers=workers or options.DECODER_THREADS,
+        train_corpus=train_corpus,
+        eval_corpus=eval_corpus,
     )
     if output is not None:
         with atomic_path(output.files[0], overwrite=True) as temporary:
@@ -99,7 +104,7 @@ def audit(
     ] = None,
     sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
@@ -117,7 +122,14 @@ def audit(
     from spoofkit.checks.audit import print_audit
 
     result = run(
-        manifest, out, by=by or (), sample=sample, seed=seed, workers=workers, overwrite=overwrite, reuse=reuse
+        manifest,
+        out,
+        by=by or (),
+        sample=sample,
+        seed=seed,
+        workers=workers or options.DECODER_THREADS,
+        overwrite=overwrite,
+        reuse=reuse,
     )
     if as_json:
         echo(json.dumps(result))

@@ -55,7 +55,7 @@ def prepare(
     downmix: Annotated[
         str, typer.Option(help="How several channels become one: mean, first, second …; the manifests say so.")
     ] = "mean",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read headers.")] = 16,
+    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -78,7 +78,7 @@ def prepare(
         headers=headers,
         on_error=on_error.value,
         downmix=downmix,
-        workers=workers,
+        workers=workers or options.HEADER_THREADS,
         overwrite=overwrite,
         reuse=reuse,
     ):
@@ -110,7 +110,7 @@ def validate(
         Path | None,
         typer.Option("--out", "-o", help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 16,
+    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Check manifests against the disk: every file there, readable, whole, of the length that is stated.
@@ -132,7 +132,7 @@ def validate(
         refuse_existing(out, overwrite)
     results = []
     for path in manifests:
-        results.append(check(path, read_audio, workers))
+        results.append(check(path, read_audio, workers or options.HEADER_THREADS))
         if out is None:
             echo_text(findings_text(results[-1]))
         for line in summary(results[-1]):
@@ -155,7 +155,7 @@ def pack(
     manifest: Annotated[Path, typer.Argument(help="Manifest to pack.", metavar="MANIFEST")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards and their manifest.", metavar="OUT")],
     shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 1000,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -169,7 +169,12 @@ def pack(
     from spoofkit.data.pack import pack as pack_manifest
 
     found = pack_manifest(
-        manifest, out, shard_bytes=shard_mb * 1_000_000, workers=workers, overwrite=overwrite, reuse=reuse
+        manifest,
+        out,
+        shard_bytes=shard_mb * 1_000_000,
+        workers=workers or options.DECODER_THREADS,
+        overwrite=overwrite,
+        reuse=reuse,
     )
     if found.n_rounded:
         say(

@@ -100,13 +100,7 @@ def score(
         bool, typer.Option("--json-lines", help="Print a line of JSON for each recording as soon as it is scored.")
     ] = False,
     device: options.Device = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Threads that decode audio; 0: two on a CPU, up to eight beside a GPU. Results do not depend on it.",
-        ),
-    ] = 0,
+    workers: options.Workers = 0,
     shard: Annotated[
         str | None,
         typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),

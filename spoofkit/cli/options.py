@@ -22,7 +22,16 @@ Reuse = Annotated[
     typer.Option("--reuse", help="Skip an output that is up to date; refuse one of other inputs, or a damaged one."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that load audio; results do not depend on it.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Threads (in training and `localize`: processes) that read audio; 0: the verb chooses. Results do not "
+        "depend on it.",
+    ),
+]
+HEADER_THREADS, DECODER_THREADS = 16, 8
+"""What a verb chooses that reads headers, or decodes: headers are small, and wait for the disk."""
 Channels = Annotated[
     str,
     typer.Option(
