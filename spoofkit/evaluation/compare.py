@@ -165,9 +165,9 @@ def compare(
     clusters = clusters_of(trials, resample)
     draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
     rows: list[dict[str, Any]] = []
-    for column, name, rows_N in _parts(trials, by):
+    for part_of, name, rows_N in _parts(trials, by):
         is_bonafide = (trials["key"] == "bonafide").to_numpy()[rows_N]
-        row: dict[str, Any] = {"column": column, "part": name}
+        row: dict[str, Any] = {"column": part_of, "part": name}
         row |= {"n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
         if row["n_bonafide"] and row["n_spoof"]:
             scores = {name: [np.asarray(score)[rows_N] for score in seeds] for name, seeds in systems.items()}
