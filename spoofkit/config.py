@@ -37,6 +37,28 @@ def load_config(path: Path | str | None, overrides: list[str] | None = None) -> 
     return _check(values, where, overrides or [])
 
 
+OF_STAGE = {
+    "posttrain": {"seed", "crop_samples", "encoder", "mix", "posttrain"},
+    "finetune": {"seed", "crop_samples", "encoder", "finetune"},
+}
+
+
+def stage_settings(config: Config, stage: str) -> dict[str, Any]:
+    """Return the settings that matter to `posttrain` or `finetune`, as its config.yaml holds them."""
+    return config.model_dump(mode="json", include=OF_STAGE[stage])
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Say in which settings two experiments differ.
+
+    An encoder's name does not count: it is known by its hash among the inputs, under whatever path.
+    """
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [f"{name}: {before} there, {now} now"]
+    keys = [key for key in dict.fromkeys([*before, *now]) if not (name == "encoder" and key == "name")]
+    return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
+
+
 def _check(values: dict[str, Any], where: str, overrides: list[str]) -> Config:
     try:
         # As JSON, strict checking takes a list for a pair and 1 for 1.0, but no `yes` for 1 and no text for a number.

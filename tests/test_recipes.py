@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import SHARED
 from released import make_asvspoof2019, make_asvspoof2021_df, make_asvspoof2021_la
 from safetensors.torch import load_file
 from test_in_the_wild import make_in_the_wild
 from test_partialspoof import make_partialspoof
 
-from spoofkit.config import load_config
+from spoofkit.config import load_config, stage_settings
 
 WHISPER = SHARED / "models/whisper-base-encoder"
 EGS = Path(__file__).parents[1] / "egs"
@@ -201,7 +202,7 @@ def test_data_preparation_without_a_corpus_says_what_to_give(
 def test_a_number_of_gpus_that_is_none_is_refused(ngpu: str, device: str, tmp_path: Path) -> None:
     done = run("asvspoof5", f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
     assert done.returncode == 1
-    assert f"--ngpu is '{ngpu}' with --device {device}" in done.stderr
+    assert f"--ngpu {ngpu} means the CPU" in done.stderr if ngpu == "0" else f"--ngpu is '{ngpu}'" in done.stderr
 
 
 INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["la19", "corpus"], "mini": ["speech"]}
@@ -225,6 +226,29 @@ def test_wrong_settings_are_refused_before_a_header_is_read(
     assert named in done.stderr
     assert "== Stage" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("stage", "of"), [(3, "posttrain"), (5, "finetune")])
+def test_settings_that_are_not_those_of_the_experiment_are_refused_before_a_stage_skips_or_reads_it(
+    stage: int, of: str, tmp_path: Path
+) -> None:
+    config = load_config(EGS / "asvspoof5/conf/mfpt.yaml", ["seed=0"])
+    for name in ("data/train", "data/dev", "data/eval", "exp/posttrain/mix", "exp/posttrain/mix_dev"):
+        (tmp_path / f"{name}.tsv").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.tsv").touch()
+    for name in ("posttrain", of):
+        (tmp_path / f"exp/{name}/{'encoder' if name == 'posttrain' else 'model'}/part").mkdir(
+            parents=True, exist_ok=True
+        )
+        (tmp_path / f"exp/{name}/config.yaml").write_text(yaml.safe_dump(stage_settings(config, name)))
+    options = ["--data", "data", "--exp", "exp", "--stage", stage, "--dry-run"]
+    can_run = f"stages {' '.join(map(str, range(stage, 7)))} can run"
+    assert can_run in run("asvspoof5", *options, cwd=tmp_path).stderr
+    done = run("asvspoof5", *options, "--settings", "seed=1", ok=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "seed: 0 there, 1 now" in done.stderr
+    # A stage that is run again needs no training of the same settings; one that reads an older stage does.
+    run("asvspoof5", *options, "--settings", "seed=1", "--overwrite", cwd=tmp_path, ok=stage == 3)
 
 
 @pytest.mark.parametrize("recipe", INPUTS)
@@ -265,9 +289,15 @@ def test_a_stage_that_reads_what_is_not_there_is_refused_before_the_first_begins
 def test_an_experiment_is_named_after_its_settings_unless_told(tmp_path: Path) -> None:
     (tmp_path / "mine.v2.yaml").write_text("seed: 1\n")
     dry = ["--corpus", ".", "--dry-run"]
-    assert "experiment exp/mfpt;" in run("asvspoof5", *dry, cwd=tmp_path).stderr
-    assert "experiment exp/aasist;" in run("asvspoof5", *dry, "--conf", "conf/aasist.yaml", cwd=tmp_path).stderr
-    assert "experiment exp/mine.v2;" in run("asvspoof5", *dry, "--conf", "mine.v2.yaml", cwd=tmp_path).stderr
+    assert f"experiment {EGS}/asvspoof5/exp/mfpt;" in run("asvspoof5", *dry, cwd=tmp_path).stderr
+    assert (
+        f"experiment {EGS}/asvspoof5/exp/aasist;"
+        in run("asvspoof5", *dry, "--conf", "conf/aasist.yaml", "--posttrain", "false", cwd=tmp_path).stderr
+    )
+    assert (
+        f"experiment {EGS}/asvspoof5/exp/mine.v2;"
+        in run("asvspoof5", *dry, "--conf", "mine.v2.yaml", cwd=tmp_path).stderr
+    )
     done = run("asvspoof5", *dry, "--conf", "mine.v2.yaml", "--exp", "here", cwd=tmp_path)
     assert f"experiment {tmp_path}/here;" in done.stderr
     # What was given, with paths that mean the same from any folder: slurm/submit.sh hands these to its jobs.

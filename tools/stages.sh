@@ -67,8 +67,9 @@ refuse() {
   exit 1
 }
 
-[[ -z $ngpu || $ngpu =~ ^(0|[1-9][0-9]*)$ && ($ngpu != 0 || $device =~ ^(auto|cpu)$) ]] ||
-  refuse "--ngpu is '$ngpu' with --device $device, but must be a number, and 0 only goes with --device cpu"
+[[ -z $ngpu || $ngpu =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--ngpu is '$ngpu', but must be a whole number"
+[[ $ngpu != 0 || $device =~ ^(auto|cpu)$ ]] ||
+  refuse "--ngpu 0 means the CPU, but --device $device is given; leave one of them out"
 [[ $device =~ ^(auto|cpu|cuda(:[0-9]+)?)$ ]] || refuse "--device is '$device', but must be auto, cpu, cuda or cuda:N"
 [[ $on_error =~ ^(stop|skip)$ ]] || refuse "--on-error is '$on_error', but must be stop or skip"
 input_paths conf "${inputs[@]}" ${optional[@]+"${optional[@]}"}
@@ -139,8 +140,14 @@ timeline_needs() {
 }
 
 begin() {
-  local verb words
+  local verb words same=() number to_run=()
+  # The trainings that the chosen stages resume or read, but for those that they do again.
+  if $posttrain && ((stop_stage >= 3)) && ! { $overwrite && ((stage <= 3)); }; then
+    same+=(--same "$exp/posttrain")
+  fi
+  if ((stop_stage >= 4)) && ! { $overwrite && ((stage <= 4)); }; then same+=(--same "$exp/finetune"); fi
   python -m spoofkit.checks.experiment "$conf" --processes "${ngpu:-1}" ${trained[@]+"${trained[@]}"} \
+    ${same[@]+"${same[@]}"} \
     ${overrides[@]+"${overrides[@]}"}
   for verb in prepare validate mixlist posttrain finetune score evaluate localize evaluate-segments; do
     words=${verb//-/_}_args
@@ -149,7 +156,13 @@ begin() {
       refuse "--$verb-args: 'spoofkit $verb' does not take '${!words}', see above"
   done
   if $dry_run; then
-    echo "$0: stages $stage to $stop_stage can run: settings $conf, manifests $data, experiment $exp; options given:" >&2
+    for ((number = stage; number <= stop_stage; number++)); do
+      if ! $posttrain && ((number == 2 || number == 3)); then continue; fi
+      if ((number == 7)) && ! ${timeline:-true}; then continue; fi
+      to_run+=("$number")
+    done
+    echo "$0: stages ${to_run[*]} can run: settings $conf, manifests $(realpath -m "$data")," \
+      "experiment $(realpath -m "$exp"); options given:" >&2
     given_options
     exit 0
   fi

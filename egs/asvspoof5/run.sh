@@ -30,4 +30,4 @@ if stage 4 "fine-tuning"; then fine_tuning; fi
 if stage 5 "scores"; then scores dev eval; fi
 if stage 6 "report"; then report dev eval; fi
 if $timeline && stage 7 "timeline"; then both_heads; fi
-if ! $timeline && ((stop_stage == 7)); then echo "$0: stage 7 was left out; --stage 7 runs it" >&2; fi
+if ! $timeline && ((stop_stage == 7)); then echo "$0: done; stage 7, the timeline, is optional: --stage 7 runs it" >&2; fi

@@ -1,9 +1,10 @@
 """Check an experiment's settings before a recipe spends time.
 
-    python -m spoofkit.checks.experiment CONF [--processes N] [--train STAGE]... KEY=VALUE...
+    python -m spoofkit.checks.experiment CONF [--processes N] [--train STAGE]... [--same FOLDER]... KEY=VALUE...
 
-What takes a fraction of a second stands here: the settings themselves, the folders that they name, and whether N
-processes can share the batches of the stages to train. Whether an encoder loads and a batch fits shows when a training
+What takes a fraction of a second stands here: the settings themselves, the folders that they name, whether N processes
+can share the batches of the stages to train, and whether the trainings in FOLDER (…/posttrain, …/finetune), if there
+are any, have these settings. Whether an encoder loads and a batch fits shows when a training
 starts, or in its `--dry-run`.
 """
 
@@ -11,12 +12,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from spoofkit.config import load_config
+import yaml
+
+from spoofkit.config import differences, load_config, stage_settings
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config
 
-FROM_SCRATCH = ("tiny", "sinc-aasist", "sinc-rawnet2")
+SINC = ("sinc-aasist", "sinc-rawnet2")
+FROM_SCRATCH = ("tiny", *SINC)
 TORCHAUDIO = "torchaudio:"
 STAGES = ("posttrain", "finetune")
 
@@ -45,6 +50,38 @@ def require_folders(settings: Config) -> None:
         )
 
 
+def require_same(folder: Path, settings: Config) -> None:
+    """Refuse settings that are not those of the training in a folder; one that got nowhere claims nothing.
+
+    Raises:
+        SpoofkitError: naming the settings that differ.
+    """
+    if not any(path for name in ("checkpoints", "encoder", "model") for path in folder.glob(f"{name}/*")):
+        return
+    try:
+        before = yaml.safe_load(read_text(folder / "config.yaml"))
+    except yaml.YAMLError as error:
+        raise SpoofkitError(f"{folder}/config.yaml: cannot be read as YAML; train again with --overwrite") from error
+    if changed := differences(before, stage_settings(settings, folder.name)):
+        raise SpoofkitError(
+            f"{folder}: holds a training with other settings ({'; '.join(changed[:3])}); give those, name another "
+            "experiment with --exp, or train again with --overwrite"
+        )
+
+
+def require_trainable(settings: Config) -> None:
+    """Refuse post-training of a front-end without parameters.
+
+    Raises:
+        SpoofkitError: it is one.
+    """
+    if settings.encoder.name in SINC:
+        raise SpoofkitError(
+            f"encoder.name: {settings.encoder.name} has nothing to post-train, expected an encoder with weights; "
+            "fine-tune it directly with --posttrain false"
+        )
+
+
 def main() -> None:
     """Check the settings that the command line names; a mistake is one sentence on stderr and exit code 1."""
     parser = argparse.ArgumentParser()
@@ -52,12 +89,17 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--train", choices=STAGES, action="append", default=[])
+    parser.add_argument("--same", type=Path, action="append", default=[])
     arguments = parser.parse_intermixed_args()
     try:
         settings = load_config(arguments.config, arguments.overrides)
         require_folders(settings)
         for stage in arguments.train:
             require_equal_shares(getattr(settings, stage), arguments.processes)
+        if "posttrain" in arguments.train:
+            require_trainable(settings)
+        for folder in arguments.same:
+            require_same(folder, settings)
     except (SpoofkitError, OSError) as error:
         sys.exit(f"spoofkit: error: {error}")
 

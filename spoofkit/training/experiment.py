@@ -23,6 +23,7 @@ import torch
 import yaml
 
 import spoofkit
+from spoofkit.config import differences
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     make_folder,
@@ -93,7 +94,7 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
             f"{folder}: holds checkpoints without a readable config.yaml and inputs.json; "
             "pass --overwrite to train again"
         ) from error
-    changed = _differences(before, settings | {"inputs": inputs})
+    changed = differences(before, settings | {"inputs": inputs})
     if changed:
         raise SpoofkitError(
             f"{folder}: holds an experiment with other settings ({'; '.join(changed[:3])}); "
@@ -173,14 +174,6 @@ def without_paths(settings: Any) -> Any:
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items()}
     return Path(settings).name if isinstance(settings, str) and Path(settings).is_dir() else settings
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [f"{name}: {before} there, {now} now"]
-    # An encoder is known by its hash among the inputs: the same folder under another path is the same encoder.
-    keys = [key for key in dict.fromkeys([*before, *now]) if not (name == "encoder" and key == "name")]
-    return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
 
 
 def log(folder: Path, message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spoofkit.config import stage_settings
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
@@ -59,7 +60,7 @@ def finetune(
     Raises:
         SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
     """
-    settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "finetune"})
+    settings = stage_settings(config, "finetune")
     with opened(folder, run) as run:
         require_utterances(config.finetune, run.world)
         augmenter = load_augmenter(config.finetune.augment, config.seed)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from spoofkit.checksums import folder_sha256
+from spoofkit.config import stage_settings
 from spoofkit.data.augment import Augmenter, augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, MixDataset
 from spoofkit.data.lengths import batches_by_length, require_usable_length
@@ -87,7 +88,7 @@ def posttrain(
         config = config.model_copy(update={"encoder": EncoderSettings(name=str(onto / "encoder"), freeze="all")})
     _require_list(mix, train_manifest, "--mix")
     _require_list(dev_mix, dev_manifest, "--dev-mix")
-    settings = config.model_dump(mode="json", include={"seed", "crop_samples", "encoder", "mix", "posttrain"})
+    settings = stage_settings(config, "posttrain")
     inputs = {
         "train_manifest": file_sha256(train_manifest),
         "dev_manifest": file_sha256(dev_manifest),

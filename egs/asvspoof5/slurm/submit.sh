@@ -9,7 +9,14 @@
 set -euo pipefail
 recipe=$(cd "$(dirname "$0")/.." && pwd)
 
+for option in "$@"; do
+  case $option in -h | --help) exec "$recipe/run.sh" --help ;; esac
+done
 . "$recipe/slurm/job.sh"
+command -v sbatch >/dev/null || {
+  echo "$0: there is no sbatch here; submit from a login node of the cluster, or use run.sh" >&2
+  exit 1
+}
 options=$("$recipe/run.sh" "$@" --stage 3 --stop-stage 6 --dry-run)  # one a line, paths absolute
 if [[ -n $options ]]; then mapfile -t options <<<"$options"; else options=(); fi
 jobs=(posttrain finetune score report)
@@ -26,6 +33,6 @@ for job in "${jobs[@]}"; do
     exit 1
   fi
   id=${id%%;*}  # a cluster's name may follow
-  echo "$job: job $id, log: egs/asvspoof5/slurm/$job-$id*.log"
+  echo "$job: job $id, log: $recipe/slurm/$job-$id*.log"
   queued+=("$id") after=("--dependency=afterok:$id" --kill-on-invalid-dep=yes)
 done
