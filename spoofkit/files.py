@@ -198,7 +198,7 @@ def tsv_fault(name: str, to_file: bool) -> str:
     if not re.search(r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
         return ""
     expected = "UTF-8 without" if to_file else "one without"
-    return f"{name!a}: a table with tabs cannot hold this name, expected {expected} tabs and line breaks; rename it"
+    return f"{name!a}: a table cannot hold this name, expected {expected} tabs and line breaks; rename the file"
 
 
 def file_sha256(path: Path | str) -> str:

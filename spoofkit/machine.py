@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,12 @@ def cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next((name for name in names if name), platform.machine())
+
+
+def command() -> list[str]:
+    """The command line, as text: bytes of a name that are no UTF-8 stand there as escapes."""
+    words = ["spoofkit", *sys.argv[1:]]
+    return [word.encode("utf-8", "backslashreplace").decode() for word in words]
 
 
 @cache

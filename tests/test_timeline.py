@@ -435,6 +435,16 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
             assert page.count(f"{tmp_path / name}.wav: ") == 1
 
 
+def test_a_name_that_is_no_text_is_written_down_as_escapes(exp: Path, calls: Path, tmp_path: Path) -> None:
+    odd, bad = (tmp_path / os.fsdecode(name) for name in (b"latin\xe9.wav", b"bad\xe9.wav"))
+    shutil.copy(calls / "call.wav", odd)
+    bad.write_text("no sound")
+    assert "1 of 2 recordings" in refusal("localize", exp, odd, bad, "-o", tmp_path / "out", "--threshold", "0")
+    record = json.loads((tmp_path / "out/latin.json").read_text(encoding="utf-8"))
+    assert record["recording"].endswith(r"latin\udce9.wav")
+    assert any(word.endswith(r"bad\udce9.wav") for word in record["command"])
+
+
 def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Path, calls: Path, tmp_path: Path) -> None:
     call, out = calls / "call.wav", tmp_path / "out"
     assert "found no output" in refusal("localize", exp, call)

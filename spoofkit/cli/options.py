@@ -58,5 +58,6 @@ def require_out(out: Path | None, last: Path, what: str) -> Path:
         SpoofkitError: there is none.
     """
     if out is None:
-        raise SpoofkitError(f"-o: found no output, expected {what}; if that is {last}, write `-o {last}`")
+        hint = f"; if that is {last}, write `-o {last}`" if not last.exists() else ""
+        raise SpoofkitError(f"-o: found no output, expected {what}{hint}")
     return out

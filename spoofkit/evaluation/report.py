@@ -38,7 +38,7 @@ from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_
 from spoofkit.evaluation.systems import measure_systems, name_systems, system_and_set
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
-from spoofkit.machine import commit
+from spoofkit.machine import command, commit
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, refuse_standing, sealed, skipped
 
 FEWEST_REPLICATES = 100
@@ -134,7 +134,7 @@ def evaluate(
         figures,
         make_examples(found.trials, found.manifest, options.n_examples),
         intervals_in_words(result),
-        ["spoofkit", *sys.argv[1:]],
+        command(),
     )
     # All stand complete under temporary names before the first appears; the record appears last, so that where it
     # stands the report and the figures beside it are of the same run.

@@ -32,6 +32,7 @@ from spoofkit.files import (
     write_json,
 )
 from spoofkit.leftovers import remove_leftovers
+from spoofkit.machine import command
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped
@@ -231,5 +232,5 @@ def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> di
         "opset": OPSET,
         "versions": {"spoofkit": spoofkit.__version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("torch", "transformers", *PACKAGES)},
-        "command": ["spoofkit", *sys.argv[1:]],
+        "command": command(),
     }

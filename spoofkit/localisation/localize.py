@@ -32,6 +32,7 @@ from spoofkit.files import (
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
+from spoofkit.machine import command
 from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FRAME_TARGETS, FrameModel, load_frame_model
@@ -289,5 +290,5 @@ def _record(folder: Path, manifest: Manifest, device: torch.device, model: Frame
         "device": str(device),
         "stages": read_stages(folder / FRAME_HEAD),
         "versions": {"spoofkit": spoofkit.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
-        "command": ["spoofkit", *sys.argv[1:]],
+        "command": command(),
     }

@@ -33,6 +33,7 @@ from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
 from spoofkit.localisation.sources import Source, find_sources, read_source
 from spoofkit.localisation.utterance import Judge, in_words, make_judge
+from spoofkit.machine import command
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
 from spoofkit.models.provenance import contamination_warning
@@ -103,7 +104,7 @@ def localize_recordings(
         "score": model.score_meaning,
         "contamination": contamination,
         "versions": {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)},
-        "command": ["spoofkit", *sys.argv[1:]],
+        "command": command(),
     }
     faults = []
     for one in tqdm(sources, desc="localize", unit="file", disable=not sys.stderr.isatty()):

@@ -44,7 +44,7 @@ class Source:
     @property
     def label(self) -> str:
         """What it is called in a sentence."""
-        return self.path if self.channel is None else f"{self.path}, channel {self.channel}"
+        return self.shown if self.channel is None else f"{self.shown}, channel {self.channel}"
 
 
 def find_sources(inputs: list[Path], channels: str) -> list[Source]:

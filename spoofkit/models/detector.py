@@ -204,9 +204,8 @@ def require_model_folder(folder: Path) -> None:
         SpoofkitError: it has no model.json.
     """
     if not (folder / "model.json").is_file():
-        raise SpoofkitError(
-            f"{folder}: not a spoofkit model (no model.json); name the folder EXP/model that `spoofkit finetune` wrote"
-        )
+        found = "not a spoofkit model (no model.json)" if folder.is_dir() else "no such folder"
+        raise SpoofkitError(f"{folder}: {found}; name the folder EXP/model that `spoofkit finetune` wrote")
 
 
 def load_detector(folder: Path | str, training: EncoderSettings | None = None) -> tuple[Detector, dict[str, Any]]:

@@ -253,7 +253,8 @@ def decide_again(job: Job) -> bool:
         Whether other decisions were asked for than it held.
 
     Raises:
-        SpoofkitError: the table is missing, or not the one that was written with the scores.
+        SpoofkitError: the table is missing, or not the one that was written with the scores; or it has decisions, and
+            none are asked for.
     """
     if job.decisions is None and not job.is_loose:
         return False
@@ -265,6 +266,11 @@ def decide_again(job: Job) -> bool:
     wanted = None if job.decisions is None else job.decisions.record()
     if record.get("decision") == wanted:
         return False
+    if wanted is None:
+        raise SpoofkitError(
+            f"{path}: holds decisions, found no options that make some; give the options of the first call again, or "
+            "use --overwrite to score without decisions"
+        )
     silent = set(record.get("without_signal", ()))
     table = read_table(read_text(path), path)
     for row in table:

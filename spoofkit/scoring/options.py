@@ -66,10 +66,10 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
             f"{lists[-1]}: found {len(inputs)} inputs, expected one manifest or recordings alone; "
             + (f"if that is the score file to write, write `-o {lists[-1]}`" if out is None else "leave out the others")
         )
-    if len(inputs) > 1 and out is None and inputs[-1].suffix.lower() in TEXTS:
-        raise SpoofkitError(
-            f"{inputs[-1]}: is no recording; if that is to be written, write `-o {inputs[-1].with_suffix('.tsv')}`"
-        )
+    last = inputs[-1]
+    if len(inputs) > 1 and out is None and last.suffix.lower() in TEXTS:
+        meant = last if last.suffix == ".csv" else last.with_suffix(".tsv")
+        raise SpoofkitError(f"{last}: is no recording; if that is to be written, write `-o {meant}`")
 
 
 def refuse_contradictions(options: Options, out: Path | None) -> None:

@@ -20,7 +20,7 @@ from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import identity
 from spoofkit.files import file_sha256, text_sha256
-from spoofkit.machine import commit, now
+from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
@@ -256,7 +256,7 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     outcome = Outcome.of(line for part in parts.values() for line in part.lines)
     how = headers[0]["record"] | {
         "device": ", ".join(sorted({header["record"]["device"] for header in headers})),
-        "command": ["spoofkit", *sys.argv[1:]],
+        "command": command(),
         "merged_from": len(parts),
         "parts": [
             {"part": h["part"], "device": h["record"]["device"], "command": h["record"]["command"]} for h in headers
@@ -334,5 +334,5 @@ def _record(model: Path, manifest: Manifest, scorer: Scorer, found: Decisions | 
         "posttraining": posttraining_in_words(scorer.record["stages"]),
         "commit": commit(),
         "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime, "python": sys.version.split()[0]},
-        "command": ["spoofkit", *sys.argv[1:]],
+        "command": command(),
     }
