@@ -233,7 +233,7 @@ def test_an_output_named_otherwise_than_a_score_file_is_refused_before_anything_
     done = run_cli("score", model, calls, tmp_path / name, ok=False)
     assert done.stdout == ""
     assert f"{tmp_path / name}: is no recording" in done.stderr
-    assert "out.tsv" in done.stderr
+    assert f"-o {tmp_path / name}".replace(".txt", ".tsv").replace(".JSON", ".tsv") in done.stderr
 
 
 def test_a_name_with_the_signs_of_a_glob_is_a_file(model: Path, calls: Path, tmp_path: Path) -> None:

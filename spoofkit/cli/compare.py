@@ -135,7 +135,7 @@ def fuse(
 
     Example: `spoofkit fuse data/dev.tsv a/scores/dev.tsv b/scores/dev.tsv -o fusion.json`
     """
-    out = options.require_out(out, files[-1], "the file to write, such as `-o fusion.json`")
+    out = options.require_out(out, files, "the file to write, such as `-o fusion.json`")
     if len(files) < 2:
         raise SpoofkitError(f"fuse: found {files[0]} alone, expected scores of two or more systems; name the others")
     _fit(files, manifest, out, None, bonafide_prior, overwrite, reuse)
@@ -158,7 +158,7 @@ def apply(
     from spoofkit.evaluation.calibrate_files import apply_to_files
     from spoofkit.outputs import skipped
 
-    out = options.require_out(out, files[-1], "the score file to write, such as `-o scores/eval_llr.tsv`")
+    out = options.require_out(out, files, "the score file to write, such as `-o scores/eval_llr.tsv`")
     n_scores, warning = apply_to_files(calibration, files, out, overwrite, reuse)
     if not n_scores:
         echo(skipped(out))

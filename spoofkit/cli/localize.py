@@ -105,7 +105,7 @@ def localize(
     """
     from spoofkit.localisation.regions import MIN_REGION_SECONDS
 
-    out = options.require_out(out, inputs[-1], "the folder for the outputs, or OUT.npz of a manifest")
+    out = options.require_out(out, inputs, "the folder for the outputs, or OUT.npz of a manifest")
     of_recordings = {
         "--threshold-from": threshold_from,
         "--threshold": threshold,

@@ -126,6 +126,6 @@ def average(
     from spoofkit.models.average import average as run
     from spoofkit.outputs import skipped
 
-    out = options.require_out(out, folders[-1], "the folder to write, such as `-o exp/mean`")
+    out = options.require_out(out, folders, "the folder to write, such as `-o exp/mean`")
     is_written = run(folders, out, overwrite, reuse)
     echo(f"{out}: mean of {len(folders)} models" if is_written else skipped(out))

@@ -46,18 +46,18 @@ MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fid
 FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech; none: 10.")]
 
 
-def require_out(out: Path | None, last: Path, what: str) -> Path:
+def require_out(out: Path | None, inputs: list[Path], what: str) -> Path:
     """The output of a verb whose inputs may be many; only `-o` names it, so that an input is never taken for it.
 
     Args:
         out: As `-o` gives it.
-        last: The last input: the output, for whoever remembers that it once stood there.
+        inputs: Of several, the last one may be meant: outputs of other programs stand there.
         what: Is to be written.
 
     Raises:
         SpoofkitError: there is none.
     """
     if out is None:
-        hint = f"; if that is {last}, write `-o {last}`" if not last.exists() else ""
+        hint = f"; if that is {inputs[-1]}, write `-o {inputs[-1]}`" if len(inputs) > 1 else ""
         raise SpoofkitError(f"-o: found no output, expected {what}{hint}")
     return out
