@@ -114,7 +114,7 @@ def not_written(path: Path, error: OSError, done: str = "written") -> SpoofkitEr
     """The sentence for a disk that refuses: full, read-only, no permission."""
     fix = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
     return SpoofkitError(
-        f"{path}: cannot be {done} ({error.strerror or error}), what stood there before is whole; "
+        f"{path}: cannot be {done} ({error.strerror or error}); the previous file is intact; "
         f"{fix} and give the same command again"
     )
 

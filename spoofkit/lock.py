@@ -102,7 +102,7 @@ def _is_dead_here(name: str) -> bool:
 
 def _refusal(path: Path, name: str, fix: str = "") -> SpoofkitError:
     return SpoofkitError(
-        f"{path.parent}: another run is at work here ({name}); {fix}wait for it, or use another folder"
+        f"{path.parent}: another process is using this folder ({name}); {fix}wait for it, or use another folder"
     )
 
 

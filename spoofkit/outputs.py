@@ -8,7 +8,7 @@ else `OUT.made_from.json`.
     missing       none of its files stands there           is made
     up to date    made from the same, every file whole     --reuse skips it
     incomplete    the same, but one of its files is gone    --reuse recreates it
-    changed       made from something else                  refused; --overwrite recreates it
+    changed       made from other inputs or settings        refused; --overwrite recreates it
     damaged       not what was written                      refused; --overwrite recreates it
     foreign       another's                                 refused; if its record is another's, with --overwrite too
 

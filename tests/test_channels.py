@@ -180,7 +180,7 @@ def test_a_silent_channel_has_its_reason_and_the_speaking_one_its_score(model: P
     assert (speaking["channel"], speaking["score"], speaking["llr"]) == (2, expected["score"], expected["llr"])
     for how in ((), ("--reuse",)):
         said = refusal("score", model, call, "-o", tmp_path / "out.csv", *how)
-        assert said.startswith("1 of 2 recordings could not be scored, the other 1 were")
+        assert said.startswith("1 of 2 recordings failed")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert [(row["channel"], bool(row["cm-score"])) for row in rows] == [("1", False), ("2", True)]
 

@@ -432,7 +432,7 @@ def test_what_a_frame_head_does_not_fit_is_refused(
     def said(onto: Path, exp: Path = tmp_path / "exp") -> str:
         return refusal("posttrain", exp, "--onto", onto, *lists)
 
-    assert "not a spoofkit model" in said(tmp_path / "nothing")
+    assert "no such folder" in said(tmp_path / "nothing")
     assert "has a frame head already" in said(timeline / "model")
     own = shutil.copytree(model, tmp_path / "x/model")
     for exp in (own, tmp_path / "x"):

@@ -235,7 +235,7 @@ def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
         done = run_cli("localize", exp, truth[0] / "eval.tsv", "-o", out)
-    assert "frames of 12 utterances, higher = more bona fide" in done.stdout
+    assert "frames of 12 utterances, higher = less likely spoofed" in done.stdout
     return out
 
 
@@ -400,7 +400,7 @@ def test_frames_trained_for_regions_are_localized_with_a_warning(
     head = json.loads((other / "frame_head/head.json").read_text())
     (other / "frame_head/head.json").write_text(json.dumps(head | {"frame_target": "region"}))
     done = run_cli("localize", other, truth[0] / "dev.tsv", "-o", tmp_path / "dev.npz")
-    assert "higher = more not injected" in done.stdout
+    assert "higher = less likely injected" in done.stdout
     done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", tmp_path / "out")
     assert "mix.frame_target region: a low score says injected" in done.stderr
 
@@ -582,13 +582,13 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert str(segments) in run_cli(*again, "--reuse").stdout
     assert segments.read_bytes() == written
     write_segments(segments, segment_table({"x": []}), overwrite=True)
-    assert "holds other regions than those of this mix list" in refusal(*again, "--reuse")
+    assert "mix_dev.segments.tsv: damaged" in refusal(*again, "--reuse")
     segments.write_bytes(written)
     assert "exists already" in refusal(*again)
     assert "(mix_sha256)" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
     out.unlink()
     write_segments(tmp_path / "mix_dev.segments.tsv", segment_table({"x": []}), overwrite=True)
-    assert "holds other regions than those of this mix list" in refusal(*again)
+    assert "mix_dev.segments.tsv: " in refusal(*again)
     assert not out.exists()
     sentence = refusal("localize", exp, truth[0] / "dev.tsv", "-o", tmp_path / "x.npz", "--mix", mix_path)
     assert "which is not in" in sentence

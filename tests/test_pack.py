@@ -411,7 +411,7 @@ def test_two_calls_at_once_do_not_meet(manifests: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(SpoofkitError, match="another run is at work here"):
+        with pytest.raises(SpoofkitError, match="another process is using this folder"):
             pack(manifests / "dev.tsv", tmp_path)
         other.communicate("\n")
     assert pack(manifests / "dev.tsv", tmp_path).n_utterances == 10

@@ -563,14 +563,16 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_taken_over_with_a_word(
     since = time.strftime("%Y-%m-%d ")
     with other_run(exp) as other, pytest.raises(SpoofkitError) as refused, experiment.locked(exp):
         pass
-    assert f"{exp}: another run is at work here ({OWN_HOST}, process {other}, since {since}" in str(refused.value)
+    assert f"{exp}: another process is using this folder ({OWN_HOST}, process {other}, since {since}" in str(
+        refused.value
+    )
     with experiment.locked(exp):
         said = capsys.readouterr().err
         assert f"{exp}: took over the lock of a run that died ({OWN_HOST}, process {other}, since {since}" in said
         assert said.strip() in (exp / "train.log").read_text()
         code, text = forked(lambda: experiment.locked(exp).__enter__())
         assert code == 7
-        assert f"another run is at work here ({OWN_HOST}, process {os.getpid()}," in text
+        assert f"another process is using this folder ({OWN_HOST}, process {os.getpid()}," in text
     with experiment.locked(exp):
         assert capsys.readouterr().err == ""  # that one gave it back
 
@@ -589,7 +591,7 @@ def test_where_there_are_no_locks_a_file_names_the_run(
     monkeypatch.setattr(fcntl, "lockf", without_locks(code))
     with other_run(tmp_path) as other, pytest.raises(SpoofkitError) as refused, experiment.locked(tmp_path):
         pass
-    assert f"another run is at work here ({OWN_HOST}, process {other}," in str(refused.value)
+    assert f"another process is using this folder ({OWN_HOST}, process {other}," in str(refused.value)
     assert f"if it is dead, remove {tmp_path}/.lock_owner; else wait for it" in str(refused.value)
     assert (tmp_path / ".lock_owner").exists(), "a refused run must not take away the other's file"
     with experiment.locked(tmp_path):
@@ -606,7 +608,7 @@ def test_without_locks_a_run_of_another_host_or_an_unreadable_name_is_never_take
     monkeypatch.setattr(fcntl, "lockf", without_locks(errno.ENOLCK))
     for name in ("elsewhere, process 1, since 2026-01-01 00:00:00", "", f"{OWN_HOST}, process , since"):
         (tmp_path / ".lock_owner").write_text(name)
-        with pytest.raises(SpoofkitError, match=r"another run is at work here \(.*\); if it is dead, remove "):
+        with pytest.raises(SpoofkitError, match=r"another process is using this folder \(.*\); if it is dead, remove "):
             experiment.locked(tmp_path).__enter__()
         assert (tmp_path / ".lock_owner").read_text() == name
 

@@ -452,7 +452,7 @@ def test_what_cannot_be_scored_is_a_row_with_its_reason_and_the_rest_is_scored(
         else:
             float(row["cm-score"])
             assert row["error"] == ""
-    assert "spoofkit: error: 4 of 7 recordings could not be scored, the other 3 were" in done.stderr
+    assert "spoofkit: error: 4 of 7 recordings failed" in done.stderr
     told = lines(run_cli("score", model, *files, "--json-lines", "--window", window, ok=False).stdout)
     assert [set(line) for line in told if "error" in line] == [{"file", "channel", "error"}] * 4
 
@@ -462,7 +462,7 @@ def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
 ) -> None:
     files = [mixed[name] for name in sorted(mixed)]
     sentence = refusal("score", model, *files, "-o", tmp_path / "out.tsv")
-    assert sentence.startswith("4 of 7 recordings could not be scored, the other 3 were")
+    assert sentence.startswith("4 of 7 recordings failed")
     assert set(read_scores(tmp_path / "out.tsv")["utt_id"]) == {str(mixed[name]) for name in ("a", "c", "i")}
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["n_trials"] == 3
@@ -586,7 +586,7 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
     assert record["windows"] == {"window_seconds": 2.0, "hop_seconds": 2.0, "over_windows": "mean"}
     for number in (2, 1):
         run_cli(*arguments, "-o", out, "--window", 2, "--shard", f"{number}/2")
-    assert "(windows changed)" in refusal(*arguments, "-o", out, "--window", 3, "--merge")
+    assert "(windows)" in refusal(*arguments, "-o", out, "--window", 3, "--merge")
     run_cli(*arguments, "-o", out, "--window", 2, "--merge", "--windows", tmp_path / "out.windows.tsv")
     assert out.read_bytes() == one.read_bytes()
     assert (tmp_path / "out.windows.tsv").read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
@@ -708,7 +708,7 @@ def test_a_score_file_holds_log_likelihood_ratios_if_a_calibration_is_given(
     out.unlink()
     out.with_suffix(".json").unlink()
     run_cli(*arguments, "--calibration", calibration, "--shard", "1/2")
-    assert "(calibration_sha256 changed)" in refusal(*arguments, "--shard", "1/2")
+    assert "(calibration_sha256)" in refusal(*arguments, "--shard", "1/2")
     assert "is for scores that are printed" in refusal(*arguments, "--json-lines")
 
 

@@ -244,13 +244,13 @@ def test_a_threshold_that_is_not_fitted_is_said_everywhere(exp: Path, calls: Pat
     tensors[bias] += 100
     save_file(tensors, other / "frame_head/head.safetensors")
     done = run_cli("localize", other, calls / "call.wav", "-o", tmp_path / "out")
-    assert "NOT fitted" in done.stderr
+    assert "not fitted on any data" in done.stderr
     assert "1 spoof regions, 2.00 of 2.00 s" in done.stdout
     assert (tmp_path / "out/call.rttm").read_text().split()[7] == "spoof_threshold_not_fitted"
     assert "threshold not fitted" in (tmp_path / "out/call.txt").read_text()
     record = read_record(tmp_path / "out/call.json")
     assert (record["threshold"], record["threshold_is_fitted"]) == (0.0, False)
-    assert record["threshold_from"] == "0 of the score, not fitted on any data"
+    assert record["threshold_from"] == "default"
     assert "The threshold was not fitted on any data" in (tmp_path / "out/timeline.html").read_text()
 
 
@@ -265,7 +265,7 @@ def test_threshold_and_smoothing_come_from_a_development_set(
     )  # fmt: skip
     fitted = results / "segments.json"
     done = run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold-from", fitted)
-    assert "NOT fitted" not in done.stderr
+    assert "not fitted" not in done.stderr
     record = read_record(tmp_path / "out/call.json")
     assert record["threshold"] == read_record(fitted)["range_eer_threshold"]
     assert (record["smooth_seconds"], record["threshold_is_fitted"]) == (0.18, True)
@@ -331,7 +331,7 @@ def test_a_full_disk_leaves_a_recording_without_files_or_with_the_old_ones_and_t
             sentence = refusal(*command, *rest)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert f"call{suffix}: cannot be written (File too large), what stood there before is whole" in sentence
+        assert f"call{suffix}: cannot be written (File too large); the previous file is intact" in sentence
 
     marked_at_0 = tmp_path / "marked"
     run_cli("localize", exp, calls / "call.wav", "-o", marked_at_0, "--threshold", "0")

@@ -153,7 +153,7 @@ def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
     process = start("finetune", exp, *options, "--set", "finetune.n_steps=10000")
     wait_for_step(exp, 1, process)
     sentence = refusal("finetune", exp, *options)
-    assert f"another run is at work here ({os.uname().nodename}, process {process.pid}" in sentence
+    assert f"another process is using this folder ({os.uname().nodename}, process {process.pid}" in sentence
     process.kill()
     process.wait()
     # Its loader processes may live a moment longer; they must not hold the lock.

@@ -182,7 +182,7 @@ def threshold(
     abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say from which score on to accept a recording, for given costs or from your own genuine recordings.
+    """Choose a decision threshold, for given costs or from your own genuine recordings.
 
     The last line names the options with which `score` applies it. With costs, scores are log-likelihood ratios
     (`calibrate`, `apply`); genuine recordings may have those or scores as they are.

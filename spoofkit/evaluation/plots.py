@@ -172,7 +172,9 @@ def draw_staircases(axes: Axes, stated: Mapping[str, tuple[Scores, Scores, str]]
         furthest = max(furthest, float(np.abs(x).max()))
     limits = (-math.ceil(min(furthest, FURTHEST)), math.ceil(min(furthest, FURTHEST)))
     axes.set(xlim=limits, ylim=limits, ylabel="as observed, nats", xlabel="log-likelihood ratio as stated, nats")
-    axes.annotate("the diagonal is truth", (0.98, 0.03), xycoords="axes fraction", ha="right", color=INK, fontsize=9)
+    axes.annotate(
+        "diagonal: perfectly calibrated", (0.98, 0.03), xycoords="axes fraction", ha="right", color=INK, fontsize=9
+    )
     if len(stated) > 1:
         axes.legend(loc="upper left")
 

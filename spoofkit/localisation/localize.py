@@ -35,7 +35,7 @@ from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.machine import command
 from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
-from spoofkit.models.frame_model import FRAME_TARGETS, FrameModel, load_frame_model
+from spoofkit.models.frame_model import FrameModel, load_frame_model
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.outputs import Output, State, find_state, is_up_to_date, read_json_record, refuse_foreign, skipped
 from spoofkit.scoring import parts as score_parts
@@ -161,7 +161,8 @@ def localize(
         frame_scores.write_frames(out, utt_ids, n_samples, scores, how)
         score_parts.discard_parts(out)
     n_frames = sum(score_T.size for score_T in scores.values())
-    yield f"{out}: {n_frames:,} frames of {len(utt_ids):,} utterances, higher = more {FRAME_TARGETS[frame_target]}"
+    kind = "injected" if frame_target == "region" else "spoofed"
+    yield f"{out}: {n_frames:,} frames of {len(utt_ids):,} utterances, higher = less likely {kind}"
 
 
 def score_frames(

@@ -26,7 +26,7 @@ Frames = npt.NDArray[np.float32]
 
 CALLED = {"region": "injected", "authenticity": "spoof"}
 """What a region with low scores is called, by what the frames were trained for (mix.frame_target)."""
-NOT_FITTED = "0 of the score, not fitted on any data"
+NOT_FITTED = "default"
 SMOOTHINGS_SECONDS = (0.0, 0.06, 0.1, 0.18, 0.3, 0.5)
 """Tried by `--smooth fit`; the shortest of those with the lowest range-based EER is taken."""
 MOST_SMOOTH_SECONDS = 10.0
@@ -69,7 +69,9 @@ class Rule:
     def words(self) -> str:
         """In a sentence."""
         smoothed = f"median of {self.smooth_seconds:g} s" if self.smooth_seconds else "not smoothed"
-        doubt = "; the threshold was NOT fitted" * (not self.is_fitted) + "; NOT much better than chance" * self.is_weak
+        doubt = (
+            "; threshold not fitted on any data" * (not self.is_fitted) + "; NOT much better than chance" * self.is_weak
+        )
         return (
             f"threshold {self.threshold:.6g} ({self.threshold_from}), scores {smoothed}, regions shorter than "
             f"{self.min_region_seconds:g} s dropped{doubt}"

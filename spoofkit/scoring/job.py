@@ -237,7 +237,7 @@ def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
     """Whether the score file is up to date; otherwise nothing may be in the way.
 
     Raises:
-        SpoofkitError: an output exists, or was made from something else.
+        SpoofkitError: an output exists, or was made from other inputs.
     """
     if is_up_to_date(job.output, overwrite=overwrite, reuse=reuse):
         return True
@@ -298,11 +298,7 @@ def raise_for_kept(out: Path) -> None:
 def raise_for(errors: list[str], n_files: int) -> None:
     """Say at the end that some recordings could not be scored."""
     if errors:
-        others = "none" if len(errors) == n_files else f"the other {n_files - len(errors):,} were"
-        raise SpoofkitError(
-            f"{len(errors):,} of {n_files:,} recordings could not be scored, {others}; fix or remove them, the first: "
-            f"{errors[0]}"
-        )
+        raise SpoofkitError(f"{len(errors):,} of {n_files:,} recordings failed. First error: {errors[0]}")
 
 
 def refuse_other_record(out: Path) -> None:

@@ -137,7 +137,7 @@ def refuse_other_parts(out: Path, shard: Shard, identity: dict[str, Any]) -> Non
     """Refuse to score a part that would not fit those that stand beside it.
 
     Raises:
-        SpoofkitError: a part with scores was made from something else.
+        SpoofkitError: a part with scores was made from other inputs.
     """
     for other, path in find_parts(out).items():
         part = read_part(path)
@@ -147,8 +147,8 @@ def refuse_other_parts(out: Path, shard: Shard, identity: dict[str, Any]) -> Non
         changed = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
         if changed:
             raise SpoofkitError(
-                f"{path}: was made from something else than part {shard} would be ({', '.join(changed)} differ), and "
-                "could not be joined with it; give all parts the same options, or start over with --overwrite"
+                f"{path}: was scored from other inputs than part {shard} ({', '.join(changed)} differ), so the two "
+                "cannot be joined; give all parts the same options, or start over with --overwrite"
             )
 
 
@@ -156,14 +156,14 @@ def check_part(path: Path, part: Part, shard: Shard, identity: dict[str, Any], o
     """The scores of a part that belongs to `identity`, by batch.
 
     Raises:
-        SpoofkitError: it was made from something else, is another part than its name says, or holds a batch twice or
+        SpoofkitError: it was made from other inputs, is another part than its name says, or holds a batch twice or
             other utterances than the plan.
     """
     found, expected = part.header["identity"], identity
     changed = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     if changed:
         raise SpoofkitError(
-            f"{path}: was made from something else ({', '.join(changed)} changed); score this part "
+            f"{path}: inputs have changed since ({', '.join(changed)}); score this part "
             "again with --overwrite, or name another score file"
         )
     if part.header["part"] != str(shard):
@@ -211,7 +211,7 @@ def open_part(
         replaces: Of a new part, SHA-256 of the files that the result has leave to replace: see `may_be_replaced`.
 
     Raises:
-        SpoofkitError: another process holds it, it was made from something else, or the disk refuses.
+        SpoofkitError: another process holds it, it was made from other inputs, or the disk refuses.
     """
     try:
         make_folder(path.parent)

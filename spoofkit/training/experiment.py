@@ -52,7 +52,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold an experiment folder for this process; a second run on it is refused, a dead one's lock is void.
 
     Raises:
-        SpoofkitError: another run is at work on the folder, or it cannot be written to.
+        SpoofkitError: another process is using the folder, or it cannot be written to.
     """
     with ExitStack() as stack:
         try:
