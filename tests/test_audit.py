@@ -251,7 +251,8 @@ def test_the_audit_says_what_it_found_and_leaves_files(corpus: Path, tmp_path: P
     assert (out / "audit.pdf").read_bytes().startswith(b"%PDF")
     table = pl.read_csv(out / "audit.tsv", separator="\t", comment_prefix="#")
     assert table["utt_id"].to_list() == [f"u{number:02d}" for number in range(60)]
-    assert json.loads(run_cli("audit", corpus, "--by", "attack", "--by", "codec", "--json").stdout) == result
+    printed = json.loads(run_cli("audit", corpus, "--by", "attack", "--by", "codec", "--json").stdout)
+    assert printed == {name: value for name, value in result.items() if name not in ("files_sha256", "sha256")}
 
 
 def leading_silences(corpus: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -161,5 +161,6 @@ def test_every_verb_that_reads_keys_is_tried_here() -> None:
     package = Path(__file__).parents[1] / "spoofkit"
     users = {path.stem for path in package.rglob("*.py") if "read_keyed_manifest(" in path.read_text()}
     assert users == {
-        "manifest", "report", "calibrate_files", "compare", "audit", "data", "posttrain", "finetune", "run", "localize",
+        "manifest", "report", "calibrate_files", "compare", "audit", "mixlist", "posttrain", "finetune", "run",
+        "localize",
     }  # fmt: skip

@@ -9,7 +9,6 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.data.manifest import Manifest
 from spoofkit.data.mixframe import Mix, MixList
-from spoofkit.files import atomic_path
 from spoofkit.terminal import visible
 
 
@@ -44,18 +43,16 @@ def draw_mix(
     targets_T: np.ndarray,
     geometry: FrameGeometry,
     title: str,
-    overwrite: bool = False,
 ) -> None:
     """Draw a mixed utterance: waveform with its injected regions, spectrogram, frame targets.
 
     Args:
-        path: PNG, PDF or SVG by its extension.
+        path: PNG, PDF or SVG by its extension; replaced if it is there.
         mix: What was spliced.
         wave_S: Its waveform.
         targets_T: Its frame targets.
         geometry: The encoder's, for the time of each frame.
         title: Heading.
-        overwrite: Replace an existing picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -89,8 +86,7 @@ def draw_mix(
         for edge in (start, end):
             middle.axvline(edge / SAMPLE_RATE, color="white", linestyle="--", linewidth=1)
     top.legend(loc="upper right")
-    with atomic_path(path, overwrite) as temporary:
-        figure.savefig(temporary, dpi=120)
+    figure.savefig(path, dpi=120)
 
 
 def _counts(values: list[Any]) -> dict[str, int]:
