@@ -37,8 +37,9 @@ from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.rawboost import KINDS, rawboost
+from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.settings import AugmentSettings, Config
+from spoofkit.settings import Config
 
 ALL_KINDS = tuple(KINDS)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spoofkit import doctor
-from spoofkit.doctor import Check
+from spoofkit import doctor, doctor_machine
+from spoofkit.doctor_machine import Check
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +119,14 @@ def test_ranges_come_from_the_one_place_where_they_stand() -> None:
     ("flags", "words"), [({"avx512_bf16"}, "in hardware"), ({"amx_bf16"}, "in hardware"), ({"avx2"}, "20 times slower")]
 )
 def test_bf16_on_a_cpu_without_it_is_called_slow(flags: set[str], words: str) -> None:
-    assert words in doctor.check_cpu_bf16(frozenset(flags)).found
+    assert words in doctor_machine.check_cpu_bf16(frozenset(flags)).found
 
 
 def test_more_threads_than_cores_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
-    check = doctor.check_cpu()
+    check = doctor_machine.check_cpu()
     assert check.ok is None
     assert "OMP_NUM_THREADS" in check.advice
 
@@ -140,15 +140,15 @@ def test_missing_decoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_little_disk_is_a_warning_and_hardly_any_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.check_disk("disk", tmp_path / "not" / "yet", advised_bytes=1 << 62).ok is None
-    monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 1 << 62)
-    assert doctor.check_disk("disk", tmp_path, advised_bytes=1).ok is False
+    assert doctor_machine.check_disk("disk", tmp_path / "not" / "yet", advised_bytes=1 << 62).ok is None
+    monkeypatch.setattr(doctor_machine, "LEAST_DISK_BYTES", 1 << 62)
+    assert doctor_machine.check_disk("disk", tmp_path, advised_bytes=1).ok is False
 
 
 def test_small_shared_memory_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.check_shared_memory(tmp_path / "absent").ok is (None if sys.platform == "linux" else True)
-    monkeypatch.setattr(doctor, "ADVISED_SHM_BYTES", 1 << 62)
-    assert doctor.check_shared_memory(tmp_path).ok is None
+    assert doctor_machine.check_shared_memory(tmp_path / "absent").ok is (None if sys.platform == "linux" else True)
+    monkeypatch.setattr(doctor_machine, "ADVISED_SHM_BYTES", 1 << 62)
+    assert doctor_machine.check_shared_memory(tmp_path).ok is None
 
 
 def test_check_that_raises_is_a_failed_check_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 import spoofkit
-from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, read_rejected, write_manifest, write_rejected
+from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError
 
 

@@ -15,8 +15,9 @@ from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
 from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.mixframe import Mix, Region, frame_targets, splice
 from spoofkit.data.mixlist import read_mix_list, write_mix_list
+from spoofkit.data.settings import MixSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.settings import Config, MixSettings
+from spoofkit.settings import Config
 
 WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
 

@@ -18,7 +18,8 @@ from spoofkit.checks.filecheck import WHOLE_SET, Finding, Row, findings_of_files
 from spoofkit.checks.setcheck import findings_of_set
 from spoofkit.checks.sound import Sound, examine
 from spoofkit.data.headers import headers_path, read_facts, read_headers
-from spoofkit.data.manifest import Manifest, read_manifest, read_rejected, write_manifest, write_rejected
+from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
+from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.data.shards import parse_address, require_whole
 from spoofkit.data.stored import AudioInfo

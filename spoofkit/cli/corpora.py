@@ -119,7 +119,7 @@ def audit(
     """
 
     from spoofkit.checks.audit import audit as run
-    from spoofkit.checks.audit import print_audit
+    from spoofkit.checks.audit_text import print_audit
 
     result = run(
         manifest,

@@ -17,16 +17,8 @@ from spoofkit.corpora import CORPORA
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.headers import headers_path, read_headers
-from spoofkit.data.manifest import (
-    KEYS,
-    NO_KEY,
-    UNKNOWN_LENGTH,
-    find_standing,
-    read_manifest,
-    rejected_path,
-    write_manifest,
-    write_rejected,
-)
+from spoofkit.data.manifest import KEYS, NO_KEY, UNKNOWN_LENGTH, find_standing, read_manifest, write_manifest
+from spoofkit.data.rejected import rejected_path, write_rejected
 from spoofkit.data.segments import read_segments, write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, text_sha256

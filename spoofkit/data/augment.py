@@ -23,9 +23,9 @@ from spoofkit.data.codecs import code, require_codec
 from spoofkit.data.folders import files_below
 from spoofkit.data.randomness import AUGMENT_STREAM, generator
 from spoofkit.data.rawboost import rawboost
+from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import text_sha256
-from spoofkit.settings import AugmentSettings
 
 LONGEST_RIR = SAMPLE_RATE  # samples after the direct path: what rings longer is far below what is heard
 NO_SEED = -1

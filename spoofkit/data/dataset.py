@@ -17,8 +17,9 @@ from spoofkit.data.frames import FrameGeometry, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import MixList, frame_targets, splice
 from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
+from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.settings import AugmentSettings, Config
+from spoofkit.settings import Config
 
 BOUNDARY_FRAMES = 5  # frames nearer than this to a splice are left out of the "away from boundaries" error
 

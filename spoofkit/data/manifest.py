@@ -25,15 +25,15 @@ import polars as pl
 
 from spoofkit.data.audio import read_audio
 from spoofkit.data.channels import DOWNMIXES
+from spoofkit.data.rejected import rejected_path
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import lines_with_other_counts, read_text, read_utf8, tsv_fault, write_text
+from spoofkit.files import lines_with_other_counts, read_utf8, tsv_fault, write_text
 from spoofkit.outputs import Standing
 
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
 """Stands as the key of an utterance of which nobody says whether it is bona fide or spoof."""
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
-REJECTED_COLUMNS = ("utt_id", "path", "key", "reason")
 UNKNOWN_LENGTH = -1  # stands as "-" in the file
 # What would end a field or a row, since fields are never quoted.
 UNWRITABLE = r"[\t\n\r\x00]"
@@ -197,39 +197,6 @@ def read_keyed_manifest(path: Path | str) -> Manifest:
     return manifest
 
 
-def rejected_path(manifest: Path) -> Path:
-    """Where the list of a manifest's rejected utterances stands: `eval.rejected.tsv` beside `eval.tsv`."""
-    return manifest.with_name(f"{manifest.stem}.rejected.tsv")
-
-
-def write_rejected(manifest: Path, rejected: pl.DataFrame) -> None:
-    """Write the list of a manifest's rejected utterances, the columns REJECTED_COLUMNS, in place of an older one.
-
-    It is written before the manifest that lacks those utterances, so that none is lost without a trace.
-    """
-    tidy = pl.col("reason").str.replace_all(r"\s+", " ")
-    table = rejected.select(REJECTED_COLUMNS).with_columns(tidy).sort("utt_id")
-    write_text(rejected_path(manifest), table.write_csv(separator="\t", quote_style="never"), overwrite=True)
-
-
-def read_rejected(manifest: Path) -> pl.DataFrame:
-    """The list of a manifest's rejected utterances; no rows if there is no list.
-
-    Raises:
-        SpoofkitError: it is not such a list.
-    """
-    path = rejected_path(manifest)
-    if not path.exists():
-        return pl.DataFrame(schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8))
-    lines = [line.split("\t") for line in read_text(path).removesuffix("\n").split("\n")]
-    if lines[0] != list(REJECTED_COLUMNS) or any(len(line) != len(REJECTED_COLUMNS) for line in lines):
-        raise SpoofkitError(
-            f"{path}: is not the list of rejected utterances that belongs to {manifest.name}, expected the columns "
-            f"{', '.join(REJECTED_COLUMNS)}; put it back, or recreate the manifest with `spoofkit prepare`"
-        )
-    return pl.DataFrame(lines[1:], schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8), orient="row")
-
-
 def find_standing(path: Path) -> Standing:
     """What a manifest that stands was made from, and whether it is whole, for `spoofkit.outputs`."""
     try:
@@ -298,7 +265,8 @@ def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
 
 def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
     text = column.replace("-", str(UNKNOWN_LENGTH))
-    numbers = text.cast(pl.Int64, strict=False)  # what is no number becomes null, and is refused by name
+    # Not strict: polars would raise without saying where; what is no number becomes null and is refused by name below.
+    numbers = text.cast(pl.Int64, strict=False)
     if numbers.null_count():
         wrong = column.filter(numbers.is_null())[0]
         raise SpoofkitError(f"{where}: n_samples is {wrong!r}, expected a whole number of samples or '-'")

@@ -19,9 +19,10 @@ import numpy as np
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, generator
+from spoofkit.data.settings import MixSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
-from spoofkit.settings import Config, MixSettings
+from spoofkit.settings import Config
 
 MAX_DRAWS = 200  # tries for one mix before the settings are called impossible for this corpus
 # What decides how a list is drawn and spliced; how frames are labelled does not.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from spoofkit.data.frames import FrameGeometry, frames_inside
+from spoofkit.data.settings import MixSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.settings import MixSettings
 
 MAX_GAIN = 10.0  # 20 dB: level matching must not blow up the noise of a pause
 

@@ -155,7 +155,8 @@ def _read_2021(path: Path, keys_path: Path) -> pl.DataFrame:
 
 
 def _with_scores(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
+    # Not strict: what is no number becomes null, which require_rows refuses with its line.
+    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
     finite = {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}
     require_rows(path, table, finite, conclusion=NO_SCORES)
     return table

@@ -71,7 +71,8 @@ def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFr
         )
     columns = ("utt_id", "attack", "key", "text") if with_keys else ("utt_id", "text")
     table = _without_suffix(read_columns(path, columns, conclusion=NO_SCORES))
-    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))  # refused by line below
+    # Not strict: what is no number becomes null, which require_rows refuses with its line.
+    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
     require_rows(
         path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}, conclusion=NO_SCORES
     )

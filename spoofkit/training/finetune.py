@@ -15,6 +15,7 @@ from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_keyed_manifest
+from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import cllr, eer, min_dcf
 from spoofkit.files import file_sha256
@@ -23,7 +24,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
-from spoofkit.settings import AugmentSettings, Config, FinetuneSettings
+from spoofkit.settings import Config, FinetuneSettings
 from spoofkit.signals import caught_signals
 from spoofkit.stages import FINETUNING, posttraining
 from spoofkit.training import distributed, experiment

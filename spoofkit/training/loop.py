@@ -238,7 +238,7 @@ def _is_patient(training: Training) -> bool:
 
 
 def _save_if_due(training: Training, caught: Caught) -> None:
-    """Write a checkpoint every so many steps, before an evaluation and before a stop.
+    """Write a checkpoint every `checkpoint_every` steps, before an evaluation and before a stop.
 
     Raises:
         Interrupted: a signal asked one of the processes to stop.

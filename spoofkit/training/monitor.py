@@ -16,7 +16,7 @@ from spoofkit.models.device import peak_gigabytes
 from spoofkit.training.experiment import read_metrics
 
 N_STEPS_TO_JUDGE = 10
-"""After so many steps of a run its time and memory are estimated."""
+"""Steps after which the log estimates how long the run takes and how much memory it needs."""
 
 
 @dataclass
