@@ -396,12 +396,21 @@ def test_in_a_pipe_names_are_the_bytes_on_the_disk_and_rows_cannot_be_broken(
         assert row[b"error"]
         assert not row[b"cm-score"]
     (nasty / "\x1b[31mtext.wav").unlink()
-    scores = tmp_path / "scores.tsv"
-    for name in (*BROKEN, NASTY[3]):  # a file is UTF-8
-        assert ascii(name)[1:-1] in refusal("score", model, nasty / f"{name}.wav", "-o", scores)
-        (nasty / f"{name}.wav").unlink()
-    run_cli("score", model, nasty, "-o", scores)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_name_that_a_file_cannot_hold_is_the_reason_of_its_row_and_the_others_are_scored(
+    model: Path, nasty: Path, tmp_path: Path, suffix: str
+) -> None:
+    (nasty / "\x1b[31mtext.wav").unlink()
+    scores = (tmp_path / "scores").with_suffix(suffix)
+    sentence = refusal("score", model, nasty, "-o", scores)
+    assert f"{len(BROKEN) + 1} of {len(NASTY) + len(BROKEN)} recordings failed" in sentence
     assert sorted(Path(name).stem for name in read_scores(scores)["utt_id"]) == sorted(NASTY[:3])
+    text = scores.read_text(encoding="utf-8")
+    for escaped in (r"first\nsecond.wav", r"first\tsecond.wav", r"first\rsecond.wav", r"odd\xff.wav"):
+        assert sum(escaped in line and "cannot hold this name" in line for line in text.split("\n")) == 1
+    assert "up to date" in run_cli("score", model, nasty, "-o", scores, "--reuse", ok=False).stdout
 
 
 def is_number(text: str | bytes) -> bool:

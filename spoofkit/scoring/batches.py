@@ -114,10 +114,12 @@ def batch_results(
     """
     _require_usable_lengths(scorer, manifest, batches, reading)
     rows = list(manifest.table.select("utt_id", "path", "n_samples").iter_rows())
+    faults = [""] * len(rows) if is_listed else manifest.table["fault"].to_list()
 
     def recording(row: int) -> Recording:
         utt_id, path, n_samples = rows[row]
-        return Recording(utt_id, manifest.audio_path(path), manifest.downmix, n_samples, is_listed)
+        path = manifest.audio_path(path)
+        return Recording(utt_id, path, manifest.downmix, n_samples, is_listed, fault=faults[row])
 
     chunks = ([recording(row) for _, row in batch] for batch in batches.values())
     results = score_recordings(scorer, chunks, reading, n_threads=workers, should_stop=should_stop)

@@ -16,6 +16,7 @@ from spoofkit.data.folders import files_below
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import tsv_fault
+from spoofkit.terminal import visible
 
 T = TypeVar("T")
 
@@ -46,16 +47,20 @@ def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
 
 
 def loose_manifest(files: Iterable[str]) -> Manifest:
-    """A manifest made up for files, in the order given: nothing is known of them.
+    """Make up a manifest for files, in the order given: nothing is known of them.
+
+    A name that a table cannot hold stands there with escapes, and in the column `fault` why the file is not read.
 
     Raises:
-        SpoofkitError: a name that a score file cannot hold.
+        SpoofkitError: two names would be the same there.
     """
     names = list(files)
-    for name in names:
-        if fault := tsv_fault(name, to_file=True):
-            raise SpoofkitError(fault)
-    table = pl.DataFrame({"utt_id": names, "path": names, "n_samples": [UNKNOWN_LENGTH] * len(names)})
+    shown = [visible(name) if tsv_fault(name, to_file=True) else name for name in names]
+    if len(set(shown)) < len(shown):
+        twice = next(name for name in shown if shown.count(name) > 1)
+        raise SpoofkitError(f"{twice}: two files would be called so in the table; rename one of them")
+    faults = [tsv_fault(name, to_file=True) for name in names]
+    table = pl.DataFrame({"utt_id": shown, "path": shown, "n_samples": [UNKNOWN_LENGTH] * len(names), "fault": faults})
     blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
     return Manifest(Path("-"), Path(), table.with_columns(blank))
 

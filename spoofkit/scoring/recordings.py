@@ -40,6 +40,8 @@ class Recording:
     """Scored even if it holds hardly any signal, because a list of trials must be complete."""
     channel: int | None = None
     """The one that `downmix` says, from 1, of a loose recording; none: all of them, or as a manifest says."""
+    fault: str = ""
+    """Why it is not read at all, such as a name that the table cannot hold."""
 
     @property
     def label(self) -> str:
@@ -150,6 +152,8 @@ def score_recordings(
 
 def _open(recording: Recording, reading: Reading, scorer: Scorer) -> list[_Opened]:
     """Decode a recording, or the first two windows of it; or of each channel that is scored."""
+    if recording.fault:
+        return [_Opened(recording, error=recording.fault)]
     if reading.channels is None:
         return [_open_one(recording, reading, scorer)]
     try:
