@@ -159,6 +159,21 @@ def test_nothing_is_written_when_one_of_the_lists_is_refused(corpus: Path, tmp_p
     assert not (tmp_path / "data").exists()
 
 
+def test_a_dry_run_checks_lists_and_counts_and_touches_neither_audio_nor_disk(corpus: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for path in corpus.glob("*.tsv"):
+        shutil.copy(path, lists)  # without any audio
+    call = ("prepare", "asvspoof5", lists, tmp_path / "data")
+    lines = run_cli(*call, "--partial", "--dry-run").stdout.splitlines()
+    assert [line.split(": ")[1].split(" (")[0] for line in lines] == [
+        "8 bona fide + 8 spoof", "5 bona fide + 5 spoof", "6 bona fide + 6 spoof",
+    ]  # fmt: skip
+    assert "published are" in refusal(*call, "--dry-run")
+    assert not (tmp_path / "data").exists()
+    assert "audio files of train are missing" in refusal(*call, "--partial")
+
+
 def test_other_counts_than_the_published_ones_need_partial(corpus: Path, tmp_path: Path) -> None:
     message = refusal("prepare", "asvspoof5", corpus, tmp_path)
     assert "found 8 bonafide + 8 spoof, published are 18,797 + 163,560" in message

@@ -286,9 +286,10 @@ def test_a_stage_that_reads_what_is_not_there_is_refused_before_the_first_begins
     assert not (tmp_path / "exp").exists()
 
 
-def test_an_experiment_is_named_after_its_settings_unless_told(tmp_path: Path) -> None:
+def test_an_experiment_is_named_after_its_settings_unless_told(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.v2.yaml").write_text("seed: 1\n")
-    dry = ["--corpus", ".", "--dry-run"]
+    (tmp_path / "corpus").symlink_to(corpus)
+    dry = ["--corpus", "corpus", "--data", "data", "--partial", "--dry-run"]
     assert f"experiment {EGS}/asvspoof5/exp/mfpt;" in run("asvspoof5", *dry, cwd=tmp_path).stderr
     assert (
         f"experiment {EGS}/asvspoof5/exp/aasist;"
@@ -302,10 +303,29 @@ def test_an_experiment_is_named_after_its_settings_unless_told(tmp_path: Path) -
     assert f"experiment {tmp_path}/here;" in done.stderr
     # What was given, with paths that mean the same from any folder: slurm/submit.sh hands these to its jobs.
     assert done.stdout.splitlines() == [
-        f"--corpus={tmp_path}/.",
+        f"--corpus={tmp_path}/corpus",
         f"--conf={tmp_path}/mine.v2.yaml",
+        f"--data={tmp_path}/data",
         f"--exp={tmp_path}/here",
+        "--partial=true",
     ]
+
+
+@pytest.mark.parametrize(("recipe", "lists"), [("asvspoof5", "ASVspoof5.train.tsv"), ("partialspoof", "protocols")])
+def test_a_corpus_without_its_lists_is_refused_before_a_header_of_another_is_read(
+    recipe: str, lists: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    options = ["--corpus", tmp_path / "empty", "--data", tmp_path / "data", "--exp", tmp_path / "exp", "--dry-run"]
+    if recipe == "partialspoof":
+        make_asvspoof2019(tmp_path / "la19")
+        options += ["--la19", tmp_path / "la19", "--partial"]
+    done = run(recipe, *options, ok=False)
+    assert done.returncode == 1
+    assert lists in done.stderr
+    assert str(tmp_path / "empty") in done.stderr
+    assert "can run" not in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_stages_of_which_nothing_would_run_are_refused() -> None:
@@ -313,8 +333,10 @@ def test_stages_of_which_nothing_would_run_are_refused() -> None:
     assert "nothing would run" in done.stderr
 
 
-def test_a_number_of_gpus_that_cannot_share_a_batch_is_refused_before_the_first_stage(tmp_path: Path) -> None:
-    options = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", tmp_path]
+def test_a_number_of_gpus_that_cannot_share_a_batch_is_refused_before_the_first_stage(
+    corpus: Path, tmp_path: Path
+) -> None:
+    options = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", corpus, "--partial"]
     settings = ["--settings", "posttrain.batch_size=6 finetune.batch_size=4"]
     few = ["--settings", "posttrain.micro_batch_size=null finetune.micro_batch_size=null", "--ngpu", 3]
     done = run("asvspoof5", *options, *settings, *few, ok=False)

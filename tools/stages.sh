@@ -6,6 +6,7 @@
 #   inputs=(corpus) optional=() train=train dev=dev
 #   . "$(dirname "$0")/../../tools/stages.sh"
 #   detector_needs dev eval
+#   prepare_data() { prepared …; }   # stage 1; `begin` has it check the lists
 #   begin
 #
 # It enters the folder of run.sh. `begin` ends the checks: up to there nothing is written. Set by run.sh:
@@ -62,6 +63,7 @@ localize_args=           # for `localize`
 evaluate_segments_args=  # for `evaluate-segments`
 . "${BASH_SOURCE[0]%/*}/parse_options.sh"
 
+checking=false
 refuse() {
   printf '%s: %s\n' "$0" "$*" >&2
   exit 1
@@ -155,6 +157,8 @@ begin() {
     [[ -z ${!words} ]] || python -m spoofkit "$verb" ${!words} --help >/dev/null ||
       refuse "--$verb-args: 'spoofkit $verb' does not take '${!words}', see above"
   done
+  # Lists and counts of all corpora, before a header of the first is read.
+  if ((stage <= 1)); then checking=true; prepare_data; checking=false; fi
   if $dry_run; then
     for ((number = stage; number <= stop_stage; number++)); do
       if ! $posttrain && ((number == 2 || number == 3)); then continue; fi
@@ -171,8 +175,10 @@ begin() {
 prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
   local corpus=$1 folder=$2 out=$3 set manifests=()
   for set in $4; do manifests+=("$out/$set.tsv"); done
-  $cpu_cmd spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep" \
-    --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}" $prepare_args
+  local call=(spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep"
+    --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}" $prepare_args)
+  if $checking; then "${call[@]}" --dry-run >/dev/null; return; fi
+  $cpu_cmd "${call[@]}"
   $cpu_cmd spoofkit validate "${manifests[@]}" --on-error "$on_error" --workers "$nj" $validate_args
 }
 

@@ -22,14 +22,15 @@ stop_stage=7             # last stage to run
 inputs=(la19) optional=(la21 df21 itw asv21) train=la19/train dev=la19/dev
 . "$(dirname "$0")/../../tools/stages.sh"
 detector_needs la19/dev la19/eval
-begin
-
-if stage 1 "data"; then
+prepare_data() {
   prepared asvspoof2019_la "$la19" "$data/la19" "train dev eval"
   if [[ -n $la21 ]]; then prepared asvspoof2021_la "$la21" "$data/la21" eval; fi
   if [[ -n $df21 ]]; then prepared asvspoof2021_df "$df21" "$data/df21" eval; fi
   if [[ -n $itw ]]; then prepared in_the_wild "$itw" "$data/itw" eval; fi
-fi
+}
+begin
+
+if stage 1 "data"; then prepare_data; fi
 if $posttrain && stage 2 "mix lists"; then mix_lists; fi
 if $posttrain && stage 3 "post-training"; then post_training; fi
 if stage 4 "fine-tuning"; then fine_tuning; fi

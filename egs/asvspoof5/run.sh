@@ -21,9 +21,10 @@ inputs=(corpus) train=train dev=dev
 if ((stage == 7)); then timeline=true; fi
 detector_needs dev eval
 if $timeline; then timeline_needs; fi
+prepare_data() { prepared asvspoof5 "$corpus" "$data" "train dev eval"; }
 begin
 
-if stage 1 "data"; then prepared asvspoof5 "$corpus" "$data" "train dev eval"; fi
+if stage 1 "data"; then prepare_data; fi
 if $posttrain && stage 2 "mix lists"; then mix_lists; fi
 if $posttrain && stage 3 "post-training"; then post_training; fi
 if stage 4 "fine-tuning"; then fine_tuning; fi

@@ -19,12 +19,13 @@ for set in dev eval; do
   need 5 1 "$data/$set.segments.tsv"
   need 5 4 "$exp/frames/$set.npz"
 done
-begin
-
-if stage 1 "data"; then
+prepare_data() {
   prepared asvspoof2019_la "$la19" "$data/la19" "train dev"
   prepared partialspoof "$corpus" "$data" "dev eval"
-fi
+}
+begin
+
+if stage 1 "data"; then prepare_data; fi
 if stage 2 "mix lists"; then mix_lists; fi
 if stage 3 "post-training"; then post_training; fi
 if stage 4 "frame scores"; then

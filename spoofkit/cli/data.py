@@ -58,6 +58,10 @@ def prepare(
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only check the lists and their counts; no audio is read, nothing written."),
+    ] = False,
 ) -> None:
     """Turn a corpus' own protocols into manifests, and check its counts.
 
@@ -81,6 +85,7 @@ def prepare(
         workers=workers or options.HEADER_THREADS,
         overwrite=overwrite,
         reuse=reuse,
+        dry_run=dry_run,
     ):
         kept = ", up to date, skipped" if found.kept else ""
         without = f" + {found.n_without_key:,} without a key" if found.n_without_key else ""

@@ -23,7 +23,7 @@ from spoofkit.data.segments import read_segments, write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, text_sha256
 from spoofkit.nearest import instead_of
-from spoofkit.outputs import Output, is_up_to_date
+from spoofkit.outputs import Output, is_up_to_date, refuse_replacing
 from spoofkit.terminal import say
 
 OWN = ("generic", "kaldi")  # corpora of the user's, of which nothing is published
@@ -98,6 +98,7 @@ def prepare(
     workers: int = 16,
     overwrite: bool = False,
     reuse: bool = False,
+    dry_run: bool = False,
 ) -> list[Prepared]:
     """Write `out`/NAME.tsv for each set of a corpus, and NAME.segments.tsv where it says which regions are spoofed.
 
@@ -114,80 +115,92 @@ def prepare(
         workers: Threads that read headers.
         overwrite: Replace existing manifests.
         reuse: Keep manifests that were made from the same lists.
+        dry_run: Only read and check the lists and what stands in `out`: no audio is touched, nothing is written.
 
     Raises:
         SpoofkitError: a list or file is missing, a line is malformed, a count is not the published one.
     """
+    wanted = wanted or Wanted()
+    _refuse_contradictions(corpus, folder, wanted, headers, on_error, downmix)
+    # All lists are checked before the first of a million headers is read.
+    checked = []
+    for released in reader_of(corpus)(folder, wanted):
+        part = _difference_from_published(corpus, released, partial)
+        if corpus not in OWN and not published_counts(corpus).get(released.name):
+            say(f"{released.name}: no published counts are known here; counts were not checked")
+        made_from = _made_from(corpus, folder, released, wanted, partial, headers, on_error, downmix)
+        path = out / f"{released.name}.tsv"
+        refuse_replacing((path,), released.lists)
+        output = Output("prepare", (path,), path, made_from, find_standing)
+        checked.append((released, output, part, is_up_to_date(output, overwrite=overwrite, reuse=reuse)))
+    results = []
+    for released, output, part, kept in checked:
+        path, table, n_rejected = output.record, released.table, 0
+        if not dry_run:
+            root = (released.root or folder).resolve()
+            table = _table_of(released, root, path, kept, headers, on_error, workers)
+            if not kept:
+                n_rejected = released.table.height - table.height
+                write_manifest(
+                    path,
+                    root,
+                    table,
+                    made_from=output.made_from,
+                    partial=part,
+                    downmix=downmix,
+                    n_rejected=n_rejected,
+                    overwrite=True,
+                )
+                if not n_rejected:
+                    rejected_path(path).unlink(missing_ok=True)  # of an older manifest
+            written = read_manifest(path)
+            table, n_rejected = written.table, written.n_rejected
+        n_bonafide, n_spoof, n_without = (int((table["key"] == key).sum()) for key in (*KEYS, NO_KEY))
+        results.append(Prepared(path, n_bonafide, n_spoof, part, kept, n_without, n_rejected))
+    return results
+
+
+def _refuse_contradictions(
+    corpus: str, folder: Path, wanted: Wanted, headers: bool, on_error: str, downmix: str
+) -> None:
     if not folder.exists():
         raise SpoofkitError(f"{folder}: no such folder, expected {corpus} as released; check the path")
     if on_error == "skip" and not headers:
         raise SpoofkitError("--on-error skip with --no-headers: no file is read, expected one of the two; give one")
     if downmix not in DOWNMIXES:
         raise SpoofkitError(f"--downmix {downmix}: expected one of {', '.join(DOWNMIXES)}")
-    wanted = wanted or Wanted()
     if wanted.columns and corpus != "generic":
         raise SpoofkitError(
             f"--column: the columns of {corpus} are known, expected this for generic only; leave it out"
         )
-    if wanted.keys and corpus not in ("generic", "kaldi"):
+    if wanted.keys and corpus not in OWN:
         raise SpoofkitError(f"--key: the keys of {corpus} are known, expected this for generic and kaldi; leave it out")
     if wanted.subset != "eval" and not corpus.startswith("asvspoof2021"):
         raise SpoofkitError(f"--subset {wanted.subset}: {corpus} has no subsets, expected none; leave it out")
-    # All lists are checked before the first of a million headers is read.
-    found = reader_of(corpus)(folder, wanted)
-    parts, made_from, kept = {}, {}, {}
-    for released in found:
-        parts[released.name] = _difference_from_published(corpus, released, partial)
-        if corpus not in OWN and not published_counts(corpus).get(released.name):
-            say(f"{released.name}: no published counts are known here; counts were not checked")
-        made_from[released.name] = _made_from(corpus, folder, released, wanted, partial, headers, on_error, downmix)
-        path = out / f"{released.name}.tsv"
-        if path.resolve() in [listed.resolve() for listed in released.lists]:
-            raise SpoofkitError(
-                f"{path}: is the list itself, expected another place for its manifest; name another OUT, or --sets NAME"
-            )
-        output = Output("prepare", (path,), path, made_from[released.name], find_standing)
-        kept[released.name] = is_up_to_date(output, overwrite=overwrite, reuse=reuse)
-    results = []
-    for released in found:
-        name, path = released.name, out / f"{released.name}.tsv"
-        root = released.root or folder
-        n_rejected = 0
-        if kept[name]:
-            table = read_manifest(path).table
-        elif headers:
-            table, rejected = _with_lengths(released, root.resolve(), path, on_error, workers)
-            n_rejected = rejected.height
-            if released.labelled_samples is not None:
-                _compare_lengths(released, table)
-            if n_rejected:
-                write_rejected(path, rejected)
-        else:
-            table = _with_unknown_lengths(released.table)
-        segments = path.with_suffix(".segments.tsv")
-        if released.segments is not None and kept[name] and segments.exists():
-            _refuse_damaged(segments)
-        elif released.segments is not None:
-            # Before the manifest, so that where that stands its regions stand beside it.
-            is_kept = pl.col("utt_id").is_in(table["utt_id"].to_list())
-            write_segments(segments, released.segments.filter(is_kept), overwrite=True)
-        if not kept[name]:
-            write_manifest(
-                path,
-                root.resolve(),
-                table,
-                made_from=made_from[name],
-                partial=parts[name],
-                downmix=downmix,
-                n_rejected=n_rejected,
-                overwrite=True,
-            )
-            if not n_rejected:
-                rejected_path(path).unlink(missing_ok=True)  # of an older manifest
-        written = read_manifest(path)
-        n_bonafide, n_spoof, n_without = (int((written.table["key"] == key).sum()) for key in (*KEYS, NO_KEY))
-        results.append(Prepared(path, n_bonafide, n_spoof, parts[name], kept[name], n_without, written.n_rejected))
-    return results
+
+
+def _table_of(
+    released: ReleasedSet, root: Path, path: Path, kept: bool, headers: bool, on_error: str, workers: int
+) -> pl.DataFrame:
+    """The manifest's table; before the manifest are written the list of rejected files and the spoofed regions."""
+    if kept:
+        table = read_manifest(path).table
+    elif headers:
+        table, rejected = _with_lengths(released, root, path, on_error, workers)
+        if released.labelled_samples is not None:
+            _compare_lengths(released, table)
+        if rejected.height:
+            write_rejected(path, rejected)
+    else:
+        table = _with_unknown_lengths(released.table)
+    segments = path.with_suffix(".segments.tsv")
+    if released.segments is not None and kept and segments.exists():
+        _refuse_damaged(segments)
+    elif released.segments is not None:
+        # Before the manifest, so that where that stands its regions stand beside it.
+        is_kept = pl.col("utt_id").is_in(table["utt_id"].to_list())
+        write_segments(segments, released.segments.filter(is_kept), overwrite=True)
+    return table
 
 
 def _refuse_damaged(segments: Path) -> None:
