@@ -41,6 +41,7 @@ mix: {n_train: 16, n_dev: 4, n_regions: [1, 3], share: [0.15, 0.45], min_region_
 posttrain: {precision: fp32, n_steps: 4, batch_size: 4, eval_every: 4, checkpoint_every: 4}
 """
 SUFFIXES = ("json", "png", "rttm", "txt")
+OF_ALL = ("timeline.html", "timeline.made_from.json")
 FITTED = Rule(0.5, "a test", True, 0.0, 0.1)
 
 
@@ -143,7 +144,7 @@ def test_regions_in_every_file_are_those_of_the_frames(exp: Path, calls: Path, m
 
 def test_two_recordings_of_one_name_and_awkward_names_stay_apart_and_inside(calls: Path, marked: Path) -> None:
     names = ("call", "call_2", "b_my_call")
-    expected = {f"{name}.{suffix}" for name in names for suffix in SUFFIXES} | {"timeline.html"}
+    expected = {f"{name}.{suffix}" for name in names for suffix in SUFFIXES} | set(OF_ALL)
     assert {path.name for path in marked.rglob("*")} == expected
     assert sorted(path.name for path in marked.parent.iterdir()) == ["out"]
     paths = {read_record(marked / f"{name}.json")["recording"] for name in names}
@@ -197,7 +198,7 @@ def test_channels_are_marked_by_themselves_each_as_the_channel_as_a_file(
 ) -> None:
     done = run_cli("localize", exp, parties, "-o", tmp_path, "--threshold", middle, "--min-region", 0.02)
     names = [f"{stem}.{suffix}" for stem in ("call.ch1", "call.ch2", "left", "right") for suffix in SUFFIXES]
-    assert {path.name for path in tmp_path.iterdir()} == {*names, "timeline.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, *OF_ALL}
     page, call = (tmp_path / "timeline.html").read_text(), str(parties / "call.wav")
     for number, alone in ((1, "left"), (2, "right")):
         mine, expected = (read_record(tmp_path / f"{name}.json") for name in (f"call.ch{number}", alone))
@@ -395,7 +396,7 @@ def test_after_a_kill_at_any_moment_the_same_call_ends_as_if_nothing_had_been(
         if is_killed and is_new:
             run_cli(*command, "0")
             found = contents(out)
-            assert sorted(found) == [*(f"call.{suffix}" for suffix in SUFFIXES), "timeline.html"]
+            assert sorted(found) == [*(f"call.{suffix}" for suffix in SUFFIXES), *OF_ALL]
             assert all(found[f"call{suffix}"] == written[suffix] for suffix in (".rttm", ".txt", ".png"))
             assert read_record(out / "call.json")["threshold"] == 0
     assert n_before > 10
@@ -423,16 +424,39 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
     assert "3 of 4 recordings could not be localized, the others are there" in sentence
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"call.{suffix}" for suffix in SUFFIXES),
-        "timeline.html",
+        *OF_ALL,
     }
     del inputs[1]
     refusal("localize", exp, *inputs, "-o", tmp_path / "none", "--threshold", "0")
-    assert [path.name for path in (tmp_path / "none").iterdir()] == ["timeline.html"]
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == [*OF_ALL]
     for folder in ("out", "none"):
         page = (tmp_path / folder / "timeline.html").read_text()
         assert "3 recordings could not be marked" in page
         for name in ("bad", "short", "silence"):
             assert page.count(f"{tmp_path / name}.wav: ") == 1
+
+
+def test_recordings_that_are_localized_are_skipped_and_what_is_not_so_any_more_is_named(
+    exp: Path, calls: Path, tmp_path: Path
+) -> None:
+    call, out = shutil.copy(calls / "call.wav", tmp_path / "call.wav"), tmp_path / "out"
+    again = ("localize", exp, call, "-o", out, "--reuse")
+    run_cli(*again)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in out.iterdir()}
+    assert run_cli(*again).stdout == f"{out}: up to date, skipped\n"
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in out.iterdir()} == before
+    assert "(threshold, threshold_from, threshold_is_fitted)" in refusal(*again, "--threshold", "1")
+    (out / "call.rttm").unlink()
+    run_cli(*again)
+    assert (out / "call.rttm").read_bytes() == before[out / "call.rttm"][1]
+    (out / "timeline.made_from.json").unlink()  # as after a kill
+    run_cli(*again)
+    (out / "call.txt").write_text("1\t2\tx\n")
+    assert f"{out}/call.txt: damaged" in refusal(*again)
+    run_cli("localize", exp, call, "-o", out, "--overwrite")
+    wave, rate = soundfile.read(call)
+    soundfile.write(call, wave[::-1], rate)
+    assert "inputs have changed since (recordings)" in refusal(*again)
 
 
 def test_a_name_that_is_no_text_is_written_down_as_escapes(exp: Path, calls: Path, tmp_path: Path) -> None:
@@ -451,7 +475,7 @@ def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Pat
     assert "is a file, expected the folder for the outputs" in refusal("localize", exp, calls, "-o", call)
     assert "frame scores end in .npz" in refusal("localize", exp, manifests / "dev.tsv", "-o", out)
     assert "expected one manifest" in refusal("localize", exp, call, call, "-o", tmp_path / "x.npz")
-    assert "--reuse: is about manifests" in refusal("localize", exp, call, "-o", out, "--reuse")
+    assert "--workers: is about manifests" in refusal("localize", exp, call, "-o", out, "--workers", "1")
     sentence = refusal("localize", exp, manifests / "dev.tsv", "-o", tmp_path / "x.npz", "--threshold", "1")
     assert "`spoofkit evaluate-segments` takes thresholds" in sentence
     assert list(tmp_path.iterdir()) == []
@@ -592,7 +616,7 @@ def test_page_opens_without_an_error_and_every_player_has_its_recording(tab: Tab
         const say = () => done([player.duration, player.error && player.error.code]);
         player.readyState >= 1 || player.error ? say() : (player.onloadedmetadata = player.onerror = say);
     })))"""
-    lengths = [read_record(path)["seconds"] for path in marked.glob("*.json")]
+    lengths = [read_record(path)["seconds"] for path in marked.glob("*.json") if path.name not in OF_ALL]
     players = tab.run(loaded)
     assert sorted(duration for duration, _ in players) == pytest.approx(sorted(lengths), abs=0.03)
     assert {error for _, error in players} == {None}

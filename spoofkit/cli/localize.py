@@ -132,10 +132,8 @@ def localize(
     else:
         from spoofkit.localisation.recordings import RuleOptions, localize_recordings
 
-        if reuse or workers:
-            raise SpoofkitError(
-                f"{'--reuse' if reuse else '--workers'}: is about manifests, found recordings; leave it out"
-            )
+        if workers:
+            raise SpoofkitError("--workers: is about manifests, found recordings; leave it out")
         rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
         lines = localize_recordings(
             experiment,
@@ -146,6 +144,7 @@ def localize(
             calibration=calibration,
             device=device,
             overwrite=overwrite,
+            reuse=reuse,
         )
     for line in lines:
         echo(line)

@@ -1,7 +1,8 @@
 """The verb `localize` on recordings: audio files to regions, as files for other programs and a page to listen to.
 
-A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, and last timeline.html. Where
-channels are marked by themselves, each has such files, called NAME.ch1 and so on.
+A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, then timeline.html, and last
+timeline.made_from.json, for --reuse. Where channels are marked by themselves, each has such files, called NAME.ch1 and
+so on.
 A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
 both have a frame, the one counts in which it lies further from the edge.
 
@@ -26,7 +27,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, apart_in_words, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, read_json, refuse_existing, sync
+from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, sync, write_json
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.localisation import timeline
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
@@ -37,6 +38,7 @@ from spoofkit.machine import command
 from spoofkit.models.device import choose_device, memory_advice, plain_fp32
 from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
 from spoofkit.models.provenance import contamination_warning
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
 from spoofkit.scoring.windows import WindowScore
 from spoofkit.terminal import say
 
@@ -65,6 +67,7 @@ def localize_recordings(
     calibration: Path | None,
     device: str,
     overwrite: bool,
+    reuse: bool = False,
 ) -> Iterator[str]:
     """Mark the regions of recordings, write them, and yield a line for each.
 
@@ -77,6 +80,7 @@ def localize_recordings(
         calibration: Of the scores of recordings, which a model with both heads gives; none: they are not calibrated.
         device: Name of the device.
         overwrite: Replace what an earlier call wrote there; nothing else is ever replaced.
+        reuse: Skip all of it if it is up to date; recreate it if a file is missing, as where a recording failed.
 
     Raises:
         SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording could not be
@@ -94,6 +98,13 @@ def localize_recordings(
     )
     contamination = contamination_warning(model.classifier.encoder.provenance)
     sources = find_sources(inputs, channels)
+    output = _output(
+        out_dir, sources, identity | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    )
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        yield skipped(out_dir)
+        return
+    overwrite = overwrite or reuse  # what stands there is ours, and not complete
     for one in sources:
         _refuse_others(out_dir, one.name, overwrite)
     remove_leftovers(out_dir, "|".join(re.escape(one.name) for one in sources))
@@ -117,7 +128,9 @@ def localize_recordings(
             continue
         pages.add(section)
         yield line
-    for page in pages.finish():
+    written = pages.finish()
+    _write_record(output, written)
+    for page in written:
         shows = f"{CALLED[model.target]} regions to look at and listen to"
         yield f"{page}: {shows if len(faults) < len(sources) else 'why no recording could be marked'}"
     if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
@@ -129,6 +142,33 @@ def localize_recordings(
             f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, "
             f"{'the others are there' if len(faults) < len(sources) else 'none is there'}; first: {faults[0]}"
         )
+
+
+def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any]) -> Output:
+    """All that a call writes; its own record is `timeline.made_from.json`, beside the page."""
+    # A file that cannot be read has its reason on the page.
+    hashes = {one.shown: file_sha256(one.path) if Path(one.path).is_file() else "-" for one in sources}
+    made_from |= {"recordings": hashes, "channels": [one.downmix for one in sources]}
+    page = timeline.page_path(out_dir, 1)
+    files = [_beside(out_dir / one.name, suffix) for one in sources for suffix in SUFFIXES]
+    record = page.with_suffix(".made_from.json")
+    read = read_json_record("made_from")
+    return Output("localize", (page, *files), record, json.loads(json.dumps(made_from)), read, is_own=_is_own)
+
+
+def _write_record(output: Output, pages: list[Path]) -> None:
+    files = [*pages, *(path for path in output.files[1:] if path.exists())]
+    hashes = {path.name: file_sha256(path) for path in files}
+    write_json(output.record, sealed({"made_from": output.made_from}, hashes), overwrite=True)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is of an earlier call, which was killed before it wrote its record."""
+    if path.suffix == ".html":
+        return timeline.is_page(path)
+    sidecar = path.with_suffix(".json")
+    record = read_json(sidecar) if sidecar.exists() else None
+    return isinstance(record, dict) and record.get("kind") == KIND
 
 
 def page_facts(
@@ -286,11 +326,8 @@ def _refuse_others(out_dir: Path, name: str, overwrite: bool) -> None:
     standing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
     for path in standing:
         refuse_existing(path, overwrite)
-    if standing:
-        sidecar = _beside(out_dir / name, ".json")
-        record = read_json(sidecar) if sidecar.exists() else None
-        if not (isinstance(record, dict) and record.get("kind") == KIND):
-            raise SpoofkitError(
-                f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
-                "name another folder, or move it away"
-            )
+    if standing and not _is_own(_beside(out_dir / name, ".json")):
+        raise SpoofkitError(
+            f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
+            "name another folder, or move it away"
+        )

@@ -1,8 +1,8 @@
 """Marked recordings to look at and listen to: a picture of one, and pages of many.
 
-A page is one file that loads nothing: audio as Ogg Opus (what is heard is its lossy copy; the model saw the file
-itself), spectrograms as PNG, curves as SVG, and a script that plays a region when it is clicked. Pages hold as many
-recordings as fit into PAGE_BYTES. No score is computed here.
+A page is one file that loads nothing: audio as Ogg Opus (a lossy copy; the model saw the file itself), spectrograms as
+PNG, curves as SVG, and a script that plays a region on a click. As many recordings as fit into PAGE_BYTES are on one.
+No score is computed here.
 """
 
 import base64
@@ -115,7 +115,7 @@ class Pages:
         self.written: list[Path] = []
         for path in sorted(folder.glob("timeline*.html")):
             refuse_existing(path, overwrite)
-            if f'content="{MARK}"' not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+            if not is_page(path):
                 raise SpoofkitError(f"{path}: is not a page of `{MARK}` and would be replaced; name another folder")
 
     def add(self, section: Section) -> None:
@@ -143,6 +143,11 @@ class Pages:
         self.written.append(page_path(self.folder, number))
         write_text(self.written[-1], page, self.overwrite)
         self.sections = []
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of this verb."""
+    return f'content="{MARK}"' in path.read_text("utf-8", "replace")[:1000]
 
 
 def page_path(folder: Path, number: int) -> Path:
