@@ -132,9 +132,8 @@ class Pages:
         """Write the last page, remove those that an earlier call wrote beyond it, and say which there are."""
         if self.sections or self.failures:
             self._write(is_last=True)
-        for path in self.folder.glob("timeline*.html"):
-            if path not in self.written and self.written:
-                path.unlink()
+        for path in set(self.folder.glob("timeline*.html")).difference(self.written) if self.written else ():
+            path.unlink()
         return self.written
 
     def _write(self, is_last: bool) -> None:
