@@ -91,6 +91,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: tiny, mean head, random weights; read only."""
+    import torch
+
+    from spoofkit.models.detector import Detector, save_detector
+    from spoofkit.models.pretrained import load_encoder
+    from spoofkit.settings import EncoderSettings, LossSettings
+
+    folder = tmp_path_factory.mktemp("model") / "model"
+    torch.manual_seed(0)
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
+    save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with train.tsv, dev.tsv, eval.tsv of the miniature; read only."""
     from spoofkit.corpora.release import prepare

@@ -10,27 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 from conftest import make_voice, refusal, run_cli
 
 from spoofkit.data.audio import SAMPLE_RATE, choose_channels, read_audio
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.models.detector import Detector, save_detector
-from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.parts import Shard, part_path
-from spoofkit.settings import EncoderSettings, LossSettings
 
 MEAN = ("mean",)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    torch.manual_seed(0)
-    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
-    save_detector(folder, detector, {"settings": None})
-    return folder
 
 
 def write(path: Path, *channels: np.ndarray, rate: int = SAMPLE_RATE) -> Path:

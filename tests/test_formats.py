@@ -14,7 +14,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import torch
 from conftest import make_voice, refusal, run_cli, table_rows
 from test_audio import write_flac
 
@@ -23,10 +22,7 @@ from spoofkit.data import audio
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio, read_blocks
 from spoofkit.data.stored import LONGEST_HOURS, undecodable
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.detector import Detector, save_detector
-from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.windows import Windows, read_windows
-from spoofkit.settings import EncoderSettings, LossSettings
 
 SECONDS, MORE_SECONDS = 3.0, 2.0
 TAG = b"TAG" + b"x" * 125  # ID3v1
@@ -448,15 +444,6 @@ def test_what_decoders_write_to_stderr_is_not_seen_and_their_numbers_become_word
     assert capfd.readouterr().err == ""
     for unnamed in (av.FFmpegError(16_976_906, "Error number -16976906 occurred"), av.FFmpegError(1_094_995_529, "")):
         assert not re.search(r"\d{4}", str(undecodable("a.ac3", unnamed)))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    torch.manual_seed(0)
-    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
-    save_detector(folder, detector, {"settings": None})
-    return folder
 
 
 @pytest.mark.parametrize("options", [(), ("--window", "0"), ("--window", "1"), ("--crop", "first:16000")])

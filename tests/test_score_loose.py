@@ -30,25 +30,14 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
-from spoofkit.models.detector import Detector, detector_sha256, load_detector, save_detector
-from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.detector import detector_sha256, load_detector
 from spoofkit.scoring import with_torch
 from spoofkit.scoring.parts import Shard, part_path
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
 from spoofkit.scoring.with_torch import scorer_of
-from spoofkit.settings import EncoderSettings, LossSettings
 
 SCALE, OFFSET = 40.0, -12.0
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    torch.manual_seed(0)
-    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
-    save_detector(folder, detector, {"settings": None})
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,10 @@ from scipy.signal import lfilter
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.models.detector import Detector, load_detector, save_detector
-from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.detector import Detector, load_detector
 from spoofkit.scoring import voice
 from spoofkit.scoring.voice import Listener, VoiceActivity, load_voice_activity
 from spoofkit.scoring.windows import Windows, WindowScore, read_windows, score_over
-from spoofkit.settings import EncoderSettings, LossSettings
 
 VOWELS_HERTZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
 
@@ -285,15 +283,6 @@ def test_memory_does_not_grow_with_the_recording(half_second: VoiceActivity, tmp
 
 
 # ---- The verb
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    torch.manual_seed(0)
-    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
-    save_detector(folder, detector, {"settings": None})
-    return folder
 
 
 @pytest.fixture(scope="module")
