@@ -87,7 +87,7 @@ def prepare(
         reuse=reuse,
         dry_run=dry_run,
     ):
-        kept = ", up to date, skipped" if found.kept else ""
+        kept = ", up to date, skipped" if found.kept else ", not written" if dry_run else ""
         without = f" + {found.n_without_key:,} without a key" if found.n_without_key else ""
         part = f" (partial: {found.partial})" if found.partial else ""
         left_out = f", {found.n_rejected:,} rejected: see {found.path.stem}.rejected.tsv" if found.n_rejected else ""
