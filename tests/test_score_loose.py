@@ -387,6 +387,17 @@ def test_in_a_pipe_names_are_the_bytes_on_the_disk_and_rows_cannot_be_broken(
     (nasty / "\x1b[31mtext.wav").unlink()
 
 
+def test_an_empty_file_and_names_between_nuls_are_said_to_be_what_they_are(
+    model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.wav").touch()
+    assert "is empty (0 bytes)" in refusal("score", model, calls / "0.wav", tmp_path / "empty.wav")
+    (tmp_path / "names").write_bytes(b"\0".join(os.fsencode(path) for path in sorted(calls.iterdir())))
+    with open(tmp_path / "names") as names:
+        monkeypatch.setattr("sys.stdin", names)
+        assert "separated by NUL" in refusal("score", model, "-")
+
+
 @pytest.mark.parametrize("suffix", [".tsv", ".csv"])
 def test_a_name_that_a_file_cannot_hold_is_the_reason_of_its_row_and_the_others_are_scored(
     model: Path, nasty: Path, tmp_path: Path, suffix: str

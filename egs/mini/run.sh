@@ -10,6 +10,7 @@
 # are; files and folders to read are looked for beside this file after that. It shows that the road works and what it
 # costs; it is no evidence for or against the method (README.md says why).
 set -euo pipefail
+[[ -t 2 ]] || export TQDM_MININTERVAL=30  # in a log, progress is a line now and then
 
 speech=               # folder of human recordings, a sub-folder a speaker; empty: fetch Debian's packages
 downloads=downloads   # cache of what is fetched; once it is filled, no network is needed

@@ -45,6 +45,8 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
             descriptor = os.open(path, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             before = os.fstat(descriptor)
+            if not before.st_size:
+                raise SpoofkitError(f"{path}: is empty (0 bytes), expected audio; fetch it again")
             parts = [_open_one(stack, where, *part) for part in lay_out(Span(descriptor), where)]
             stored = _joined(where, parts) if parts[1:] else parts[0]
             require_plausible(stored)

@@ -105,6 +105,11 @@ def _on_stdin() -> Iterator[str]:
     # Unbuffered: a name is there as soon as its line is, and at exit no lock of a waiting thread is left.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
         for line in lines:
+            if b"\0" in line:
+                raise SpoofkitError(
+                    "-: found names separated by NUL on stdin, expected one a line; leave out -print0 or -z of what "
+                    "writes them"
+                )
             if name := line.rstrip(b"\r\n"):
                 yield os.fsdecode(name)
 

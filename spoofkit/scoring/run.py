@@ -228,7 +228,7 @@ def _score_part(job: Job, scorer: Scorer, how: dict[str, Any], part: Shard, opti
         finish(job, outcome, how, replaceable)
     _say_without_signal(outcome)
     say_apart(outcome.of_channels, job.reading)
-    yield f"{out}: {len(outcome.scores):,} scores, higher = more bona fide"
+    yield f"{out}: {len(outcome.scores):,} {_called(job)}, higher = more bona fide"
     raise_for(list(outcome.errors.values()), len(outcome.scores) + len(outcome.errors))
 
 
@@ -265,8 +265,14 @@ def _merge(job: Job, options: Options) -> Iterator[str]:
     finish(job, outcome, how, score_parts.may_be_replaced(out))
     _say_without_signal(outcome)
     say_apart(outcome.of_channels, job.reading)
-    yield f"{out}: {len(outcome.scores):,} scores, merged from {len(parts)} parts, higher = more bona fide"
+    yield f"{out}: {len(outcome.scores):,} {_called(job)}, merged from {len(parts)} parts, higher = more bona fide"
     raise_for(list(outcome.errors.values()), len(outcome.scores) + len(outcome.errors))
+
+
+def _called(job: Job) -> str:
+    """What the numbers of a score file are: with a calibration, those of its official column are its ratios."""
+    is_calibrated = job.decisions is not None and job.decisions.calibration is not None
+    return "log-likelihood ratios" if is_calibrated and not job.is_loose else "scores"
 
 
 def _keep(job: Job, is_alone: bool = True) -> Iterator[str]:
