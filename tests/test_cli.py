@@ -281,7 +281,7 @@ def bad_audio(tmp_path: Path) -> dict[str, Path]:
 def test_audio_that_cannot_be_scored_is_named_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
     expected = {
         "missing": "no such file",
-        "empty": "neither libsndfile nor FFmpeg can decode it",
+        "empty": "is empty (0 bytes)",
         "text": "neither libsndfile nor FFmpeg can decode it",
         "nan": "holds NaN or infinite samples",
         "short": "has 100 samples, the encoder needs at least 400",
