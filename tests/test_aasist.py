@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from spoofkit.convert.aasist import HEADS, from_authors, is_aasist
+from spoofkit.addons.convert.aasist import HEADS, from_authors, is_aasist
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.heads.aasist import AasistHead, RawAasistHead, RawAasistLightHead
 from spoofkit.models.heads.base import UtteranceHead

@@ -32,10 +32,10 @@ from torch.nn import functional as F
 from torch.utils import collect_env
 from typer.testing import CliRunner
 
+from spoofkit.addons.convert import aasist, antideepfake
+from spoofkit.addons.convert.run import convert
+from spoofkit.addons.convert.unpickle import StandIn, load_tensors, plain
 from spoofkit.cli import models
-from spoofkit.convert import aasist, antideepfake
-from spoofkit.convert.run import convert
-from spoofkit.convert.unpickle import StandIn, load_tensors, plain
 from spoofkit.errors import SpoofkitError
 from spoofkit.models import provenance as facts
 from spoofkit.models.assemble import assemble

@@ -78,7 +78,7 @@ def convert(
 
     Example: `spoofkit convert AASIST.pth models/aasist && spoofkit score models/aasist call.wav`
     """
-    from spoofkit.convert.run import convert as run
+    from spoofkit.addons.convert.run import convert as run
     from spoofkit.outputs import skipped
 
     found = run(source, out, overwrite=overwrite, reuse=reuse, same_as=same_as)

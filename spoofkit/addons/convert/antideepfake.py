@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from spoofkit.convert.fairseq import Converted, convert_tensors
+from spoofkit.addons.convert.fairseq import Converted, convert_tensors
 from spoofkit.errors import SpoofkitError
 
 ENCODER, OUTPUT = "m_ssl.model.", "proj_fc."

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from spoofkit.convert.unpickle import plain
+from spoofkit.addons.convert.unpickle import plain
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.assemble import assemble
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from spoofkit.convert.unpickle import named_tensors
+from spoofkit.addons.convert.unpickle import named_tensors
 from spoofkit.errors import SpoofkitError
 
 CONTAINERS = ("model", "model_weight", "model_state_dict", "state_dict", "net")

@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from spoofkit.convert import aasist, antideepfake
-from spoofkit.convert.antideepfake import from_antideepfake, is_antideepfake
-from spoofkit.convert.fairseq import Converted, from_fairseq, is_fairseq
-from spoofkit.convert.unpickle import check_tensor, load_tensors
-from spoofkit.convert.unwrap import network_tensors
+from spoofkit.addons.convert import aasist, antideepfake
+from spoofkit.addons.convert.antideepfake import from_antideepfake, is_antideepfake
+from spoofkit.addons.convert.fairseq import Converted, from_fairseq, is_fairseq
+from spoofkit.addons.convert.unpickle import check_tensor, load_tensors
+from spoofkit.addons.convert.unwrap import network_tensors
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json
 from spoofkit.models.detector import Detector, write_detector

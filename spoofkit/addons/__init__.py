@@ -1,0 +1,34 @@
+"""What the main road does not need: a folder each, with its own verbs; deleting one breaks those and nothing else.
+
+Addons import the rest of the package; the rest imports no addon, and none imports another. Where a verb, a corpus, a
+file or an option is an addon's to serve, the rest asks `find` for its module.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from spoofkit.errors import SpoofkitError
+
+ADDONS = {"convert": "the verb `convert`"}
+"""Each addon, and what it serves."""
+
+
+def find(module: str) -> ModuleType:
+    """Import a module of an addon.
+
+    Args:
+        module: Below this package, such as `pack.shards`; what comes first is the addon's name.
+
+    Raises:
+        SpoofkitError: this installation has no such addon.
+    """
+    addon = module.partition(".")[0]
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        # What git leaves of a deleted folder (`__pycache__`) counts as a package without modules.
+        if not f"{error.name}.".startswith(f"{__name__}.{addon}."):
+            raise
+        raise SpoofkitError(
+            f"this installation has no addon {addon!r} ({ADDONS[addon]}); install spoofkit again with it"
+        ) from error
