@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from spoofkit.addons.sasv.evaluate import evaluate_sasv, in_words, join_trials
 from spoofkit.cli.main import app
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.evaluation.sasv import evaluate_sasv, in_words, join_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, concurrent_teer, min_tdcf_2021
 
 Row = tuple[str, str, str, float, float, float]

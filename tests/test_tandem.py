@@ -11,10 +11,10 @@ from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoofkit.addons.sasv.evaluate import evaluate_sasv
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import rocch, tandem
 from spoofkit.evaluation.metrics import act_dcf, cllr, eer, min_dcf, operating_points
-from spoofkit.evaluation.sasv import evaluate_sasv
 from spoofkit.evaluation.tandem import ASVSPOOF, ASVSPOOF5_ASV, AsvRates, TandemCosts
 
 SCORES = SHARED / "cases/scores"

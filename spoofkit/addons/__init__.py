@@ -9,7 +9,10 @@ from types import ModuleType
 
 from spoofkit.errors import SpoofkitError
 
-ADDONS = {"convert": "the verb `convert`"}
+ADDONS = {
+    "convert": "the verb `convert`",
+    "sasv": "the verb `evaluate-sasv`",
+}
 """Each addon, and what it serves."""
 
 

@@ -274,8 +274,8 @@ def evaluate_sasv(
 
     Example: `spoofkit evaluate-sasv sasv_scores.tsv ASVspoof5.eval.track_2.trial.tsv`
     """
-    from spoofkit.evaluation.sasv import evaluate_sasv as run
-    from spoofkit.evaluation.sasv import in_words
+    from spoofkit.addons.sasv.evaluate import evaluate_sasv as run
+    from spoofkit.addons.sasv.evaluate import in_words
     from spoofkit.evaluation.scores import final_newline_warning
 
     result = run(scores, keys)
