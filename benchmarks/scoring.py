@@ -36,16 +36,16 @@ import polars as pl
 import soundfile
 import torch
 
+from spoofkit.addons.onnx.export import export
+from spoofkit.addons.onnx.with_onnx import load_onnx
+from spoofkit.addons.onnx.with_onnx import scorer_of as of_onnx
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
-from spoofkit.export.run import export
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_manifest
 from spoofkit.scoring.recordings import Reading, Recording, score_recordings
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.windows import parse_windows
-from spoofkit.scoring.with_onnx import load_onnx
-from spoofkit.scoring.with_onnx import scorer_of as of_onnx
 from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings
 

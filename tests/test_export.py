@@ -15,10 +15,12 @@ from test_encoder import FAMILIES, make_folder
 from test_encoder import load as load_folder
 from test_models import detector_of
 
+from spoofkit.addons.onnx import export as run
+from spoofkit.addons.onnx import traceable, with_onnx
+from spoofkit.addons.onnx.with_onnx import OnnxDetector, load_onnx
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
-from spoofkit.export import run, traceable
 from spoofkit.files import file_sha256, read_json
 from spoofkit.models import wave_encoder
 from spoofkit.models.detector import Detector, folder_sha256, load_detector, save_detector
@@ -26,10 +28,9 @@ from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.graph import GraphPool
 from spoofkit.models.heads.mean import MeanHead
 from spoofkit.models.merge import MERGES
-from spoofkit.scoring import with_onnx, with_torch
+from spoofkit.scoring import with_torch
 from spoofkit.scoring.batches import score_manifest
 from spoofkit.scoring.scorer import pad
-from spoofkit.scoring.with_onnx import OnnxDetector, load_onnx
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -137,7 +138,7 @@ def test_a_model_scores_with_its_file_alone_and_without_torch(tiny: Path, export
     np.save(tmp_path / "wave.npy", voices(9_000)[0])
     program = (
         "import sys, numpy\n"
-        "from spoofkit.scoring.with_onnx import load_onnx\n"
+        "from spoofkit.addons.onnx.with_onnx import load_onnx\n"
         f"print(load_onnx({str(alone)!r}).score([numpy.load({str(tmp_path / 'wave.npy')!r})])[0])\n"
         "print(sorted({'torch', 'transformers', 'onnx', 'spoofkit.models'} & set(sys.modules)))"
     )

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_calls, make_model, make_set
 
+from spoofkit.addons.onnx import onnx_file, with_onnx
 from spoofkit.data.audio import SAMPLE_RATE, choose_channels, read_audio
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
@@ -29,7 +30,6 @@ from spoofkit.files import file_sha256, read_json, write_json
 from spoofkit.models.detector import folder_sha256, load_detector
 from spoofkit.models.merge_adapters import write_all_sums
 from spoofkit.models.provenance import Provenance, write_provenance
-from spoofkit.scoring import onnx_file, with_onnx
 from spoofkit.scoring.parts import Shard, part_path
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")

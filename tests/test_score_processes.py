@@ -14,18 +14,20 @@ import torch
 from conftest import refusal, run_cli
 from test_score_verb import BUDGET, N_UTTERANCES, list_utterances, make_calls, make_model, make_set
 
+from spoofkit.addons.onnx import with_onnx
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import read_json
 from spoofkit.processes import World, own_device, read_world
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import with_onnx, with_torch
+from spoofkit.scoring import with_torch
 from spoofkit.scoring.parts import Shard, part_path
 
 # As `-m spoofkit`, but with batches so small that there are many.
 PROGRAM = f"""
 from spoofkit.cli.main import main
-from spoofkit.scoring import with_onnx, with_torch
+from spoofkit.scoring import with_torch
+from spoofkit.addons.onnx import with_onnx
 with_onnx.CPU_BUDGET_SAMPLES = with_torch.CPU_BUDGET_SAMPLES = {BUDGET}
 main()
 """

@@ -11,6 +11,7 @@ from spoofkit.errors import SpoofkitError
 
 ADDONS = {
     "convert": "the verb `convert`",
+    "onnx": "the verb `export`, and `score` with a model *.onnx",
     "sasv": "the verb `evaluate-sasv`",
 }
 """Each addon, and what it serves."""

@@ -36,7 +36,7 @@ def export(
 
     Example: `spoofkit export exp/x/finetune/model small.onnx --int8 --calibrate-on data/dev.tsv`
     """
-    from spoofkit.export.run import export as run
+    from spoofkit.addons.onnx.export import export as run
 
     for line in run(model, out, int8=int8, calibrate_on=calibrate_on, overwrite=overwrite, reuse=reuse):
         echo(line)

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 import spoofkit
+from spoofkit import addons
 from spoofkit.data.channels import require_channels
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
@@ -24,7 +25,6 @@ from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
 from spoofkit.processes import World, meeting, read_world
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import with_onnx
 from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     LOOSE,
@@ -119,8 +119,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Opt
 
 def _runtime(model: Path) -> ModuleType:
     """The module that scores with this model."""
-    if model.suffix == with_onnx.SUFFIX:
-        return with_onnx
+    if model.suffix == ".onnx":
+        return addons.find("onnx.with_onnx")
     from spoofkit.scoring import with_torch
 
     return with_torch

@@ -1,7 +1,7 @@
 """A detector as scoring sees it: padded waves in, scores out, whatever computes them.
 
-`with_torch` makes one of a model folder, `with_onnx` one of an exported file. Nothing else in this package knows which
-of the two it has, and neither is imported before it is needed.
+`with_torch` makes one of a model folder, the addon `onnx` one of an exported file. Nothing else in this package knows
+which of the two it has, and neither is imported before it is needed.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from spoofkit.addons.onnx.with_onnx import OnnxDetector
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.scoring.scorer import pad
-from spoofkit.scoring.with_onnx import OnnxDetector
 
 LARGEST_DIFFERENCE = 1e-4
 BATCH_SIZES = (3, 1, 4, 2)

@@ -2,8 +2,8 @@
 
 A graph is recorded once and holds for every batch, so nothing in it may ask what lengths a batch has: no `if` on a
 mask, no loop over rows, no number taken out of a tensor. While `traceable()` lasts, the few functions of
-spoofkit.models that do so, each to save work, are replaced by those here, which always mask; `spoofkit.export.parity`
-compares the graph with the originals before anything is written.
+spoofkit.models that do so, each to save work, are replaced by those here, which always mask; `parity` compares the
+graph with the originals before anything is written.
 
 Shapes: as in the modules whose functions are replaced; W windows of 201 frames.
 """

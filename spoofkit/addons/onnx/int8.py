@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from spoofkit.addons.onnx.with_onnx import OnnxDetector, scorer_of
 from spoofkit.data.manifest import KEYS, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.recordings import Reading
-from spoofkit.scoring.with_onnx import OnnxDetector, scorer_of
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from spoofkit.addons.onnx.onnx_file import SEAL, require_own
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 from spoofkit.machine import cpu_name
 from spoofkit.processes import World
-from spoofkit.scoring.onnx_file import SEAL, require_own
 from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
 from spoofkit.stages import NOT_RECORDED, are_stages
 from spoofkit.terminal import say
 
-SUFFIX = ".onnx"
 FORMAT = 2
 """Of the metadata. Files of format 1 carry no checksum."""
 _TEXT, _KNOWN = (str,), (dict, type(None))

@@ -20,12 +20,14 @@ from typing import Any
 import torch
 
 import spoofkit
+from spoofkit.addons.onnx import int8 as eight_bits
+from spoofkit.addons.onnx.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
+from spoofkit.addons.onnx.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
+from spoofkit.addons.onnx.traceable import traceable
+from spoofkit.addons.onnx.with_onnx import FORMAT, detector_of, open_session
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.export import int8 as eight_bits
-from spoofkit.export.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
-from spoofkit.export.traceable import traceable
 from spoofkit.files import (
     atomic_path,
     file_sha256,
@@ -36,8 +38,6 @@ from spoofkit.machine import command
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped
-from spoofkit.scoring.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
-from spoofkit.scoring.with_onnx import FORMAT, detector_of, open_session
 from spoofkit.stages import facts
 
 OPSET = 17
