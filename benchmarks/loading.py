@@ -26,6 +26,7 @@ import soundfile
 import soxr
 import torch
 
+from spoofkit.addons.pack.write import pack
 from spoofkit.config import load_config
 from spoofkit.data.acoustics import add_noise, reverberate
 from spoofkit.data.codecs import NAMES, code
@@ -34,7 +35,6 @@ from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.loading import load_batches
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
 from spoofkit.data.mixdraw import draw_mixes
-from spoofkit.data.pack import pack
 from spoofkit.data.rawboost import KINDS
 
 RATE = 16_000

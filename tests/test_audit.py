@@ -10,12 +10,12 @@ import soundfile
 import soxr
 from conftest import refusal, run_cli
 
+from spoofkit.addons.pack.write import pack
 from spoofkit.checks import measures
 from spoofkit.checks.audit import draw_sample, interleave_ties, judge, spoof_share_of_category
 from spoofkit.checks.surface import CATEGORICAL, NUMERIC, measure, used_bits
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import write_manifest
-from spoofkit.data.pack import pack
 from spoofkit.evaluation.metrics import eer
 
 RNG = np.random.default_rng(0)

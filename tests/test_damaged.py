@@ -15,12 +15,12 @@ import torch
 from conftest import make_voice, refusal, run_cli
 from test_score_verb import make_model
 
+from spoofkit.addons.pack.write import pack
 from spoofkit.checksums import SUMS, folder_sha256, parse
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixlist import read_mix_list
-from spoofkit.data.pack import pack
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration, write_calibration
 from spoofkit.evaluation.records import read_record

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 from conftest import make_voice, refusal, run_cli
 
+from spoofkit.addons.pack.write import pack
 from spoofkit.checks.overlap import find_overlap
 from spoofkit.corpora import CORPORA
 from spoofkit.corpora.sources import ancestry, known_corpora, shared_sources
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import UNKNOWN_LENGTH, write_manifest
-from spoofkit.data.pack import pack
 from spoofkit.models.provenance import LIBRIVOX_NOTE, known_provenance
 
 # As integers, because libsndfile rounds floats in another way for FLAC than for WAV.

@@ -16,6 +16,7 @@ from conftest import make_voice, refusal, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoofkit.addons.pack.write import Pack, pack
 from spoofkit.checks.validate import validate
 from spoofkit.config import load_config
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
@@ -23,8 +24,7 @@ from spoofkit.data.dataset import MixDataset, UtteranceDataset
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest, write_manifest
 from spoofkit.data.mixdraw import draw_mixes
-from spoofkit.data.pack import Pack, pack
-from spoofkit.data.shards import parse_address
+from spoofkit.data.packed import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector
 from spoofkit.models.pretrained import load_encoder
@@ -179,7 +179,7 @@ def test_the_number_of_threads_changes_nothing(manifests: Path, packed: Path, tm
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from spoofkit.data.pack import pack
+from spoofkit.addons.pack.write import pack
 left, fsync = int(sys.argv[3]), os.fsync
 def dying(descriptor):
     global left

@@ -23,9 +23,9 @@ from conftest import table_rows as rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoofkit.addons.pack.write import pack
 from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
-from spoofkit.data.pack import pack
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores

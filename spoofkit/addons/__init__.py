@@ -12,6 +12,7 @@ from spoofkit.errors import SpoofkitError
 ADDONS = {
     "convert": "the verb `convert`",
     "onnx": "the verb `export`, and `score` with a model *.onnx",
+    "pack": "the verb `pack`, and reading packed audio",
     "sasv": "the verb `evaluate-sasv`",
 }
 """Each addon, and what it serves."""

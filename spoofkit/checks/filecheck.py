@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from spoofkit.checks.sound import Sound
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
-from spoofkit.data.shards import parse_address
+from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 
 SHORTEST_SAMPLES = 3_200  # 0.2 s: below this the encoders have fewer than ten frames

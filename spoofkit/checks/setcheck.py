@@ -13,8 +13,8 @@ from spoofkit.checks.filecheck import WHOLE_SET, Finding, Row
 from spoofkit.checks.sound import Sound
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import NO_KEY, Manifest
+from spoofkit.data.packed import parse_address
 from spoofkit.data.rejected import read_rejected, rejected_path
-from spoofkit.data.shards import parse_address
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256

@@ -12,7 +12,7 @@ import numpy as np
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.decoders import open_recording
-from spoofkit.data.shards import parse_address
+from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 
 FRAME_SAMPLES = 160  # 10 ms

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
+from spoofkit import addons
 from spoofkit.checks.filecheck import WHOLE_SET, Finding, Row, findings_of_files
 from spoofkit.checks.setcheck import findings_of_set
 from spoofkit.checks.sound import Sound, examine
 from spoofkit.data.headers import headers_path, read_facts, read_headers
 from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
+from spoofkit.data.packed import parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.data.segments import read_segments, segment_table, write_segments
-from spoofkit.data.shards import parse_address, require_whole
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 
@@ -184,6 +185,7 @@ def _damaged_shards(manifest: Manifest) -> dict[str, str]:
     addresses = [parse_address(manifest.audio_path(relative)) for relative in manifest.table["path"]]
     damaged = {}
     for shard in sorted({address.shard for address in addresses if address is not None}):
+        require_whole = addons.find("pack.shards").require_whole
         try:
             require_whole(Path(shard), read_all=True)
         except SpoofkitError as error:

@@ -171,7 +171,7 @@ def pack(
 
     Example: `spoofkit pack data/train.tsv /local/packed`
     """
-    from spoofkit.data.pack import pack as pack_manifest
+    from spoofkit.addons.pack.write import pack as pack_manifest
 
     found = pack_manifest(
         manifest,

@@ -31,7 +31,7 @@ from spoofkit.corpora.release import ReleasedSet, Wanted
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
-from spoofkit.data.shards import parse_address
+from spoofkit.data.packed import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_text
 from spoofkit.outputs import is_up_to_date, output_with_own_record, write_own_record

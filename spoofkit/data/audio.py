@@ -4,7 +4,7 @@ All of it stands on the blocks of `decoders`, so that what is read depends neith
 asked for. A part is read where it lies if the header can be trusted and the format can be entered anywhere; before a
 part of any other file, and of one whose channels are to be averaged, all of it is decoded once, so that what the whole
 is refused for its parts are refused for too. Nothing is replaced by silence. The address of a packed utterance
-(`shards`) may stand wherever a path may. Audio of a manifest is read through `Manifest.read_audio`, which knows the
+(`packed`) may stand wherever a path may. Audio of a manifest is read through `Manifest.read_audio`, which knows the
 set's down-mix.
 """
 
@@ -19,7 +19,7 @@ import soxr
 
 from spoofkit.data.channels import AUTO, DOWNMIXES, ChannelMeter, mix_down, refuse_too_few
 from spoofkit.data.decoders import open_recording
-from spoofkit.data.shards import parse_address, read_packed
+from spoofkit.data.packed import parse_address, read_packed
 from spoofkit.data.stored import HEADERLESS, READ_RATE, AudioInfo, Stored
 from spoofkit.errors import SpoofkitError
 

@@ -18,7 +18,7 @@ import soundfile
 from spoofkit.data.containers import HOW
 from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, holds_another, is_whole_frame
 from spoofkit.data.layout import Layout, lay_out
-from spoofkit.data.shards import SAMPLE_BYTES, Address, parse_address, read_packed
+from spoofkit.data.packed import SAMPLE_BYTES, Address, parse_address, read_packed
 from spoofkit.data.spans import Span
 from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, as_sentence, require_plausible, skipped
 from spoofkit.data.with_ffmpeg import by_ffmpeg

@@ -25,7 +25,7 @@ import soundfile
 from tqdm import tqdm
 
 from spoofkit.data.audio import probe
-from spoofkit.data.shards import parse_address
+from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import make_folder

@@ -1,43 +1,21 @@
 """Reading packed audio: utterances as slices of memory-mapped int16 files, which `spoofkit pack` writes.
 
-A packed utterance has an address, which stands wherever a path does: `train_00002.i16:480000+64000` is the 64,000
-samples from sample 480,000 of that shard on. A shard is raw little-endian int16, 16 kHz, mono, one utterance after the
-other; its record, `train_00002.json`, is written last, so a shard that has one is complete.
+An utterance has an address, `train_00002.i16:480000+64000` (`spoofkit.data.packed`). A shard is raw little-endian
+int16, 16 kHz, mono, one utterance after the other; its record, `train_00002.json`, is written last, so a shard that has
+one is complete.
 """
 
-import re
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from spoofkit.data.packed import FULL_SCALE, SAMPLE_BYTES, Address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json
 
 SUFFIX = ".i16"
-FULL_SCALE = 32_768  # of int16; a power of two, so that int16 -> float32 -> int16 loses nothing
-SAMPLE_BYTES = 2
-ADDRESS = re.compile(r"(.+\.i16):(\d+)\+(\d+)")
-
-
-class Address(NamedTuple):
-    """Where a packed utterance lies."""
-
-    shard: str
-    start: int
-    """First sample."""
-    n_samples: int
-
-
-def parse_address(path: Path | str) -> Address | None:
-    """Take an address apart; none if `path` is the name of an ordinary file.
-
-    >>> parse_address("packs/train_00002.i16:480000+64000")
-    Address(shard='packs/train_00002.i16', start=480000, n_samples=64000)
-    """
-    match = ADDRESS.fullmatch(str(path))
-    return Address(match[1], int(match[2]), int(match[3])) if match else None
 
 
 def read_packed(address: Address, start: int = 0, n_samples: int | None = None) -> np.ndarray:

@@ -24,11 +24,12 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from spoofkit.addons.pack.shards import SUFFIX, record_path, require_whole
 from spoofkit.data.audio import read_blocks
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_standing, read_manifest, write_manifest
+from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
-from spoofkit.data.shards import FULL_SCALE, SUFFIX, parse_address, record_path, require_whole
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     atomic_path,
