@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from conftest import make_voice, refusal, run_cli
 
-from spoofkit.corpora import kaldi
-from spoofkit.corpora.kaldi import write_kaldi
+from spoofkit.addons.kaldi import directory as kaldi
+from spoofkit.addons.kaldi.directory import write_kaldi
 from spoofkit.corpora.release import Wanted, prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest

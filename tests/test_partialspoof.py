@@ -16,8 +16,8 @@ import pytest
 import soundfile
 from conftest import make_voice, refusal, run_cli
 
+from spoofkit.addons.partialspoof.seglab import read_labels
 from spoofkit.corpora.release import prepare
-from spoofkit.corpora.seglab import read_labels
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments
@@ -120,7 +120,7 @@ def test_the_release_becomes_manifests_and_regions(
 
 def test_reading_and_measuring_need_no_torch() -> None:
     code = (
-        "import sys, spoofkit.corpora.partialspoof, spoofkit.localisation.metrics\n"
+        "import sys, spoofkit.addons.partialspoof.corpus, spoofkit.localisation.metrics\n"
         "import spoofkit.localisation.frame_scores, spoofkit.localisation.segment_report\n"
         "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
     )

@@ -11,8 +11,10 @@ from spoofkit.errors import SpoofkitError
 
 ADDONS = {
     "convert": "the verb `convert`",
+    "kaldi": "the verb `kaldi`, and `prepare kaldi`",
     "onnx": "the verb `export`, and `score` with a model *.onnx",
     "pack": "the verb `pack`, and reading packed audio",
+    "partialspoof": "`prepare partialspoof`",
     "sasv": "the verb `evaluate-sasv`",
 }
 """Each addon, and what it serves."""

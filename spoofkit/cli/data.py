@@ -203,7 +203,7 @@ def kaldi(
 
     Example: `spoofkit kaldi data/train.tsv kaldi/train`
     """
-    from spoofkit.corpora.kaldi import write_kaldi
+    from spoofkit.addons.kaldi.directory import write_kaldi
     from spoofkit.outputs import skipped
 
     found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite, reuse=reuse)

@@ -6,10 +6,10 @@ CORPORA = {
     "asvspoof2021_la": "asvspoof2021:read_la",
     "asvspoof2021_df": "asvspoof2021:read_df",
     "in_the_wild": "in_the_wild:read",
-    "partialspoof": "partialspoof:read",
+    "partialspoof": "addons.partialspoof.corpus:read",
     "mlaad": "mlaad:read",
     "spoofceleb": "spoofceleb:read",
     "generic": "generic:read",
-    "kaldi": "kaldi:read",
+    "kaldi": "addons.kaldi.directory:read",
 }
-"""The corpora that `prepare` knows, and the module and function that reads the lists of each."""
+"""The corpora that `prepare` knows, and the module, here or of an addon, and function that reads the lists of each."""

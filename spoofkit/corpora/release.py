@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from spoofkit import addons
 from spoofkit.corpora import CORPORA
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import DOWNMIXES
@@ -212,9 +213,15 @@ def _refuse_damaged(segments: Path) -> None:
 
 
 def reader_of(corpus: str) -> Reader:
-    """The function that reads the lists of a corpus."""
+    """The function that reads the lists of a corpus.
+
+    Raises:
+        SpoofkitError: an addon reads them that is not here.
+    """
     module, _, name = CORPORA[corpus].partition(":")
-    reader: Reader = getattr(import_module(f"spoofkit.corpora.{module}"), name)
+    addon = module.removeprefix("addons.")
+    lists = import_module(f"spoofkit.corpora.{module}") if addon == module else addons.find(addon)
+    reader: Reader = getattr(lists, name)
     return reader
 
 

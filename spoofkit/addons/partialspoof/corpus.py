@@ -18,8 +18,8 @@ ones, all of them, and a set has as many utterances as there: both classes count
 in train, 2,548 in dev, 7,355 in eval).
 
 Each set gets, beside its manifest, NAME.segments.tsv with the spoofed regions (`spoofkit.data.segments`), made of the
-labels of 0.01 s; how these are read, and compared with the coarser ones, stands in `spoofkit.corpora.seglab`. Their
-regions are therefore up to 10 ms too long at either end. What does not agree is said, counted, on stderr.
+labels of 0.01 s; how these are read, and compared with the coarser ones, stands in `seglab`. Their regions
+are therefore up to 10 ms too long at either end. What does not agree is said, counted, on stderr.
 
 Zhang, Wang, Cooper, Evans, Yamagishi, "The PartialSpoof Database and Countermeasures for the Detection of Short Fake
 Speech Segments Embedded in an Utterance", IEEE/ACM TASLP 31, 2023 (arXiv:2204.05177).
@@ -29,9 +29,15 @@ from pathlib import Path
 
 import polars as pl
 
+from spoofkit.addons.partialspoof.seglab import (
+    FINEST_SECONDS,
+    SpoofFlags,
+    compare_with_finest,
+    read_labels,
+    spoofed_runs,
+)
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
 from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
-from spoofkit.corpora.seglab import FINEST_SECONDS, SpoofFlags, compare_with_finest, read_labels, spoofed_runs
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import segment_table
 from spoofkit.errors import SpoofkitError

@@ -1,0 +1,1 @@
+"""Kaldi data directories, in and out."""

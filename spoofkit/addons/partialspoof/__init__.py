@@ -1,0 +1,1 @@
+"""PartialSpoof: utterances in which some segments are spoofed, and labels of where."""
