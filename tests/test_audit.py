@@ -10,10 +10,10 @@ import soundfile
 import soxr
 from conftest import refusal, run_cli
 
+from spoofkit.addons.audit import measures
+from spoofkit.addons.audit.run import draw_sample, interleave_ties, judge, spoof_share_of_category
+from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC, measure, used_bits
 from spoofkit.addons.pack.write import pack
-from spoofkit.checks import measures
-from spoofkit.checks.audit import draw_sample, interleave_ties, judge, spoof_share_of_category
-from spoofkit.checks.surface import CATEGORICAL, NUMERIC, measure, used_bits
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation.metrics import eer
@@ -360,7 +360,7 @@ def test_lists_that_cannot_be_audited_are_refused(corpus: Path, tmp_path: Path) 
 def test_the_picture_shows_every_predictor_and_marks_those_below_the_line(corpus: Path) -> None:
     from matplotlib.colors import to_hex
 
-    from spoofkit.checks.audit_picture import draw_audit
+    from spoofkit.addons.audit.picture import draw_audit
     from spoofkit.evaluation import plots
 
     is_bonafide = np.arange(40) % 2 == 0

@@ -229,7 +229,7 @@ def test_encoders_that_heard_librivox_are_those_that_the_sources_say() -> None:
 
 def test_neither_verb_needs_torch() -> None:
     code = (
-        "import sys, spoofkit.checks.overlap, spoofkit.checks.audit\n"
+        "import sys, spoofkit.checks.overlap, spoofkit.addons.audit.run\n"
         "assert not {'torch', 'matplotlib', 'rich'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

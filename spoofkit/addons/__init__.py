@@ -10,6 +10,7 @@ from types import ModuleType
 from spoofkit.errors import SpoofkitError
 
 ADDONS = {
+    "audit": "the verb `audit`",
     "convert": "the verb `convert`",
     "kaldi": "the verb `kaldi`, and `prepare kaldi`",
     "onnx": "the verb `export`, and `score` with a model *.onnx",

@@ -118,8 +118,8 @@ def audit(
     Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`
     """
 
-    from spoofkit.checks.audit import audit as run
-    from spoofkit.checks.audit_text import print_audit
+    from spoofkit.addons.audit.run import audit as run
+    from spoofkit.addons.audit.text import print_audit
 
     result = run(
         manifest,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spoofkit.checks.audit import N_WORST, PREDICTORS
+from spoofkit.addons.audit.run import N_WORST, PREDICTORS
 
 if TYPE_CHECKING:
     from rich.console import Console

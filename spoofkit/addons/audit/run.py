@@ -22,8 +22,8 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.checks.measures import FORMAT, measure_list
-from spoofkit.checks.surface import CATEGORICAL, NUMERIC
+from spoofkit.addons.audit.measures import FORMAT, measure_list
+from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
@@ -312,7 +312,7 @@ def _require_auditable(manifest: Manifest, table: pl.DataFrame, by: Sequence[str
 
 def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> None:
     """Pictures first and the record last; all follow from audit.tsv, so they may be replaced at any time."""
-    from spoofkit.checks.audit_picture import draw_audit
+    from spoofkit.addons.audit.picture import draw_audit
     from spoofkit.evaluation import plots
 
     worst = [row for row in result["predictors"] if row["n_values"] > 1][:N_WORST]

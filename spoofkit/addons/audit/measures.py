@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.checks.surface import CATEGORICAL, NUMERIC, measure
+from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC, measure
 from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, write_text

@@ -1,0 +1,1 @@
+"""What a list gives away to trivial predictors: duration, silence, level, band, file format."""
