@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
+from spoofkit.addons.voice import silero as voice
+from spoofkit.addons.voice.silero import Silero, SileroListener, load_voice_activity
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.models.detector import Detector, load_detector
-from spoofkit.scoring import voice
-from spoofkit.scoring.voice import Listener, VoiceActivity, load_voice_activity
 from spoofkit.scoring.windows import Windows, WindowScore, read_windows, score_over
 
 VOWELS_HERTZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
@@ -73,7 +73,7 @@ def make_music(seconds: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def half_second() -> VoiceActivity:
+def half_second() -> Silero:
     return load_voice_activity(0.5)
 
 
@@ -112,8 +112,8 @@ def is_speech(wave_S: np.ndarray) -> np.ndarray:
     return np.repeat(found >= 0.5, 512)[: wave_S.size]
 
 
-def listen(voice_activity: VoiceActivity, blocks: list[np.ndarray]) -> Listener:
-    listener = Listener(voice_activity)
+def listen(voice_activity: Silero, blocks: list[np.ndarray]) -> SileroListener:
+    listener = SileroListener(voice_activity)
     assert np.array_equal(np.concatenate(list(listener.hear(iter(blocks)))), np.concatenate(blocks))
     return listener
 
@@ -122,7 +122,7 @@ def listen(voice_activity: VoiceActivity, blocks: list[np.ndarray]) -> Listener:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_voices_are_speech(half_second: VoiceActivity, seed: int) -> None:
+def test_voices_are_speech(half_second: Silero, seed: int) -> None:
     wave_S = make_speech(4, seed)
     assert listen(half_second, [wave_S]).speech_in(0, wave_S.size).n_samples > 0.8 * wave_S.size
 
@@ -130,13 +130,13 @@ def test_voices_are_speech(half_second: VoiceActivity, seed: int) -> None:
 @pytest.mark.parametrize(
     "wave_S", [np.zeros(64_000, np.float32), make_noise(4), make_music(4)], ids=["silence", "noise", "music"]
 )
-def test_silence_noise_and_music_are_not(half_second: VoiceActivity, wave_S: np.ndarray) -> None:
+def test_silence_noise_and_music_are_not(half_second: Silero, wave_S: np.ndarray) -> None:
     found = listen(half_second, [wave_S]).speech_in(0, wave_S.size)
     assert found.n_samples < 0.1 * wave_S.size
     assert not found.is_enough
 
 
-def test_speech_is_where_the_model_for_streams_finds_it(half_second: VoiceActivity, mixed: np.ndarray) -> None:
+def test_speech_is_where_the_model_for_streams_finds_it(half_second: Silero, mixed: np.ndarray) -> None:
     expected_S = is_speech(mixed)
     assert 0.2 < expected_S.mean() < 0.8
     listener = listen(half_second, [mixed])
@@ -151,9 +151,7 @@ def test_speech_is_where_the_model_for_streams_finds_it(half_second: VoiceActivi
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_how_a_recording_is_read_changes_nothing(
-    data: st.DataObject, half_second: VoiceActivity, mixed: np.ndarray
-) -> None:
+def test_how_a_recording_is_read_changes_nothing(data: st.DataObject, half_second: Silero, mixed: np.ndarray) -> None:
     wave_S = mixed[: data.draw(st.sampled_from([1, 511, 513, 16_384, 40_000, mixed.size]))]
     ends = sorted(data.draw(st.lists(st.integers(0, wave_S.size), max_size=8)))
     in_blocks, at_once = listen(half_second, np.split(wave_S, ends)), listen(half_second, [wave_S])
@@ -161,8 +159,8 @@ def test_how_a_recording_is_read_changes_nothing(
     assert len(at_once._is_speech) == -(-wave_S.size // 512)
 
 
-def test_nothing_is_handed_on_before_it_is_heard(half_second: VoiceActivity, mixed: np.ndarray) -> None:
-    listener, n_given = Listener(half_second), 0
+def test_nothing_is_handed_on_before_it_is_heard(half_second: Silero, mixed: np.ndarray) -> None:
+    listener, n_given = SileroListener(half_second), 0
     for block_S in listener.hear(np.array_split(mixed, 7)):
         n_given += block_S.size
         assert listener.speech_in(n_given - 1, n_given).n_samples in (0, 1)
@@ -170,10 +168,10 @@ def test_nothing_is_handed_on_before_it_is_heard(half_second: VoiceActivity, mix
         listener.speech_in(0, mixed.size + 1)
 
 
-def test_recordings_that_are_heard_side_by_side_do_not_mix(half_second: VoiceActivity, mixed: np.ndarray) -> None:
+def test_recordings_that_are_heard_side_by_side_do_not_mix(half_second: Silero, mixed: np.ndarray) -> None:
     other = make_speech(11, 5)
     alone = [bytes(listen(half_second, [wave_S])._is_speech) for wave_S in (mixed, other)]
-    listeners = Listener(half_second), Listener(half_second)
+    listeners = SileroListener(half_second), SileroListener(half_second)
     hearing = [
         listener.hear(np.array_split(wave_S, 9)) for listener, wave_S in zip(listeners, (mixed, other), strict=True)
     ]
@@ -184,7 +182,7 @@ def test_recordings_that_are_heard_side_by_side_do_not_mix(half_second: VoiceAct
     assert [bytes(listener._is_speech) for listener in listeners] == alone
 
 
-def test_what_is_new_is_what_no_stretch_with_enough_speech_before_has(half_second: VoiceActivity) -> None:
+def test_what_is_new_is_what_no_stretch_with_enough_speech_before_has(half_second: Silero) -> None:
     wave_S = np.concatenate([make_speech(2), np.zeros(32_000, np.float32), make_speech(2, 1)])
     expected_S = is_speech(wave_S)
     listener = listen(half_second, [wave_S])
@@ -212,7 +210,7 @@ def test_enough_is_from_the_amount_on_that_was_asked_for(mixed: np.ndarray) -> N
 
 @pytest.mark.parametrize("name", ["mono.flac", "stereo.wav", "cd.wav", "phone.wav", "float.wav"])
 def test_windows_of_any_recording_know_their_speech(
-    name: str, half_second: VoiceActivity, mixed: np.ndarray, tmp_path: Path
+    name: str, half_second: Silero, mixed: np.ndarray, tmp_path: Path
 ) -> None:
     rate = {"cd.wav": 44_100, "phone.wav": 8000}.get(name, SAMPLE_RATE)
     stored = mixed if rate == SAMPLE_RATE else soxr.resample(mixed, SAMPLE_RATE, rate)
@@ -258,7 +256,7 @@ def test_where_all_is_speech_windows_count_as_without_voice_activity(
 ) -> None:
     soundfile.write(tmp_path / "mixed.wav", mixed, SAMPLE_RATE)
     windows = Windows(30_000, hop_samples, "mean")
-    found = list(read_windows(tmp_path / "mixed.wav", windows, voice=VoiceActivity(AlwaysSpeech(), "0", 30_000)))
+    found = list(read_windows(tmp_path / "mixed.wav", windows, voice=Silero(AlwaysSpeech(), "0", 30_000)))
     scores = np.random.default_rng(0).standard_normal(len(found))
     plain, heard = [], []
     for window, score in zip(found, scores, strict=True):
@@ -269,7 +267,7 @@ def test_where_all_is_speech_windows_count_as_without_voice_activity(
     assert score_over(heard, "mean") == pytest.approx(score_over(plain, "mean"), abs=1e-12)
 
 
-def test_memory_does_not_grow_with_the_recording(half_second: VoiceActivity, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_recording(half_second: Silero, tmp_path: Path) -> None:
     peaks = []
     for seconds in (20, 200):
         path = tmp_path / f"{seconds}.wav"
@@ -557,7 +555,7 @@ def test_versions_are_those_of_the_extra() -> None:
 
 def test_neither_torch_nor_the_package_is_imported_to_hear_speech(folder: Path) -> None:
     code = (
-        "import sys; from spoofkit.scoring.voice import load_voice_activity;"
+        "import sys; from spoofkit.addons.voice.silero import load_voice_activity;"
         "from spoofkit.scoring.windows import read_windows;"
         f"(window,) = read_windows({str(folder / 'short.flac')!r}, None, voice=load_voice_activity(0.4));"
         "print(window.is_scored, *({'torch', 'silero_vad'} & set(sys.modules)))"

@@ -21,7 +21,7 @@ from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.scoring.ahead import chunks_ahead, next_ahead
 from spoofkit.scoring.scorer import Scorer, pad
-from spoofkit.scoring.voice import Speech, VoiceActivity
+from spoofkit.scoring.speech import Speech, VoiceActivity
 from spoofkit.scoring.windows import Window, Windows, WindowScore, read_windows, score_over
 
 FILES_AHEAD = 4  # at least so many are decoded, or being decoded, beyond those that the model is at

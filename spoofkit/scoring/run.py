@@ -48,7 +48,7 @@ from spoofkit.scoring.parts import Shard
 from spoofkit.scoring.printing import print_scores, say_apart
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
-from spoofkit.scoring.voice import load_voice_activity
+from spoofkit.scoring.speech import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.signals import caught_signals
 from spoofkit.stages import posttraining_in_words

@@ -15,7 +15,7 @@ import numpy as np
 from spoofkit.data.audio import SAMPLE_RATE, read_blocks
 from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import SpoofkitError
-from spoofkit.scoring.voice import Listener, Speech, VoiceActivity
+from spoofkit.scoring.speech import Speech, VoiceActivity
 
 OVER = ("mean", "min")
 SECONDS = 30.0
@@ -140,7 +140,7 @@ def read_windows(
     Raises:
         SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
     """
-    listener = None if voice is None else Listener(voice)
+    listener = None if voice is None else voice.listener()
     blocks = read_blocks(path, first_samples, downmix)
     if meter is not None:
         blocks = meter.hear(blocks)

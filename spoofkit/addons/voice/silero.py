@@ -15,6 +15,7 @@ import numpy as np
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
+from spoofkit.scoring.speech import Speech
 
 PACKAGE, VERSIONS = "silero-vad", ">=6.2.2,<7"
 """In the extra `vad` of setup.cfg; versions before have no file that takes many frames at once."""
@@ -28,21 +29,11 @@ BLOCK = 32 * FRAME
 
 
 @dataclass(frozen=True)
-class Speech:
-    """Speech in a stretch of a recording."""
-
-    n_samples: int
-    n_new: int
-    """Of it, what no stretch with enough speech before has."""
-    is_enough: bool
-
-
-@dataclass(frozen=True)
-class VoiceActivity:
+class Silero:
     """How speech is found, and how much is asked for."""
 
     session: Any
-    """onnxruntime's; threads may share it, what it remembers of a recording is in a `Listener`."""
+    """onnxruntime's; threads may share it, what it remembers of a recording is in a `SileroListener`."""
     version: str
     least_samples: int
 
@@ -50,6 +41,10 @@ class VoiceActivity:
     def least_seconds(self) -> float:
         """What has less speech is not scored."""
         return self.least_samples / SAMPLE_RATE
+
+    def listener(self) -> "SileroListener":
+        """Begin a recording."""
+        return SileroListener(self)
 
     def record(self) -> dict[str, Any]:
         """As it stands beside scores."""
@@ -77,7 +72,7 @@ class VoiceActivity:
         )
 
 
-def load_voice_activity(least_seconds: float) -> VoiceActivity:
+def load_voice_activity(least_seconds: float) -> Silero:
     """The model, ready to run on one thread.
 
     Args:
@@ -114,13 +109,13 @@ def load_voice_activity(least_seconds: float) -> VoiceActivity:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised as well
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return VoiceActivity(session, package.version, least_samples)
+    return Silero(session, package.version, least_samples)
 
 
-class Listener:
+class SileroListener:
     """What was found in a recording up to where it has been read: a byte for each frame is kept, 0.1 MB an hour."""
 
-    def __init__(self, voice: VoiceActivity) -> None:
+    def __init__(self, voice: Silero) -> None:
         self._voice = voice
         self._is_speech = bytearray()
         self._heard = 0

@@ -1,0 +1,1 @@
+"""Voice activity: how much speech recordings hold, for `score --min-speech`."""
