@@ -24,10 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_report_browser import CHROMIUM, PHONE, Tab, opened
 
+from spoofkit.addons.timeline import page as timeline
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
-from spoofkit.localisation import recordings, timeline
+from spoofkit.localisation import recordings
 from spoofkit.localisation.marks import safe_names
+from spoofkit.localisation.picture import Curve
 from spoofkit.localisation.recordings import cut_windows, score_recording
 from spoofkit.localisation.regions import Marked, Rule
 from spoofkit.models.detector import folder_sha256
@@ -532,7 +534,7 @@ def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
 def make_section(name: str, wave_S: np.ndarray, regions: list[Marked]) -> timeline.Section:
     seconds_T = WAV2VEC2_GEOMETRY.centres(wave_S.size) / SAMPLE_RATE
     score_T = np.linspace(-1, 1, seconds_T.size).astype(np.float32)
-    curve = timeline.Curve(seconds_T, score_T, score_T)
+    curve = Curve(seconds_T, score_T, score_T)
     return timeline.make_section(name, name, wave_S, curve, regions, FITTED)
 
 

@@ -17,6 +17,7 @@ ADDONS = {
     "pack": "the verb `pack`, and reading packed audio",
     "partialspoof": "`prepare partialspoof`",
     "sasv": "the verb `evaluate-sasv`",
+    "timeline": "the page of `localize`",
     "voice": "`score --min-speech`",
 }
 """Each addon, and what it serves."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ import torch
 from tqdm import tqdm
 
 import spoofkit
+from spoofkit import addons
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, apart_in_words, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, sync, write_json
 from spoofkit.leftovers import remove_leftovers
-from spoofkit.localisation import timeline
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
+from spoofkit.localisation.picture import Curve, picture
 from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
 from spoofkit.localisation.sources import Source, find_sources, read_source
 from spoofkit.localisation.utterance import Judge, in_words, make_judge
@@ -44,6 +46,7 @@ from spoofkit.terminal import say
 
 WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0
+PAGE = "timeline.html"  # and timeline_2.html …
 SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 
 
@@ -98,9 +101,9 @@ def localize_recordings(
     )
     contamination = contamination_warning(model.classifier.encoder.provenance)
     sources = find_sources(inputs, channels)
-    output = _output(
-        out_dir, sources, identity | rule.record() | {"calibration": calibration and file_sha256(calibration)}
-    )
+    page = _page_addon()
+    made_from = identity | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    output = _output(out_dir, sources, made_from, has_page=page is not None)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         yield skipped(out_dir)
         return
@@ -108,7 +111,10 @@ def localize_recordings(
     for one in sources:
         _refuse_others(out_dir, one.name, overwrite)
     remove_leftovers(out_dir, "|".join(re.escape(one.name) for one in sources))
-    pages = timeline.Pages(out_dir, page_facts(folder, identity, rule, contamination, judge), overwrite)
+    pages = None
+    if page is not None:
+        facts = page.page_facts(folder, identity, rule, contamination, "" if judge is None else judge.meaning)
+        pages = page.Pages(out_dir, facts, overwrite)
     how = {
         "model": str(folder),
         **identity,
@@ -120,19 +126,19 @@ def localize_recordings(
     faults = []
     for one in tqdm(sources, desc="localize", unit="file", disable=not sys.stderr.isatty()):
         try:
-            section, line = _localize_one(one, out_dir / one.name, model, chosen, rule, how, judge, overwrite)
+            line = _localize_one(one, out_dir / one.name, model, chosen, rule, how, judge, pages, overwrite)
         except _CannotRead as error:
             faults.append(str(error))
-            pages.add_failure(str(error))
+            if pages is not None:
+                pages.add_failure(str(error))
             say(f"spoofkit: {error}")
             continue
-        pages.add(section)
         yield line
-    written = pages.finish()
+    written = [] if pages is None else pages.finish()
     _write_record(output, written)
-    for page in written:
+    for path in written:
         shows = f"{CALLED[model.target]} regions to look at and listen to"
-        yield f"{page}: {shows if len(faults) < len(sources) else 'why no recording could be marked'}"
+        yield f"{path}: {shows if len(faults) < len(sources) else 'why no recording could be marked'}"
     if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
         say(apart_in_words(sorted(apart)))
     if not rule.is_fitted or rule.is_weak:
@@ -144,20 +150,30 @@ def localize_recordings(
         )
 
 
-def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any]) -> Output:
+def _page_addon() -> ModuleType | None:
+    """What writes the pages; where there is no such addon, that is said, and all else is written."""
+    try:
+        return addons.find("timeline.page")
+    except SpoofkitError as error:
+        say(f"spoofkit: warning: {PAGE} is not written: {error}")
+        return None
+
+
+def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any], has_page: bool) -> Output:
     """All that a call writes; its own record is `timeline.made_from.json`, beside the page."""
     # A file that cannot be read has its reason on the page.
     hashes = {one.shown: file_sha256(one.path) if Path(one.path).is_file() else "-" for one in sources}
     made_from |= {"recordings": hashes, "channels": [one.downmix for one in sources]}
-    page = timeline.page_path(out_dir, 1)
+    page = out_dir / PAGE
     files = [_beside(out_dir / one.name, suffix) for one in sources for suffix in SUFFIXES]
+    files = [*([page] if has_page else []), *files]
     record = page.with_suffix(".made_from.json")
     read = read_json_record("made_from")
-    return Output("localize", (page, *files), record, json.loads(json.dumps(made_from)), read, is_own=_is_own)
+    return Output("localize", tuple(files), record, json.loads(json.dumps(made_from)), read, is_own=_is_own)
 
 
 def _write_record(output: Output, pages: list[Path]) -> None:
-    files = [*pages, *(path for path in output.files[1:] if path.exists())]
+    files = [*pages, *(path for path in output.files if path.name != PAGE and path.exists())]
     hashes = {path.name: file_sha256(path) for path in files}
     write_json(output.record, sealed({"made_from": output.made_from}, hashes), overwrite=True)
 
@@ -165,33 +181,11 @@ def _write_record(output: Output, pages: list[Path]) -> None:
 def _is_own(path: Path) -> bool:
     """Whether a file is of an earlier call, which was killed before it wrote its record."""
     if path.suffix == ".html":
-        return timeline.is_page(path)
+        is_page: bool = addons.find("timeline.page").is_page(path)
+        return is_page
     sidecar = path.with_suffix(".json")
     record = read_json(sidecar) if sidecar.exists() else None
     return isinstance(record, dict) and record.get("kind") == KIND
-
-
-def page_facts(
-    folder: Path, model: dict[str, str], rule: Rule, contamination: str | None, judge: Judge | None
-) -> timeline.Facts:
-    """What a page says above its recordings."""
-    warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
-                                          "are low, not that these regions are spoofed."]  # fmt: skip
-    if rule.is_weak:
-        warnings.append(
-            f"On the set that the threshold was fitted on, the frames had an EER of {rule.range_eer_percent:.1f} %; "
-            "50 % is chance, so what is marked says hardly anything."
-        )
-    if model["frame_target"] == "region":
-        warnings.append(
-            "The frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
-            "spoofed."
-        )
-    return timeline.Facts(
-        model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
-        warnings=(*warnings, *([contamination] if contamination else [])),
-        meaning="" if judge is None else judge.meaning,
-    )  # fmt: skip
 
 
 def cut_windows(n_samples: int, geometry: FrameGeometry, longest: int | None) -> list[tuple[int, int, int, int]]:
@@ -254,9 +248,10 @@ def _localize_one(
     rule: Rule,
     how: dict[str, Any],
     judge: Judge | None,
+    pages: Any,
     overwrite: bool,
-) -> tuple[timeline.Section, str]:
-    """Mark one recording and write its files; its part of the page, and the line for stdout."""
+) -> str:
+    """Mark one recording, write its files and show it on a page, if there are any; the line for stdout."""
     try:
         wave_S, audio_sha256 = read_source(one, model.shortest)
     except (SpoofkitError, OSError) as error:
@@ -268,7 +263,7 @@ def _localize_one(
         raise _CannotRead(f"{one.label}: one of its scores is not a finite number; check the audio and the model")
     score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
     regions = find_regions(score_T, wave_S.size, geometry, rule)
-    curve = timeline.Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+    curve = Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
     utterance = None if judge is None or windows is None else judge.record(windows)
     is_cut = len(cut_windows(wave_S.size, geometry, encoder.longest)) > 1
     recording = {
@@ -284,15 +279,16 @@ def _localize_one(
     contents = {
         ".rttm": rttm(one.file_name, regions, label, rule, one.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
-        ".png": timeline.picture(target.name, wave_S, curve, regions, rule, label),
+        ".png": picture(target.name, wave_S, curve, regions, rule, label),
         ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
     }
     _write_together(target, contents, overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     line = f"{one.label}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else in_words(utterance)
-    section = timeline.make_section(one.label, target.name, wave_S, curve, regions, rule, said)
-    return section, f"{line}; {said}" if said else line
+    if pages is not None:
+        pages.add_recording(one.label, target.name, wave_S, curve, regions, rule, said)
+    return f"{line}; {said}" if said else line
 
 
 def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Marked recordings to look at and listen to: a picture of one, and pages of many.
+"""The pages of `localize`: marked recordings to look at and listen to.
 
 A page is one file that loads nothing: audio as Ogg Opus (a lossy copy; the model saw the file itself), spectrograms as
 PNG, curves as SVG, and a script that plays a region on a click. As many recordings as fit into PAGE_BYTES are on one.
@@ -8,21 +8,20 @@ No score is computed here.
 import base64
 import hashlib
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import refuse_existing, write_text
-from spoofkit.localisation.regions import Frames, Marked, Rule
-from spoofkit.terminal import visible, visible_lines
+from spoofkit.localisation.picture import MOST_COLUMNS, N_LEVELS, Curve, envelope, spectrogram
+from spoofkit.localisation.regions import CALLED, Frames, Marked, Rule
+from spoofkit.terminal import visible_lines
 
 PAGE_BYTES = 7_800_000
 """Of a page, at most, as long as one recording does not take more: that would need thousands of regions."""
@@ -31,22 +30,7 @@ MOST_AUDIO_BYTES = 5_000_000
 UNWRITTEN_BYTES = 20_000  # more than three seconds of Opus
 MARK = "spoofkit localize"
 """How a page says whose it is; only such pages are replaced."""
-FFT_SAMPLES, SHORTEST_HOP, N_ROWS, N_LEVELS = 512, 128, 96, 48
-MOST_COLUMNS = 1600
-RANGE_DB, SILENCE_DB = 80.0, -60.0  # below the loudest; what is never louder is not stretched to be seen
 PIXELS_A_SECOND, MOST_PIXELS = 24, 6000  # a longer recording than fits the screen is scrolled
-COLOURS = {"wave": "#35506b", "curve": "#0072b2", "raw": "#8c959f", "region": "#d55e00"}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The frame scores of a recording."""
-
-    seconds_T: npt.NDArray[np.float64]
-    """Where each frame is centred."""
-    raw_T: Frames
-    score_T: Frames
-    """Smoothed; the same if nothing was smoothed."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +89,27 @@ class Section:
         return sum(map(len, (self.audio, self.spectrogram, self.wave, self.curve))) + 700 * len(self.bars) + 4000
 
 
+def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: str | None, meaning: str) -> Facts:
+    """What a page says above its recordings; see `Facts`."""
+    warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
+                                          "are low, not that these regions are spoofed."]  # fmt: skip
+    if rule.is_weak:
+        warnings.append(
+            f"On the set that the threshold was fitted on, the frames had an EER of {rule.range_eer_percent:.1f} %; "
+            "50 % is chance, so what is marked says hardly anything."
+        )
+    if model["frame_target"] == "region":
+        warnings.append(
+            "The frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
+            "spoofed."
+        )
+    return Facts(
+        model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
+        warnings=(*warnings, *([contamination] if contamination else [])),
+        meaning=meaning,
+    )  # fmt: skip
+
+
 class Pages:
     """Writes pages as recordings come; at most one page is held."""
 
@@ -123,6 +128,12 @@ class Pages:
         if self.sections and sum(map(Section.size, self.sections)) + section.size() > PAGE_BYTES:
             self._write(is_last=False)
         self.sections.append(section)
+
+    def add_recording(
+        self, path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
+    ) -> None:
+        """Take a recording: see `make_section`."""
+        self.add(make_section(path, name, wave_S, curve, regions, rule, said))
 
     def add_failure(self, reason: str) -> None:
         """Take a recording that could not be marked; the last page names it."""
@@ -162,7 +173,7 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
     )
     environment.filters["csp_hash"] = _csp_hash
-    template = resources.files("spoofkit.localisation").joinpath("timeline.html.jinja").read_text(encoding="utf-8")
+    template = resources.files("spoofkit.addons.timeline").joinpath("timeline.html.jinja").read_text(encoding="utf-8")
     before, after = (page_path(Path(), other).name for other in (max(1, number - 1), number + 1))
     return environment.from_string(template).render(
         facts=facts, sections=sections, failures=failures, mark=MARK, number=number,
@@ -207,44 +218,6 @@ def make_section(
     )  # fmt: skip
 
 
-def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, label: str) -> bytes:
-    """A PNG of one recording: waveform, spectrogram, frame scores with the threshold, marked regions."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    seconds = wave_S.size / SAMPLE_RATE
-    figure = Figure(figsize=(min(24.0, max(10.0, seconds / 3)), 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
-    figure.suptitle(f"{visible(name)}\n{rule.words()}", fontsize=10, parse_math=False)
-    low, high = envelope(wave_S, MOST_COLUMNS)
-    upper.fill_between(np.linspace(0, seconds, low.size), low, high, color=COLOURS["wave"], linewidth=0.3)
-    upper.set_ylabel("amplitude")
-    middle.imshow(
-        spectrogram(wave_S), aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, SAMPLE_RATE / 2)
-    )
-    middle.set_ylabel("frequency, Hz")
-    if rule.smooth_seconds:
-        lower.plot(curve.seconds_T, curve.raw_T, color=COLOURS["raw"], linewidth=0.5, label="as the model gave it")
-    lower.plot(curve.seconds_T, curve.score_T, color=COLOURS["curve"], linewidth=1, label="frame score")
-    fitted = "" if rule.is_fitted else ", not fitted"
-    lower.axhline(rule.threshold, color=COLOURS["region"], linestyle="--", linewidth=1, label=f"threshold{fitted}")
-    lower.set(xlabel="time, s", ylabel="score (low: " + label + ")", xlim=(0, seconds))
-    lower.legend(loc="upper right", fontsize=8)
-    for region in regions:
-        for axes in (upper, lower):
-            axes.axvspan(region.start_seconds, region.end_seconds, color=COLOURS["region"], alpha=0.25, linewidth=0)
-        for edge in (region.start_seconds, region.end_seconds):
-            middle.axvline(edge, color="white", linestyle="--", linewidth=0.8)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Of scripts that the font lacks boxes are drawn; the file's name and the page have the letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
-        figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
 def opus_within(wave_S: Frames, n_bytes: int) -> tuple[bytes, int]:
     """Mono 16 kHz as Ogg Opus, about 3.6 kB a second of speech; what exceeds full scale is clipped.
 
@@ -262,19 +235,6 @@ def opus_within(wave_S: Frames, n_bytes: int) -> tuple[bytes, int]:
     return buffer.getvalue(), n_samples
 
 
-def spectrogram(wave_S: Frames) -> npt.NDArray[np.uint8]:
-    """Levels 0 to N_LEVELS - 1, shape (N_ROWS, columns), lowest frequency first; 80 dB from none to full."""
-    padded = np.pad(wave_S, (0, max(0, FFT_SAMPLES - wave_S.size)))
-    hop = max(SHORTEST_HOP, -(-padded.size // MOST_COLUMNS))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SAMPLES)[::hop]
-    power = np.abs(np.fft.rfft(frames * np.hanning(FFT_SAMPLES), axis=1)[:, 1:]) ** 2
-    edges = np.arange(N_ROWS) * (FFT_SAMPLES // 2) // N_ROWS
-    decibel = 10 * np.log10(np.maximum(np.maximum.reduceat(power, edges, axis=1), 1e-20))
-    level = np.clip(1 + (decibel - max(float(decibel.max()), SILENCE_DB)) / RANGE_DB, 0, 1)
-    levels: npt.NDArray[np.uint8] = np.rint(level.T * (N_LEVELS - 1)).astype(np.uint8)
-    return levels
-
-
 def spectrogram_png(wave_S: Frames) -> bytes:
     """The spectrogram alone, a pixel a column."""
     from matplotlib.image import imsave
@@ -282,12 +242,6 @@ def spectrogram_png(wave_S: Frames) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, spectrogram(wave_S), cmap="magma", vmin=0, vmax=N_LEVELS - 1, origin="lower", format="png")
     return buffer.getvalue()
-
-
-def envelope(wave_S: Frames, n_columns: int) -> tuple[Frames, Frames]:
-    """Lowest and highest sample of each of at most so many stretches of equal length."""
-    edges = np.unique(np.linspace(0, wave_S.size, n_columns + 1).astype(np.int64)[:-1])
-    return np.minimum.reduceat(wave_S, edges), np.maximum.reduceat(wave_S, edges)
 
 
 def wave_path(wave_S: Frames) -> str:

@@ -1,0 +1,1 @@
+"""Marked recordings to look at and listen to: the pages of `localize`."""

@@ -1,0 +1,86 @@
+"""A marked recording as a picture: waveform, spectrogram, frame scores, regions. No score is computed here."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.localisation.regions import Frames, Marked, Rule
+from spoofkit.terminal import visible
+
+FFT_SAMPLES, SHORTEST_HOP, N_ROWS, N_LEVELS = 512, 128, 96, 48
+MOST_COLUMNS = 1600
+RANGE_DB, SILENCE_DB = 80.0, -60.0  # below the loudest; what is never louder is not stretched to be seen
+COLOURS = {"wave": "#35506b", "curve": "#0072b2", "raw": "#8c959f", "region": "#d55e00"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The frame scores of a recording."""
+
+    seconds_T: npt.NDArray[np.float64]
+    """Where each frame is centred."""
+    raw_T: Frames
+    score_T: Frames
+    """Smoothed; the same if nothing was smoothed."""
+
+
+def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, label: str) -> bytes:
+    """A PNG of one recording: waveform, spectrogram, frame scores with the threshold, marked regions."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seconds = wave_S.size / SAMPLE_RATE
+    figure = Figure(figsize=(min(24.0, max(10.0, seconds / 3)), 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
+    figure.suptitle(f"{visible(name)}\n{rule.words()}", fontsize=10, parse_math=False)
+    low, high = envelope(wave_S, MOST_COLUMNS)
+    upper.fill_between(np.linspace(0, seconds, low.size), low, high, color=COLOURS["wave"], linewidth=0.3)
+    upper.set_ylabel("amplitude")
+    middle.imshow(
+        spectrogram(wave_S), aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, SAMPLE_RATE / 2)
+    )
+    middle.set_ylabel("frequency, Hz")
+    if rule.smooth_seconds:
+        lower.plot(curve.seconds_T, curve.raw_T, color=COLOURS["raw"], linewidth=0.5, label="as the model gave it")
+    lower.plot(curve.seconds_T, curve.score_T, color=COLOURS["curve"], linewidth=1, label="frame score")
+    fitted = "" if rule.is_fitted else ", not fitted"
+    lower.axhline(rule.threshold, color=COLOURS["region"], linestyle="--", linewidth=1, label=f"threshold{fitted}")
+    lower.set(xlabel="time, s", ylabel="score (low: " + label + ")", xlim=(0, seconds))
+    lower.legend(loc="upper right", fontsize=8)
+    for region in regions:
+        for axes in (upper, lower):
+            axes.axvspan(region.start_seconds, region.end_seconds, color=COLOURS["region"], alpha=0.25, linewidth=0)
+        for edge in (region.start_seconds, region.end_seconds):
+            middle.axvline(edge, color="white", linestyle="--", linewidth=0.8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Of scripts that the font lacks boxes are drawn; the file's name and the page have the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+        figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def spectrogram(wave_S: Frames) -> npt.NDArray[np.uint8]:
+    """Levels 0 to N_LEVELS - 1, shape (N_ROWS, columns), lowest frequency first; 80 dB from none to full."""
+    padded = np.pad(wave_S, (0, max(0, FFT_SAMPLES - wave_S.size)))
+    hop = max(SHORTEST_HOP, -(-padded.size // MOST_COLUMNS))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SAMPLES)[::hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(FFT_SAMPLES), axis=1)[:, 1:]) ** 2
+    edges = np.arange(N_ROWS) * (FFT_SAMPLES // 2) // N_ROWS
+    decibel = 10 * np.log10(np.maximum(np.maximum.reduceat(power, edges, axis=1), 1e-20))
+    level = np.clip(1 + (decibel - max(float(decibel.max()), SILENCE_DB)) / RANGE_DB, 0, 1)
+    levels: npt.NDArray[np.uint8] = np.rint(level.T * (N_LEVELS - 1)).astype(np.uint8)
+    return levels
+
+
+def envelope(wave_S: Frames, n_columns: int) -> tuple[Frames, Frames]:
+    """Lowest and highest sample of each of at most so many stretches of equal length."""
+    edges = np.unique(np.linspace(0, wave_S.size, n_columns + 1).astype(np.int64)[:-1])
+    return np.minimum.reduceat(wave_S, edges), np.maximum.reduceat(wave_S, edges)
