@@ -21,6 +21,15 @@ ADDONS = {
     "voice": "`score --min-speech`",
 }
 """Each addon, and what it serves."""
+VERBS = {
+    "audit": "audit",
+    "convert": "convert",
+    "evaluate-sasv": "sasv",
+    "export": "onnx",
+    "kaldi": "kaldi",
+    "pack": "pack",
+}
+"""Each verb that an addon brings: `register` of the addon's module `cli` adds it to the program."""
 
 
 def find(module: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Verbs about what lists are worth: overlap, audit."""
+"""The verb `overlap`."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,12 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import console, echo, echo_text, say
+from spoofkit.terminal import echo, echo_text, say
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's verbs to the program."""
+    """Add the verb to the program."""
     app.command(rich_help_panel="Data")(overlap)
-    app.command(rich_help_panel="Data")(audit)
 
 
 def overlap(
@@ -90,54 +89,3 @@ def _overlap_text(summary: dict[str, Any]) -> str:
     if not summary["audio_compared"]:
         lines.append(f"{'same audio':33s}{'-':>9s}{'-':>9s}   not compared; pass --audio")
     return "\n".join([*lines, "", *summary["says"]])
-
-
-def audit(
-    manifest: Annotated[Path, typer.Argument(help="The list.", metavar="MANIFEST")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder for audit.tsv, audit.json, audit.png and audit.pdf.", metavar="DIR"),
-    ] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(help="Break down by a column, such as attack or codec; may be repeated.", metavar="COLUMN"),
-    ] = None,
-    sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
-    workers: options.Workers = 0,
-    overwrite: options.Overwrite = False,
-    reuse: options.Reuse = False,
-    as_json: options.Json = False,
-) -> None:
-    """See what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
-
-    Where one is far below 50 %, a detector can score well without listening to the voice. Measures are kept as they
-    come: after a kill, the same command resumes where it was, and one with another --by or --sample measures only what
-    is not measured yet.
-
-    Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`
-    """
-
-    from spoofkit.addons.audit.run import audit as run
-    from spoofkit.addons.audit.text import print_audit
-
-    result = run(
-        manifest,
-        out,
-        by=by or (),
-        sample=sample,
-        seed=seed,
-        workers=workers or options.DECODER_THREADS,
-        overwrite=overwrite,
-        reuse=reuse,
-    )
-    if as_json:
-        echo(json.dumps(result))
-    else:
-        print_audit(result, console())
-    for warning in result["warnings"]:
-        say(f"spoofkit: warning: {warning}")
-    if result["warnings"]:
-        say(f"spoofkit: {result['warning_rule']}")
-    if out is not None:
-        say(f"picture: {out / 'audit.png'}")

@@ -1,4 +1,4 @@
-"""Verbs about data: prepare, validate, pack, kaldi."""
+"""Verbs about data: prepare, validate."""
 
 from enum import Enum
 from pathlib import Path
@@ -26,8 +26,6 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command(rich_help_panel="Data")(prepare)
     app.command(rich_help_panel="Data")(validate)
-    app.command(rich_help_panel="Data")(pack)
-    app.command(rich_help_panel="Data")(kaldi)
     app.add_typer(mixlist, name="mixlist", rich_help_panel="Data")
 
 
@@ -154,63 +152,3 @@ def validate(
                 say(f"{path}: {n_rejected:,} utterances moved to {path.stem}.rejected.tsv")
     elif any(result.n_errors for result in results):
         raise typer.Exit(1)
-
-
-def pack(
-    manifest: Annotated[Path, typer.Argument(help="Manifest to pack.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards and their manifest.", metavar="OUT")],
-    shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 1000,
-    workers: options.Workers = 0,
-    overwrite: options.Overwrite = False,
-    reuse: options.Reuse = False,
-) -> None:
-    """Decode a set once into large files that are read without decoding, for storage that is slow with small ones.
-
-    OUT gets a manifest of the same name, which can be used wherever the original can, with the same results.
-    Interrupted, the same command resumes after the last complete shard.
-
-    Example: `spoofkit pack data/train.tsv /local/packed`
-    """
-    from spoofkit.addons.pack.write import pack as pack_manifest
-
-    found = pack_manifest(
-        manifest,
-        out,
-        shard_bytes=shard_mb * 1_000_000,
-        workers=workers or options.DECODER_THREADS,
-        overwrite=overwrite,
-        reuse=reuse,
-    )
-    if found.n_rounded:
-        say(
-            f"{found.n_rounded:,} utterances are not 16-bit, 16 kHz and mono: rounded to 16 bits, "
-            f"{found.n_clipped:,} samples beyond full scale clipped"
-        )
-    kept = ", up to date, skipped" if found.kept else ""
-    echo(f"{found.manifest}: {found.n_utterances:,} utterances in {found.n_shards:,} shards{kept}")
-
-
-def kaldi(
-    manifest: Annotated[Path, typer.Argument(help="Manifest to write out.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Kaldi data directory, new or empty.", metavar="OUT")],
-    speaker_prefix: Annotated[
-        bool, typer.Option("--speaker-prefix", help="Call utterances SPEAKER-UTT_ID, as Kaldi's own check wants.")
-    ] = False,
-    overwrite: options.Overwrite = False,
-    reuse: options.Reuse = False,
-) -> None:
-    """Write a manifest as a Kaldi data directory: wav.scp, utt2spk, spk2utt, utt2key, utt2attack and further columns.
-
-    Example: `spoofkit kaldi data/train.tsv kaldi/train`
-    """
-    from spoofkit.addons.kaldi.directory import write_kaldi
-    from spoofkit.outputs import skipped
-
-    found = write_kaldi(manifest, out, speaker_prefix=speaker_prefix, overwrite=overwrite, reuse=reuse)
-    if found is None:
-        echo(skipped(out))
-        return
-    if not found.sorted_by_speaker:
-        hint = "" if speaker_prefix else "; --speaker-prefix fixes that and changes the names"
-        say(f"{out}: utterances are not sorted by speaker, which utils/validate_data_dir.sh refuses{hint}")
-    echo(f"{found.path}: {found.n_utterances:,} utterances")

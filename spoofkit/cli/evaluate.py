@@ -1,4 +1,4 @@
-"""Verbs about results and health: score, evaluate, evaluate-sasv, doctor."""
+"""Verbs about results and health: score, evaluate, doctor."""
 
 import json
 import shutil
@@ -17,7 +17,6 @@ def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command(rich_help_panel="Scoring")(score)
     app.command(rich_help_panel="Evaluation")(evaluate)
-    app.command("evaluate-sasv", rich_help_panel="Evaluation")(evaluate_sasv)
 
 
 def score(
@@ -256,33 +255,6 @@ def evaluate(
         report_text.print_table(result, console())
     if out is not None:
         say(f"report: {out / 'report.html'}")
-
-
-def evaluate_sasv(
-    scores: Annotated[
-        Path, typer.Argument(help="TSV: [spk] filename cm-score asv-score sasv-score.", metavar="SCORES")
-    ],
-    keys: Annotated[
-        Path,
-        typer.Argument(help="TSV: [spk] filename cm-label asv-label; or the list of track 2.", metavar="KEYS"),
-    ],
-    as_json: options.Json = False,
-) -> None:
-    """Compute a-DCF, min t-DCF and t-EER of a speaker verification system that also faces spoofs (track 2).
-
-    Costs and priors are those of ASVspoof 5.
-
-    Example: `spoofkit evaluate-sasv sasv_scores.tsv ASVspoof5.eval.track_2.trial.tsv`
-    """
-    from spoofkit.addons.sasv.evaluate import evaluate_sasv as run
-    from spoofkit.addons.sasv.evaluate import in_words
-    from spoofkit.evaluation.scores import final_newline_warning
-
-    result = run(scores, keys)
-    if warning := final_newline_warning(scores):
-        say(f"spoofkit: warning: {warning}")
-    for line in [json.dumps(result)] if as_json else in_words(result):
-        echo(line)
 
 
 def doctor(as_json: options.Json = False) -> None:

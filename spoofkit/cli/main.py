@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 import spoofkit
-from spoofkit.cli import compare, corpora, data, evaluate, export, localize, models, train
+from spoofkit import addons
+from spoofkit.cli import compare, corpora, data, evaluate, localize, models, train
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.terminal import echo, prepare_streams, say, visible
 
@@ -42,6 +43,20 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _add_verb(verb: str, addon: str) -> None:
+    """Add the verb of an addon; where there is no such addon, the verb says so and the help leaves it out."""
+    try:
+        addons.find(f"{addon}.cli").register(app)
+    except SpoofkitError as error:
+        missing = error
+
+        def refuse() -> None:
+            raise missing
+
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command(verb, hidden=True, add_help_option=False, context_settings=settings)(refuse)
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -58,7 +73,8 @@ evaluate.register(app)
 localize.register(app)
 compare.register(app)
 models.register(app)
-export.register(app)
+for verb, addon in addons.VERBS.items():
+    _add_verb(verb, addon)
 app.command(rich_help_panel="Installation")(evaluate.doctor)
 
 

@@ -10,7 +10,7 @@ from spoofkit.terminal import echo
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's verb to the program."""
+    """Add the verb to the program."""
     app.command(rich_help_panel="Models")(export)
 
 

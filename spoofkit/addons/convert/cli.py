@@ -1,0 +1,44 @@
+"""The verb `convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spoofkit.cli import options
+from spoofkit.terminal import echo
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the program."""
+    app.command(rich_help_panel="Models")(convert)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth, .ckpt or .safetensors.", metavar="FILE")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    same_as: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id of what you say is the same model; its licence is recorded as stated.", metavar="HUB_ID"
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Convert a published checkpoint into a folder that spoofkit and transformers read.
+
+    Encoders (fairseq's wav2vec 2.0, XLS-R and HuBERT, s3prl's copies of them, WavLM) become a Hugging Face folder for
+    `encoder.name`; detectors (AntiDeepfake, AASIST) a model folder for `score`. What the file is shows by what is in
+    it. Nothing in it is run: files that ask for more than tensors and settings are refused.
+
+    Example: `spoofkit convert xlsr2_300m.pt encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
+
+    Example: `spoofkit convert AASIST.pth models/aasist && spoofkit score models/aasist call.wav`
+    """
+    from spoofkit.addons.convert.run import convert as run
+    from spoofkit.outputs import skipped
+
+    found = run(source, out, overwrite=overwrite, reuse=reuse, same_as=same_as)
+    for line in [skipped(out)] if found is None else found.lines():
+        echo(line)
