@@ -147,7 +147,7 @@ def whole_command(folder: Path, trials: pl.DataFrame, repeats: int) -> None:
     for name, more in (
         ("the command, no intervals, nothing written", ["--replicates", "0"]),
         ("the command, with intervals", []),
-        ("the command, with page, PDF and PNG", [str(folder / "out"), "--overwrite"]),
+        ("the command, with page, PDF and PNG", ["-o", str(folder / "out"), "--overwrite"]),
     ):
         show(name, partial(subprocess.run, [*command, *more], check=True, capture_output=True), repeats)
     print(f"most memory of a process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")

@@ -71,14 +71,14 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
     call.parent.mkdir()
     (call.parent / "table.csv").write_text("path,key\ncall.wav,spoof\n")
     soundfile.write(call, make_voice(1, True, 1.0), SAMPLE_RATE)
-    run_cli("pack", dev, tmp_path / "packed")
+    run_cli("pack", dev, "-o", tmp_path / "packed")
     own = {
         "audit": [("audit", dev)],
-        "convert": [("convert", "a.pt", "b")],
-        "kaldi": [("kaldi", dev, "a"), ("prepare", "kaldi", call.parent, "b")],
-        "onnx": [("export", model, "a.onnx"), ("score", "a.onnx", call)],
-        "pack": [("pack", dev, "a"), ("score", model, tmp_path / "packed/dev.tsv", "-o", tmp_path / "p.tsv")],
-        "partialspoof": [("prepare", "partialspoof", call.parent, "a")],
+        "convert": [("convert", "a.pt", "-o", "b")],
+        "kaldi": [("kaldi", dev, "-o", "a"), ("prepare", "kaldi", call.parent, "-o", "b")],
+        "onnx": [("export", model, "-o", "a.onnx"), ("score", "a.onnx", call)],
+        "pack": [("pack", dev, "-o", "a"), ("score", model, tmp_path / "packed/dev.tsv", "-o", tmp_path / "p.tsv")],
+        "partialspoof": [("prepare", "partialspoof", call.parent, "-o", "a")],
         "sasv": [("evaluate-sasv", "a.tsv", "b.tsv"), ("evaluate-sasv", "--help")],
         "timeline": [],
         "voice": [("score", model, call, "--min-speech", "0.5")],
@@ -86,7 +86,7 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
     works = {addon: [("--help",), *((verb, "--help") for verb in VERBS if VERBS[verb] != addon)] for addon in ADDONS}
     for addon, commands in works.items():
         out = tmp_path / addon
-        commands.append(("prepare", "generic", call.parent / "table.csv", out / "data"))
+        commands.append(("prepare", "generic", call.parent / "table.csv", "-o", out / "data"))
         commands.append(("score", model, dev, "-o", out / "scores.tsv"))
         commands.append(("evaluate", out / "scores.tsv", dev, "--replicates", 0))
     works["timeline"].append(("localize", both_heads, call, "-o", tmp_path / "marked"))

@@ -85,7 +85,7 @@ def test_counts_are_checked_per_attack(real_lists: Path, tmp_path: Path) -> None
 
 
 def test_a_miniature_becomes_manifests_with_lengths(corpus_2019: Path, tmp_path: Path) -> None:
-    run_cli("prepare", "asvspoof2019_la", corpus_2019, tmp_path, "--partial")
+    run_cli("prepare", "asvspoof2019_la", corpus_2019, "-o", tmp_path, "--partial")
     run_cli("validate", tmp_path / "train.tsv", tmp_path / "dev.tsv", tmp_path / "eval.tsv", "--read-audio")
     for name, (_, prefix, _, n_utterances) in SETS_2019.items():
         table = read_manifest(tmp_path / f"{name}.tsv").table
@@ -136,28 +136,28 @@ def test_an_attack_of_eval_in_train_is_refused_even_in_a_part(corpus_2019: Path,
     copy = shutil.copytree(corpus_2019, tmp_path / "LA")
     path = copy / PROTOCOLS / LISTS["train"][0]
     path.write_text(path.read_text().replace("A02", "A17"))
-    message = refusal("prepare", "asvspoof2019_la", copy, tmp_path / "data", "--partial")
+    message = refusal("prepare", "asvspoof2019_la", copy, "-o", tmp_path / "data", "--partial")
     assert "attack 'A17' is none of this set, expected -, A01, A02, A03, A04, A05, A06" in message
 
 
 def test_a_folder_above_or_below_is_told_what_was_looked_for(corpus_2019: Path, tmp_path: Path) -> None:
     for folder in (corpus_2019.parent, corpus_2019 / PROTOCOLS):
-        message = refusal("prepare", "asvspoof2019_la", folder, tmp_path, "--partial")
+        message = refusal("prepare", "asvspoof2019_la", folder, "-o", tmp_path, "--partial")
         assert f"{folder / PROTOCOLS}/ASVspoof2019.LA.cm.train.trn.txt: no such file" in message
         assert "expected the folder LA that LA.zip unpacks to" in message
 
 
 def test_the_track_pa_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "PA" / "ASVspoof2019_PA_cm_protocols").mkdir(parents=True)
-    message = refusal("prepare", "asvspoof2019_la", tmp_path / "PA", tmp_path / "data")
+    message = refusal("prepare", "asvspoof2019_la", tmp_path / "PA", "-o", tmp_path / "data")
     assert "PA: holds the track PA (physical access), which is not read; expected the folder LA" in message
 
 
 def test_only_the_sets_that_are_asked_for_are_read(corpus_2019: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(corpus_2019, tmp_path / "LA")
     shutil.rmtree(copy / "ASVspoof2019_LA_train")
-    run_cli("prepare", "asvspoof2019_la", copy, tmp_path / "data", "--partial", "--sets", "dev,eval")
+    run_cli("prepare", "asvspoof2019_la", copy, "-o", tmp_path / "data", "--partial", "--sets", "dev,eval")
     assert sorted(path.name for path in (tmp_path / "data").glob("*.tsv")) == ["dev.tsv", "eval.tsv"]
-    message = refusal("prepare", "asvspoof2019_la", copy, tmp_path / "train", "--partial")
+    message = refusal("prepare", "asvspoof2019_la", copy, "-o", tmp_path / "train", "--partial")
     assert re.search("16 of the 16 audio files of train are missing, first /.*/LA_T_", message)
     assert "unpack LA.zip again" in message

@@ -168,7 +168,7 @@ def test_a_miniature_becomes_the_manifest_of_a_subset(
     track: str, subset: str, expected: dict[str, int], corpora_2021: dict[str, Path], tmp_path: Path
 ) -> None:
     options = [] if subset == "eval" else ["--subset", subset]  # published EERs are of `eval`, so it is the default
-    run_cli("prepare", f"asvspoof2021_{track.lower()}", corpora_2021[track], tmp_path, "--partial", *options)
+    run_cli("prepare", f"asvspoof2021_{track.lower()}", corpora_2021[track], "-o", tmp_path, "--partial", *options)
     run_cli("validate", tmp_path / "eval.tsv", "--read-audio")
     table = read_manifest(tmp_path / "eval.tsv").table
     assert dict(table["subset"].value_counts().iter_rows()) == expected
@@ -219,10 +219,10 @@ def test_classes_shuffled_over_the_subsets_are_noticed_though_all_totals_hold(tm
 
 
 def test_another_subset_is_another_manifest(corpora_2021: dict[str, Path], tmp_path: Path) -> None:
-    run_cli("prepare", "asvspoof2021_la", corpora_2021["LA"], tmp_path, "--partial")
-    run_cli("prepare", "asvspoof2021_la", corpora_2021["LA"], tmp_path, "--partial", "--reuse")
+    run_cli("prepare", "asvspoof2021_la", corpora_2021["LA"], "-o", tmp_path, "--partial")
+    run_cli("prepare", "asvspoof2021_la", corpora_2021["LA"], "-o", tmp_path, "--partial", "--reuse")
     message = refusal(
-        "prepare", "asvspoof2021_la", corpora_2021["LA"], tmp_path, "--partial", "--reuse", "--subset", "all"
+        "prepare", "asvspoof2021_la", corpora_2021["LA"], "-o", tmp_path, "--partial", "--reuse", "--subset", "all"
     )
     assert "inputs have changed since (subset)" in message
     partial = read_manifest(tmp_path / "eval.tsv").partial
@@ -230,11 +230,11 @@ def test_another_subset_is_another_manifest(corpora_2021: dict[str, Path], tmp_p
 
 
 def test_an_unknown_or_empty_subset_is_refused(corpora_2021: dict[str, Path], tmp_path: Path) -> None:
-    message = refusal("prepare", "asvspoof2021_la", corpora_2021["LA"], tmp_path, "--subset", "test")
+    message = refusal("prepare", "asvspoof2021_la", corpora_2021["LA"], "-o", tmp_path, "--subset", "test")
     assert message == "--subset: 'test' is none, expected eval, progress, hidden or all"
     with pytest.raises(SpoofkitError, match="holds no trial of subset 'hidden'"):
         parse(tmp_path, "LA", LA + "\n", subset="hidden")
-    message = refusal("prepare", "asvspoof2021_df", corpora_2021["DF"], tmp_path, "--sets", "dev")
+    message = refusal("prepare", "asvspoof2021_df", corpora_2021["DF"], "-o", tmp_path, "--sets", "dev")
     assert "'dev' is no set of this corpus, expected some of eval" in message
 
 
@@ -283,7 +283,9 @@ def test_a_value_that_was_never_released_is_refused_even_in_a_part(
     text = keys_of(corpora_2021[track], track).read_text()
     assert old in text
     keys_of(tmp_path, track).write_text(text.replace(old, new))
-    assert sentence in refusal("prepare", f"asvspoof2021_{track.lower()}", tmp_path, tmp_path / "data", "--partial")
+    assert sentence in refusal(
+        "prepare", f"asvspoof2021_{track.lower()}", tmp_path, "-o", tmp_path / "data", "--partial"
+    )
 
 
 def test_crlf_is_the_end_of_a_line(tmp_path: Path) -> None:
@@ -315,16 +317,16 @@ def test_keys_are_found_where_people_unpack_them(
 ) -> None:
     copy = shutil.copytree(corpora_2021["LA"], tmp_path / "2021")
     move(copy)
-    run_cli("prepare", "asvspoof2021_la", copy, tmp_path / "data", "--partial")
+    run_cli("prepare", "asvspoof2021_la", copy, "-o", tmp_path / "data", "--partial")
     assert read_manifest(tmp_path / "data/eval.tsv").table.height == 12
 
 
 def test_a_folder_above_or_below_is_told_what_was_looked_for(corpora_2021: dict[str, Path], tmp_path: Path) -> None:
     for folder in (corpora_2021["LA"].parent, corpora_2021["LA"] / "ASVspoof2021_LA_eval"):
-        message = refusal("prepare", "asvspoof2021_la", folder, tmp_path, "--partial")
+        message = refusal("prepare", "asvspoof2021_la", folder, "-o", tmp_path, "--partial")
         assert f"{folder}/keys/LA/CM/trial_metadata.txt: no such file, nor LA/CM/trial_metadata.txt" in message
         assert "expected the folder that holds ASVspoof2021_LA_eval, with LA-keys-full.tar.gz unpacked" in message
-    message = refusal("prepare", "asvspoof2021_df", corpora_2021["LA"], tmp_path, "--partial")
+    message = refusal("prepare", "asvspoof2021_df", corpora_2021["LA"], "-o", tmp_path, "--partial")
     assert "keys/DF/CM/trial_metadata.txt: no such file" in message
 
 
@@ -332,7 +334,7 @@ def test_a_folder_above_or_below_is_told_what_was_looked_for(corpora_2021: dict[
 def test_the_track_pa_is_refused_by_name(track: str, tmp_path: Path) -> None:
     keys_of(tmp_path, "PA").parent.mkdir(parents=True)
     keys_of(tmp_path, "PA").write_text(PA + "\n")
-    message = refusal("prepare", f"asvspoof2021_{track.lower()}", tmp_path, tmp_path / "data", "--partial")
+    message = refusal("prepare", f"asvspoof2021_{track.lower()}", tmp_path, "-o", tmp_path / "data", "--partial")
     assert "keys/PA/CM/trial_metadata.txt: is the list of track PA (physical access, 12 columns)" in message
     with pytest.raises(SpoofkitError, match=f"keys/{track}/CM/trial_metadata.txt: is the list of track PA"):
         parse(tmp_path, track, f"{PA}\n")
@@ -342,6 +344,6 @@ def test_missing_audio_is_told_with_the_archives_to_unpack(corpora_2021: dict[st
     copy = shutil.copytree(corpora_2021["DF"], tmp_path / "2021")
     for path in (copy / "ASVspoof2021_DF_eval" / "flac").iterdir():
         path.unlink()
-    message = refusal("prepare", "asvspoof2021_df", copy, tmp_path / "data", "--partial")
+    message = refusal("prepare", "asvspoof2021_df", copy, "-o", tmp_path / "data", "--partial")
     assert re.search("12 of the 12 audio files of eval are missing, first /.*/DF_E_", message)
     assert "unpack all four ASVspoof2021_DF_eval_part*.tar.gz" in message

@@ -154,7 +154,7 @@ def test_nothing_is_written_when_one_of_the_lists_is_refused(corpus: Path, tmp_p
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     protocol = copy / LISTS["eval"][0]
     protocol.write_text(protocol.read_text() + protocol.read_text().splitlines()[0] + "\n")
-    message = refusal("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    message = refusal("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     assert "line 13: utt_id 'E_0000000000' stood in line 1 already" in message
     assert not (tmp_path / "data").exists()
 
@@ -164,7 +164,7 @@ def test_a_dry_run_checks_lists_and_counts_and_touches_neither_audio_nor_disk(co
     lists.mkdir()
     for path in corpus.glob("*.tsv"):
         shutil.copy(path, lists)  # without any audio
-    call = ("prepare", "asvspoof5", lists, tmp_path / "data")
+    call = ("prepare", "asvspoof5", lists, "-o", tmp_path / "data")
     lines = run_cli(*call, "--partial", "--dry-run").stdout.splitlines()
     assert [line.split(": ")[1].split(" (")[0] for line in lines] == [
         "8 bona fide + 8 spoof", "5 bona fide + 5 spoof", "6 bona fide + 6 spoof",
@@ -175,7 +175,7 @@ def test_a_dry_run_checks_lists_and_counts_and_touches_neither_audio_nor_disk(co
 
 
 def test_other_counts_than_the_published_ones_need_partial(corpus: Path, tmp_path: Path) -> None:
-    message = refusal("prepare", "asvspoof5", corpus, tmp_path)
+    message = refusal("prepare", "asvspoof5", corpus, "-o", tmp_path)
     assert "found 8 bonafide + 8 spoof, published are 18,797 + 163,560" in message
     assert "--partial" in message
     assert list(tmp_path.iterdir()) == []
@@ -246,18 +246,18 @@ def test_lists_in_a_folder_of_their_own_are_found(corpus: Path, tmp_path: Path) 
 
 
 def test_a_folder_without_lists_is_told_what_was_looked_for(corpus: Path, tmp_path: Path) -> None:
-    message = refusal("prepare", "asvspoof5", corpus / "flac_T", tmp_path / "data", "--partial")
+    message = refusal("prepare", "asvspoof5", corpus / "flac_T", "-o", tmp_path / "data", "--partial")
     assert re.search(r"flac_T/ASVspoof5.train.tsv: no such file, nor ASVspoof5_protocols/ASVspoof5.train.tsv;", message)
     assert "ASVspoof5_protocols.tar.gz" in message
-    assert "asvspoof5 as released" in refusal("prepare", "asvspoof5", corpus / "nowhere", tmp_path / "data")
+    assert "asvspoof5 as released" in refusal("prepare", "asvspoof5", corpus / "nowhere", "-o", tmp_path / "data")
 
 
 def test_only_the_sets_that_are_asked_for_are_read(corpus: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / LISTS["eval"][0]).unlink()
-    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial", "--sets", "dev,train")
+    run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial", "--sets", "dev,train")
     assert sorted(path.name for path in (tmp_path / "data").glob("*.tsv")) == ["dev.tsv", "train.tsv"]
-    message = refusal("prepare", "asvspoof5", copy, tmp_path / "data", "--partial", "--sets", "test")
+    message = refusal("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial", "--sets", "test")
     assert "'test' is no set of this corpus, expected some of train, dev, eval, dev_track2, eval_track2" in message
 
 
@@ -315,7 +315,7 @@ def with_trials(corpus: Path, tmp_path: Path, text: str) -> Path:
 
 def test_track_2_holds_each_utterance_once_with_the_key_of_track_1(corpus: Path, tmp_path: Path) -> None:
     copy = with_trials(corpus, tmp_path, TRACK_2)
-    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial", "--sets", "dev_track2")
+    run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial", "--sets", "dev_track2")
     manifest = read_manifest(tmp_path / "data/dev_track2.tsv")
     found = manifest.table.select("utt_id", "key", "attack", "speaker", "n_trials").rows()
     assert found == [

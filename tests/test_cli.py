@@ -89,9 +89,22 @@ def test_wrong_usage_exits_with_2() -> None:
         ["prepare"],
         ["score", "--divice", "cpu", "m", "x"],
         ["nonsense"],
-        ["prepare", "asvspoof6", "a", "b"],
+        ["prepare", "asvspoof6", "a", "-o", "b"],
     ):
         assert run_cli(*arguments, ok=False).returncode == 2, arguments
+
+
+def test_an_output_in_the_place_of_an_input_is_refused_and_the_option_to_write_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for arguments in (
+        ["calibrate", "s.tsv", "m.tsv", out],
+        ["evaluate", "s.tsv", "m.tsv", out],
+        ["pack", "m.tsv", out],
+    ):
+        done = run_cli(*arguments, ok=False)
+        assert done.returncode == 2
+        assert f"-o{out}" in re.sub(r"[\s│]+", "", done.stderr)  # wrapped, in a panel
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -101,9 +114,9 @@ def test_wrong_usage_exits_with_2() -> None:
         ("validate", f"{OBEYED}.tsv"),
         ("info", OBEYED),
         ("info", "tiny", "--set", f"finetune.{OBEYED}=1"),
-        ("prepare", OBEYED, "corpus", "out"),
+        ("prepare", OBEYED, "corpus", "-o", "out"),
         ("score", "model", f"--{OBEYED}"),
-        ("prepare", "generic", f"corpus{OBEYED}", "out"),
+        ("prepare", "generic", f"corpus{OBEYED}", "-o", "out"),
     ],
 )
 def test_no_message_lets_control_characters_reach_a_terminal(arguments: tuple[str, ...]) -> None:
@@ -136,7 +149,7 @@ def test_names_in_another_encoding_than_the_locale_s_are_those_on_the_disk(tmp_p
     (tmp_path / "mine/real").mkdir(parents=True)
     soundfile.write(tmp_path / "mine/real/\u00e9.wav", make_voice(0, True), SAMPLE_RATE)
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "spoofkit", "prepare", "generic", str(tmp_path / "mine"), str(tmp_path)]
+    command = [sys.executable, "-m", "spoofkit", "prepare", "generic", str(tmp_path / "mine"), "-o", str(tmp_path)]
     subprocess.run(command, capture_output=True, env=environment, check=True)
     assert "\treal/\u00e9.wav\t" in (tmp_path / "mine.tsv").read_text(encoding="utf-8")
 
@@ -160,7 +173,7 @@ def test_validate_names_every_utterance_that_cannot_be_used(corpus: Path, tmp_pa
     import shutil
 
     copy = shutil.copytree(corpus, tmp_path / "corpus")
-    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     assert run_cli("validate", tmp_path / "data/dev.tsv", "--read-audio").stdout == ""
     files = sorted((copy / "flac_D").iterdir())
     files[0].unlink()
@@ -184,24 +197,24 @@ def test_validate_names_every_utterance_that_cannot_be_used(corpus: Path, tmp_pa
 
 def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: Path) -> None:
     mix, train = tmp_path / "mix.tsv", manifests / "train.tsv"
-    text = run_cli("mixlist", train, mix, "-c", conf).stdout
+    text = run_cli("mixlist", train, "-o", mix, "-c", conf).stdout
     assert "24 mixes" in text
     assert "share" in text
-    statistics = json.loads(run_cli("mixlist", train, tmp_path / "b.tsv", "-c", conf, "--json").stdout)
+    statistics = json.loads(run_cli("mixlist", train, "-o", tmp_path / "b.tsv", "-c", conf, "--json").stdout)
     assert sum(statistics["base_from_injector"].values()) == statistics["n_mixes"] == 24
-    run_cli("mixlist", "show", mix, train, tmp_path / "mix.png", "-c", conf, "--mix-id", "mix_0000002")
+    run_cli("mixlist", "show", mix, train, "-o", tmp_path / "mix.png", "-c", conf, "--mix-id", "mix_0000002")
     assert (tmp_path / "mix.png").read_bytes().startswith(b"\x89PNG")
-    run_cli("mixlist", "render", mix, train, tmp_path / "mix.wav", "--mix-id", "mix_0000002")
+    run_cli("mixlist", "render", mix, train, "-o", tmp_path / "mix.wav", "--mix-id", "mix_0000002")
     row = next(line.split("\t") for line in mix.read_text().splitlines() if line.startswith("mix_0000002"))
     assert soundfile.info(tmp_path / "mix.wav").frames == int(row[7])
     assert "nosuch: not in the mix list" in refusal(
-        "mixlist", "render", mix, train, tmp_path / "x.wav", "--mix-id", "nosuch"
+        "mixlist", "render", mix, train, "-o", tmp_path / "x.wav", "--mix-id", "nosuch"
     )
-    assert "expected .wav or .flac" in refusal("mixlist", "render", mix, train, tmp_path / "x.mp3")
+    assert "expected .wav or .flac" in refusal("mixlist", "render", mix, train, "-o", tmp_path / "x.mp3")
 
 
 def test_an_existing_mix_list_is_refused_kept_or_replaced(manifests: Path, conf: Path, tmp_path: Path) -> None:
-    draw = ("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
+    draw = ("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
     run_cli(*draw)
     before = file_sha256(tmp_path / "mix.tsv")
     assert "exists already; pass --overwrite" in refusal(*draw)
@@ -315,7 +328,7 @@ def test_a_cut_wav_is_not_scored(model: Path, corpus: Path, tmp_path: Path) -> N
     import shutil
 
     copy = shutil.copytree(corpus, tmp_path / "corpus")
-    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     voice_file(copy / "flac_D/D_0000000011.flac", seconds=0.5)
     sentence = refusal("score", model, tmp_path / "data/dev.tsv", "-o", tmp_path / "dev.tsv")
     assert "D_0000000011.flac: found 8000 samples where" in sentence
@@ -348,7 +361,7 @@ def test_a_model_folder_that_is_not_whole_is_refused(model: Path, manifests: Pat
 def test_a_folder_is_never_overwritten_by_a_file(manifests: Path, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "precious/deep").mkdir(parents=True)
     (tmp_path / "precious/deep/file").write_text("years of work")
-    draw = ("mixlist", manifests / "train.tsv", tmp_path / "precious", "-c", conf, "--overwrite")
+    draw = ("mixlist", manifests / "train.tsv", "-o", tmp_path / "precious", "-c", conf, "--overwrite")
     assert "is a folder, expected the name of a file" in refusal(*draw)
     assert (tmp_path / "precious/deep/file").read_text() == "years of work"
 
@@ -359,22 +372,22 @@ def test_a_folder_is_never_overwritten_by_a_file(manifests: Path, conf: Path, tm
 def test_evaluate_prints_a_table_and_writes_json_and_report(model: Path, manifests: Path, tmp_path: Path) -> None:
     scores, eval_, out = tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results"
     run_cli("score", model, eval_, "-o", scores)
-    done = run_cli("evaluate", scores, eval_, out)
+    done = run_cli("evaluate", scores, eval_, "-o", out)
     assert "EER" in done.stdout
     assert "A32" in done.stdout
     result = json.loads((out / "eval.json").read_text())
     assert result["n_trials"] == 12
-    again = json.loads(run_cli("evaluate", scores, eval_, out, "--overwrite", "--json").stdout)
+    again = json.loads(run_cli("evaluate", scores, eval_, "-o", out, "--overwrite", "--json").stdout)
     # The page says when it was made.
     assert {name for name in result if again[name] != result[name]} <= {"files_sha256", "sha256"}
     assert again.keys() == result.keys()
     assert "<svg" in (out / "report.html").read_text()
-    assert "exists already" in refusal("evaluate", scores, eval_, out)
-    run_cli("evaluate", scores, eval_, out, "--reuse")
+    assert "exists already" in refusal("evaluate", scores, eval_, "-o", out)
+    run_cli("evaluate", scores, eval_, "-o", out, "--reuse")
 
 
 def test_evaluate_refuses_scores_of_other_trials(model: Path, manifests: Path, tmp_path: Path) -> None:
     run_cli("score", model, manifests / "dev.tsv", "-o", tmp_path / "dev.tsv")
-    sentence = refusal("evaluate", tmp_path / "dev.tsv", manifests / "eval.tsv", tmp_path / "results")
+    sentence = refusal("evaluate", tmp_path / "dev.tsv", manifests / "eval.tsv", "-o", tmp_path / "results")
     assert "E_0000000000" in sentence
     assert not (tmp_path / "results").exists()

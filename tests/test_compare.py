@@ -157,7 +157,7 @@ def test_calibrating_dev_makes_eval_scores_cost_what_they_could(files: Path, tmp
     shifted = tmp_path / "shifted.tsv"
     write_scores(shifted, scores["utt_id"].to_list(), 10 * scores["score"].to_numpy() + 40)
     out = tmp_path / "calibration.json"
-    done = run_cli("calibrate", shifted, files / "set.tsv", out, "--on", shifted, files / "set.tsv")
+    done = run_cli("calibrate", shifted, files / "set.tsv", "-o", out, "--on", shifted, files / "set.tsv")
     figures = json.loads(out.read_text())["figures"]
     before, after = (figures[f"tried on {files / 'set.tsv'}, {when}"] for when in ("before", "after"))
     assert before["cllr_bits"] > 5
@@ -180,7 +180,7 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     write_scores(tmp_path / "a.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
     (tmp_path / "a.json").write_text(json.dumps({"contamination": "trained on this very set"}))
     calibration = tmp_path / "c.json"
-    run_cli("calibrate", tmp_path / "a.tsv", files / "set.tsv", calibration)
+    run_cli("calibrate", tmp_path / "a.tsv", files / "set.tsv", "-o", calibration)
     before = calibration.read_bytes()
     (tmp_path / "mine.json").write_text("{}")
     assert "mine.json: exists but was not written by" in refusal(
@@ -193,7 +193,7 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     assert "is where the record" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "x.json")
     assert calibration.read_bytes() == before
     run_cli("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "llr.tsv")
-    done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", tmp_path / "out", "--replicates", 0)
+    done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", "-o", tmp_path / "out", "--replicates", 0)
     assert "trained on this very set" in done.stderr
 
 
@@ -201,7 +201,7 @@ def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_s
     files: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "fusion.json"
-    run_cli("fuse", files / "set.tsv", files / "a0.tsv", files / "b1.tsv", "-o", out)
+    run_cli("fuse", files / "a0.tsv", files / "b1.tsv", files / "set.tsv", "-o", out)
     record = json.loads(out.read_text())
     assert len(record["scales"]) == 2
     b = read_scores(files / "b1.tsv")
@@ -214,7 +214,7 @@ def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_s
     write_scores(tmp_path / "others.tsv", ["x"], [1.0])
     sentence = refusal("apply", out, files / "a0.tsv", tmp_path / "others.tsv", "-o", tmp_path / "x.tsv")
     assert "holds other trials than" in sentence
-    assert "expected scores of two or more systems" in refusal("fuse", files / "set.tsv", files / "a.tsv", "-o", out)
+    assert "expected scores of two or more systems" in refusal("fuse", files / "a.tsv", files / "set.tsv", "-o", out)
     assert not (tmp_path / "x.tsv").exists()
 
 
@@ -264,7 +264,7 @@ def test_a_fusion_is_refused_for_other_models_and_for_another_order(files: Path,
         write_scores(tmp_path / f"{name}.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
         (tmp_path / f"{name}.json").write_text(json.dumps({"model_sha256": model}))
     a, b, fusion, out = tmp_path / "a0.tsv", tmp_path / "b1.tsv", tmp_path / "fusion.json", tmp_path / "llr.tsv"
-    run_cli("fuse", files / "set.tsv", a, b, "-o", fusion)
+    run_cli("fuse", a, b, files / "set.tsv", "-o", fusion)
     sentence = refusal("apply", fusion, b, a, "-o", out)
     assert "was scored by model bbbbbbbbbbbb, expected aaaaaaaaaaaa" in sentence
     assert "it is system 2, so mind the order" in sentence
@@ -286,9 +286,9 @@ def test_a_comparison_says_what_it_was_made_of_and_all_verbs_warn_of_cut_files(f
         "manifest_sha256": file_sha256(manifest),
     }
     calls = (
-        ("calibrate", cut, manifest, tmp_path / "c.json"),
+        ("calibrate", cut, manifest, "-o", tmp_path / "c.json"),
         ("apply", tmp_path / "c.json", cut, "-o", tmp_path / "llr.tsv"),
-        ("reformat", cut, manifest, tmp_path / "f.txt", "--layout", "asvspoof2021_df"),
+        ("reformat", cut, manifest, "-o", tmp_path / "f.txt", "--layout", "asvspoof2021_df"),
         ("threshold", cut, "--reject-genuine", 0.1),
     )
     for warned in (done, *(run_cli(*call) for call in calls)):
@@ -320,7 +320,7 @@ def test_a_calibration_that_does_not_say_whose_scores_it_is_for_is_applied_with_
     files: Path, tmp_path: Path
 ) -> None:
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64)
-    run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
+    run_cli("calibrate", a, files / "set.tsv", "-o", tmp_path / "c.json")
     assert "not checked" not in run_cli("apply", tmp_path / "c.json", a, "-o", tmp_path / "known.tsv").stderr
     known = unchecked_calibration(tmp_path / "c.json")
     for name, fitted_on in (("absent", None), ("a list", ["a" * 64]), ("nameless", {"made_by": [{}]})):
@@ -340,36 +340,36 @@ def with_record(files: Path, folder: Path, name: str, **record: object) -> Path:
 def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files: Path, tmp_path: Path) -> None:
     manifest, a = files / "set.tsv", with_record(files, tmp_path, "a", model_sha256="a" * 64)
     raw, llr, again = tmp_path / "raw.json", tmp_path / "llr.tsv", tmp_path / "again.tsv"
-    run_cli("calibrate", a, manifest, raw)
+    run_cli("calibrate", a, manifest, "-o", raw)
     run_cli("apply", raw, a, "-o", llr)
     assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, "-o", again)
     assert json.loads(llr.with_suffix(".json").read_text())["model_sha256"] == "a" * 64
-    run_cli("calibrate", llr, manifest, tmp_path / "second.json")
+    run_cli("calibrate", llr, manifest, "-o", tmp_path / "second.json")
     assert "a.tsv: holds raw scores, expected calibrated ones" in refusal(
         "apply", tmp_path / "second.json", a, "-o", again
     )
     run_cli("apply", tmp_path / "second.json", llr, "-o", again)
     other = with_record(files, tmp_path, "b", model_sha256="b" * 64)
     assert "fit a calibration for this model" in refusal(
-        "calibrate", a, manifest, tmp_path / "third.json", "--on", other, manifest
+        "calibrate", a, manifest, "-o", tmp_path / "third.json", "--on", other, manifest
     )
     assert not (tmp_path / "third.json").exists()
     exported = with_record(files, tmp_path, "x", model_sha256="e" * 64, exported_from_sha256="a" * 64)
     run_cli("apply", raw, exported, "-o", tmp_path / "x_llr.tsv")
-    run_cli("calibrate", exported, manifest, tmp_path / "of_exported.json")
+    run_cli("calibrate", exported, manifest, "-o", tmp_path / "of_exported.json")
     run_cli("apply", tmp_path / "of_exported.json", a, "-o", tmp_path / "a_llr.tsv")
 
 
 def test_scores_that_are_not_those_of_their_record_are_refused(files: Path, tmp_path: Path) -> None:
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64, contamination="trained on this very set")
-    run_cli("calibrate", a, files / "set.tsv", tmp_path / "c.json")
+    run_cli("calibrate", a, files / "set.tsv", "-o", tmp_path / "c.json")
     a.write_bytes((files / "b1.tsv").read_bytes())
     sentence = f"{a}: is not the file that a.json was written beside"
     for command in (
         ["apply", tmp_path / "c.json", a, "-o", tmp_path / "out.tsv"],
-        ["calibrate", a, files / "set.tsv", tmp_path / "out.json"],
-        ["evaluate", a, files / "set.tsv", tmp_path / "out"],
-        ["evaluate", files / "b1.tsv", files / "set.tsv", tmp_path / "out", "--against", a],
+        ["calibrate", a, files / "set.tsv", "-o", tmp_path / "out.json"],
+        ["evaluate", a, files / "set.tsv", "-o", tmp_path / "out"],
+        ["evaluate", files / "b1.tsv", files / "set.tsv", "-o", tmp_path / "out", "--against", a],
         ["compare", files / "b1.tsv", a, files / "set.tsv"],
     ):
         assert sentence in refusal(*command)
@@ -389,20 +389,20 @@ def test_nothing_is_replaced_by_what_is_made_of_it(files: Path, tmp_path: Path) 
     other = with_record(files, tmp_path / "results", "eval")
     before = {path: path.read_bytes() for path in (a, a.with_suffix(".json"), manifest, other.with_suffix(".json"))}
     for command in (
-        ("evaluate", a, manifest, other.parent, "--against", other),
-        ("calibrate", a, manifest, a.with_suffix(".json")),
-        ("reformat", a, manifest, a, "--layout", "asvspoof2021_la"),
-        ("reformat", a, manifest, manifest, "--layout", "asvspoof2021_la"),
-        ("reformat", a, manifest, tmp_path / "results" / ".." / "set.tsv", "--layout", "asvspoof2021_la"),
+        ("evaluate", a, manifest, "-o", other.parent, "--against", other),
+        ("calibrate", a, manifest, "-o", a.with_suffix(".json")),
+        ("reformat", a, manifest, "-o", a, "--layout", "asvspoof2021_la"),
+        ("reformat", a, manifest, "-o", manifest, "--layout", "asvspoof2021_la"),
+        ("reformat", a, manifest, "-o", tmp_path / "results" / ".." / "set.tsv", "--layout", "asvspoof2021_la"),
     ):
         assert "would replace what it is made of" in refusal(*command, "--overwrite")
         assert {path: path.read_bytes() for path in before} == before
-    assert "is named twice" in refusal("fuse", manifest, a, a, "-o", tmp_path / "f.json")
+    assert "is named twice" in refusal("fuse", a, a, manifest, "-o", tmp_path / "f.json")
 
 
 def test_apply_that_fails_leaves_what_stood_there(files: Path, tmp_path: Path) -> None:
     calibration, out = tmp_path / "c.json", tmp_path / "llr.tsv"
-    run_cli("calibrate", files / "a.tsv", files / "set.tsv", calibration)
+    run_cli("calibrate", files / "a.tsv", files / "set.tsv", "-o", calibration)
     run_cli("apply", calibration, files / "a.tsv", "-o", out)
     before = out.read_bytes(), out.with_suffix(".json").read_bytes()
     calibration.write_text(json.dumps(unchecked_calibration(calibration) | {"scales": [1e308]}))

@@ -528,7 +528,7 @@ def test_a_folder_of_the_hubs_is_no_earlier_conversion(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, checkpoint("wavlm-base"))
-    said = run_cli("convert", path, tmp_path / "encoder").stdout
+    said = run_cli("convert", path, "-o", tmp_path / "encoder").stdout
     n_parameters = sum(t.numel() for t in checkpoint("wavlm-base")["model"].values())
     assert "wavlm, 2 layers of width 32" in said
     assert f"{len(checkpoint('wavlm-base')['model'])} of" in said
@@ -602,7 +602,7 @@ def test_published_aasist_scores_as_its_authors_code(name: str, head: str, tmp_p
     """
     folder = SHARED / "models" / "aasist"
     reference = json.loads((folder / "aasist_reference.json").read_text())
-    said = run_cli("convert", folder / f"{name}.pth", tmp_path / "model").stdout
+    said = run_cli("convert", folder / f"{name}.pth", "-o", tmp_path / "model").stdout
     assert f"{reference[name]['parameters']:,} parameters" in said
     assert "scores: the first 64,600 samples of an utterance, a shorter one repeated up to them" in said
     assert "licence: MIT\ntrained on: ASVspoof 2019 LA\n" in said

@@ -52,7 +52,7 @@ def test_pack_record_that_lacks_what_it_should_hold_is_refused_by_name(
     (tmp_path / "packed" / "train_00000.json").write_text(record)
     done = run_cli("validate", tmp_path / "packed" / "train.tsv", "--read-audio", ok=False)
     assert "error: damaged pack: 16" in done.stdout + done.stderr
-    run_cli("pack", manifests / "train.tsv", tmp_path / "packed", "--overwrite")
+    run_cli("pack", manifests / "train.tsv", "-o", tmp_path / "packed", "--overwrite")
 
 
 @pytest.mark.parametrize("line", ['{"stop": 2, "loss": 0.1}', '{"step": 2}', '{"step": "2", "loss": 0.1}', "[2]"])
@@ -65,7 +65,7 @@ def test_metrics_with_a_damaged_key_are_refused_with_their_line(line: str, tmp_p
 
 def test_link_that_leads_to_itself_is_one_sentence(manifests: Path, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    assert "loop" in refusal("pack", manifests / "train.tsv", tmp_path / "loop")
+    assert "loop" in refusal("pack", manifests / "train.tsv", "-o", tmp_path / "loop")
     assert "loop" in refusal("validate", tmp_path / "loop")
 
 
@@ -156,7 +156,7 @@ def test_every_verb_that_loads_a_model_names_the_damaged_file(
     commands = {
         "score": ["score", folder, manifests / "dev.tsv", "-o", out / "dev.tsv"],
         "localize": ["localize", folder, manifests.parent, "-o", out],
-        "export": ["export", folder, out / "model.onnx"],
+        "export": ["export", folder, "-o", out / "model.onnx"],
         "average": ["average", both_heads, folder, "-o", out],
         "info": ["info", folder],
         "posttrain --onto": ["posttrain", out, "--onto", folder, *sets, *lists],
@@ -216,7 +216,7 @@ def test_damaged_scores_beside_their_record_are_refused(tmp_path: Path) -> None:
 def test_damaged_mix_list_is_refused(manifests: Path, tmp_path: Path) -> None:
     sets = ["--set", "crop_samples=12000", "--set", "mix.n_train=20", "--set", "mix.min_region_samples=800"]
     path, manifest = tmp_path / "mix.tsv", read_manifest(manifests / "train.tsv")
-    run_cli("mixlist", manifests / "train.tsv", path, *sets, "--set", "mix.share=[0.15,0.45]")
+    run_cli("mixlist", manifests / "train.tsv", "-o", path, *sets, "--set", "mix.share=[0.15,0.45]")
     read_mix_list(path, manifest)
     for _ in damages(path, 80):
         with pytest.raises(SpoofkitError):
@@ -274,7 +274,7 @@ def test_of_a_missing_file_its_whole_path_is_said_and_what_is_there_instead(
         read_audio(folder / asked)
     table = folder / "list.csv"
     table.write_text(f"path,key\n{asked},bonafide\nelse.wav,spoof\n", encoding="utf-8")
-    for sentence in (str(caught.value), refusal("prepare", "generic", table, tmp_path / "data")):
+    for sentence in (str(caught.value), refusal("prepare", "generic", table, "-o", tmp_path / "data")):
         assert str(folder / asked) in sentence
         assert repr(there) in sentence
         assert difference in sentence

@@ -156,8 +156,8 @@ def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
 
 @pytest.mark.slow
 def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
-    run_cli("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     sources += [
         "--mix",

@@ -85,7 +85,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported; read only."""
     out = tmp_path_factory.mktemp("exported") / "model.onnx"
-    run_cli("export", tiny, out)
+    run_cli("export", tiny, "-o", out)
     return out
 
 
@@ -94,7 +94,7 @@ def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_every_head_scores_as_it_does_in_torch(head: str, tmp_path: Path) -> None:
     model = save(detector_of(head), tmp_path / "model")
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     assert_same_detector(model, load_onnx(tmp_path / "model.onnx"))
 
 
@@ -103,7 +103,7 @@ def test_every_front_end_scores_as_it_does_in_torch(name: str, tmp_path: Path) -
     encoder = load_folder(make_folder(name, tmp_path / "encoder"))
     torch.manual_seed(3)
     model = save(Detector(encoder, "mean"), tmp_path / "model")
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     exported = load_onnx(tmp_path / "model.onnx")
     assert exported.longest == (480_000 if name == "whisper" else None)
     assert_same_detector(model, exported)
@@ -127,7 +127,7 @@ def test_spectrograms_are_the_same_to_the_last_frame(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(("layers", "loss"), [(MERGES[0], "ce"), (MERGES[1], "oc_softmax"), (2, "p2sgrad")])
 def test_merges_layers_and_losses_are_in_the_graph(layers: str | int, loss: str, tmp_path: Path) -> None:
     model = save(detector_of("attentive", layers, loss), tmp_path / "model")
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     exported = load_onnx(tmp_path / "model.onnx")
     assert_same_detector(model, exported)
     assert exported.record["score"] == f"{load_detector(model)[0].score_meaning}, not calibrated"
@@ -168,7 +168,7 @@ def test_the_file_says_what_it_is_and_the_record_beside_it_the_same(tiny: Path, 
 @pytest.mark.parametrize(("policy", "first", "repeat"), [("first:6000", 6000, None), ("repeat:6000", 6000, 6000)])
 def test_the_input_policy_of_a_model_goes_with_it(policy: str, first: int, repeat: int | None, tmp_path: Path) -> None:
     model = save(detector_of("mean"), tmp_path / "model", input_policy=policy)
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     exported = load_onnx(tmp_path / "model.onnx")
     assert (exported.first_samples, exported.repeat_to) == (first, repeat)
     detector, _ = load_detector(model)
@@ -243,7 +243,7 @@ def test_a_graph_that_scores_otherwise_is_not_written(
         ),
     }
     monkeypatch.setattr(traceable, *wrong[where])
-    sentence = refusal("export", tiny, tmp_path / "new" / "model.onnx")
+    sentence = refusal("export", tiny, "-o", tmp_path / "new" / "model.onnx")
     assert "the exported graph's scores differ from torch's by up to " in sentence
     assert "expected less than 1e-04; nothing was written" in sentence
     assert re.search(r"\(an utterance of \d+ samples, (alone|number \d of a batch of \d)\)", sentence)
@@ -257,7 +257,7 @@ def test_what_the_exporter_does_not_know_is_refused_and_nothing_stays_replaced(
     forward = MeanHead.forward
     monkeypatch.setattr(MeanHead, "forward", lambda *a: torch.special.bessel_j0(forward(*a)))
     before = (wave_encoder.key_mask, GraphPool.forward)
-    sentence = refusal("export", model, tmp_path / "new" / "model.onnx")
+    sentence = refusal("export", model, "-o", tmp_path / "new" / "model.onnx")
     assert sentence.startswith(f"{model}: cannot be exported, torch's exporter does not know a part of this network (")
     assert "bessel_j0" in sentence
     assert (wave_encoder.key_mask, GraphPool.forward) == before
@@ -269,7 +269,7 @@ def test_a_model_that_one_file_cannot_hold_is_refused_before_work(
 ) -> None:
     monkeypatch.setattr(run, "MOST_BYTES", 2_000_000)
     monkeypatch.setattr(run, "trace", lambda *_: pytest.fail("work was done"))
-    assert "has 0.0 GB of weights, one ONNX file holds 2 GB" in refusal("export", tiny, tmp_path / "model.onnx")
+    assert "has 0.0 GB of weights, one ONNX file holds 2 GB" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
 
 
 def test_calls_that_contradict_themselves_are_refused(tiny: Path, manifests: Path, tmp_path: Path) -> None:
@@ -277,45 +277,48 @@ def test_calls_that_contradict_themselves_are_refused(tiny: Path, manifests: Pat
     one_class = tmp_path / "one.tsv"
     one_class.write_text(dev.read_text().replace("\tspoof\t", "\tbonafide\t"))
     for options, sentence in [
-        ((out, "--int8"), "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST"),
-        ((out, "--calibrate-on", dev), "--calibrate-on: is for --int8, found it alone"),
-        ((out, "--int8", "--calibrate-on", one_class), "has no trial with the key spoof, expected both"),
-        ((out, "--int8", "--calibrate-on", tmp_path / "no.tsv"), "no.tsv: cannot be read"),
-        ((tmp_path / "model.pb",), "model.pb: expected the name of an ONNX file"),
+        (
+            ("-o", out, "--int8"),
+            "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST",
+        ),
+        (("-o", out, "--calibrate-on", dev), "--calibrate-on: is for --int8, found it alone"),
+        (("-o", out, "--int8", "--calibrate-on", one_class), "has no trial with the key spoof, expected both"),
+        (("-o", out, "--int8", "--calibrate-on", tmp_path / "no.tsv"), "no.tsv: cannot be read"),
+        (("-o", tmp_path / "model.pb"), "model.pb: expected the name of an ONNX file"),
     ]:
         assert sentence in refusal("export", tiny, *options)
-    assert "not a spoofkit model (no model.json)" in refusal("export", tmp_path, out)
+    assert "not a spoofkit model (no model.json)" in refusal("export", tmp_path, "-o", out)
     assert not out.exists()
 
 
 def test_outputs_are_kept_replaced_or_refused_as_asked(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
     (tmp_path / ".model.0123abcd.tmp.fp32.onnx").write_bytes(b"of a killed export")
-    run_cli("export", tiny, out)
+    run_cli("export", tiny, "-o", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.onnx"]
     before = out.read_bytes()
-    assert "exists already; pass --overwrite" in refusal("export", tiny, out)
-    assert "up to date, skipped" in run_cli("export", tiny, out, "--reuse").stdout
+    assert "exists already; pass --overwrite" in refusal("export", tiny, "-o", out)
+    assert "up to date, skipped" in run_cli("export", tiny, "-o", out, "--reuse").stdout
     other = save(detector_of("mean"), tmp_path / "other")
-    assert "inputs have changed since (model_sha256)" in refusal("export", other, out, "--reuse")
+    assert "inputs have changed since (model_sha256)" in refusal("export", other, "-o", out, "--reuse")
     assert out.read_bytes() == before
-    run_cli("export", other, out, "--overwrite")
+    run_cli("export", other, "-o", out, "--overwrite")
     assert load_onnx(out).record["head"] == "mean"
     (tmp_path / "results.json").write_text('{"eer": 1}')
     assert "results.json: exists but was not written by `spoofkit export`" in refusal(
-        "export", tiny, tmp_path / "results.onnx"
+        "export", tiny, "-o", tmp_path / "results.onnx"
     )
     assert json.loads((tmp_path / "results.json").read_text()) == {"eer": 1}
 
 
 def test_a_missing_package_is_named(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "run `pip install 'spoofkit[onnx]'`" in refusal("export", tiny, tmp_path / "model.onnx")
+    assert "run `pip install 'spoofkit[onnx]'`" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
 
 
 def test_int8_is_written_with_what_it_costs(tiny: Path, manifests: Path, tmp_path: Path) -> None:
     out, dev = tmp_path / "small.onnx", manifests / "dev.tsv"
-    lines = run_cli("export", tiny, out, "--int8", "--calibrate-on", dev).stdout.splitlines()
+    lines = run_cli("export", tiny, "-o", out, "--int8", "--calibrate-on", dev).stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["parity", "int8", str(out)]
     manifest = read_manifest(dev)
     waves = [manifest.read_audio(path) for path in manifest.table["path"]]
@@ -343,7 +346,7 @@ def test_int8_leaves_spectrograms_as_they_are(name: str, manifests: Path, tmp_pa
 
     torch.manual_seed(3)
     model = save(Detector(load_folder(make_folder(name, tmp_path / "encoder")), "mean"), tmp_path / "model")
-    run_cli("export", model, tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
     nodes = onnx.load(tmp_path / "small.onnx").graph.node
     assert any(node.op_type == "MatMulInteger" for node in nodes)
     # Two products make the spectrum, one the mel bands; those of the layers have longer names.
@@ -354,7 +357,7 @@ def test_int8_leaves_spectrograms_as_they_are(name: str, manifests: Path, tmp_pa
 def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Path) -> None:
     dev = read_manifest(manifests / "dev.tsv")
     model = save(detector_of("mean"), tmp_path / "model", input_policy="repeat:20000")
-    run_cli("export", model, tmp_path / "small.onnx", "--int8", "--calibrate-on", dev.path)
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", dev.path)
     detector, _ = load_detector(model)
     waves = [np.resize(dev.read_audio(path), 20_000) for path in dev.table["path"]]
     quantised = load_onnx(tmp_path / "small.onnx")
@@ -364,7 +367,7 @@ def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Pat
 
 
 def test_an_int8_scorer_takes_one_utterance_at_a_time(tiny: Path, manifests: Path, tmp_path: Path) -> None:
-    run_cli("export", tiny, tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", tiny, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
     detector, manifest = load_onnx(tmp_path / "small.onnx"), read_manifest(manifests / "dev.tsv")
     alone = [detector.score([manifest.read_audio(path)])[0] for path in manifest.table["path"]]
     np.testing.assert_array_equal(score_manifest(with_onnx.scorer_of(detector), manifest), alone)
@@ -372,7 +375,7 @@ def test_an_int8_scorer_takes_one_utterance_at_a_time(tiny: Path, manifests: Pat
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the mini recipe has not been run here")
 def test_the_model_of_the_mini_recipe_scores_voices_as_torch_does(tmp_path: Path) -> None:
-    run_cli("export", MINI, tmp_path / "mini.onnx")
+    run_cli("export", MINI, "-o", tmp_path / "mini.onnx")
     exported = load_onnx(tmp_path / "mini.onnx")
     waves = [make_voice(seed, seed % 2 == 0, 0.5 + 0.3 * seed) for seed in range(8)]
     np.testing.assert_allclose(exported.score(waves), by_torch(load_detector(MINI)[0], waves), atol=1e-4)

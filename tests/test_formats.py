@@ -472,13 +472,13 @@ def test_telephone_files_go_through_prepare_validate_pack_and_audit(tmp_path: Pa
     damaged = by_libsndfile("FLAC", "PCM_16", 16_000, 2.0)
     (folder / "spoof/damaged.flac").write_bytes(damaged[:20_000] + bytes(64) + damaged[20_064:])
     manifest = tmp_path / "data/mine.tsv"
-    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine")
+    run_cli("prepare", "generic", folder, "-o", tmp_path / "data", "--sets", "mine")
     found = [line.split("\t") for line in run_cli("validate", manifest, "--read-audio", ok=False).stdout.splitlines()]
     assert [(Path(row[0]).stem, row[3]) for row in found if row[1] == "error"] == [("spoof_damaged", "unreadable")]
-    assert "damaged.flac" in refusal("pack", manifest, tmp_path / "packed")
+    assert "damaged.flac" in refusal("pack", manifest, "-o", tmp_path / "packed")
     (folder / "spoof/damaged.flac").unlink()
-    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine", "--overwrite")
-    run_cli("pack", manifest, tmp_path / "packed")
+    run_cli("prepare", "generic", folder, "-o", tmp_path / "data", "--sets", "mine", "--overwrite")
+    run_cli("pack", manifest, "-o", tmp_path / "packed")
     run_cli("audit", manifest, "--out", tmp_path / "audit")
 
 
@@ -586,7 +586,7 @@ def test_prepare_states_the_length_that_decoding_gives(tmp_path: Path) -> None:
     for key, seconds in (("bonafide", 2.0), ("spoof", 3.0)):
         (folder / key).mkdir(parents=True)
         (folder / key / f"{key}.mp3").write_bytes(by_ffmpeg(*MP3, seconds, write_xing="0"))
-    run_cli("prepare", "generic", folder, tmp_path / "data", "--sets", "mine")
+    run_cli("prepare", "generic", folder, "-o", tmp_path / "data", "--sets", "mine")
     lines = [line.split("\t") for line in (tmp_path / "data/mine.tsv").read_text().splitlines() if line[0] != "#"]
     lengths = {row[1]: int(row[lines[0].index("n_samples")]) for row in lines[1:]}
     assert lengths == {name: read_audio(folder / name).size for name in lengths}

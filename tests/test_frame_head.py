@@ -50,7 +50,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             voice_S, noise_S = make_voice(index, True), 0.05 * rng.standard_normal(SAMPLE_RATE)
             wave_S = voice_S if key == "bonafide" else noise_S
             soundfile.write(folder / "audio" / key / f"{key}{index}.wav", wave_S, SAMPLE_RATE)
-    run_cli("prepare", "generic", folder / "audio", folder / "data")
+    run_cli("prepare", "generic", folder / "audio", "-o", folder / "data")
     return folder / "data/audio.tsv"
 
 
@@ -62,8 +62,8 @@ def settings_of(folder: Path, encoder: str | Path, n_steps: int = 40, **mix: str
 
 def draw_lists(folder: Path, manifest: Path, conf: Path) -> list[object]:
     """Options that name two mix lists."""
-    run_cli("mixlist", manifest, folder / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifest, folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", manifest, "-o", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifest, "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
     return [*lists, "--train", manifest, "--dev", manifest, "-c", conf, "--device", "cpu"]
 
@@ -83,7 +83,7 @@ def test_plain_artefacts_are_found_where_they_are(
     run_cli("posttrain", tmp_path / "exp", *draw_lists(tmp_path, noisy, conf))
     mixes = ["localize", tmp_path / "exp", noisy, "-o", tmp_path / "dev.npz", "--mix", tmp_path / "mix_dev.tsv"]
     run_cli(*mixes, "--device", "cpu")
-    run_cli("evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", tmp_path / "dev")
+    run_cli("evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", "-o", tmp_path / "dev")
     result = json.loads((tmp_path / "dev/segments.json").read_text())
     # Guessing has 50, knowing the position alone 35, the wrong sign 95; a shift by a frame costs about 5.
     assert result["range_eer_percent"] < 6
@@ -94,7 +94,7 @@ def test_plain_artefacts_are_found_where_they_are(
     (tmp_path / "mixes").mkdir()
     for mix_id in sought:
         rendered = tmp_path / "mixes" / f"{mix_id}.wav"
-        run_cli("mixlist", "render", tmp_path / "mix_dev.tsv", noisy, rendered, "--mix-id", mix_id)
+        run_cli("mixlist", "render", tmp_path / "mix_dev.tsv", noisy, "-o", rendered, "--mix-id", mix_id)
     marked = ["localize", tmp_path / "exp", tmp_path / "mixes", "-o", tmp_path / "marked", "--device", "cpu"]
     run_cli(*marked, "--threshold-from", tmp_path / "dev/segments.json")
     off, n_alike = [], 0
@@ -309,7 +309,7 @@ def test_a_calibrated_model_says_how_probable_and_what_to_do(
     cells = [line.split("\t") for line in lines]
     cells[1][1], cells[-1][1] = cells[-1][1], cells[1][1]
     (tmp_path / "mixed.tsv").write_text("\n".join(map("\t".join, cells)) + "\n")
-    run_cli("calibrate", tmp_path / "mixed.tsv", noisy, tmp_path / "calibration.json")
+    run_cli("calibrate", tmp_path / "mixed.tsv", noisy, "-o", tmp_path / "calibration.json")
     calibration = ["--calibration", tmp_path / "calibration.json"]
     printed = json.loads(run_cli("score", both, recording, "--json-lines", *calibration, "--device", "cpu").stdout)
     found = judged(both, recording, *calibration, "-o", tmp_path / "out")["utterance"]

@@ -42,7 +42,7 @@ def read_text(tmp_path: Path, text: str, name: str = "table.csv", wanted: Wanted
 def test_a_table_with_names_of_its_own_becomes_a_manifest(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "a/NA.wav", "b.flac", "c.d.wav")
     (corpus / "my eval.csv").write_text(CSV)
-    done = run_cli("prepare", "generic", corpus / "my eval.csv", tmp_path / "data", *NAMED)
+    done = run_cli("prepare", "generic", corpus / "my eval.csv", "-o", tmp_path / "data", *NAMED)
     assert done.stdout.endswith("my eval.tsv: 1 bona fide + 2 spoof\n")
     manifest = read_manifest(tmp_path / "data/my eval.tsv")
     assert manifest.root == corpus
@@ -123,7 +123,7 @@ def test_numbers_mean_nothing_until_the_user_says_what(value: str, tmp_path: Pat
 
 def test_an_unknown_key_is_named_with_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,key\nx.wav,spoof\ny.wav,voice conversion\n")
-    sentence = refusal("prepare", "generic", tmp_path / "t.csv", tmp_path / "data")
+    sentence = refusal("prepare", "generic", tmp_path / "t.csv", "-o", tmp_path / "data")
     assert sentence == (
         f"{tmp_path / 't.csv'}, line 3: key is 'voice conversion', expected bonafide or spoof; say which it is with "
         "--key 'voice conversion=bonafide' or --key 'voice conversion=spoof'"
@@ -175,7 +175,7 @@ def test_two_columns_may_swap_their_names(tmp_path: Path) -> None:
 def test_the_users_own_table_is_never_replaced(tmp_path: Path) -> None:
     make_audio(tmp_path, "a.wav", "b.wav")
     (tmp_path / "list.tsv").write_text("path\tkey\na.wav\treal\nb.wav\tfake\n")
-    sentence = refusal("prepare", "generic", tmp_path / "list.tsv", tmp_path, "--overwrite")
+    sentence = refusal("prepare", "generic", tmp_path / "list.tsv", "-o", tmp_path, "--overwrite")
     assert "list.tsv: would replace what it is made of" in sentence
     assert (tmp_path / "list.tsv").read_text().startswith("path\tkey\n")
 
@@ -183,15 +183,15 @@ def test_the_users_own_table_is_never_replaced(tmp_path: Path) -> None:
 def test_a_column_called_reason_is_kept_like_any_other(tmp_path: Path) -> None:
     make_audio(tmp_path, "a.wav", "b.wav")
     (tmp_path / "t.csv").write_text("path,key,reason\na.wav,real,noise\nb.wav,fake,none\n")
-    run_cli("prepare", "generic", tmp_path / "t.csv", tmp_path / "data")
+    run_cli("prepare", "generic", tmp_path / "t.csv", "-o", tmp_path / "data")
     assert read_manifest(tmp_path / "data/t.tsv").table["reason"].to_list() == ["noise", "none"]
 
 
 def test_names_that_no_manifest_can_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     make_audio(tmp_path / "k", "real/a\tb.wav", "fake/c.wav")
-    assert "a\\tb.wav" in refusal("prepare", "generic", tmp_path / "k", tmp_path / "data")
+    assert "a\\tb.wav" in refusal("prepare", "generic", tmp_path / "k", "-o", tmp_path / "data")
     (tmp_path / "k/real/a\tb.wav").rename(os.fsdecode(os.fsencode(tmp_path / "k/real") + b"/\xff.wav"))
-    assert "expected a name in UTF-8" in refusal("prepare", "generic", tmp_path / "k", tmp_path / "data")
+    assert "expected a name in UTF-8" in refusal("prepare", "generic", tmp_path / "k", "-o", tmp_path / "data")
     assert not (tmp_path / "data/k.tsv").exists()
     with pytest.raises(SpoofkitError, match="column ' speaker' has spaces at an end"):
         read_text(tmp_path, "path,key, speaker\na.wav,real,x\n")
@@ -200,7 +200,7 @@ def test_names_that_no_manifest_can_hold_are_refused_and_leave_nothing(tmp_path:
 def test_the_set_is_called_as_asked(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "x.wav")
     (corpus / "t.csv").write_text("path,key\nx.wav,spoof\n")
-    run_cli("prepare", "generic", corpus / "t.csv", tmp_path / "data", "--sets", "wild")
+    run_cli("prepare", "generic", corpus / "t.csv", "-o", tmp_path / "data", "--sets", "wild")
     assert read_manifest(tmp_path / "data/wild.tsv").table.height == 1
 
 
@@ -211,7 +211,7 @@ def test_an_attack_column_may_say_that_speech_is_bona_fide(tmp_path: Path) -> No
 
 def test_a_folder_for_each_class_becomes_a_manifest(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "Real/x.wav", "Real/deep/er/x.WAV", "deepfake/x.flac", "genuine/y.ogg")
-    done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+    done = run_cli("prepare", "generic", corpus, "-o", tmp_path / "data")
     assert done.stdout.endswith("mine.tsv: 3 bona fide + 1 spoof\n")
     assert "left out" not in done.stderr
     manifest = read_manifest(tmp_path / "data/mine.tsv")
@@ -267,7 +267,7 @@ def test_what_is_no_audio_is_left_out_aloud(tmp_path: Path) -> None:
     for name in ("README.md", "real/x.txt", "fake/._y.wav", "fake/sub/list.csv", ".hidden.wav"):
         (corpus / name).parent.mkdir(exist_ok=True)
         (corpus / name).write_text("")
-    done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+    done = run_cli("prepare", "generic", corpus, "-o", tmp_path / "data")
     warnings = [line for line in done.stderr.splitlines() if "left out" in line]
     assert warnings == [
         f"{corpus}: 5 files are no audio and left out: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
@@ -286,7 +286,7 @@ def test_linked_folders_are_entered_by_no_verb_and_all_say_so(tmp_path: Path) ->
     shown = []
 
     def prepared() -> list[str]:
-        done = run_cli("prepare", "generic", corpus, tmp_path / "data")
+        done = run_cli("prepare", "generic", corpus, "-o", tmp_path / "data")
         shown.append(done.stderr)
         return sorted(str(corpus / path) for path in read_manifest(tmp_path / "data/mine.tsv").table["path"])
 
@@ -318,15 +318,15 @@ def test_a_linked_class_folder_is_read(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "real/deep/x.wav", "real/y.wav")
     (corpus / "real/deep").chmod(0)
-    sentence = refusal("prepare", "generic", corpus, tmp_path / "data")
+    sentence = refusal("prepare", "generic", corpus, "-o", tmp_path / "data")
     assert sentence.startswith(f"{corpus / 'real/deep'}: cannot be read (Permission denied)")
 
 
 def test_unknown_class_folders_are_refused_until_named(tmp_path: Path) -> None:
     corpus = make_audio(tmp_path / "mine", "real/x.wav", "tts/y.wav")
-    sentence = refusal("prepare", "generic", corpus, tmp_path / "data")
+    sentence = refusal("prepare", "generic", corpus, "-o", tmp_path / "data")
     assert sentence.startswith(f"{corpus / 'tts'}: key is 'tts', expected bonafide or spoof; say which")
-    run_cli("prepare", "generic", corpus, tmp_path / "data", "--key", "tts=spoof")
+    run_cli("prepare", "generic", corpus, "-o", tmp_path / "data", "--key", "tts=spoof")
     assert read_manifest(tmp_path / "data/mine.tsv").table["key"].to_list() == ["bonafide", "spoof"]
 
 

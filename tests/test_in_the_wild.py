@@ -43,7 +43,7 @@ def read_text(tmp_path: Path, text: str) -> pl.DataFrame:
 @pytest.mark.parametrize("above", [True, False])
 def test_the_folder_or_the_one_above_becomes_the_same_manifest(above: bool, tmp_path: Path) -> None:
     corpus = make_in_the_wild(tmp_path / "unpacked")
-    run_cli("prepare", "in_the_wild", corpus.parent if above else corpus, tmp_path / "data", "--partial")
+    run_cli("prepare", "in_the_wild", corpus.parent if above else corpus, "-o", tmp_path / "data", "--partial")
     manifest = read_manifest(tmp_path / "data/eval.tsv")
     assert manifest.root == corpus
     assert manifest.table.select("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples").rows() == [
@@ -110,7 +110,7 @@ def test_published_counts_are_accepted_and_others_need_partial(tmp_path: Path) -
     found = prepare("in_the_wild", tmp_path, tmp_path / "data", headers=False)[0]
     assert (found.n_bonafide, found.n_spoof, found.partial) == (19_963, 11_816, "")
     (tmp_path / "meta.csv").write_text(HEADER + rows[: rows.rindex("\n", 0, -1) + 1])
-    sentence = refusal("prepare", "in_the_wild", tmp_path, tmp_path / "less")
+    sentence = refusal("prepare", "in_the_wild", tmp_path, "-o", tmp_path / "less")
     assert "11,815 spoof" in sentence
     assert "11,816" in sentence
 

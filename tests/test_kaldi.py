@@ -37,14 +37,16 @@ def make_directory(tmp_path: Path, **files: str) -> Path:
 
 def test_what_a_kaldi_directory_cannot_say_is_said(tmp_path: Path) -> None:
     make_directory(tmp_path)
-    prepare_kaldi = ("prepare", "kaldi", tmp_path / "data/train", tmp_path / "out")
+    prepare_kaldi = ("prepare", "kaldi", tmp_path / "data/train", "-o", tmp_path / "out")
     run_cli(*prepare_kaldi, "--downmix", "first")
-    sentence = refusal("kaldi", tmp_path / "out/train.tsv", tmp_path / "k")
+    sentence = refusal("kaldi", tmp_path / "out/train.tsv", "-o", tmp_path / "k")
     assert "mixed as 'first', which a Kaldi directory cannot say" in sentence
     assert not (tmp_path / "k").exists()
     (tmp_path / "audio/x.wav").write_bytes(b"no audio")
     run_cli(*prepare_kaldi, "--on-error", "skip", "--overwrite")
-    assert "1 of 2 utterances were rejected" in run_cli("kaldi", tmp_path / "out/train.tsv", tmp_path / "k").stderr
+    assert (
+        "1 of 2 utterances were rejected" in run_cli("kaldi", tmp_path / "out/train.tsv", "-o", tmp_path / "k").stderr
+    )
 
 
 def test_byte_order_marks_are_no_part_of_a_name(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def requires_of_validate_data_dir(folder: Path) -> dict[str, bool]:
 
 def test_a_data_directory_becomes_a_manifest_called_like_it(tmp_path: Path) -> None:
     folder = make_directory(tmp_path, utt2systemID="s2-y A01 vocoded\ns1-x bonafide\n", utt2lang="s1-x en\ns2-y de\n")
-    run_cli("prepare", "kaldi", folder, tmp_path / "manifests")
+    run_cli("prepare", "kaldi", folder, "-o", tmp_path / "manifests")
     manifest = read_manifest(tmp_path / "manifests/train.tsv")
     assert manifest.root == tmp_path / "audio"
     assert manifest.table.columns[7:] == ["lang"]
@@ -134,7 +136,7 @@ def test_keys_may_stand_in_the_files_of_other_recipes(name: str, tmp_path: Path)
 
 def test_unknown_keys_are_refused_until_named(tmp_path: Path) -> None:
     folder = make_directory(tmp_path, utt2key="s2-y 0\ns1-x 1\n")
-    sentence = refusal("prepare", "kaldi", folder, tmp_path / "out")
+    sentence = refusal("prepare", "kaldi", folder, "-o", tmp_path / "out")
     assert sentence.startswith(f"{folder / 'utt2key'}, line 1: key is '0' (some corpora")
     wanted = Wanted(keys={"0": "spoof", "1": "bonafide"})
     assert table_of(folder, wanted)["key"].to_list() == ["bonafide", "spoof"]
@@ -149,7 +151,7 @@ def test_speakers_called_like_their_utterance_or_not_at_all_are_unknown(tmp_path
 
 def test_lengths_of_kaldi_are_not_taken_over(tmp_path: Path) -> None:
     folder = make_directory(tmp_path, utt2dur="s1-x 9.0\n", utt2num_samples="s1-x 7\n", utt2num_frames="s1-x 8\n")
-    prepare("kaldi", folder, tmp_path / "out")
+    prepare("kaldi", folder, "-o", tmp_path / "out")
     assert read_manifest(tmp_path / "out/train.tsv").lengths() == {"s1-x": 4000, "s2-y": 4000}
 
 
@@ -165,7 +167,9 @@ def test_lengths_of_kaldi_are_not_taken_over(tmp_path: Path) -> None:
 )
 def test_what_is_no_file_is_refused_and_never_run(value: str, sentence: str, tmp_path: Path) -> None:
     folder = make_directory(tmp_path, wav_scp=f"s1-x {tmp_path}/audio/x.wav\ns2-y {value.format(tmp_path)}\n")
-    assert f"line 2: {value.format(tmp_path)!r} {sentence}" in refusal("prepare", "kaldi", folder, tmp_path / "out")
+    assert f"line 2: {value.format(tmp_path)!r} {sentence}" in refusal(
+        "prepare", "kaldi", folder, "-o", tmp_path / "out"
+    )
     assert not (tmp_path / "ran").exists()
 
 
@@ -206,7 +210,7 @@ def test_of_many_lines_that_disagree_some_are_named_and_all_are_counted(tmp_path
 
 
 def test_columns_cannot_be_named(tmp_path: Path) -> None:
-    sentence = refusal("prepare", "kaldi", make_directory(tmp_path), tmp_path / "out", "--column", "key=utt2lab")
+    sentence = refusal("prepare", "kaldi", make_directory(tmp_path), "-o", tmp_path / "out", "--column", "key=utt2lab")
     assert sentence.startswith("--column: ")
 
 
@@ -222,7 +226,7 @@ def test_audio_inside_the_directory_is_below_it(tmp_path: Path, monkeypatch: pyt
 def test_a_manifest_comes_back_as_it_was(speakers: list[object], tmp_path: Path) -> None:
     before = make_manifest(tmp_path, speaker=speakers)
     write_kaldi(before, tmp_path / "kaldi")
-    prepare("kaldi", tmp_path / "kaldi", tmp_path / "back", wanted=Wanted(sets=("train",)))
+    prepare("kaldi", tmp_path / "kaldi", "-o", tmp_path / "back", wanted=Wanted(sets=("train",)))
     manifests = [read_manifest(path) for path in (before, tmp_path / "back/train.tsv")]
     assert manifests[0].table.equals(manifests[1].table)
     paths = [[manifest.audio_path(path) for path in manifest.table["path"]] for manifest in manifests]

@@ -34,7 +34,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, keys in KEYS.items():
         rows = [f"trial_{index},wavs/{index}.wav,{key}" for index, key in enumerate(keys)]
         (folder / f"{name}.csv").write_text("\n".join(["utt_id,path,key", *rows]) + "\n")
-        run_cli("prepare", "generic", folder / f"{name}.csv", folder / "data")
+        run_cli("prepare", "generic", folder / f"{name}.csv", "-o", folder / "data")
     return folder / "data"
 
 
@@ -59,7 +59,7 @@ def scores(model: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_table_without_a_column_of_keys_is_prepared_and_said_to_have_none(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", make_voice(0, True, 0.3), SAMPLE_RATE)
     (tmp_path / "eval.csv").write_text("utt_id,path\nE_1,a.wav\n")
-    done = run_cli("prepare", "generic", tmp_path / "eval.csv", tmp_path / "data")
+    done = run_cli("prepare", "generic", tmp_path / "eval.csv", "-o", tmp_path / "data")
     assert "0 bona fide + 0 spoof + 1 without a key" in done.stdout
     assert "--column key=NAME" in done.stderr
     assert read_manifest(tmp_path / "data/eval.tsv").table["key"].to_list() == [NO_KEY]
@@ -72,7 +72,7 @@ def test_keys_that_are_known_stay_beside_those_that_are_not(sets: Path) -> None:
 def test_the_user_may_say_what_a_dash_means(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", make_voice(0, True, 0.3), SAMPLE_RATE)
     (tmp_path / "eval.csv").write_text("path,key\na.wav,-\n")
-    run_cli("prepare", "generic", tmp_path / "eval.csv", tmp_path / "data", "--key", "-=spoof")
+    run_cli("prepare", "generic", tmp_path / "eval.csv", "-o", tmp_path / "data", "--key", "-=spoof")
     assert read_manifest(tmp_path / "data/eval.tsv").table["key"].to_list() == ["spoof"]
 
 
@@ -86,10 +86,10 @@ def test_scores_under_their_ids_do_not_hang_on_keys(scores: Path) -> None:
 def test_what_needs_no_key_takes_a_set_without(name: str, sets: Path, tmp_path: Path) -> None:
     manifest = sets / f"{name}.tsv"
     assert "0 errors" in run_cli("validate", manifest, "--read-audio").stderr
-    run_cli("pack", manifest, tmp_path / "pack")
+    run_cli("pack", manifest, "-o", tmp_path / "pack")
     assert read_manifest(tmp_path / f"pack/{name}.tsv").table["key"].to_list() == KEYS[name]
-    run_cli("kaldi", manifest, tmp_path / "kaldi")
-    run_cli("prepare", "kaldi", tmp_path / "kaldi", tmp_path / "back")
+    run_cli("kaldi", manifest, "-o", tmp_path / "kaldi")
+    run_cli("prepare", "kaldi", tmp_path / "kaldi", "-o", tmp_path / "back")
     assert read_manifest(tmp_path / "back/kaldi.tsv").table["key"].to_list() == KEYS[name]
 
 
@@ -102,14 +102,14 @@ def test_a_leak_is_found_and_an_unknown_key_is_no_other_key(sets: Path) -> None:
 def test_an_unknown_key_contradicts_none_and_tells_no_class(sets: Path, tmp_path: Path) -> None:
     rows = "".join(f"{name},wavs/0.wav,{key}\n" for name, key in (("a", "-"), ("b", "bonafide"), ("c", "-")))
     (sets.parent / "doubles.csv").write_text(f"utt_id,path,key\n{rows}")
-    run_cli("prepare", "generic", sets.parent / "doubles.csv", tmp_path)
+    run_cli("prepare", "generic", sets.parent / "doubles.csv", "-o", tmp_path)
     assert "0 errors" in run_cli("validate", tmp_path / "doubles.tsv", "--read-audio").stderr
 
 
 @pytest.mark.parametrize("layout", ["asvspoof5", "asvspoof2021_la", "asvspoof2021_df"])
 def test_scores_without_keys_become_a_submission(layout: str, sets: Path, scores: Path, tmp_path: Path) -> None:
     for name in ("keyless", "keyed"):
-        run_cli("reformat", scores / f"{name}.tsv", sets / f"{name}.tsv", tmp_path / name, "--layout", layout)
+        run_cli("reformat", scores / f"{name}.tsv", sets / f"{name}.tsv", "-o", tmp_path / name, "--layout", layout)
     assert (tmp_path / "keyless").read_bytes() == (tmp_path / "keyed").read_bytes()
 
 
@@ -119,22 +119,22 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
     (out / "conf.yaml").write_text("encoder: {name: tiny, freeze: none}\n")
     (out / "mix.tsv").write_text("")
     return {
-        "evaluate": ["evaluate", trials, own, out / "results"],
+        "evaluate": ["evaluate", trials, own, "-o", out / "results"],
         "compare": ["compare", trials, scores / "keyed.tsv", own],
-        "calibrate": ["calibrate", trials, own, out / "cal.json"],
-        "calibrate on": ["calibrate", scores / "good.tsv", keyed, out / "cal.json", "--on", trials, own],
-        "fuse": ["fuse", own, trials, scores / "keyed.tsv", "-o", out / "fusion.json"],
+        "calibrate": ["calibrate", trials, own, "-o", out / "cal.json"],
+        "calibrate on": ["calibrate", scores / "good.tsv", keyed, "-o", out / "cal.json", "--on", trials, own],
+        "fuse": ["fuse", own, scores / "keyed.tsv", trials, "-o", out / "fusion.json"],
         "audit": ["audit", own],
-        "mixlist": ["mixlist", own, out / "drawn.tsv", "-c", out / "conf.yaml"],
-        "mixlist show": ["mixlist", "show", out / "mix.tsv", own, out / "mix.png"],
+        "mixlist": ["mixlist", own, "-o", out / "drawn.tsv", "-c", out / "conf.yaml"],
+        "mixlist show": ["mixlist", "show", out / "mix.tsv", own, "-o", out / "mix.png"],
         "posttrain": [
             "posttrain", out / "p", "--train", own, "--dev", keyed, "-c", out / "conf.yaml",
             "--mix", out / "mix.tsv", "--dev-mix", out / "mix.tsv",
         ],
         "finetune": ["finetune", out / "f", "--train", own, "--dev", keyed, "-c", out / "conf.yaml"],
         "finetune dev": ["finetune", out / "f", "--train", keyed, "--dev", own, "-c", out / "conf.yaml"],
-        "export": ["export", model, out / "m.onnx", "--int8", "--calibrate-on", own],
-        "reformat": ["reformat", trials, own, out / "sub.txt", "--layout", "asvspoof2019_la"],
+        "export": ["export", model, "-o", out / "m.onnx", "--int8", "--calibrate-on", own],
+        "reformat": ["reformat", trials, own, "-o", out / "sub.txt", "--layout", "asvspoof2019_la"],
     }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ LA_0011 LA_E_3 none ita_tx A07 spoof notrim progress
 @pytest.mark.skipif(not REAL_SCORES.is_file(), reason="the real score files are not on this machine")
 def test_a_real_system_is_evaluated_from_the_organisers_files_as_they_are(tmp_path: Path) -> None:
     layout = ["--layout", "asvspoof2019_la", "--asv", REAL_ASV, "--json"]
-    found = json.loads(run_cli("evaluate", REAL_SCORES, REAL_KEYS, tmp_path / "out", *layout).stdout)
+    found = json.loads(run_cli("evaluate", REAL_SCORES, REAL_KEYS, "-o", tmp_path / "out", *layout).stdout)
     assert found["eer_official_percent"] == pytest.approx(1.060134752, abs=1e-9)
     assert found["tandem"]["min_tdcf_2019"] == pytest.approx(0.033538947, abs=1e-9)
     assert found["tandem"]["min_tdcf_2021"] == pytest.approx(0.094167831, abs=1e-9)
@@ -90,7 +90,7 @@ def test_lists_of_2021_are_cut_to_the_subset_that_is_published(tmp_path: Path) -
     ]
     assert read_layout_keys(tmp_path / "keys.txt", "asvspoof2021_la", "all").height == 3
     (tmp_path / "scores.txt").write_text("LA_E_1 2\nLA_E_2 -1\nLA_E_3 0\n")
-    command = ("evaluate", tmp_path / "scores.txt", tmp_path / "keys.txt", tmp_path / "out")
+    command = ("evaluate", tmp_path / "scores.txt", tmp_path / "keys.txt", "-o", tmp_path / "out")
     # Scores of the whole list, as the organisers' package wants them, and of the subset alone.
     run_cli(*command, "--layout", "asvspoof2021_la", "--replicates", 0)
     assert json.loads((tmp_path / "out/eval.json").read_text())["n_trials"] == 2
@@ -127,10 +127,10 @@ def test_scores_are_written_as_the_packages_read_them(layout: str, tmp_path: Pat
 
 def test_reformat_writes_what_evaluate_reads_back(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     scores, manifest, trials = files
-    run_cli("reformat", scores, manifest, tmp_path / "s.txt", "--layout", "asvspoof2019_la")
+    run_cli("reformat", scores, manifest, "-o", tmp_path / "s.txt", "--layout", "asvspoof2019_la")
     found = read_layout_scores(tmp_path / "s.txt", "asvspoof2019_la", trials)
     assert found["score"].to_numpy() == pytest.approx(trials["score"].to_numpy(), rel=1e-8)
-    again = ("reformat", scores, manifest, tmp_path / "s.txt", "--layout", "asvspoof2019_la")
+    again = ("reformat", scores, manifest, "-o", tmp_path / "s.txt", "--layout", "asvspoof2019_la")
     assert "exists already" in refusal(*again)
 
 
@@ -163,7 +163,7 @@ def files(tmp_path: Path) -> tuple[Path, Path, pl.DataFrame]:
 
 def test_any_column_can_be_reported_by(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     scores, manifest, trials = files
-    command = ("evaluate", scores, manifest, tmp_path / "out", "--by", "gender", "--by", "vocoder")
+    command = ("evaluate", scores, manifest, "-o", tmp_path / "out", "--by", "gender", "--by", "vocoder")
     done = run_cli(*command)
     assert "Per gender: its bona fide against its spoof trials" in done.stdout
     result = json.loads((tmp_path / "out/eval.json").read_text())
@@ -182,9 +182,9 @@ def test_any_column_can_be_reported_by(files: tuple[Path, Path, pl.DataFrame], t
     assert of_vocoder["eer_official_percent"] == 100 * metrics.eer(bona, spoof).eer
     assert "Per vocoder: all bona fide against its spoof trials" in done.stdout
     assert "Per gender" in (tmp_path / "out/report.html").read_text()
-    sentence = refusal("evaluate", scores, manifest, tmp_path / "out2", "--by", "age")
+    sentence = refusal("evaluate", scores, manifest, "-o", tmp_path / "out2", "--by", "age")
     assert "--by age: no such column, expected one of speaker, attack, codec, gender, vocoder" in sentence
-    assert "(options)" in refusal("evaluate", scores, manifest, tmp_path / "out", "--reuse")
+    assert "(options)" in refusal("evaluate", scores, manifest, "-o", tmp_path / "out", "--reuse")
 
 
 def test_scores_of_2021_df_are_tabulated_by_vocoder_and_codec_as_the_organisers_do(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_scores_of_2021_df_are_tabulated_by_vocoder_and_codec_as_the_organisers_
 
 def test_intervals_are_those_of_resampled_speakers(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     scores, manifest, trials = files
-    done = run_cli("evaluate", scores, manifest, tmp_path / "out")
+    done = run_cli("evaluate", scores, manifest, "-o", tmp_path / "out")
     found = json.loads((tmp_path / "out/eval.json").read_text())["intervals"]
     number = {speaker: index for index, speaker in enumerate(sorted(trials["speaker"].unique()))}
     cluster = trials["speaker"].replace_strict(number).to_numpy()
@@ -238,14 +238,14 @@ def test_intervals_without_speakers_say_that_they_are_too_narrow(
     scores, _, trials = files
     unknown = trials.drop("score").with_columns(speaker=pl.lit("-"))
     write_manifest(tmp_path / "unknown.tsv", Path("/corpus"), unknown)
-    done = run_cli("evaluate", scores, tmp_path / "unknown.tsv", tmp_path / "out")
+    done = run_cli("evaluate", scores, tmp_path / "unknown.tsv", "-o", tmp_path / "out")
     assert "the speaker of 600 of 600 trials is unknown" in done.stdout
     assert "intervals are too narrow" in done.stdout
 
 
 def test_all_rows_as_tsv_and_a_table_for_papers(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     scores, manifest, _ = files
-    command = ("evaluate", scores, manifest, tmp_path / "out", "--by", "gender")
+    command = ("evaluate", scores, manifest, "-o", tmp_path / "out", "--by", "gender")
     lines = [line.split("\t") for line in run_cli(*command, "--tsv").stdout.splitlines()]
     result = json.loads((tmp_path / "out/eval.json").read_text())
     assert lines[0][:4] == ["part", "value", "n_bonafide", "n_spoof"]
@@ -271,7 +271,7 @@ def test_what_is_wrong_with_another_system_is_said_with_its_name(
     scores, manifest, trials = files
     write_scores(tmp_path / "turned.tsv", trials["utt_id"].to_list(), -trials["score"].to_numpy())
     (tmp_path / "turned.json").write_text(json.dumps({"contamination": "has seen these speakers"}))
-    command = ("evaluate", scores, manifest, tmp_path / "out", "--against", tmp_path / "turned.tsv")
+    command = ("evaluate", scores, manifest, "-o", tmp_path / "out", "--against", tmp_path / "turned.tsv")
     done = run_cli(*command, "--replicates", 0)
     assert "turned: has seen these speakers" in done.stderr
     assert "turned: EER is above 50 %" in done.stderr
@@ -286,7 +286,7 @@ def test_asv_scores_give_both_versions_of_the_tandem_cost(
     asv = {"target": [3.0, 2.0, 0.5], "nontarget": [-1.0, 1.0, 0.0], "spoof": [2.5, -2.0]}
     lines = [f"{'A_01' if kind == 'spoof' else 'bonafide'} {kind} {s}" for kind, found in asv.items() for s in found]
     (tmp_path / "asv.txt").write_text("\n".join(lines) + "\n")
-    done = run_cli("evaluate", scores, manifest, tmp_path / "out", "--asv", tmp_path / "asv.txt", "--json")
+    done = run_cli("evaluate", scores, manifest, "-o", tmp_path / "out", "--asv", tmp_path / "asv.txt", "--json")
     found = json.loads(done.stdout)["tandem"]
     rates = tandem.asv_rates(**asv)
     classes = [trials.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof")]
@@ -294,7 +294,7 @@ def test_asv_scores_give_both_versions_of_the_tandem_cost(
     assert found["min_tdcf_2019"] == tandem.min_tdcf_2019(*classes, rates)
     assert found["teer_percent"] == 100 * tandem.concurrent_teer(*classes, *asv.values())
     (tmp_path / "asv.txt").write_text("bonafide target 1\nbonafide targets 2\n")
-    command = ("evaluate", scores, manifest, tmp_path / "x", "--asv", tmp_path / "asv.txt")
+    command = ("evaluate", scores, manifest, "-o", tmp_path / "x", "--asv", tmp_path / "asv.txt")
     assert "line 2: column 2 is 'targets'" in refusal(*command)
     assert not (tmp_path / "x").exists()
 
@@ -388,7 +388,7 @@ def test_asv_scores_of_2021_need_keys_and_others_have_none(la21: tuple[Path, Pat
 def test_asv_scores_of_other_attacks_are_refused(files: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     scores, manifest, _ = files
     (tmp_path / "asv.txt").write_text("bonafide target 2\nbonafide nontarget 0\nA_07 spoof 1\nA_01 spoof 1\n")
-    sentence = refusal("evaluate", scores, manifest, tmp_path / "out", "--asv", tmp_path / "asv.txt")
+    sentence = refusal("evaluate", scores, manifest, "-o", tmp_path / "out", "--asv", tmp_path / "asv.txt")
     assert "A_07" in sentence
     assert not (tmp_path / "out").exists()
     preset = refusal("evaluate", scores, manifest, "--asv", "asvspoof5")

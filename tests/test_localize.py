@@ -221,8 +221,8 @@ def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exp")
     conf = folder / "conf.yaml"
     conf.write_text(CONFIG)
-    run_cli("mixlist", manifests / "train.tsv", folder / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
     sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("posttrain", folder / "posttrain", *sets, "-c", conf, *lists, "--device", "cpu")
@@ -244,7 +244,7 @@ def test_spoofed_regions_are_found_from_the_release_to_the_table(
     exp: Path, localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     data, regions = truth
-    done = run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")
+    done = run_cli("evaluate-segments", localized, data / "eval.segments.tsv", "-o", tmp_path / "out")
     result = json.loads((tmp_path / "out/segments.json").read_text())
     # Made voices are told apart easily; guessing gives 50 %, scores of the wrong sign more.
     assert result["range_eer_percent"] < 25
@@ -364,8 +364,8 @@ def test_reuse_keeps_and_others_are_refused(
     assert "was not written by `spoofkit localize`" in refusal(
         "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.npz"
     )
-    run_cli("evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out")
-    again = ["evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "out"]
+    run_cli("evaluate-segments", localized, data / "eval.segments.tsv", "-o", tmp_path / "out")
+    again = ["evaluate-segments", localized, data / "eval.segments.tsv", "-o", tmp_path / "out"]
     before = (tmp_path / "out/segments.json").stat().st_mtime_ns
     run_cli(*again, "--reuse")
     assert (tmp_path / "out/segments.json").stat().st_mtime_ns == before
@@ -379,16 +379,16 @@ def test_regions_of_another_set_or_other_audio_are_refused(
     localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     data = truth[0]
-    sentence = refusal("evaluate-segments", localized, data / "dev.segments.tsv", tmp_path / "out")
+    sentence = refusal("evaluate-segments", localized, data / "dev.segments.tsv", "-o", tmp_path / "out")
     assert "expected the same utterances in both" in sentence
     regions = {utt_id: own.tolist() for utt_id, own in read_segments(data / "eval.segments.tsv").items()}
     del regions["LA_E_1000"]
     write_segments(tmp_path / "fewer.tsv", segment_table(regions))
-    sentence = refusal("evaluate-segments", localized, tmp_path / "fewer.tsv", tmp_path / "out")
+    sentence = refusal("evaluate-segments", localized, tmp_path / "fewer.tsv", "-o", tmp_path / "out")
     assert f"'LA_E_1000' is in {localized} alone" in sentence
     regions["LA_E_1000"] = [(0, 40_000)]
     write_segments(tmp_path / "longer.tsv", segment_table(regions))
-    sentence = refusal("evaluate-segments", localized, tmp_path / "longer.tsv", tmp_path / "out")
+    sentence = refusal("evaluate-segments", localized, tmp_path / "longer.tsv", "-o", tmp_path / "out")
     assert "a region of 'LA_E_1000' ends at 2.5 s, but the utterance is" in sentence
     assert not (tmp_path / "out").exists()
 
@@ -401,7 +401,7 @@ def test_frames_trained_for_regions_are_localized_with_a_warning(
     (other / "frame_head/head.json").write_text(json.dumps(head | {"frame_target": "region"}))
     done = run_cli("localize", other, truth[0] / "dev.tsv", "-o", tmp_path / "dev.npz")
     assert "higher = less likely injected" in done.stdout
-    done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", tmp_path / "out")
+    done = run_cli("evaluate-segments", tmp_path / "dev.npz", truth[0] / "dev.segments.tsv", "-o", tmp_path / "out")
     assert "mix.frame_target region: a low score says injected" in done.stderr
 
 
@@ -512,7 +512,7 @@ def test_threshold_and_smoothing_of_a_development_set_are_used_on_another(
         run_cli(*of_dev, folder, "--smooth", seconds)
         assert json.loads((folder / "segments.json").read_text())["range_eer_percent"] == percent
     json_path = tmp_path / "dev/segments.json"
-    of_eval = ["evaluate-segments", localized, data / "eval.segments.tsv", tmp_path / "eval"]
+    of_eval = ["evaluate-segments", localized, data / "eval.segments.tsv", "-o", tmp_path / "eval"]
     run_cli(*of_eval, "--threshold-from", json_path)
     result = json.loads((tmp_path / "eval/segments.json").read_text())
     assert result["frames"]["threshold"] == fitted["range_eer_threshold"]
@@ -565,13 +565,13 @@ def test_mixes_are_localized_with_their_regions_beside(
             is_spoof_S[start : start + region.n_samples] = keys[mix.injector_id] == "spoof"
         assert [tuple(own) for own in regions[mix.mix_id].tolist()] == runs(is_spoof_S)
     # Scores are those of the audio that `mixlist render` writes, but for its 16 bits.
-    run_cli("mixlist", "render", mix_path, manifests / "dev.tsv", tmp_path / "m.wav", "--mix-id", mixes[3].mix_id)
+    run_cli("mixlist", "render", mix_path, manifests / "dev.tsv", "-o", tmp_path / "m.wav", "--mix-id", mixes[3].mix_id)
     wave = torch.from_numpy(read_audio(tmp_path / "m.wav"))[None]
     classifier = load_frame_model(exp).classifier
     with torch.no_grad():
         logit_BT, _ = classifier(wave, torch.tensor([wave.shape[1]]))
     np.testing.assert_allclose(frames.of(mixes[3].mix_id), -logit_BT[0].numpy(), atol=0.02)
-    done = run_cli("evaluate-segments", out, tmp_path / "mix_dev.segments.tsv", tmp_path / "results")
+    done = run_cli("evaluate-segments", out, tmp_path / "mix_dev.segments.tsv", "-o", tmp_path / "results")
     assert "how well spliced samples are told from the rest" in done.stderr
     assert record["regions"] == "samples of spoofed utterances"
     again = ["localize", exp, manifests / "dev.tsv", "-o", out, "--mix", mix_path]

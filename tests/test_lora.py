@@ -75,7 +75,7 @@ def sources(
         "finetune: {<<: *short}\n"
     )
     for name, more in (("train", []), ("dev", ["--held-out"])):
-        run_cli("mixlist", manifests / f"{name}.tsv", folder / f"{name}.tsv", "-c", folder / "conf.yaml", *more)
+        run_cli("mixlist", manifests / f"{name}.tsv", "-o", folder / f"{name}.tsv", "-c", folder / "conf.yaml", *more)
     common = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", folder / "conf.yaml"]
     mixes = ["--mix", folder / "train.tsv", "--dev-mix", folder / "dev.tsv"]
     return {"finetune": common, "posttrain": [*common, *mixes]}
@@ -204,7 +204,7 @@ def test_every_verb_takes_a_model_with_adapters(
     trained: Path, sources: dict[str, list[object]], manifests: Path, corpus: Path, tmp_path: Path
 ) -> None:
     model, audio = trained / "finetune/model", sorted(corpus.rglob("flac_E_eval/*.flac"))[:2]
-    run_cli("merge", model, tmp_path / "merged")
+    run_cli("merge", model, "-o", tmp_path / "merged")
     assert not (tmp_path / "merged/encoder/adapter_config.json").exists()
     for name in (model, tmp_path / "merged"):
         run_cli("score", name, manifests / "eval.tsv", "-o", tmp_path / f"{name.name}.tsv")
@@ -222,16 +222,16 @@ def test_every_verb_takes_a_model_with_adapters(
     run_cli("posttrain", tmp_path / "timeline", *onto)
     both = tmp_path / "timeline/model"
     assert detector_sha256(both) == detector_sha256(model)
-    run_cli("merge", both, tmp_path / "both")
+    run_cli("merge", both, "-o", tmp_path / "both")
     run_cli("localize", tmp_path / "both", *audio, "-o", tmp_path / "marked2")
-    assert "has no adapters to merge" in refusal("merge", tmp_path / "both", tmp_path / "x")
-    assert "exists already" in refusal("merge", both, tmp_path / "both")
+    assert "has no adapters to merge" in refusal("merge", tmp_path / "both", "-o", tmp_path / "x")
+    assert "exists already" in refusal("merge", both, "-o", tmp_path / "both")
 
 
 @pytest.mark.slow
 def test_a_model_with_adapters_is_exported(trained: Path, manifests: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    run_cli("export", trained / "finetune/model", tmp_path / "model.onnx")
+    run_cli("export", trained / "finetune/model", "-o", tmp_path / "model.onnx")
     record = json.loads((tmp_path / "model.json").read_text())
     assert record["model_sha256"] == detector_sha256(trained / "finetune/model")
 
@@ -320,7 +320,7 @@ def test_a_damaged_head_is_not_merged(bases: dict[str, Path], tmp_path: Path) ->
     save_detector(tmp_path / "model", Detector(learnt(load(bases["wavlm-layer"], {"rank": 2}), 0), "attentive"), {})
     head = tmp_path / "model/head.safetensors"
     head.write_bytes(head.read_bytes()[:-1] + b"\0")
-    assert "head.safetensors" in refusal("merge", tmp_path / "model", tmp_path / "out")
+    assert "head.safetensors" in refusal("merge", tmp_path / "model", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -513,5 +513,5 @@ def test_adapters_that_do_not_belong_are_refused_in_one_sentence(
 
 
 def test_a_folder_that_is_not_there_is_not_said_to_have_no_adapters(tmp_path: Path) -> None:
-    assert "no such folder" in refusal("merge", tmp_path / "nowhere", tmp_path / "out")
+    assert "no such folder" in refusal("merge", tmp_path / "nowhere", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()

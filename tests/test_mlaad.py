@@ -56,7 +56,7 @@ def line_of(path: str) -> str:
 
 def test_lists_of_several_versions_become_one_manifest_of_spoof(tmp_path: Path) -> None:
     corpus = make_mlaad(tmp_path / "mlaad")
-    done = run_cli("prepare", "mlaad", corpus, tmp_path / "data")
+    done = run_cli("prepare", "mlaad", corpus, "-o", tmp_path / "data")
     assert done.stdout.endswith("eval.tsv: 0 bona fide + 3 spoof\n")
     manifest = read_manifest(tmp_path / "data/eval.tsv")
     assert manifest.table.drop("path").rows() == [
@@ -74,7 +74,7 @@ def test_lists_of_several_versions_become_one_manifest_of_spoof(tmp_path: Path) 
 
 
 def test_prepare_says_of_a_corpus_without_published_counts_that_none_were_checked(tmp_path: Path) -> None:
-    done = run_cli("prepare", "mlaad", make_mlaad(tmp_path / "mlaad"), tmp_path / "data")
+    done = run_cli("prepare", "mlaad", make_mlaad(tmp_path / "mlaad"), "-o", tmp_path / "data")
     assert "eval: no published counts are known here; counts were not checked" in done.stderr
 
 
@@ -90,10 +90,10 @@ def test_readers_that_obey_quotes_or_name_by_file_get_it_wrong(tmp_path: Path) -
 
 def test_a_set_without_bona_fide_speech_is_no_evaluation(tmp_path: Path) -> None:
     corpus = make_mlaad(tmp_path / "mlaad")
-    run_cli("prepare", "mlaad", corpus, tmp_path / "data", "--no-headers")
+    run_cli("prepare", "mlaad", corpus, "-o", tmp_path / "data", "--no-headers")
     ids = read_manifest(tmp_path / "data/eval.tsv").table["utt_id"]
     (tmp_path / "scores.tsv").write_text("filename\tcm-score\n" + "".join(f"{name}\t0.5\n" for name in ids))
-    sentence = refusal("evaluate", tmp_path / "scores.tsv", tmp_path / "data/eval.tsv", tmp_path / "results")
+    sentence = refusal("evaluate", tmp_path / "scores.tsv", tmp_path / "data/eval.tsv", "-o", tmp_path / "results")
     assert "bona fide" in sentence
 
 

@@ -221,7 +221,7 @@ def test_a_raw_waveform_baseline_goes_from_its_settings_to_an_evaluation(
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("finetune", tmp_path / "exp", *sources, *settings)
     run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", "-o", tmp_path / "eval.tsv")
-    run_cli("evaluate", tmp_path / "eval.tsv", manifests / "eval.tsv", tmp_path / "results")
+    run_cli("evaluate", tmp_path / "eval.tsv", manifests / "eval.tsv", "-o", tmp_path / "results")
     assert json.loads((tmp_path / "results/eval.json").read_text())["n_trials"] == 12
     mixes = ["--mix", tmp_path / "no.tsv", "--dev-mix", tmp_path / "no.tsv"]
     for path in mixes[1::2]:
@@ -241,7 +241,7 @@ def test_where_weights_come_from_follows_them_to_the_report(plain: Path, manifes
     scores, results = tmp_path / "eval.tsv", tmp_path / "results"
     run_cli("score", tmp_path / "exp/model", manifests / "eval.tsv", "-o", scores)
     assert json.loads(scores.with_suffix(".json").read_text())["provenance"]["licence"] == "CC BY-NC 4.0"
-    done = run_cli("evaluate", scores, manifests / "eval.tsv", results)
+    done = run_cli("evaluate", scores, manifests / "eval.tsv", "-o", results)
     sentence = "lab/seen-it-all was trained on ASVspoof 5: results there do not show how it does on unseen data"
     assert f"warning: {sentence}" in done.stderr
     assert sentence in json.loads((results / "eval.json").read_text())["warnings"]
@@ -572,7 +572,7 @@ def test_compiled_layers_give_the_same_frames(plain: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published AASIST weights are not on this machine")
 def test_a_published_detector_scores_after_one_command(tmp_path: Path, corpus: Path) -> None:
-    run_cli("convert", SHARED / "models/aasist/AASIST-L.pth", tmp_path / "aasist")
+    run_cli("convert", SHARED / "models/aasist/AASIST-L.pth", "-o", tmp_path / "aasist")
     audio = sorted(corpus.rglob("*.flac"))[:2]
 
     def scores(*options: object) -> list[float]:

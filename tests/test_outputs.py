@@ -37,7 +37,7 @@ def two_systems(tmp_path: Path) -> Path:
     write_calibration(tmp_path / "cal.json", Calibration((2.0,), 0.5, 0.5), {})
     soundfile.write(tmp_path / "a.wav", make_voice(0, True, 0.3), SAMPLE_RATE)
     (tmp_path / "list.csv").write_text("utt_id,path,key\na,a.wav,bonafide\n")
-    run_cli("prepare", "generic", tmp_path / "list.csv", tmp_path / "data")
+    run_cli("prepare", "generic", tmp_path / "list.csv", "-o", tmp_path / "data")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.json").write_text("{}")
     return tmp_path
@@ -47,7 +47,7 @@ def two_systems(tmp_path: Path) -> Path:
     "arguments",
     [
         ("apply", "cal.json", "s0.tsv", "s1.tsv"),
-        ("fuse", "data/list.tsv", "s0.tsv", "s1.tsv", "fusion.json"),
+        ("fuse", "s0.tsv", "s1.tsv", "data/list.tsv", "fusion.json"),
         ("average", "model", "model", "mean"),
         ("localize", "model", "a.wav", "marked"),
         ("localize", "model", "data/list.tsv", "frames.npz"),
@@ -93,7 +93,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(folder / f"{name}{index}.wav", wave, SAMPLE_RATE)
             rows.append(f"{name[0]}{index},{name}{index}.wav,{'spoof' if index % 2 else 'bonafide'},s{start}{index}")
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
-        run_cli("prepare", "generic", folder / f"{name}.csv", folder / "data")
+        run_cli("prepare", "generic", folder / f"{name}.csv", "-o", folder / "data")
     for name, scores in {
         "scores": [2.0, -2.0, 1.0, 0.5, -0.2, -1.0],
         "others": [1.5, 1.0, 0.5, 1.0, 0.0, -2.0],
@@ -124,21 +124,21 @@ CHANGED_LIST = text_of(LIST, "# rows=", "# partial=half\n# rows=")
 CHANGED_SCORES = text_of(SCORES, "l0\t2", "l0\t3")
 VERBS: dict[str, tuple[str, str, Change, str]] = {
     # verb: its arguments, its output, what changes an input, and what this is called
-    "prepare": ("prepare generic list.csv out", "out/list.tsv", text_of("list.csv", ",s00", ",s99"), "lists"),
-    "pack": (f"pack {LIST} out", "out/list.tsv", CHANGED_LIST, "manifest"),
-    "mixlist": (f"mixlist {LIST} out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
-    "kaldi": (f"kaldi {LIST} out", "out/wav.scp", CHANGED_LIST, "manifest_sha256"),
+    "prepare": ("prepare generic list.csv -o out", "out/list.tsv", text_of("list.csv", ",s00", ",s99"), "lists"),
+    "pack": (f"pack {LIST} -o out", "out/list.tsv", CHANGED_LIST, "manifest"),
+    "mixlist": (f"mixlist {LIST} -o out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
+    "kaldi": (f"kaldi {LIST} -o out", "out/wav.scp", CHANGED_LIST, "manifest_sha256"),
     "overlap": (f"overlap {LIST} data/eval.tsv -o out.tsv", "out.tsv", CHANGED_LIST, "train_sha256"),
     "reformat": (
-        f"reformat {SCORES} {LIST} out.txt --layout asvspoof2019_la",
+        f"reformat {SCORES} {LIST} -o out.txt --layout asvspoof2019_la",
         "out.txt",
         CHANGED_SCORES,
         "scores_sha256",
     ),
-    "calibrate": (f"calibrate {SCORES} {LIST} out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
-    "fuse": (f"fuse {LIST} {SCORES} others.tsv -o out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
+    "calibrate": (f"calibrate {SCORES} {LIST} -o out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
+    "fuse": (f"fuse {SCORES} others.tsv {LIST} -o out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
     "apply": (f"apply cal.json {SCORES} -o out.tsv", "out.tsv", CHANGED_SCORES, "made_of_sha256"),
-    "evaluate": (f"evaluate {SCORES} {LIST} out --replicates 0", "out/eval.json", CHANGED_SCORES, "scores_sha256"),
+    "evaluate": (f"evaluate {SCORES} {LIST} -o out --replicates 0", "out/eval.json", CHANGED_SCORES, "scores_sha256"),
     "audit": (f"audit {LIST} -o out", "out/audit.json", CHANGED_LIST, "manifest_sha256"),
     "average": (
         "average model model2 -o out",
@@ -209,7 +209,7 @@ def test_an_output_of_which_a_file_is_gone_is_recreated_or_refused_never_up_to_d
     run_cli(*command, *(["--overwrite"] if verb != "average" else ["--reuse"]), ok=verb != "average")
 
 
-@pytest.mark.parametrize("verb", ["mixlist", "calibrate", "evaluate", "score", "apply", "average", "kaldi"])
+@pytest.mark.parametrize("verb", ["mixlist", "calibrate", "-o", "evaluate", "score", "apply", "average", "kaldi"])
 def test_what_another_program_wrote_is_not_even_overwritten(verb: str, place: Path) -> None:
     command, out, *_ = VERBS[verb]
     foreign = place / {"score": "out.json", "apply": "out.json", "kaldi": "out/precious"}.get(verb, out)
@@ -240,8 +240,30 @@ def test_every_verb_that_writes_has_both_options() -> None:
     writing = {name: {o for p in c.params for o in p.opts} for name, c in commands.items() if name not in others}
     writing = {name: opts for name, opts in writing.items() if "out" in opts or "--out" in opts}
     assert set(writing) == {
-        *("prepare", "pack", "kaldi", "audit", "overlap", "mixlist draw", "mixlist show", "mixlist render", "score"),
-        *("evaluate", "calibrate", "fuse", "apply", "reformat", "localize", "evaluate-segments", "convert", "merge"),
+        *(
+            "prepare",
+            "pack",
+            "kaldi",
+            "-o",
+            "audit",
+            "overlap",
+            "mixlist draw",
+            "mixlist show",
+            "mixlist render",
+            "score",
+        ),
+        *(
+            "evaluate",
+            "calibrate",
+            "fuse",
+            "-o",
+            "apply",
+            "reformat",
+            "localize",
+            "evaluate-segments",
+            "convert",
+            "merge",
+        ),
         *("average", "export"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()

@@ -124,7 +124,7 @@ def test_what_is_not_16_bit_16_khz_mono_is_rounded_to_the_nearest_step_and_count
     for utt_id, file in files.items():
         expected = np.clip(read_audio(file), -1, 1 - 2**-15)
         assert np.abs(read_audio(addresses[utt_id]) - expected).max() <= (0 if utt_id == "a_plain" else 2**-16)
-    done = run_cli("pack", manifest, tmp_path / "packed", "--reuse")
+    done = run_cli("pack", manifest, "-o", tmp_path / "packed", "--reuse")
     assert "5 utterances in 1 shards, up to date, skipped" in done.stdout
     assert f"4 utterances are not 16-bit, 16 kHz and mono: rounded to 16 bits, {n_clipped:,} samples" in done.stderr
     # Lengths that were unknown are known now.
@@ -302,7 +302,7 @@ def test_all_that_cannot_be_packed_is_named_at_once_and_nothing_is_left_half_wri
         soundfile.write(file, make_voice(number, True), SAMPLE_RATE)
     table = tmp_path / "set.csv"
     table.write_text("path,key\n" + "".join(f"{file.name},bonafide\n" for file in files))
-    run_cli("prepare", "generic", table, tmp_path / "data")
+    run_cli("prepare", "generic", table, "-o", tmp_path / "data")
     whole = {file: file.read_bytes() for file in (files[2], files[5])}
     files[2].write_text("no sound")
     soundfile.write(files[5], make_voice(5, True)[:100], SAMPLE_RATE)
@@ -354,7 +354,7 @@ def test_shards_of_another_pack_are_refused(manifests: Path, packed: Path, tmp_p
 
 
 def test_an_existing_pack_is_kept_refused_or_replaced_as_asked(manifests: Path, tmp_path: Path) -> None:
-    command = ["pack", manifests / "train.tsv", tmp_path / "p"]
+    command = ["pack", manifests / "train.tsv", "-o", tmp_path / "p"]
     first = run_cli(*command, "--workers", 2)
     assert first.stdout == f"{tmp_path / 'p/train.tsv'}: 16 utterances in 1 shards\n"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("train*")}
@@ -362,10 +362,12 @@ def test_an_existing_pack_is_kept_refused_or_replaced_as_asked(manifests: Path, 
     assert run_cli(*command, "--reuse").stdout.endswith("up to date, skipped\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("train*")} == before
     shutil.copy(manifests / "dev.tsv", tmp_path / "train.tsv")
-    assert "inputs have changed since (manifest)" in refusal("pack", tmp_path / "train.tsv", tmp_path / "p", "--reuse")
+    assert "inputs have changed since (manifest)" in refusal(
+        "pack", tmp_path / "train.tsv", "-o", tmp_path / "p", "--reuse"
+    )
     shutil.copy(tmp_path / "p/train_00000.i16", tmp_path / "p/train_00007.i16")  # of an older, larger pack
     shutil.copy(tmp_path / "p/train_00000.i16", tmp_path / "p/train_a_00000.i16")  # of another set
-    run_cli("pack", tmp_path / "train.tsv", tmp_path / "p", "--overwrite")
+    run_cli("pack", tmp_path / "train.tsv", "-o", tmp_path / "p", "--overwrite")
     assert validate(tmp_path / "p/train.tsv", read_all_audio=True).n_errors == 0
     assert read_manifest(tmp_path / "p/train.tsv").table.height == 10
     assert not (tmp_path / "p/train_00007.i16").exists()
@@ -393,7 +395,7 @@ def test_reuse_misses_a_shard_that_is_gone_with_its_record(manifests: Path, tmp_
 
 def test_a_manifest_is_not_packed_over_itself(packed: Path, tmp_path: Path) -> None:
     manifest = moved(packed, tmp_path / "copy")
-    assert "would be packed over itself" in refusal("pack", manifest, tmp_path / "copy", "--overwrite")
+    assert "would be packed over itself" in refusal("pack", manifest, "-o", tmp_path / "copy", "--overwrite")
     assert validate(manifest, read_all_audio=True).n_errors == 0
 
 

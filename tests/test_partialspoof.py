@@ -101,7 +101,7 @@ def test_the_release_becomes_manifests_and_regions(
     released: tuple[Path, dict[str, dict[str, Regions]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus, truth = released
-    done = run_cli("prepare", "partialspoof", corpus, tmp_path / "data", "--partial")
+    done = run_cli("prepare", "partialspoof", corpus, "-o", tmp_path / "data", "--partial")
     assert "eval.tsv: 6 bona fide + 6 spoof (partial: 6 bonafide + 6 spoof, published are 7,355 + 63,882" in done.stdout
     assert "partialspoof," not in done.stderr  # no findings
     for name, regions in truth.items():
@@ -145,7 +145,7 @@ def test_coarser_labels_that_break_the_rule_are_counted(
 
     change_labels(label_file(corpus, "eval", "0.16"), flip)
     label_file(corpus, "eval", "0.64").unlink()
-    stderr = run_cli("prepare", "partialspoof", corpus, tmp_path / "data", "--partial", "--sets", "eval").stderr
+    stderr = run_cli("prepare", "partialspoof", corpus, "-o", tmp_path / "data", "--partial", "--sets", "eval").stderr
     assert [line for line in stderr.splitlines() if line.startswith("partialspoof, ")] == [
         "partialspoof, eval: the released labels of 0.16 s differ from those that 0.01 s gives in 2 of 12 utterances, "
         "first LA_E_1000",
@@ -165,7 +165,7 @@ def test_keys_that_labels_contradict_are_counted(
             labels["CON_D_0000001"][:] = "1"
 
         change_labels(label_file(corpus, "dev", resolution), swap)
-    stderr = run_cli("prepare", "partialspoof", corpus, tmp_path / "data", "--partial", "--sets", "dev").stderr
+    stderr = run_cli("prepare", "partialspoof", corpus, "-o", tmp_path / "data", "--partial", "--sets", "dev").stderr
     assert "dev: 1 bonafide utterances have a spoofed segment, first LA_D_1000" in stderr
     assert "dev: 2 spoof utterances have no spoofed segment, first CON_D_0000001" in stderr
 
@@ -207,7 +207,7 @@ def test_labels_of_another_set_or_none_are_refused(
     released: tuple[Path, dict[str, dict[str, Regions]]], tmp_path: Path
 ) -> None:
     label_file(released[0], "train", "0.01").replace(label_file(released[0], "dev", "0.01"))
-    command = ["prepare", "partialspoof", released[0], tmp_path / "data", "--partial", "--sets"]
+    command = ["prepare", "partialspoof", released[0], "-o", tmp_path / "data", "--partial", "--sets"]
     assert "'CON_D_0000001' is not in both these labels and the list of dev" in refusal(*command, "dev")
     assert "train_seglab_0.01.npy: no such file; unpack database_segment_labels_v1.2.tar.gz" in refusal(
         *command, "train"
@@ -393,13 +393,13 @@ def test_labels_that_reach_beyond_the_audio_are_refused_at_the_start_and_shorter
         labels[genuine] = labels[genuine][:3]
 
     change_labels(label_file(corpus, "dev", "0.01"), shorten)
-    done = run_cli("prepare", "partialspoof", corpus, tmp_path / "data", *options)
+    done = run_cli("prepare", "partialspoof", corpus, "-o", tmp_path / "data", *options)
     assert f"the labels of 1 utterances are not as long as their audio, most of all those of {genuine}" in done.stderr
 
     def lengthen(labels: dict[str, np.ndarray]) -> None:
         labels[spoofed] = np.append(labels[spoofed], np.full(100, "0", dtype="<U21"))
 
     change_labels(label_file(corpus, "dev", "0.01"), lengthen)
-    sentence = refusal("prepare", "partialspoof", corpus, tmp_path / "more", *options)
+    sentence = refusal("prepare", "partialspoof", corpus, "-o", tmp_path / "more", *options)
     assert f"a spoofed region of {spoofed} ends at" in sentence
     assert not (tmp_path / "more/dev.tsv").exists()

@@ -709,9 +709,11 @@ def test_page_says_how_it_and_the_scores_were_made(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     record = {"model": "exp/1", "model_sha256": "f00d", "precision": "bf16", "command": ["spoofkit", "score", "a b"]}
     scores.with_suffix(".json").write_text(json.dumps(record))
-    run_cli("evaluate", scores, manifest, out, "--replicates", 0)
+    run_cli("evaluate", scores, manifest, "-o", out, "--replicates", 0)
     words = Page((out / "report.html").read_text()).words
-    assert shlex.join(["spoofkit", "evaluate", str(scores), str(manifest), str(out), "--replicates", "0"]) in words
+    assert (
+        shlex.join(["spoofkit", "evaluate", str(scores), str(manifest), "-o", str(out), "--replicates", "0"]) in words
+    )
     assert {"exp/1", "f00d", "bf16", "spoofkit score 'a b'"} <= set(words)
     assert {file_sha256(scores), file_sha256(manifest)} <= set(words)
 
@@ -721,7 +723,15 @@ def test_command_line_takes_other_systems_and_examples(tmp_path, manifests):
     for name, seed in (("a", 1), ("b", 2)):
         values = np.random.default_rng(seed).normal(size=table.height)
         write_scores(tmp_path / f"{name}.tsv", table["utt_id"].to_list(), values)
-    call = ("evaluate", tmp_path / "a.tsv", manifests / "eval.tsv", tmp_path / "out", "--against", tmp_path / "b.tsv")
+    call = (
+        "evaluate",
+        tmp_path / "a.tsv",
+        manifests / "eval.tsv",
+        "-o",
+        tmp_path / "out",
+        "--against",
+        tmp_path / "b.tsv",
+    )
     run_cli(*call, "--examples", 1)
     assert Page((tmp_path / "out/report.html").read_text()).tags.count("audio") == 2
     assert [row["name"] for row in json.loads((tmp_path / "out/eval.json").read_text())["systems"]] == ["a", "b"]
@@ -764,7 +774,7 @@ def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):
         del written[name]
     assert found == json.loads(json.dumps(written))
     for option in ("--reuse", "--overwrite"):
-        assert "name the folder OUT" in run_cli("evaluate", scores, manifest, option, ok=False).stderr
+        assert "name the folder OUT" in run_cli("evaluate", scores, manifest, "-o", option, ok=False).stderr
 
 
 def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
@@ -773,7 +783,7 @@ def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
     other = write_other(tmp_path, trials, 5)
     costs = metrics.DcfCosts(spoof_prior=0.3, miss_cost=2, fa_cost=5)
     given = ("--spoof-prior", 0.3, "--miss-cost", 2, "--fa-cost", 5)
-    call = ("evaluate", scores, manifest, out, "--against", other, "--replicates", 200, "--resample", "trial")
+    call = ("evaluate", scores, manifest, "-o", out, "--against", other, "--replicates", 200, "--resample", "trial")
     done = run_cli(*call, *given)
     result = json.loads((out / "eval.json").read_text())
     score, is_bonafide = trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy()

@@ -132,8 +132,8 @@ def test_figures_are_those_of_the_same_regions_in_a_segments_file(reference: Pat
     write_manifest(tmp_path / "set.tsv", tmp_path, table_of(LENGTHS, KEYS))
     write_segments(tmp_path / "set.segments.tsv", segment_table(SPOOFED))
     frames, manifest = tmp_path / "set.npz", ["--manifest", tmp_path / "set.tsv"]
-    run_cli("evaluate-segments", frames, tmp_path / "set.segments.tsv", tmp_path / "a")
-    run_cli("evaluate-segments", frames, reference, tmp_path / "b", *manifest)
+    run_cli("evaluate-segments", frames, tmp_path / "set.segments.tsv", "-o", tmp_path / "a")
+    run_cli("evaluate-segments", frames, reference, "-o", tmp_path / "b", *manifest)
     of_segments, of_rttm = (json.loads((tmp_path / name / "segments.json").read_text()) for name in "ab")
     assert of_rttm["made_from"]["manifest_sha256"]
     for result in (of_segments, of_rttm):
@@ -141,10 +141,10 @@ def test_figures_are_those_of_the_same_regions_in_a_segments_file(reference: Pat
     assert of_rttm == of_segments
     spoofed = sum(end - start for own in SPOOFED.values() for start, end in own)
     assert of_rttm["spoofed_seconds"] == pytest.approx(spoofed / SAMPLE_RATE)
-    run_cli("evaluate-segments", frames, reference, tmp_path / "b", *manifest, "--reuse")
-    assert "--manifest" in refusal("evaluate-segments", frames, reference, tmp_path / "c")
+    run_cli("evaluate-segments", frames, reference, "-o", tmp_path / "b", *manifest, "--reuse")
+    assert "--manifest" in refusal("evaluate-segments", frames, reference, "-o", tmp_path / "c")
     assert "leave it out" in refusal(
-        "evaluate-segments", frames, tmp_path / "set.segments.tsv", tmp_path / "c", *manifest
+        "evaluate-segments", frames, tmp_path / "set.segments.tsv", "-o", tmp_path / "c", *manifest
     )
     assert not (tmp_path / "c").exists()
 

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported."""
     out = tmp_path_factory.mktemp("exported") / "model.onnx"
-    run_cli("export", folder, out)
+    run_cli("export", folder, "-o", out)
     return out
 
 
@@ -231,7 +231,7 @@ def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
     shutil.copytree(folder, tmp_path / "model")
     record = without_sums(tmp_path / "model") / "model.json"
     write_json(record, read_json(record) | {"input_policy": "repeat:6000"}, overwrite=True)
-    run_cli("export", tmp_path / "model", tmp_path / "model.onnx")
+    run_cli("export", tmp_path / "model", "-o", tmp_path / "model.onnx")
     for name, options in (("own", ()), ("whole", ("--crop", "whole"))):
         run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / f"{name}.tsv", *options)
         run_cli("score", tmp_path / "model", manifest, "-o", tmp_path / f"{name}_torch.tsv", *options)
@@ -252,7 +252,7 @@ def test_in_int8_every_utterance_has_the_score_that_it_has_alone(
     folder: Path, manifest: Path, manifests: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.onnx"
-    run_cli("export", folder, small, "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", folder, "-o", small, "--int8", "--calibrate-on", manifests / "dev.tsv")
     run_cli("score", small, manifest, "-o", tmp_path / "out.tsv")
     found, detector = scores_in(tmp_path / "out.tsv"), with_onnx.load_onnx(small)
     alone = [detector.score([read_audio(manifest.parent / f"{index:02d}.wav")])[0] for index in range(N_UTTERANCES)]
@@ -518,7 +518,7 @@ def test_operators_are_those_that_the_onnx_package_finds(
 ) -> None:
     import onnx
 
-    run_cli("export", folder, tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", folder, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
     for path, own in ((model, "MatMul"), (tmp_path / "small.onnx", "MatMulInteger")):
         nodes = onnx.load(path).graph.node
         found = onnx_file.operators(path)

@@ -102,7 +102,7 @@ def test_two_and_three_processes_write_the_file_of_one(
 @pytest.mark.slow
 def test_an_exported_model_and_loose_files_are_shared_too(program: Path, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     make_calls(tmp_path / "calls", 12)
     (tmp_path / "bad.wav").write_text("no sound")
     inputs = ("score", tmp_path / "model.onnx", tmp_path / "calls", tmp_path / "bad.wav")

@@ -42,7 +42,7 @@ def read_text(tmp_path: Path, text: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("above", [True, False])
 def test_three_sets_become_three_manifests(above: bool, tmp_path: Path) -> None:
     corpus = make_spoofceleb(tmp_path / "hub")
-    run_cli("prepare", "spoofceleb", corpus.parent if above else corpus, tmp_path / "data", "--partial")
+    run_cli("prepare", "spoofceleb", corpus.parent if above else corpus, "-o", tmp_path / "data", "--partial")
     assert sorted(path.name for path in (tmp_path / "data").glob("*.tsv")) == ["dev.tsv", "eval.tsv", "train.tsv"]
     manifest = read_manifest(tmp_path / "data/dev.tsv")
     assert manifest.root == corpus
@@ -99,7 +99,7 @@ def test_counts_of_the_released_lists_are_accepted_and_others_need_partial(tmp_p
     found = prepare("spoofceleb", tmp_path, tmp_path / "data", wanted=wanted, headers=False)[0]
     assert (found.n_bonafide, found.n_spoof, found.partial) == (7_963, 47_778, "")
     (tmp_path / "metadata/development.csv").write_text(HEADER + rows.partition("\n")[2])
-    sentence = refusal("prepare", "spoofceleb", tmp_path, tmp_path / "less", "--sets", "dev")
+    sentence = refusal("prepare", "spoofceleb", tmp_path, "-o", tmp_path / "less", "--sets", "dev")
     assert "7,962 bonafide" in sentence
     assert "published are 7,963" in sentence
 

@@ -38,8 +38,8 @@ def options(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Of each verb that trains."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "conf.yaml").write_text(SETTINGS)
-    run_cli("mixlist", manifests / "train.tsv", folder / "mix.tsv", "-c", folder / "conf.yaml")
-    run_cli("mixlist", manifests / "dev.tsv", folder / "mix_dev.tsv", "-c", folder / "conf.yaml", "--held-out")
+    run_cli("mixlist", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", folder / "conf.yaml")
+    run_cli("mixlist", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", folder / "conf.yaml", "--held-out")
     sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", folder / "conf.yaml"]
     sets += ["--device", "cpu"]
     return {"posttrain": [*sets, "--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"], "finetune": sets}
@@ -109,7 +109,7 @@ def test_score_record_info_and_report_say_it_too(exp: Path, manifests: Path, tmp
         "post-training",
         "fine-tuning",
     ]
-    run_cli("evaluate", scores, manifests / "eval.tsv", tmp_path / "out", "--replicates", 0)
+    run_cli("evaluate", scores, manifests / "eval.tsv", "-o", tmp_path / "out", "--replicates", 0)
     page = (tmp_path / "out/report.html").read_text()
     title = f"mfpt on asvspoof5 eval (partial), {record['began'][:10]}"
     assert f"<title>{title}: EER" in page
@@ -118,7 +118,7 @@ def test_score_record_info_and_report_say_it_too(exp: Path, manifests: Path, tmp
     assert f"mix {mix}" in page
     # A record of another kind says nothing, and breaks nothing.
     scores.with_suffix(".json").write_text('{"stages": [{"stage": "post-training", "runs": 5}], "began": 7}')
-    run_cli("evaluate", scores, manifests / "eval.tsv", tmp_path / "out", "--replicates", 0, "--overwrite")
+    run_cli("evaluate", scores, manifests / "eval.tsv", "-o", tmp_path / "out", "--replicates", 0, "--overwrite")
     assert "<dd>not recorded</dd>" in (tmp_path / "out/report.html").read_text()
 
 
@@ -158,7 +158,7 @@ def test_an_exported_model_carries_its_stages_without_dates(exp: Path, manifests
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     model = exp / "finetune/model"
-    run_cli("export", model, tmp_path / "model.onnx")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
     known = read(model / "encoder/stages.json")
     assert read(tmp_path / "model.json")["stages"] == known
     run_cli("score", tmp_path / "model.onnx", manifests / "eval.tsv", "-o", tmp_path / "eval.tsv")

@@ -53,8 +53,8 @@ def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exp")
     conf = folder / "conf.yaml"
     conf.write_text(CONFIG)
-    run_cli("mixlist", manifests / "train.tsv", folder / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
     sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("posttrain", folder / "posttrain", *sets, "-c", conf, *lists, "--device", "cpu")
@@ -264,7 +264,7 @@ def test_threshold_and_smoothing_come_from_a_development_set(
     run_cli("localize", exp, manifests / "dev.tsv", "-o", tmp_path / "dev.npz", "--mix", mix_path)
     results = tmp_path / "results"
     run_cli(
-        "evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", results, "--smooth", "0.18"
+        "evaluate-segments", tmp_path / "dev.npz", tmp_path / "dev.segments.tsv", "-o", results, "--smooth", "0.18"
     )  # fmt: skip
     fitted = results / "segments.json"
     done = run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold-from", fitted)

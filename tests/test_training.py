@@ -50,8 +50,8 @@ def conf(tmp_path: Path) -> Path:
 @pytest.fixture
 def mixes(conf: Path, manifests: Path, tmp_path: Path) -> list[object]:
     """Options that name manifests and mix lists."""
-    run_cli("mixlist", manifests / "train.tsv", tmp_path / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix_dev.tsv"]
     return ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf, *lists]
 
@@ -336,7 +336,7 @@ def test_audio_that_cannot_be_read_stops_training_with_its_name(
     workers: int, corpus: Path, conf: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(corpus, tmp_path / "corpus")
-    run_cli("prepare", "asvspoof5", copy, tmp_path / "data", "--partial")
+    run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     (copy / "flac_T/T_0000000011.flac").write_bytes(b"no audio at all" * 100)
     options = ["--train", tmp_path / "data/train.tsv", "--dev", tmp_path / "data/dev.tsv", "-c", conf]
     sentence = refusal("finetune", tmp_path / "exp", *options, "--workers", workers, "--set", "finetune.batch_size=16")
@@ -352,7 +352,7 @@ def test_an_utterance_too_short_for_the_encoder_is_named_before_training(
     soundfile.write(copy / "flac_T/T_0000000022.flac", np.full(399, 0.1), 16_000)
     for headers in ("--headers", "--no-headers"):
         data = tmp_path / headers
-        run_cli("prepare", "asvspoof5", copy, data, "--partial", headers)
+        run_cli("prepare", "asvspoof5", copy, "-o", data, "--partial", headers)
         options = [
             "--train",
             data / "train.tsv",

@@ -321,7 +321,7 @@ def test_the_regions_of_what_is_left_out_go_too(whole, tmp_path: Path) -> None:
 def test_prepare_writes_no_regions_of_what_it_leaves_out(tmp_path: Path) -> None:
     truth = make_partialspoof(tmp_path)["dev"]
     (tmp_path / f"database/dev/con_wav/{max(truth)}.wav").unlink()
-    call = ["prepare", "partialspoof", tmp_path, tmp_path / "data", "--partial", "--sets", "dev"]
+    call = ["prepare", "partialspoof", tmp_path, "-o", tmp_path / "data", "--partial", "--sets", "dev"]
     run_cli(*call, "--on-error", "skip")
     path = tmp_path / "data/dev.segments.tsv"
     assert sorted(read_segments(path)) == sorted(truth.keys() - {max(truth)})
@@ -491,7 +491,7 @@ def test_decoded_facts_are_kept_too(whole, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_what_prepare_read_is_not_read_again_by_validate(corpus: Path, tmp_path: Path, monkeypatch) -> None:
-    run_cli("prepare", "asvspoof5", corpus, tmp_path, "--partial", "--sets", "dev")
+    run_cli("prepare", "asvspoof5", corpus, "-o", tmp_path, "--partial", "--sets", "dev")
     monkeypatch.setattr(headers, "probe", None)  # would fail
     assert validate(tmp_path / "dev.tsv").findings == []
 
@@ -512,7 +512,7 @@ def damaged_corpus(corpus: Path, folder: Path) -> Path:
 
 def test_a_file_that_cannot_be_read_stops_prepare_unless_it_may_be_skipped(corpus: Path, tmp_path: Path) -> None:
     copy, data = damaged_corpus(corpus, tmp_path / "corpus"), tmp_path / "data"
-    call = ["prepare", "asvspoof5", copy, data, "--partial", "--sets", "dev"]
+    call = ["prepare", "asvspoof5", copy, "-o", data, "--partial", "--sets", "dev"]
     assert "1 of the 10 audio files of dev are missing" in refusal(*call)
     shutil.copy(corpus / "flac_D/D_0000000000.flac", copy / "flac_D")
     assert "pass --on-error skip to continue without" in refusal(*call)
@@ -542,13 +542,13 @@ def test_a_file_that_cannot_be_read_stops_prepare_unless_it_may_be_skipped(corpu
 
 def test_a_set_of_which_nothing_is_left_is_refused(corpus: Path, tmp_path: Path) -> None:
     copy, data = shutil.copytree(corpus, tmp_path / "corpus"), tmp_path / "data"
-    run_cli("prepare", "asvspoof5", copy, data, "--partial", "--sets", "dev")
+    run_cli("prepare", "asvspoof5", copy, "-o", data, "--partial", "--sets", "dev")
     before = (data / "dev.tsv").read_bytes()
     shutil.rmtree(copy / "flac_D")
     assert "none of its 10 utterances can be used" in refusal("validate", data / "dev.tsv", "--on-error", "skip")
     assert (data / "dev.tsv").read_bytes() == before
     assert not (data / "dev.rejected.tsv").exists()
-    call = ["prepare", "asvspoof5", copy, data, "--partial", "--sets", "dev", "--on-error", "skip", "--overwrite"]
+    call = ["prepare", "asvspoof5", copy, "-o", data, "--partial", "--sets", "dev", "--on-error", "skip", "--overwrite"]
     assert "10 files of dev cannot be read" in refusal(*call)
 
 
@@ -558,7 +558,7 @@ def test_validate_moves_what_only_decoding_refuses_and_loses_nothing_in_a_crash(
     from spoofkit.checks import validate as module
 
     copy, data = damaged_corpus(corpus, tmp_path / "corpus"), tmp_path / "data"
-    call = ["prepare", "asvspoof5", copy, data, "--partial", "--sets", "dev"]
+    call = ["prepare", "asvspoof5", copy, "-o", data, "--partial", "--sets", "dev"]
     run_cli(*call, "--on-error", "skip", "--downmix", "second")
     path, before = data / "dev.tsv", read_manifest(data / "dev.tsv")
     with monkeypatch.context() as patched:
@@ -587,7 +587,7 @@ def test_validate_moves_what_only_decoding_refuses_and_loses_nothing_in_a_crash(
 
 def test_rejected_files_are_told_at_every_later_stage(corpus: Path, tmp_path: Path) -> None:
     copy, data, exp = damaged_corpus(corpus, tmp_path / "corpus"), tmp_path / "data", tmp_path / "exp"
-    run_cli("prepare", "asvspoof5", copy, data, "--partial", "--on-error", "skip")
+    run_cli("prepare", "asvspoof5", copy, "-o", data, "--partial", "--on-error", "skip")
     run_cli("validate", data / "dev.tsv", "--read-audio", "--on-error", "skip")
     sentence = "dev.tsv: 4 of 10 utterances were rejected, see dev.rejected.tsv"
     tiny = [
@@ -606,11 +606,11 @@ def test_rejected_files_are_told_at_every_later_stage(corpus: Path, tmp_path: Pa
     done = run_cli("score", exp / "model", data / "dev.tsv", "-o", exp / "dev.tsv", "--device", "cpu", "--workers", 0)
     assert sentence in done.stderr
     assert read_json(exp / "dev.json")["n_rejected"] == 4
-    done = run_cli("evaluate", exp / "dev.tsv", data / "dev.tsv", exp / "results")
+    done = run_cli("evaluate", exp / "dev.tsv", data / "dev.tsv", "-o", exp / "results")
     assert sentence in done.stderr
     assert sentence in read_json(exp / "results/eval.json")["warnings"]
     assert sentence in (exp / "results/report.html").read_text()
-    run_cli("pack", data / "dev.tsv", tmp_path / "packed")
+    run_cli("pack", data / "dev.tsv", "-o", tmp_path / "packed")
     packed = read_manifest(tmp_path / "packed/dev.tsv")
     assert packed.caveats() == read_manifest(data / "dev.tsv").caveats()
     assert read_rejected(packed.path).equals(read_rejected(data / "dev.tsv"))
@@ -621,11 +621,11 @@ def test_a_pack_is_of_the_down_mix_of_its_set_and_is_made_anew_with_another(tmp_
     left, right = voice(1), voice(2)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), SAMPLE_RATE)
     manifest = write_set(tmp_path, {"a.wav": "spoof"}, downmix="first")
-    run_cli("pack", manifest, tmp_path / "packed")
+    run_cli("pack", manifest, "-o", tmp_path / "packed")
     (tmp_path / "packed/set.tsv").unlink()  # as if killed just before its end
     for downmix, expected in (("first", left), ("second", right)):
         write_set(tmp_path, {"a.wav": "spoof"}, downmix=downmix)
-        run_cli("pack", manifest, tmp_path / "packed")
+        run_cli("pack", manifest, "-o", tmp_path / "packed")
         assert read_manifest(tmp_path / "packed/set.tsv").downmix == downmix
         pcm = np.fromfile(tmp_path / "packed/set_00000.i16", dtype="<i2")  # an open shard would be remembered
         assert np.abs(pcm / 32768 - expected).max() < 2**-14

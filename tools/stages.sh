@@ -175,7 +175,7 @@ begin() {
 prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
   local corpus=$1 folder=$2 out=$3 set manifests=()
   for set in $4; do manifests+=("$out/$set.tsv"); done
-  local call=(spoofkit prepare "$corpus" "$folder" "$out" --sets "${4// /,}" --on-error "$on_error" "$keep"
+  local call=(spoofkit prepare "$corpus" "$folder" -o "$out" --sets "${4// /,}" --on-error "$on_error" "$keep"
     --workers "$nj" ${part[@]+"${part[@]}"} "${@:5}" $prepare_args)
   if $checking; then "${call[@]}" --dry-run >/dev/null; return; fi
   $cpu_cmd "${call[@]}"
@@ -184,8 +184,8 @@ prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
 
 mix_lists() {
   local options=(--config "$conf" "$keep" ${sets[@]+"${sets[@]}"} $mixlist_args)
-  spoofkit mixlist "$data/$train.tsv" "$exp/posttrain/mix.tsv" "${options[@]}"
-  spoofkit mixlist "$data/$dev.tsv" "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
+  spoofkit mixlist "$data/$train.tsv" -o "$exp/posttrain/mix.tsv" "${options[@]}"
+  spoofkit mixlist "$data/$dev.tsv" -o "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
 }
 
 training() { # training VERB EXP OPTION...
@@ -216,7 +216,7 @@ report() { # report SET...
 
 report_with() { # report_with SET OPTION...
   echo "$exp: $1"
-  spoofkit evaluate "$exp/scores/$1.tsv" "$data/$1.tsv" "$exp/results/$1" "$keep" "${@:2}" $evaluate_args
+  spoofkit evaluate "$exp/scores/$1.tsv" "$data/$1.tsv" -o "$exp/results/$1" "$keep" "${@:2}" $evaluate_args
 }
 
 frame_scores() { # frame_scores MODEL MANIFEST OUT.npz OPTION...
@@ -224,7 +224,7 @@ frame_scores() { # frame_scores MODEL MANIFEST OUT.npz OPTION...
 }
 
 segment_report() { # segment_report FRAMES.npz SEGMENTS.tsv OUT OPTION...
-  spoofkit evaluate-segments "$@" "$keep" $evaluate_segments_args
+  spoofkit evaluate-segments "$1" "$2" -o "$3" "$keep" "${@:4}" $evaluate_segments_args
 }
 
 both_heads() {

@@ -103,8 +103,8 @@ def end_to_end(bench: Bench) -> Rows:
     device = ("--device", bench.device)
     model, out = exp / "finetune/model", bench.work / "scores"
     calls: list[tuple[Any, ...]] = [
-        ("mixlist", data / "train.tsv", exp / "posttrain/mix.tsv", "-c", conf),
-        ("mixlist", data / "dev.tsv", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
+        ("mixlist", data / "train.tsv", "-o", exp / "posttrain/mix.tsv", "-c", conf),
+        ("mixlist", data / "dev.tsv", "-o", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
         ("posttrain", exp / "posttrain", *lists, *device),
         ("finetune", exp / "finetune", *lists, "--encoder", exp / "posttrain/encoder", *device),
         ("score", model, data / "dev.tsv", "-o", out / "device.tsv", *device),
@@ -130,7 +130,7 @@ def make_corpus(bench: Bench) -> Path:
             folder = bench.work / "corpus" / name / ("spoof" if index % 2 else "bonafide")
             folder.mkdir(parents=True, exist_ok=True)
             soundfile.write(folder / f"{index:03d}.flac", wave(rng, index, rng.uniform(1.0, 1.6)), RATE)
-        succeeded("prepare", "generic", bench.work / "corpus" / name, data, "--sets", name)
+        succeeded("prepare", "generic", bench.work / "corpus" / name, "-o", data, "--sets", name)
     return data
 
 

@@ -100,7 +100,9 @@ def compare(
 def calibrate(
     scores: Annotated[Path, typer.Argument(help="Scores of a development set.", metavar="SCORES")],
     manifest: Manifest,
-    out: Annotated[Path, typer.Argument(help="Calibration to write; its picture beside it.", metavar="OUT.json")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Calibration to write; its picture beside it.", metavar="OUT.json")
+    ],
     on: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Scores and manifest of another set: what it does there.")
     ] = None,
@@ -110,18 +112,18 @@ def calibrate(
 ) -> None:
     """Fit what makes log-likelihood ratios of scores; prints Cllr and actDCF before and after, draws the reliability.
 
-    Example: `spoofkit calibrate exp/x/scores/dev.tsv data/dev.tsv exp/x/calibration.json --on exp/x/scores/eval.tsv
+    Example: `spoofkit calibrate exp/x/scores/dev.tsv data/dev.tsv -o exp/x/calibration.json --on exp/x/scores/eval.tsv
     data/eval.tsv`
     """
     _fit([scores], manifest, out, on and ([on[0]], on[1]), bonafide_prior, overwrite, reuse)
 
 
 def fuse(
-    manifest: Manifest,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Scores of that set by each system, of two or more.", metavar="SCORES..."),
+        typer.Argument(help="Scores of a development set by each system, two or more.", metavar="SCORES..."),
     ],
+    manifest: Manifest,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Fusion to write; its picture beside it.", metavar="OUT.json")
     ] = None,
@@ -133,9 +135,9 @@ def fuse(
 
     `spoofkit apply` then takes the same systems' scores of another set, in the same order.
 
-    Example: `spoofkit fuse data/dev.tsv a/scores/dev.tsv b/scores/dev.tsv -o fusion.json`
+    Example: `spoofkit fuse a/scores/dev.tsv b/scores/dev.tsv data/dev.tsv -o fusion.json`
     """
-    out = options.require_out(out, files, "the file to write, such as `-o fusion.json`")
+    out = options.require_out(out, [*files, manifest], "the file to write, such as `-o fusion.json`")
     if len(files) < 2:
         raise SpoofkitError(f"fuse: found {files[0]} alone, expected scores of two or more systems; name the others")
     _fit(files, manifest, out, None, bonafide_prior, overwrite, reuse)
@@ -211,14 +213,14 @@ def threshold(
 def reformat(
     scores: Annotated[Path, typer.Argument(help="Score file, as `score` writes it.", metavar="SCORES")],
     manifest: Manifest,
-    out: Annotated[Path, typer.Argument(help="Score file to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Score file to write.", metavar="OUT")],
     layout: Annotated[str, typer.Option(help="asvspoof5, asvspoof2021_la, asvspoof2021_df or asvspoof2019_la.")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
     """Write scores as a challenge's own evaluation package reads them (`evaluate --layout` reads those of others).
 
-    Example: `spoofkit reformat exp/x/scores/la21/eval.tsv data/la21/eval.tsv submission.txt --layout asvspoof2021_la`
+    Example: `spoofkit reformat exp/x/scores/eval.tsv data/eval.tsv -o submission.txt --layout asvspoof2021_la`
     """
     from spoofkit.data.manifest import read_keyed_manifest, read_manifest
     from spoofkit.evaluation.layouts import WITH_KEYS, layout_text

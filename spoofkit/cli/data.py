@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def prepare(
     corpus: Annotated[Corpus, typer.Argument(help=f"Which corpus: {', '.join(CORPORA)}.", metavar="CORPUS")],
     folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
-    out: Annotated[Path, typer.Argument(help="Folder for the manifests, one a set.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the manifests, one a set.", metavar="DATA")],
     sets: Annotated[str, typer.Option(help="Only these sets, such as train,dev; none: all.")] = "",
     subset: Annotated[str, typer.Option(help="ASVspoof 2021: eval, progress, hidden or all.")] = "eval",
     column: Annotated[
@@ -63,7 +63,7 @@ def prepare(
 ) -> None:
     """Turn a corpus' own protocols into manifests, and check its counts.
 
-    Example: `spoofkit prepare asvspoof5 /data/asvspoof5 data`
+    Example: `spoofkit prepare asvspoof5 /data/asvspoof5 -o data`
     """
     from spoofkit.corpora.release import Wanted
     from spoofkit.corpora.release import prepare as prepare_corpus

@@ -166,7 +166,9 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
     out: Annotated[
         Path | None,
-        typer.Argument(help="Folder for eval.json, report.html, figures/; none: only print.", metavar="[OUT]"),
+        typer.Option(
+            "--out", "-o", help="Folder for eval.json, report.html, figures/. Default: only print.", metavar="OUT"
+        ),
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
     asv: Annotated[
@@ -213,11 +215,11 @@ def evaluate(
 
     Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv`
 
-    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv exp/x/results/eval --by gender`
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv -o exp/x/results/eval --by gender`
 
-    Example: `spoofkit evaluate mix/scores/eval.tsv data/eval.tsv out --against direct/scores/eval.tsv`
+    Example: `spoofkit evaluate mix/scores/eval.tsv data/eval.tsv -o out --against direct/scores/eval.tsv`
 
-    Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt out --layout asvspoof2021_la`
+    Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt -o out --layout asvspoof2021_la`
     """
 
     from spoofkit.evaluation import report_text
@@ -240,7 +242,9 @@ def evaluate(
         n_examples=examples,
     )
     if out is None and (overwrite or reuse):
-        raise SpoofkitError("evaluate: --overwrite and --reuse are about files; name the folder OUT, or leave them out")
+        raise SpoofkitError(
+            "evaluate: --overwrite and --reuse are about files; name a folder with -o, or leave them out"
+        )
     if out is None:
         result = measure_files(scores, manifest, wanted).result
     else:

@@ -159,7 +159,9 @@ def evaluate_segments(
             metavar="SET.segments.tsv|SET.rttm",
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for segments.json and segment_eer.png.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for segments.json and segment_eer.png.", metavar="OUT")
+    ],
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -191,12 +193,12 @@ def evaluate_segments(
 
     Of a development set, segments.json holds the threshold and the smoothing that `localize --threshold-from` takes.
 
-    Example: `spoofkit evaluate-segments exp/x/frames/dev.npz data/dev.segments.tsv exp/x/results/dev --smooth fit`
+    Example: `spoofkit evaluate-segments exp/x/frames/dev.npz data/dev.segments.tsv -o exp/x/results/dev --smooth fit`
 
-    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz data/eval.segments.tsv exp/x/results/eval
+    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz data/eval.segments.tsv -o exp/x/results/eval
     --threshold-from exp/x/results/dev/segments.json`
 
-    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz eval.rttm exp/x/results/eval --manifest data/eval.tsv`
+    Example: `spoofkit evaluate-segments exp/x/frames/eval.npz eval.rttm -o exp/x/results/eval --manifest data/eval.tsv`
     """
 
     from spoofkit.localisation.segment_report import evaluate_segments as run

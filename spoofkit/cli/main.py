@@ -124,8 +124,17 @@ def _run() -> int:
         from typer.rich_utils import rich_format_error
 
         error.message = visible(error.message)
+        sentence = error.format_message().rstrip(".")
+        if "unexpected extra argument" in sentence or "'--out'" in sentence:
+            hint = f"{sentence}; what is written is named by -o, such as `-o {_last_name()}`"
+            error.format_message = lambda: hint
         rich_format_error(error)
         return int(error.exit_code)
+
+
+def _last_name() -> str:
+    """Return the last argument that is no option: where an output is missing, it may have been meant for one."""
+    return visible([name for name in sys.argv[1:] if not name.startswith("-")][-1])
 
 
 def _require_utf8() -> None:

@@ -14,7 +14,7 @@ from spoofkit.terminal import echo, echo_text, say
 
 
 class DrawByDefault(TyperGroup):
-    """Makes `mixlist TRAIN.tsv OUT.tsv` mean `mixlist draw TRAIN.tsv OUT.tsv`."""
+    """Make `mixlist TRAIN.tsv -o MIX.tsv` mean `mixlist draw TRAIN.tsv -o MIX.tsv`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `draw` before arguments that name no sub-command."""
@@ -28,8 +28,8 @@ mixlist = typer.Typer(
     no_args_is_help=True,
     help=(
         "Draw a list of mix-frame utterances, or look at and listen to one.\n\n"
-        "`spoofkit mixlist data/train.tsv exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
-        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv mix.png --mix-id mix_0000003`\n\n"
+        "`spoofkit mixlist data/train.tsv -o exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
+        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv -o mix.png --mix-id mix_0000003`\n\n"
         "What draws may be told (`--config`, `--set`, `--held-out` …): `spoofkit mixlist draw --help`"
     ),
 )
@@ -38,7 +38,7 @@ mixlist = typer.Typer(
 @mixlist.command()
 def draw(
     manifest: Annotated[Path, typer.Argument(help="Manifest to draw from.", metavar="TRAIN.tsv")],
-    out: Annotated[Path, typer.Argument(help="Mix list to write.", metavar="OUT.tsv")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Mix list to write.", metavar="MIX.tsv")],
     config: options.Config = None,
     set_: options.Set = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
@@ -69,7 +69,7 @@ def draw(
 def show(
     mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
     manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Picture to write: .png, .pdf or .svg.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .pdf or .svg.", metavar="OUT")],
     mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
     config: options.Config = None,
     set_: options.Set = None,
@@ -116,7 +116,7 @@ def show(
 def render(
     mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
     manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Audio to write: .wav or .flac, 16 kHz.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Audio to write: .wav or .flac, 16 kHz.", metavar="OUT")],
     mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,

@@ -59,7 +59,7 @@ def merge(
     folder: Annotated[
         Path, typer.Argument(help="Encoder or model folder whose encoder is kept as adapters.", metavar="FOLDER")
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -68,9 +68,9 @@ def merge(
     An encoder becomes a Hugging Face folder for `AutoModel.from_pretrained` and `encoder.name`, a model a model folder
     that scores the same.
 
-    Example: `spoofkit merge exp/x/posttrain/encoder encoders/posttrained`
+    Example: `spoofkit merge exp/x/posttrain/encoder -o encoders/posttrained`
 
-    Example: `spoofkit merge exp/x/finetune/model models/detector`
+    Example: `spoofkit merge exp/x/finetune/model -o models/detector`
     """
     from spoofkit.models.merge_adapters import merge as run
     from spoofkit.outputs import skipped

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     source: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth, .ckpt or .safetensors.", metavar="FILE")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")],
     same_as: Annotated[
         str | None,
         typer.Option(
@@ -32,9 +32,9 @@ def convert(
     `encoder.name`; detectors (AntiDeepfake, AASIST) a model folder for `score`. What the file is shows by what is in
     it. Nothing in it is run: files that ask for more than tensors and settings are refused.
 
-    Example: `spoofkit convert xlsr2_300m.pt encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
+    Example: `spoofkit convert xlsr2_300m.pt -o encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
 
-    Example: `spoofkit convert AASIST.pth models/aasist && spoofkit score models/aasist call.wav`
+    Example: `spoofkit convert AASIST.pth -o models/aasist && spoofkit score models/aasist call.wav`
     """
     from spoofkit.addons.convert.run import convert as run
     from spoofkit.outputs import skipped

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def kaldi(
     manifest: Annotated[Path, typer.Argument(help="Manifest to write out.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Kaldi data directory, new or empty.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Kaldi data directory, new or empty.", metavar="OUT")],
     speaker_prefix: Annotated[
         bool, typer.Option("--speaker-prefix", help="Call utterances SPEAKER-UTT_ID, as Kaldi's own check wants.")
     ] = False,
@@ -25,7 +25,7 @@ def kaldi(
 ) -> None:
     """Write a manifest as a Kaldi data directory: wav.scp, utt2spk, spk2utt, utt2key, utt2attack and further columns.
 
-    Example: `spoofkit kaldi data/train.tsv kaldi/train`
+    Example: `spoofkit kaldi data/train.tsv -o kaldi/train`
     """
     from spoofkit.addons.kaldi.directory import write_kaldi
     from spoofkit.outputs import skipped

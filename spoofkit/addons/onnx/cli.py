@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
-    out: Annotated[Path, typer.Argument(help="File to write; its record goes beside it.", metavar="OUT.onnx")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; its record goes beside it.", metavar="OUT.onnx")
+    ],
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise matrix products; the shift of the EER is measured and recorded.")
     ] = False,
@@ -32,9 +34,9 @@ def export(
     Front-end, input normalisation and head are one graph, for any batch and any length. It is compared with torch on
     random utterances, alone and in padded batches, and written only if no score differs by 1e-4.
 
-    Example: `spoofkit export exp/x/finetune/model detector.onnx`
+    Example: `spoofkit export exp/x/finetune/model -o detector.onnx`
 
-    Example: `spoofkit export exp/x/finetune/model small.onnx --int8 --calibrate-on data/dev.tsv`
+    Example: `spoofkit export exp/x/finetune/model -o small.onnx --int8 --calibrate-on data/dev.tsv`
     """
     from spoofkit.addons.onnx.export import export as run
 

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def pack(
     manifest: Annotated[Path, typer.Argument(help="Manifest to pack.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards and their manifest.", metavar="OUT")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards and their manifest.", metavar="OUT")],
     shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 1000,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
@@ -27,7 +27,7 @@ def pack(
     OUT gets a manifest of the same name, which can be used wherever the original can, with the same results.
     Interrupted, the same command resumes after the last complete shard.
 
-    Example: `spoofkit pack data/train.tsv /local/packed`
+    Example: `spoofkit pack data/train.tsv -o /local/packed`
     """
     from spoofkit.addons.pack.write import pack as pack_manifest
 
