@@ -5,10 +5,10 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 from spoofkit.errors import SpoofkitError
 
@@ -34,17 +34,12 @@ def held(path: Path) -> Iterator[str | None]:
         SpoofkitError: another run holds it.
         OSError: the folder cannot be written to.
     """
-    with open(path, "a+", encoding="utf-8") as handle:
-        try:
-            # Not flock: loader processes would inherit that, and hold it when this process is dead.
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise _refusal(path, _read(handle)) from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            with _owned(path.with_name(f"{path.name}_owner"), error.strerror or str(error)) as note:
-                yield note
+    with (
+        open(path, "a+", encoding="utf-8") as handle,
+        locked(handle, path, lambda: _refusal(path, _read(handle))) as note,
+    ):
+        if note is not None:
+            yield note
             return
         left = _read(handle)
         _write(handle, _own_name())
@@ -53,6 +48,36 @@ def held(path: Path) -> Iterator[str | None]:
         finally:
             with suppress(OSError):  # the run is over, and its own error, if any, says more
                 _write(handle, "")
+
+
+@contextmanager
+def locked(handle: IO[Any], path: Path, refusal: Callable[[], SpoofkitError]) -> Iterator[str | None]:
+    """Lock an open file for this process while the `with` block lasts, in the way of `held`.
+
+    Args:
+        handle: The file, open for writing.
+        path: Its path.
+        refusal: Makes the error to raise when another process holds it.
+
+    Yields:
+        A sentence that the user should read, or none, if the file system has locks.
+
+    Raises:
+        SpoofkitError: another process holds it.
+        OSError: the file system refuses.
+    """
+    try:
+        # Not flock: loader processes would inherit that, and hold it when this process is dead.
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise refusal() from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        with _owned(path.with_name(f"{path.name}_owner"), error.strerror or str(error)) as note:
+            yield note
+    else:
+        yield None
 
 
 @contextmanager
