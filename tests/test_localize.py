@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partialspoof import make_partialspoof
 
+from spoofkit import journal
 from spoofkit.corpora.release import prepare
 from spoofkit.data.audio import read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
@@ -45,7 +46,6 @@ from spoofkit.localisation.regions import Rule, find_regions, smooth, smooth_fra
 from spoofkit.localisation.segment_report import measure
 from spoofkit.models.frame_model import load_frame_model
 from spoofkit.scoring import batches, with_torch
-from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring.parts import Shard, part_path
 
 WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
@@ -328,7 +328,7 @@ def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 60_000)
     out, scored = tmp_path / "eval.npz", []
     arguments = ["localize", exp, truth[0] / "eval.tsv", "-o", out]
-    original = score_parts._line
+    original = journal.encode
 
     def stop_after_two(value: dict[str, Any]) -> bytes:
         scored.append(value)
@@ -336,14 +336,14 @@ def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
             signal.raise_signal(signal.SIGTERM)
         return original(value)
 
-    monkeypatch.setattr(score_parts, "_line", stop_after_two)
+    monkeypatch.setattr(journal, "encode", stop_after_two)
     stopped = run_cli(*arguments, ok=False)
     assert stopped.returncode == 75
     assert "resumes from there" in stopped.stderr
     assert not out.exists()
     part = part_path(out, Shard())
     part.write_bytes(part.read_bytes()[:-5])  # as a power cut leaves it: the second batch is torn
-    monkeypatch.setattr(score_parts, "_line", original)
+    monkeypatch.setattr(journal, "encode", original)
     done = run_cli(*arguments)
     assert "already scored" in done.stderr
     assert out.read_bytes() == localized.read_bytes()

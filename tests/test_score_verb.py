@@ -31,6 +31,7 @@ from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import text_sha256
+from spoofkit.journal import encode
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring import parts as score_parts
@@ -139,7 +140,7 @@ def forged(part: bytes, change: Callable[[dict[str, object]], object], line: int
     lines = part.splitlines(keepends=True)
     value = json.loads(lines[line].split(b" ", 1)[1])
     change(value)
-    lines[line] = score_parts._line(value)
+    lines[line] = encode(value)
     return b"".join(lines)
 
 
@@ -664,7 +665,7 @@ def test_two_processes_do_not_score_the_same_part(
     os.kill(pid, signal.SIGSTOP)
     try:
         for option in ((), ("--overwrite",)):
-            assert "another process is scoring this part" in refusal("score", model, long_set, "-o", out, *option)
+            assert "another process is writing this file" in refusal("score", model, long_set, "-o", out, *option)
     finally:
         os.kill(pid, signal.SIGKILL)
         processes.wait()

@@ -1,24 +1,18 @@
 """Parts: scores as they come, so that a killed scoring resumes and the tasks of a job array share one.
 
     eval.tsv.parts/3of8.jsonl       beside eval.tsv, until that stands
-    b1946ac9 {"part": "3/8", "identity": {…}, "record": {…}}
-    591785b7 {"batch": 2, "scores": {"E_0000000042": -1.25, …}}
+    b1946ac9 {"part":"3/8","identity":{…},"record":{…}}
+    591785b7 {"batch":2,"scores":{"E_0000000042":-1.25,…}}
 
-A line is the CRC-32 of what follows it, a blank, and JSON: first what the part belongs to, then one line for a batch.
+A part is a journal: its header says what it belongs to, and each line holds a batch.
 A batch also holds `seconds` and, if there are any, `errors` (why a recording has no score), `windows` (of those that
 were cut), `speech_seconds`, and of a manifest `without_signal` (ids). Where channels are scored by themselves, a name
 is followed by a tab and the channel.
-Lines are only ever added; what a kill or a power cut tore is cut off when the part is taken up again, and its batches
-are scored again. Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every
-score is bit for bit the one that a single process writes. Nothing is scored here.
+Part K of N holds the batches K - 1, K - 1 + N, … of the one batch plan: whole batches, so that every score is bit for
+bit the one that a single process writes. Nothing is scored here.
 """
 
-import fcntl
-import json
-import os
 import re
-import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import make_folder, remove_folder, sync
-
-FSYNC_SECONDS = 5.0  # a killed process loses nothing, a power cut no more than this
+from spoofkit.files import remove_folder
+from spoofkit.journal import Contents, open_journal, read_journal
 
 Scores = dict[str, float]
 """Scores by utterance id."""
@@ -36,6 +29,9 @@ BatchIds = dict[int, list[str]]
 """Ids of the utterances of batches, by the batch's number in the plan."""
 BatchScores = dict[int, Scores]
 """Scores of batches, by the batch's number."""
+Part = Contents
+"""What a part file holds. Header: `part`, `identity`: what it belongs to; `record`: how it was made; `replaces`."""
+read_part = read_journal
 
 
 @dataclass(frozen=True)
@@ -51,18 +47,6 @@ class Shard:
     def batches(self, batch_ids: list[list[str]]) -> BatchIds:
         """Its share of a plan's batches; none where there are fewer batches than parts."""
         return dict(list(enumerate(batch_ids))[self.number - 1 :: self.n_parts])
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a part file holds, up to the first line that is not whole."""
-
-    header: dict[str, Any]
-    """`part`, `identity`: what it belongs to; `record`: how it was made. Empty: no header, so nothing."""
-    lines: list[dict[str, Any]]
-    n_bytes: int
-    is_whole: bool
-    """Nothing stands after the last whole line."""
 
 
 def parse_shard(text: str) -> Shard:
@@ -104,18 +88,6 @@ def refuse_other_divisions(out: Path, n_parts: int) -> None:
             f"{parts_folder(out)}: holds {', '.join(others[:3])}{' …' if others[3:] else ''} of another division, "
             f"expected parts of {n_parts} alone; continue with those (--shard, --merge) or remove the folder"
         )
-
-
-def read_part(path: Path) -> Part:
-    """Read a part file, or as much of it as is whole; a missing one is empty.
-
-    Raises:
-        SpoofkitError: it cannot be read.
-    """
-    try:
-        return _parse(path.read_bytes() if path.exists() else b"")
-    except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def is_begun(part: Part, own: BatchIds) -> bool:
@@ -213,62 +185,28 @@ def open_part(
     Raises:
         SpoofkitError: another process holds it, it was made from other inputs, or the disk refuses.
     """
-    try:
-        make_folder(path.parent)
-        handle = open(path, "a+b", buffering=0)  # noqa: SIM115
-    except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be written ({error.strerror}); name another score file") from error
-    with handle:
-        try:
-            # The kernel lets go of it when this process dies, however it dies; loader processes do not inherit it.
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise SpoofkitError(
-                f"{path}: another process is scoring this part; wait for it, or name another score file"
-            ) from error
-        handle.seek(0)
-        part = _parse(handle.read())
-        scores: BatchScores = {}
-        lines = [] if lines is None else lines
-        last_sync = time.monotonic()
+    lines = [] if lines is None else lines
+    header = {"part": str(shard), "identity": identity, "record": record, "replaces": list(replaces)}
+    scores: BatchScores = {}
 
-        def add(line: dict[str, Any]) -> None:
-            nonlocal last_sync
-            try:
-                rest = memoryview(_line(line))
-                while rest:
-                    rest = rest[handle.write(rest) :]
-                if time.monotonic() - last_sync >= FSYNC_SECONDS:
-                    os.fsync(handle)
-                    last_sync = time.monotonic()
-            except OSError as error:
-                raise SpoofkitError(
-                    f"{path}: cannot be written ({error.strerror}); make room, then the same command resumes"
-                ) from error
+    def resumes(part: Part) -> bool:
+        if start_over or not is_begun(part, own):
+            return False
+        scores.update(check_part(path, part, shard, identity, own))
+        return True
 
-        if is_begun(part, own) and not start_over:
-            scores = check_part(path, part, shard, identity, own)
-            lines += part.lines
-            handle.truncate(part.n_bytes)
-        else:
-            handle.truncate(0)
-            add({"part": str(shard), "identity": identity, "record": record, "replaces": list(replaces)})
-            sync(path.parent)
-        has_batches = bool(scores) or not own
+    with open_journal(path, header, resumes) as journal:
+        lines += journal.lines
 
         def add_batch(number: int, batch: Scores, **more: Any) -> None:
-            nonlocal has_batches
             lines.append({"batch": number, "scores": batch, **more})
-            add(lines[-1])
+            journal.append(lines[-1])
             scores[number] = batch
-            has_batches = True
 
         try:
             yield scores, add_batch
         finally:
-            if has_batches:
-                os.fsync(handle)
-            else:  # refused before its first batch, such as by an utterance that cannot be read
+            if own and not scores:  # refused before its first batch, such as by an utterance that cannot be read
                 path.unlink(missing_ok=True)
                 with suppress(OSError):  # other parts stand in it
                     path.parent.rmdir()
@@ -328,20 +266,3 @@ def discard_parts(out: Path) -> None:
     """Remove the parts of a score file that stands: all in one step, so that a kill leaves no hole among them."""
     if parts_folder(out).exists():
         remove_folder(parts_folder(out))
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parse(data: bytes) -> Part:
-    values: list[Any] = []
-    start = 0
-    while (end := data.find(b"\n", start)) >= 0:
-        checksum, _, text = data[start:end].partition(b" ")
-        if checksum != b"%08x" % zlib.crc32(text):
-            break
-        values.append(json.loads(text))
-        start = end + 1
-    return Part(values[0] if values else {}, values[1:], start, start == len(data))
