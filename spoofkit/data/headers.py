@@ -1,21 +1,19 @@
 """Facts of hundreds of thousands of audio files: read by threads, kept beside the manifest, resumed after a kill.
 
     data/.eval.headers.jsonl        beside data/eval.tsv; hidden, and safe to delete at any time
-    5b1c90a2 {"format": 1, "root": "/data/asvspoof5", "fields": ["n_samples", …], "libsndfile": …, "av": …}
-    0f3d77e1 ["flac_E_eval/E_0009538969.flac", 73512, 1718000000000000000, [64000, 16000, 1, …]]
+    5b1c90a2 {"format":3,"root":"/data/asvspoof5","fields":["n_samples",…],"libsndfile":…,"av":…}
+    0f3d77e1 ["flac_E_eval/E_0009538969.flac",73512,1718000000000000000,[64000,16000,1,…]]
 
-A line is the CRC-32 of what follows it, a blank, and JSON: first what the facts belong to, then a file's path, its size
-and time of change (ns), and its facts. Lines are only ever added, so a killed pass resumes where it stopped; torn or
-damaged ones are left out, and a file of other size or time is read again. What could not be read is not kept: the next
-pass asks the disk again. Facts of another root or made by another version of the decoders are thrown away.
+A journal: its header says what the facts belong to, and each line holds a file's path, its size and time of change
+(ns), and its facts. A killed pass resumes where it stopped; a file of other size or time is read again. What could not
+be read is not kept: the next pass asks the disk again. Facts of another root or made by another version of the decoders
+are thrown away. A pass that cannot keep what it reads, such as beside another process that does, continues without.
 """
 
-import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -28,13 +26,15 @@ from spoofkit.data.audio import probe
 from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import make_folder
+from spoofkit.journal import Journal, open_journal, read_journal
 from spoofkit.terminal import say, visible
 
 FORMAT = 3  # 1: lengths as headers state them; 2: of recordings that hide others
 HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
 
 Fact = TypeVar("Fact")
+Line = list[Any]
+"""A file's path, size, time of change, and the values of its facts."""
 Known = dict[str, tuple[int, int, list[Any]]]
 """Of each path: size, time of change, and the values of its facts."""
 
@@ -95,7 +95,7 @@ def read_facts(
     found: list[Fact | str] = []
     with (
         tqdm(total=len(relatives), desc=visible(name), unit="file") as bar,
-        _kept(cache, belongs_to, bool(known)) as keep,
+        _kept(cache, belongs_to) as keep,
         _threads(workers) as pool,
     ):
         for facts, lines in pool.map(read_block, blocks):
@@ -117,10 +117,10 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 def _read_block(
     kind: type[Fact], examine: Callable[[Path], Fact], root: Path, known: Known, relatives: Sequence[str]
-) -> tuple[list[Fact | str], list[bytes]]:
+) -> tuple[list[Fact | str], list[Line]]:
     """Facts of some files, and the lines that are new to the cache."""
     found: list[Fact | str] = []
-    lines = []
+    lines: list[Line] = []
     for relative in relatives:
         file = root / relative
         try:
@@ -139,63 +139,47 @@ def _read_block(
             continue
         found.append(facts)
         if size_and_time is not None:
-            lines.append(_line([relative, *size_and_time, list(vars(facts).values())]))
+            lines.append([relative, *size_and_time, list(vars(facts).values())])
     return found, lines
 
 
 def _load(cache: Path, belongs_to: dict[str, Any]) -> Known:
-    """What a cache holds that belongs to `belongs_to`; nothing if it is missing, of something else or damaged there."""
+    """What a cache holds that belongs to `belongs_to`; nothing if it is missing, of something else or unreadable."""
     try:
-        first, *lines = cache.read_bytes().split(b"\n")
-    except OSError:
+        contents = read_journal(cache)
+    except SpoofkitError:
         return {}
-    if _parse(first) != belongs_to:
+    if contents.header != belongs_to:
         return {}
-    known = {}
-    for line in lines:
-        if isinstance(parsed := _parse(line), list):
-            path, size, mtime_ns, values = parsed
-            known[path] = (size, mtime_ns, values)
-    return known
-
-
-def _line(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parse(line: bytes) -> Any:
-    """What a line holds; none if it is torn or damaged."""
-    checksum, _, text = line.partition(b" ")
-    return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) and text else None
+    return {path: (size, mtime_ns, values) for path, size, mtime_ns, values in contents.lines}
 
 
 @contextmanager
-def _kept(cache: Path, belongs_to: dict[str, Any], goes_on: bool) -> Iterator[Callable[[list[bytes]], None]]:
-    """Give a function that adds lines to a cache; where the disk refuses, say so once and continue without it."""
-    handle: int | None = None
+def _kept(cache: Path, belongs_to: dict[str, Any]) -> Iterator[Callable[[list[Line]], None]]:
+    """Give a function that adds lines to a cache; where that cannot be written, say so once and continue without it."""
+    journal: Journal | None = None
     refused = False
-    stack = ExitStack()
 
-    def keep(lines: list[bytes]) -> None:
-        nonlocal handle, refused
+    def keep(lines: list[Line]) -> None:
+        nonlocal journal, refused
         if refused or not lines:
             return
         try:
-            if handle is None:
-                make_folder(cache.parent)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if goes_on else os.O_TRUNC)
-                handle = os.open(cache, flags, 0o666)
-                stack.callback(os.close, handle)
-                # A line that a kill tore is ended, so that only it is lost.
-                os.write(handle, b"\n" if goes_on else _line(belongs_to))
-            os.write(handle, b"".join(lines))  # one call: lines of two processes do not mix
-        except OSError as error:
+            if journal is None:  # a pass that reads nothing new needs no disk that can be written to
+                journal = stack.enter_context(
+                    open_journal(cache, belongs_to, lambda contents: contents.header == belongs_to)
+                )
+            journal.append(*lines)
+        except SpoofkitError as error:
             refused = True
-            say(f"{cache}: cannot be written ({error.strerror}); what is read now is not kept")
+            say(f"{error}; what is read now is not kept")
 
-    with stack:
+    stack = ExitStack()
+    try:
         yield keep
+    finally:
+        with suppress(SpoofkitError):  # of the last fsync: what is not kept is read again
+            stack.close()
 
 
 def _av_version() -> str:
