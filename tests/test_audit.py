@@ -10,6 +10,7 @@ import soundfile
 import soxr
 from conftest import refusal, run_cli
 
+from spoofkit import journal
 from spoofkit.addons.audit import measures
 from spoofkit.addons.audit.run import draw_sample, interleave_ties, judge, spoof_share_of_category
 from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC, measure, used_bits
@@ -17,6 +18,7 @@ from spoofkit.addons.pack.write import pack
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation.metrics import eer
+from spoofkit.files import file_sha256
 
 RNG = np.random.default_rng(0)
 NOISE = 0.1 * RNG.standard_normal(SAMPLE_RATE)  # 1 s
@@ -272,7 +274,11 @@ def test_an_audit_killed_twice_goes_on_and_ends_with_the_same_file(
     out = tmp_path / "out"
     out.mkdir()
     lines = whole.splitlines(keepends=True)
-    (out / "audit.tsv.part").write_text("".join([lines[0], *lines[2:22]]) + lines[22][:9])  # torn in the 21st
+    belongs_to = json.loads(lines[0].removeprefix("# made_from="))
+    kept = b"".join(
+        journal.encode(value) for value in (belongs_to, *(line.strip().split("\t") for line in lines[2:23]))
+    )
+    (out / "audit.tsv.part").write_bytes(kept[:-9])  # torn in the 21st
     for number in range(20):
         (tmp_path / f"audio/u{number:02d}.flac").unlink()  # measured already, so not missed
     last = tmp_path / "audio/u59.flac"
@@ -294,8 +300,8 @@ def test_what_was_measured_before_a_bad_file_is_kept(
     bad.write_bytes(b"")
     assert "u35.flac" in refusal("audit", corpus, "--out", tmp_path / "out")
     assert not (tmp_path / "out/audit.json").exists()
-    lines = (tmp_path / "out/audit.tsv.part").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines[1:]] == [f"u{number:02d}" for number in range(35)]
+    lines = journal.read_journal(tmp_path / "out/audit.tsv.part").lines
+    assert [cells[0] for cells in lines] == [f"u{number:02d}" for number in range(35)]
     bad.write_bytes(good)
     run_cli("audit", corpus, "--out", tmp_path / "out")
     run_cli("audit", corpus, "--out", tmp_path / "whole")
@@ -308,7 +314,10 @@ def test_measures_of_another_list_are_refused_or_replaced(corpus: Path, tmp_path
     out = tmp_path / "out"
     run_cli("audit", corpus, "--out", out)
     assert "holds measures of another manifest" in refusal("audit", tmp_path / "other.tsv", "--out", out)
-    (out / "audit.tsv.part").write_text((out / "audit.tsv").read_text())
+    (out / "audit.tsv").rename(out / "aside.tsv")
+    (out / "audit.tsv.part").write_bytes(journal.encode({"format": 1, "manifest_sha256": file_sha256(corpus)}))
+    assert "holds measures of another manifest" in refusal("audit", tmp_path / "other.tsv", "--out", out)
+    (out / "aside.tsv").rename(out / "audit.tsv")
     last = tmp_path / "audio/u59.flac"
     last.rename(tmp_path / "aside.flac")
     refusal("audit", tmp_path / "other.tsv", "--out", out, "--overwrite")

@@ -4,17 +4,17 @@
     utt_id        key    attack  duration_s  leading_silence_s  …
     D_0000000169  spoof  A14     4           0.12               …
 
-audit.tsv is sorted by utt_id and complete for what was asked for. Until then lines are added to audit.tsv.part, of the
-same form, in the order of the list. A later call for more utterances of the same manifest measures only those.
+audit.tsv is sorted by utt_id and complete for what was asked for. Until then audit.tsv.part, a journal, holds a list of
+the same cells for each utterance, in the order of the manifest. A later call for more utterances of the same manifest
+measures only those. An audit.tsv.part that is no journal, as early versions wrote it, is thrown away.
 """
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC, measure
 from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, write_text
+from spoofkit.journal import open_journal, read_journal
 
 FORMAT = 1
 ROWS_AT_ONCE = 256  # handed to the threads
@@ -53,10 +54,12 @@ def measure_list(
         for path in (out / "audit.tsv", _part(out)):
             path.unlink(missing_ok=True)
     elif out is not None:
-        lines = {**_read_lines(out / "audit.tsv", identity), **_read_lines(_part(out), identity)}
+        lines = {**_read_lines(out / "audit.tsv", identity), **_read_part(_part(out), identity)}
     todo = table.select("utt_id", "path", "key", "attack").filter(~pl.col("utt_id").is_in(list(lines)))
     with ExitStack() as stack:
-        part = stack.enter_context(_open_part(_part(out), identity)) if out is not None and todo.height else None
+        part = None
+        if out is not None and todo.height:
+            part = stack.enter_context(open_journal(_part(out), identity, lambda found: found.header == identity))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
         progress = stack.enter_context(
             tqdm(total=table.height, initial=table.height - todo.height, desc="audit", unit="file")
@@ -66,9 +69,10 @@ def measure_list(
             found_each = pool.map(partial(measure, downmix=manifest.downmix), files)
             for row, found in zip(block.iter_rows(), found_each, strict=True):
                 utt_id, _, key, attack = row
-                lines[utt_id] = "\t".join((utt_id, key, attack, *(_as_text(found[name]) for name in COLUMNS[3:])))
+                cells = [utt_id, key, attack, *(_as_text(found[name]) for name in COLUMNS[3:])]
+                lines[utt_id] = "\t".join(cells)
                 if part is not None:
-                    part.write(lines[utt_id] + "\n")
+                    part.append(cells)
                 progress.update()
     body = "\n".join(("\t".join(COLUMNS), *(lines[utt_id] for utt_id in sorted(lines)))) + "\n"
     if out is not None and (todo.height or _part(out).exists()):
@@ -92,7 +96,7 @@ def _as_text(value: float | str) -> str:
 
 
 def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
-    """The whole lines of a file of measures by utterance; what a kill tore off at the end does not count.
+    """The lines of audit.tsv by utterance.
 
     Raises:
         SpoofkitError: it is damaged, or of another manifest.
@@ -101,12 +105,7 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
         return {}
     header, *lines = read_text(path).split("\n")
     if header + "\n" != _header(identity):
-        if not lines:  # killed before the first line was whole
-            return {}
-        raise SpoofkitError(
-            f"{path}: holds measures of another manifest or version; name another folder, or pass --overwrite to "
-            "measure this one"
-        )
+        raise _of_another(path)
     whole = [line for line in lines[:-1] if line != "\t".join(COLUMNS)]
     broken = [line for line in whole if line.count("\t") != len(COLUMNS) - 1]
     if broken:
@@ -114,10 +113,20 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
     return {line.partition("\t")[0]: line for line in whole}
 
 
-def _open_part(path: Path, identity: dict[str, Any]) -> TextIO:
-    """Open a file of measures to add lines after its last whole one; each goes out when it ends."""
-    if not path.exists() or b"\n" not in path.read_bytes():
-        path.write_text(_header(identity), encoding="utf-8")
-    else:
-        os.truncate(path, path.read_bytes().rindex(b"\n") + 1)
-    return open(path, "a", encoding="utf-8", buffering=1)
+def _read_part(path: Path, identity: dict[str, Any]) -> dict[str, str]:
+    """The lines of audit.tsv that an interrupted audit measured, by utterance.
+
+    Raises:
+        SpoofkitError: they are of another manifest.
+    """
+    found = read_journal(path)
+    if found.header and found.header != identity:
+        raise _of_another(path)
+    return {cells[0]: "\t".join(cells) for cells in found.lines}
+
+
+def _of_another(path: Path) -> SpoofkitError:
+    return SpoofkitError(
+        f"{path}: holds measures of another manifest or version; name another folder, or pass --overwrite to measure "
+        "this one"
+    )
