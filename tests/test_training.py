@@ -136,6 +136,11 @@ def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: 
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "exp/model").rglob("*")}
     assert "finished already" in run_cli("finetune", *options).stderr
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "exp/model").rglob("*")}
+    config = tmp_path / "exp/config.yaml"
+    older = config.read_text().replace("micro_batch_size: null", "accumulate: 1")
+    assert older.count("accumulate") == 1
+    config.write_text(older)
+    assert "finished already" in run_cli("finetune", *options).stderr
     sentence = refusal("finetune", *options, "--set", "finetune.optim.lr=5e-4")
     assert "holds an experiment with other settings (finetune.optim.lr: 0.001 there, 0.0005 now)" in sentence
     run_cli("finetune", *options, "--set", "finetune.optim.lr=5e-4", "--overwrite")

@@ -88,8 +88,9 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     if not (has_products or checkpoints.exist(folder / "checkpoints")):
         return False  # a run that was refused before its first checkpoint claims nothing
     try:
-        before = yaml.safe_load(read_text(folder / "config.yaml")) | {"inputs": read_json(folder / "inputs.json")}
-    except (SpoofkitError, yaml.YAMLError, TypeError) as error:
+        before = _with_present_names(yaml.safe_load(read_text(folder / "config.yaml")))
+        before |= {"inputs": read_json(folder / "inputs.json")}
+    except (SpoofkitError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise SpoofkitError(
             f"{folder}: holds checkpoints without a readable config.yaml and inputs.json; "
             "pass --overwrite to train again"
@@ -101,6 +102,15 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
             "use another folder, or pass --overwrite to train again"
         )
     return all((folder / product).is_dir() for product in products)
+
+
+def _with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Rename what a config.yaml of an older version calls otherwise: `accumulate` said in how many parts a batch was."""
+    for stage in settings.values():
+        if isinstance(stage, dict) and "accumulate" in stage:
+            n_parts = stage.pop("accumulate")
+            stage["micro_batch_size"] = None if n_parts == 1 else stage["batch_size"] // n_parts
+    return settings
 
 
 def clear(folder: Path) -> None:
