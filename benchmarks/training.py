@@ -44,10 +44,8 @@ from spoofkit.models.device import training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.lora import add_lora
 from spoofkit.settings import LoraSettings
-from spoofkit.training.loop import train
-from spoofkit.training.optim import make_optimizer
-from spoofkit.training.run import Run
-from spoofkit.training.step import Loss, Task
+from spoofkit.training.loop import Run, Task, train
+from spoofkit.training.optim import LossModule, make_optimizer
 
 NAMES = [name for name in MODELS if not name.startswith("whisper")]  # transformers' Whisper takes 30 s alone
 CROP = 64_600
@@ -242,7 +240,7 @@ def breakdown(options: argparse.Namespace) -> dict[str, float]:
     model = task.model.to(device).train()
     optimizer = make_optimizer(model.get_submodule("encoder"), model.get_submodule("head"), config.finetune.optim)
     order = TrainingOrder(task.n_items, options.batch, 0, 0, config.finetune.n_steps)
-    step_of = Loss(task)
+    step_of = LossModule(model, task.loss)
     times: dict[str, list[float]] = {}
     loading = load_batches(
         task.items, order, workers=options.workers, shortest=int(model.shortest), pin=device.type == "cuda"

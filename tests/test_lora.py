@@ -23,7 +23,7 @@ from spoofkit.models.detector import Detector, detector_sha256, folder_sha256, l
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.settings import EncoderSettings
-from spoofkit.training import checkpoints
+from spoofkit.training import checkpoints, resume
 
 ADAPTERS = "adapter_model.safetensors"
 ALL = ["attention", "output", "feed_forward"]
@@ -293,11 +293,11 @@ def test_a_resumed_run_with_adapters_ends_with_the_same_bits(
 
 def test_a_run_is_not_resumed_on_other_frozen_weights(bases: dict[str, Path], tmp_path: Path) -> None:
     encoder, state = load(bases["wavlm-layer"], {}), checkpoints.LoopState()
-    checkpoints.require_same_base(tmp_path, state, encoder)
-    checkpoints.require_same_base(tmp_path, state, encoder)
+    resume.require_same_base(tmp_path, state, encoder)
+    resume.require_same_base(tmp_path, state, encoder)
     other = load(change_a_bit(bases["wavlm-layer"], tmp_path / "other"), {})
     with pytest.raises(SpoofkitError, match="began on frozen weights with SHA-256"):
-        checkpoints.require_same_base(tmp_path, state, other)
+        resume.require_same_base(tmp_path, state, other)
 
 
 def test_the_mean_of_models_is_that_of_their_merged_weights(bases: dict[str, Path], tmp_path: Path) -> None:

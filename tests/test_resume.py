@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch import nn
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, atomic_path, write_text
 from spoofkit.lock import held
-from spoofkit.training import checkpoints, experiment
+from spoofkit.training import checkpoints, experiment, resume
 
 WIDTH = 24
 
@@ -60,8 +61,7 @@ def save(exp: Path, *steps: int, kept: tuple[int, ...] = ()) -> Path:
     for step in steps:
         model, optimizer, extra = run_at(step)
         state = checkpoints.LoopState(n_steps_done=step, kept=[{"step": best} for best in kept])
-        checkpoint = checkpoints.Checkpoint(model.state_dict(), optimizer.state_dict(), state, extra)
-        checkpoints.save(exp / "checkpoints", checkpoint)
+        checkpoints.save(exp / "checkpoints", resume.take(model, optimizer, state, extra))
     return exp
 
 
@@ -70,8 +70,8 @@ def loaded_step(exp: Path) -> int:
     model, optimizer, extra = run_at(0)
     path = checkpoints.newest(exp / "checkpoints", lambda message: experiment.log(exp, message))
     assert path is not None
-    checkpoint = checkpoints.read(path, torch.device("cpu"))
-    checkpoints.restore(path, checkpoint, model, optimizer, extra)
+    checkpoint = checkpoints.read(path)
+    resume.restore(path, checkpoint, model, optimizer, extra)
     step = checkpoint.state.n_steps_done
     assert path.name == f"step_{step:07d}"
     moments = [moment["exp_avg"] for moment in optimizer.state_dict()["state"].values()]
@@ -458,16 +458,32 @@ def test_where_all_checkpoints_are_damaged_the_run_is_refused_and_nothing_moved(
 
 def test_a_checkpoint_of_another_model_is_refused_not_called_damaged(tmp_path: Path) -> None:
     path = save(tmp_path, 3) / "checkpoints/step_0000003"
-    checkpoint = checkpoints.read(path, torch.device("cpu"))
+    checkpoint = checkpoints.read(path)
     model, optimizer, extra = run_at(0)
     with pytest.raises(SpoofkitError, match="step_0000003: does not fit this model"):
-        checkpoints.restore(path, checkpoint, nn.Linear(2, 2), optimizer, extra)
+        resume.restore(path, checkpoint, nn.Linear(2, 2), optimizer, extra)
     with pytest.raises(SpoofkitError, match="step_0000003: does not fit this model"):
-        checkpoints.restore(path, checkpoint, model, torch.optim.SGD([next(model.parameters())], lr=1.0), extra)
+        resume.restore(path, checkpoint, model, torch.optim.SGD([next(model.parameters())], lr=1.0), extra)
     for wrong in ({}, {"another": torch.zeros(WIDTH)}, {"average.weight": torch.zeros(1)}):
         with pytest.raises(SpoofkitError, match="step_0000003: does not fit this model"):
-            checkpoints.restore(path, checkpoint, model, optimizer, wrong)
-    checkpoints.restore(path, checkpoint, model, optimizer, extra)
+            resume.restore(path, checkpoint, model, optimizer, wrong)
+    renamed = [group | {"params": ["bias", "weight"]} for group in checkpoint.optimizer["param_groups"]]
+    for change in ({"param_groups": renamed}, {"format": 3}):
+        other = replace(checkpoint, optimizer=checkpoint.optimizer | change)
+        with pytest.raises(SpoofkitError, match="step_0000003: does not fit this model"):
+            resume.restore(path, other, model, optimizer, extra)
+    resume.restore(path, checkpoint, model, optimizer, extra)
+
+
+def test_moments_of_numbered_parameters_as_older_versions_wrote_them_are_restored(tmp_path: Path) -> None:
+    _, saved, _ = run_at(3)
+    model, optimizer, extra = run_at(0)
+    path = save(tmp_path, 3) / "checkpoints/step_0000003"
+    numbered = replace(checkpoints.read(path), optimizer=saved.state_dict())
+    assert numbered.optimizer["param_groups"][0]["params"] == [0, 1]
+    resume.restore(path, numbered, model, optimizer, extra)
+    for restored, expected in zip(optimizer.state.values(), saved.state.values(), strict=True):
+        assert all(torch.equal(restored[name], expected[name]) for name in expected)
 
 
 def test_a_checkpoint_can_be_verified_with_coreutils(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def posttrain(
     """
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
+    from spoofkit.training.loop import Run
     from spoofkit.training.posttrain import posttrain as train_encoder
-    from spoofkit.training.run import Run
 
     settings = load_config(config, set_)
     result = train_encoder(
@@ -118,7 +118,7 @@ def finetune(
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
     from spoofkit.training.finetune import finetune as train_detector
-    from spoofkit.training.run import Run
+    from spoofkit.training.loop import Run
 
     if encoder:
         # The revision of the settings is that of the encoder in their place.

@@ -179,15 +179,3 @@ def learnt_state(model: nn.Module) -> dict[str, torch.Tensor]:
         return state
     frozen = "encoder.network."
     return {name: tensor for name, tensor in state.items() if not name.startswith(frozen) or ".lora_" in name}
-
-
-def load_learnt_state(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put what `learnt_state` gave into a model.
-
-    Raises:
-        RuntimeError: names or shapes are others.
-    """
-    others = sorted(tensors.keys() ^ learnt_state(model).keys())
-    if others:
-        raise RuntimeError(f"{len(others)} tensors are missing or unknown, first {', '.join(others[:3])}")
-    model.load_state_dict(tensors, strict=False)

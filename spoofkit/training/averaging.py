@@ -14,15 +14,14 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256
+from spoofkit.files import atomic_path
 from spoofkit.models.average import mean_of
-from spoofkit.models.lora import Pair, learnt_state, load_learnt_state, merge_pairs, pairs_of, scale_of, take_off
+from spoofkit.models.lora import Pair, merge_pairs, pairs_of, scale_of, take_off
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
 from spoofkit.training.distributed import from_main
-from spoofkit.training.sharding import as_sharded, whole_everywhere
+from spoofkit.training.resume import load_weights, whole_weights
 
 TIE_BREAK_DIGITS = 6
 
@@ -84,7 +83,7 @@ def keep_best(
     kept = sorted([*state.kept, new], key=lambda entry: (*ranking(entry["figures"], criteria), entry["step"]))
     kept = kept[: settings.average_best]
     if new in kept:
-        weights = whole_everywhere(learnt_state(model))
+        weights = whole_weights(model)
         path = checkpoints.best_path(folder / "checkpoints", step)
         new["sha256"] = from_main(world, lambda: _write(path, weights))
     state.kept = kept
@@ -112,38 +111,22 @@ def _write(path: Path, weights: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
-    """The files of the weights that were kept.
-
-    Raises:
-        SpoofkitError: one of them is missing, or not what was written.
-    """
-    paths = [checkpoints.best_path(folder / "checkpoints", entry["step"]) for entry in kept]
-    for path, entry in zip(paths, kept, strict=True):
-        if not path.is_file() or file_sha256(path) != entry["sha256"]:
-            raise SpoofkitError(
-                f"{path}: {'not what was written' if path.is_file() else 'is missing'}, and the run counts on it as "
-                "one of the best; put back a copy, or pass --overwrite to train again"
-            )
-    return paths
-
-
 def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> None:
     """Put the mean of the kept weights into the model; of several with adapters, their mean merged.
 
     Raises:
         SpoofkitError: one of them is missing or damaged.
     """
-    paths = kept_weights(folder, kept)
+    paths = checkpoints.kept_weights(folder, kept)
     encoder: Any = getattr(model, "encoder", None)
     if len(paths) == 1 or getattr(encoder, "lora", None) is None:
-        load_learnt_state(model, as_sharded(mean_of(paths), model))
+        load_weights(model, mean_of(paths))
         return
     adapters: list[dict[str, Pair]] = []
     for path in paths:
-        load_learnt_state(model, mean_of([path]))
+        load_weights(model, mean_of([path]))
         adapters.append({name: (a.clone(), b.clone()) for name, (a, b) in pairs_of(encoder.network).items()})
-    load_learnt_state(model, mean_of(paths))  # of the head
+    load_weights(model, mean_of(paths))  # of the head
     scale = scale_of(encoder.network)
     take_off(encoder.network)
     merge_pairs(encoder.network, adapters, scale)

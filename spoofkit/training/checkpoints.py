@@ -2,7 +2,7 @@
 
 step_0000500/           after so many steps: model.safetensors, optimizer.pt, state.json, extra.safetensors if there are
                         further tensors, and SHA256SUMS, which `sha256sum -c` reads; the newest two are kept
-best/                   see spoofkit.training.averaging
+best/                   the weights of the best evaluations so far: see spoofkit.training.averaging
 damaged_step_0000500/   not what was written, so set aside
 """
 
@@ -23,8 +23,6 @@ from safetensors.torch import save as as_bytes
 from spoofkit.checksums import SUMS, as_text, parse
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, not_written, read_json, read_text, remove_folder, sync
-from spoofkit.models.encoder import Encoder
-from spoofkit.models.lora import load_learnt_state
 
 N_CHECKPOINTS_KEPT = 2
 FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
@@ -56,6 +54,7 @@ class Checkpoint:
     model: dict[str, torch.Tensor]
     """See `learnt_state`: where adapters are trained, the frozen weights below them are not kept."""
     optimizer: dict[str, Any]
+    """Groups and moments, of parameters by name; by number before format 2."""
     state: LoopState
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     """Further tensors, such as a moving average of the weights."""
@@ -95,6 +94,26 @@ def best_path(folder: Path, step: int) -> Path:
     return folder / "best" / f"step_{step:07d}.safetensors"
 
 
+def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
+    """The files of the weights of the best evaluations.
+
+    Args:
+        folder: The experiment's folder.
+        kept: See `LoopState`.
+
+    Raises:
+        SpoofkitError: one of them is missing, or not what was written.
+    """
+    paths = [best_path(folder / "checkpoints", entry["step"]) for entry in kept]
+    for path, entry in zip(paths, kept, strict=True):
+        if not path.is_file() or file_sha256(path) != entry["sha256"]:
+            raise SpoofkitError(
+                f"{path}: {'not what was written' if path.is_file() else 'is missing'}, and the run counts on it as "
+                "one of the best; put back a copy, or pass --overwrite to train again"
+            )
+    return paths
+
+
 def exist(folder: Path) -> bool:
     """Whether there are checkpoints, damaged or not."""
     return bool(_step_folders(folder))
@@ -125,8 +144,8 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def read(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint that `newest` has found whole; the optimiser's tensors on `device`.
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint that `newest` has found whole, into the memory of the CPU.
 
     Raises:
         SpoofkitError: it cannot be read after all.
@@ -135,7 +154,7 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         extra = path / "extra.safetensors"
         return Checkpoint(
             load_file(path / "model.safetensors"),
-            torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
+            torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
             _read_state(path),
             load_file(extra) if extra.exists() else {},
         )
@@ -143,56 +162,8 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         raise
     except Exception as error:  # whatever torch, pickle, zip and safetensors raise
         raise SpoofkitError(
-            f"{path}: cannot be read ({_one_line(error)}); remove this folder to resume from the one before it"
+            f"{path}: cannot be read ({one_line(error)}); remove this folder to resume from the one before it"
         ) from error
-
-
-def restore(
-    path: Path,
-    checkpoint: Checkpoint,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    extra: dict[str, torch.Tensor] | None = None,
-) -> None:
-    """Put a checkpoint's tensors into model, optimiser and the tensors of `extra`.
-
-    Raises:
-        SpoofkitError: names or shapes are others.
-    """
-    extra = extra or {}
-    try:
-        load_learnt_state(model, checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        if checkpoint.extra.keys() != extra.keys():
-            raise ValueError(f"further tensors {sorted(checkpoint.extra)[:3]} there, {sorted(extra)[:3]} here")
-        with torch.no_grad():
-            for name, tensor in extra.items():
-                if tensor.shape != checkpoint.extra[name].shape:
-                    raise ValueError(f"shape of {name}")
-                tensor.copy_(checkpoint.extra[name])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise SpoofkitError(
-            f"{path}: does not fit this model ({_one_line(error)}), probably another version of spoofkit wrote it; "
-            "continue with that version, or pass --overwrite to train again"
-        ) from error
-
-
-def require_same_base(folder: Path, state: LoopState, encoder: Encoder) -> None:
-    """Note in a run's state on which frozen weights its adapters stand, which no checkpoint holds; refuse others.
-
-    Raises:
-        SpoofkitError: the run was begun on others.
-    """
-    if encoder.base is None:
-        return
-    found = encoder.base.sha256
-    state.base_sha256 = state.base_sha256 or found
-    if state.base_sha256 != found:
-        raise SpoofkitError(
-            f"{folder}: began on frozen weights with SHA-256 {state.base_sha256[:16]}…, those of "
-            f"{encoder.base.name} have {found[:16]}… now; put back the encoder of the beginning, or pass "
-            "--overwrite to train again"
-        )
 
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes | memoryview]]:
@@ -263,5 +234,6 @@ def _step_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The beginning of an error's message."""
     return " ".join(str(error).split())[:160]

@@ -1,6 +1,10 @@
 """Several processes as one: started by torchrun, they train on shares of the same batches and decide together.
 
 What stands here is all that the rest needs to know of it. In a process of its own every function is the identity.
+
+An encoder that does not fit on one GPU is sharded: each process keeps a share of every layer (FSDP2, arXiv:2304.11277).
+That is where nearly all parameters are; stem, projection and head stay whole in every process, and their gradients are
+averaged here. Checkpoints hold whole tensors, so a run may resume with another number of processes, sharded or not.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +15,20 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from spoofkit.errors import SpoofkitError
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.wave_encoder import WavLMEncoder
 from spoofkit.processes import World, own_device, read_world
 
 # Rank 0 may write a checkpoint of many gigabytes to slow storage while the others wait for it.
 PATIENCE = timedelta(minutes=60)
-
+SINGLE_PROCESS = World()
 
 Answer = TypeVar("Answer")
 
@@ -138,3 +148,71 @@ def wait(world: World) -> None:
     """Go on when all processes are here."""
     if world.has_group:
         dist.barrier()
+
+
+def require_shardable(encoder: Encoder, world: World) -> None:
+    """Refuse what cannot be sharded.
+
+    Raises:
+        SpoofkitError: one process only, or a family whose layers cannot be sharded.
+    """
+    if not world.has_group:
+        raise SpoofkitError("--shard-layers: shares layers between processes, found one; start several with torchrun")
+    if isinstance(encoder, WavLMEncoder):
+        raise SpoofkitError(
+            "--shard-layers: not for WavLM, whose layers are called part by part; its largest fits on one GPU"
+        )
+    if encoder.lora is not None:
+        raise SpoofkitError(
+            "--shard-layers: does not go with encoder.lora, whose frozen weights have neither gradients nor moments; "
+            "leave it out"
+        )
+    if not len(encoder.layers):
+        raise SpoofkitError("--shard-layers: this encoder has no layers; leave it out")
+
+
+def shard_layers(encoder: Encoder, world: World, device: torch.device) -> None:
+    """Replace the parameters of the encoder's layers by each process's share of them, on `device`."""
+    mesh = init_device_mesh(device.type, (world.size,))
+    for layer in encoder.layers:
+        # Said outright: a layer that has no sharded module above it would otherwise stay whole after its forward pass.
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+
+
+def clip_gradients(model: nn.Module, largest: float, world: World, is_sharded: bool) -> float:
+    """Clip the gradients to a norm of `largest`; the norm before. Average those that a sharded model has whole."""
+    if not is_sharded:
+        return float(nn.utils.clip_grad_norm_(model.parameters(), largest))
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for gradient in gradients:
+        if not isinstance(gradient, DTensor):  # FSDP averages what is sharded
+            dist.all_reduce(gradient)
+            gradient /= world.size
+    # As torch's clip_grad_norm_, which takes no mixture of whole and sharded gradients.
+    squares = [whole(torch.linalg.vector_norm(gradient)).square() for gradient in gradients]
+    norm = float(torch.stack(squares).sum().sqrt())
+    factor = min(1.0, largest / (norm + 1e-6))
+    for gradient in gradients:
+        gradient.mul_(factor)
+    return norm
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, sharded or not; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_as(tensor: torch.Tensor, parameter: torch.Tensor | None) -> torch.Tensor:
+    """A whole tensor, sharded as the parameter that it belongs to is."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor  # the latter: counts of steps, or a mistake that loading will name
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def put_together(model: nn.Module) -> None:
+    """Make every parameter whole again, in every process, in the CPU's memory: for what is written at the end."""
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            share: torch.Tensor | None = parameter
+            if isinstance(share, DTensor):
+                module._parameters[name] = nn.Parameter(share.full_tensor().cpu(), share.requires_grad)

@@ -105,7 +105,7 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
 
 
 def _with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Rename what a config.yaml of an older version calls otherwise: `accumulate` said in how many parts a batch was."""
+    """Translate a config.yaml of an older version, in which `accumulate` was the number of micro-batches."""
     for stage in settings.values():
         if isinstance(stage, dict) and "accumulate" in stage:
             n_parts = stage.pop("accumulate")

@@ -25,14 +25,11 @@ from spoofkit.processes import World
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import Config, FinetuneSettings
-from spoofkit.signals import caught_signals
-from spoofkit.stages import FINETUNING, posttraining
-from spoofkit.training import distributed, experiment
-from spoofkit.training.dry_run import first_step
-from spoofkit.training.loop import train
-from spoofkit.training.posttrain import encoder_hash
-from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
-from spoofkit.training.step import Task
+from spoofkit.stages import FINETUNING, Stage, posttraining
+from spoofkit.training import distributed
+from spoofkit.training.loop import Run, Task
+from spoofkit.training.monitor import evaluation_bar
+from spoofkit.training.stage import Prepared, encoder_hash, run_stage
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 TIE_BREAK = "dev_cllr"  # it still falls where both of them are 0, as on a small or easy development set
@@ -61,43 +58,34 @@ def finetune(
     Raises:
         SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
     """
-    settings = stage_settings(config, "finetune")
-    with opened(folder, run) as run:
-        require_utterances(config.finetune, run.world)
-        augmenter = load_augmenter(config.finetune.augment, config.seed)
-        inputs = {
-            "train_manifest": file_sha256(train_manifest),
-            "dev_manifest": file_sha256(dev_manifest),
-            "encoder": encoder_hash(config.encoder.name),
-        } | augment_inputs(augmenter)
-        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, ("model",), settings, inputs):
-            return None
+    stage = config.finetune
+    augmenter = load_augmenter(stage.augment, config.seed)
+    inputs = {
+        "train_manifest": file_sha256(train_manifest),
+        "dev_manifest": file_sha256(dev_manifest),
+        "encoder": encoder_hash(config.encoder.name),
+    } | augment_inputs(augmenter)
+
+    def prepare(run: Run) -> Prepared:
+        require_utterances(stage, run.world)
         encoder = load_encoder(config.encoder, config.seed)
-        manifests = [read_keyed_manifest(path) for path in (train_manifest, dev_manifest)]
+        train_set, dev_set = (read_keyed_manifest(path) for path in (train_manifest, dev_manifest))
         torch.manual_seed(config.seed)
-        stage = config.finetune
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
-        _check_utterances(manifests[0], detector, config.crop_samples, stage.augment)
-        _check_utterances(manifests[1], detector, None)
-        require_runnable(run, encoder, stage)
-        begin(folder, run, settings, inputs)
-        if run.world.is_main and not run.dry_run:
-            for caveat in [caveat for manifest in manifests for caveat in manifest.caveats()]:
-                experiment.log(folder, caveat)
-        items = UtteranceDataset(manifests[0], config, augmenter=augmenter)
-        task = _task(detector, items, manifests[1], stage, run)
-        if run.dry_run:
-            return {"lines": first_step(task, stage, config.seed, run)}
-        result = train(folder, task, stage, config.seed, run)
-        with caught_signals():  # hours of work are not lost to a signal in their last second
-            if run.world.is_main:
-                own = experiment.finished_stage(folder, FINETUNING, encoder, result, settings, inputs)
-                record = {name: own[name] for name in ("kept", "settings", "inputs")}
-                encoder.stages = [*encoder.stages, own]
-                record["posttraining"] = posttraining(encoder.stages)
-                save_detector(folder / "model", detector, record)
-        distributed.wait(run.world)
-        return result
+        _check_utterances(train_set, detector, config.crop_samples, stage.augment)
+        _check_utterances(dev_set, detector, None)
+        task = _task(detector, UtteranceDataset(train_set, config, augmenter=augmenter), dev_set, stage, run)
+        return Prepared(task, train_set.caveats() + dev_set.caveats(), lambda own: _save(folder, detector, own))
+
+    recorded = stage_settings(config, "finetune")
+    return run_stage(folder, FINETUNING, ("model",), inputs, recorded, stage, config.seed, run, prepare)
+
+
+def _save(folder: Path, detector: Detector, stage: Stage) -> None:
+    """Write the model, with the stages of its encoder and this one."""
+    detector.encoder.stages = [*detector.encoder.stages, stage]
+    record = {name: stage[name] for name in ("kept", "settings", "inputs")}
+    save_detector(folder / "model", detector, record | {"posttraining": posttraining(detector.encoder.stages)})
 
 
 def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: FinetuneSettings, run: Run) -> Task:
@@ -119,7 +107,7 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
         share = World() if run.shard_layers else run.world
         own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
         scores: dict[str, float] = {}
-        with progress_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
+        with evaluation_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
 
             def keep(_: int, batch: dict[str, float]) -> None:
                 scores.update(batch)

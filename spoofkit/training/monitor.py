@@ -3,49 +3,71 @@
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path
 from spoofkit.models.device import peak_gigabytes
-from spoofkit.training.experiment import read_metrics
+from spoofkit.processes import World
+from spoofkit.settings import TrainSettings
+from spoofkit.training import experiment
+
+Answer = TypeVar("Answer")
 
 N_STEPS_TO_JUDGE = 10
 """Steps after which the log estimates how long the run takes and how much memory it needs."""
 
 
-@dataclass
-class Pace:
-    """How fast a run is, from its first step here on."""
+class Progress:
+    """The progress bar of a training, and how fast it is from its first step here on."""
 
-    batch_size: int
-    started: float = field(default_factory=time.perf_counter)
-    n_steps: int = 0
-    seconds_waited: float = 0.0
+    def __init__(
+        self, name: str, settings: TrainSettings, n_steps_done: int, device: torch.device, world: World
+    ) -> None:
+        disable = None if world.is_main else True  # a bar is for rank 0 on a terminal
+        self.bar = tqdm(total=settings.n_steps, initial=n_steps_done, desc=name, unit="step", disable=disable)
+        self.settings, self.device = settings, device
+        self.started = time.perf_counter()
+        self.n_steps, self.seconds_waited = 0, 0.0
 
-    def wait(self, get: Callable[[], Any]) -> Any:
+    def wait(self, get: Callable[[], Answer]) -> Answer:
         """Call `get`, and count the time that it takes as waiting for data."""
         asked = time.perf_counter()
         value = get()
         self.seconds_waited += time.perf_counter() - asked
         return value
 
-    def in_words(self) -> str:
-        """For the progress bar."""
-        seconds = time.perf_counter() - self.started
-        rate = self.n_steps * self.batch_size / seconds
-        return f"{rate:.1f} samples/s, {self.seconds_waited / seconds:.0%} waiting for data"
+    def show(self, line: dict[str, Any], dev: float | None, rate: float, log: Callable[[str], None]) -> None:
+        """Show a step that is done; of one of the first, log seconds per step, peak memory and time left.
 
-    def outlook(self, device: torch.device, n_steps_left: int) -> str:
-        """For the log: seconds a step, peak memory, time left."""
-        per_step = (time.perf_counter() - self.started) / self.n_steps
-        eta = format_duration(per_step * n_steps_left)
-        return f"{per_step:.2f} s per step, peak memory {peak_gigabytes(device):.2f} GB, ETA {eta}"
+        Args:
+            line: The step's figures.
+            dev: The last evaluation's criterion.
+            rate: Learning rate.
+            log: Logs a line.
+        """
+        self.n_steps += 1
+        seconds = time.perf_counter() - self.started
+        if self.n_steps == N_STEPS_TO_JUDGE:
+            per_step = seconds / self.n_steps
+            eta = format_duration(per_step * (self.settings.n_steps - line["step"]))
+            log(f"{per_step:.2f} s per step, peak memory {peak_gigabytes(self.device):.2f} GB, ETA {eta}")
+        self.bar.update()
+        samples = self.n_steps * self.settings.batch_size / seconds
+        self.bar.set_postfix_str(
+            f"loss {line['loss']:.3f}{'' if dev is None else f', dev {dev:.2f}'}, lr {rate:.1e}, "
+            f"{samples:.1f} samples/s, {self.seconds_waited / seconds:.0%} waiting for data"
+        )
+
+
+def evaluation_bar(world: World, what: str, unit: str, total: int) -> "tqdm[Any]":
+    """A bar of rank 0 on a terminal; a job's log has none."""
+    return tqdm(total=total, desc=what, unit=unit, leave=False, disable=None if world.is_main else True)
 
 
 def format_duration(seconds: float) -> str:
@@ -65,7 +87,7 @@ def draw_curve(folder: Path, criterion: str) -> None:
     from matplotlib.figure import Figure
 
     name = criterion.replace("_", " ").replace("eer", "EER").replace(" percent", ", %")
-    lines = read_metrics(folder)
+    lines = experiment.read_metrics(folder)
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines])
     evaluated = [line for line in lines if criterion in line]
@@ -106,16 +128,23 @@ def require_tensorboard() -> None:
         )
 
 
-def open_board(folder: Path, first_step: int) -> Callable[[dict[str, Any]], None]:
-    """What writes a line of metrics into `folder`/tensorboard; events from `first_step` on replace older ones."""
-    from torch.utils.tensorboard import SummaryWriter
+def metrics_writer(folder: Path, first_step: int, tensorboard: bool) -> Callable[[dict[str, Any]], None]:
+    """What adds a line of figures to metrics.jsonl and, if asked for, to `folder`/tensorboard.
 
-    writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+    Events there from `first_step` on, which is written next, replace those of an interrupted run.
+    """
+    writer: Any = None
+    if tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def write(line: dict[str, Any]) -> None:
-        for name, value in line.items():
-            if name != "step":
-                writer.add_scalar(name, value, line["step"])
-        writer.flush()
+        experiment.append_metrics(folder, line)
+        if writer is not None:
+            for name, value in line.items():
+                if name != "step":
+                    writer.add_scalar(name, value, line["step"])
+            writer.flush()
 
     return write

@@ -1,15 +1,22 @@
-"""AdamW's parameter groups and the learning rate as a plain function of the step."""
+"""Optimisation: AdamW's parameter groups, the learning rate of a step, gradients of a batch, clipping."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from spoofkit.data.dataset import Batch
 from spoofkit.models.encoder import Encoder
+from spoofkit.processes import World
 from spoofkit.settings import OptimSettings
+from spoofkit.training import distributed
 
 EXPONENTIAL_END = 0.01  # share of the peak rate at which the exponential schedule arrives
+
+LossFunction = Callable[[Batch, float], torch.Tensor]
+"""Sum of the weighted losses of a batch's items, divided by the number given: the weight of the whole batch."""
 
 
 def learning_rate_factor(step: int, n_steps: int, settings: OptimSettings) -> float:
@@ -62,3 +69,60 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to `factor` times its peak rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+class LossModule(nn.Module):
+    """The loss as a module, which several processes can wrap to average its gradients."""
+
+    def __init__(self, model: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Batch, weight: float) -> torch.Tensor:
+        """Compute the loss of a part of a batch."""
+        return self.loss(batch, weight)
+
+
+def accumulate_gradients(
+    module: nn.Module,
+    parts: list[Batch],
+    weight: float,
+    seeds: list[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    world: World,
+) -> float:
+    """Add the gradients of the micro-batches `parts` to those of the parameters.
+
+    Args:
+        module: A `LossModule`, possibly wrapped for several processes.
+        parts: This process's micro-batches of the batch.
+        weight: Sum of the weights of the whole batch, over all processes.
+        seeds: Of dropout, one a micro-batch: see `torch_seed`.
+        device: Of the module.
+        dtype: Of autocast; float32: none.
+        world: The processes among which the batch is shared.
+
+    Returns:
+        The loss of these micro-batches: their share of the batch's.
+    """
+    loss = 0.0
+    for part, seed in zip(parts, seeds, strict=True):
+        torch.manual_seed(seed)
+        with (
+            distributed.without_averaging(module, part is not parts[-1]),
+            torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+        ):
+            part_loss = module(part.to(device), weight)
+            # Processes average their gradients, and this is a sum.
+            (part_loss if world.size == 1 else part_loss * world.size).backward()
+        loss += part_loss.item()
+    return loss
+
+
+def freeze_encoder(optimizer: torch.optim.Optimizer, encoder: nn.Module, active: bool) -> None:
+    """Freeze the encoder's trained parameters, or thaw them; without gradients the optimiser leaves them out."""
+    in_encoder = {id(parameter) for parameter in encoder.parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(not (active and id(parameter) in in_encoder))

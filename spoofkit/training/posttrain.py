@@ -30,24 +30,21 @@ from spoofkit.files import atomic_folder, file_sha256
 from spoofkit.models.detector import FRAME_HEAD, FrameClassifier
 from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import Encoder, is_valid
-from spoofkit.models.frame_model import write_frame_head
+from spoofkit.models.frame_model import check_onto, save_onto, write_frame_head
 from spoofkit.models.losses import Output
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.settings import Config, EncoderSettings, PosttrainSettings
-from spoofkit.signals import caught_signals
 from spoofkit.stages import FRAME_HEAD as FRAME_HEAD_STAGE
 from spoofkit.stages import POSTTRAINING, Stage
-from spoofkit.training import distributed, experiment
-from spoofkit.training.dry_run import first_step
-from spoofkit.training.loop import train
-from spoofkit.training.onto import check_onto, save_onto
-from spoofkit.training.run import Run, begin, opened, progress_bar, require_runnable
-from spoofkit.training.step import Task
+from spoofkit.training import distributed
+from spoofkit.training.loop import Run, Task
+from spoofkit.training.monitor import evaluation_bar
+from spoofkit.training.stage import Prepared, encoder_hash, run_stage
 
 CRITERION, TIE_BREAK = "dev_frame_eer_percent", "dev_frame_loss"
-PRODUCTS = ("encoder", FRAME_HEAD)
+PRODUCTS: tuple[str, ...] = ("encoder", FRAME_HEAD)
 PRODUCTS_ONTO = ("model",)
 N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
 
@@ -88,50 +85,40 @@ def posttrain(
         config = config.model_copy(update={"encoder": EncoderSettings(name=str(onto / "encoder"), freeze="all")})
     _require_list(mix, train_manifest, "--mix")
     _require_list(dev_mix, dev_manifest, "--dev-mix")
-    settings = stage_settings(config, "posttrain")
+    stage = config.posttrain
+    augmenter = load_augmenter(stage.augment, config.seed)
     inputs = {
         "train_manifest": file_sha256(train_manifest),
         "dev_manifest": file_sha256(dev_manifest),
         "mix": file_sha256(mix),
         "dev_mix": file_sha256(dev_mix),
         "encoder": encoder_hash(config.encoder.name),
-    }
-    with opened(folder, run) as run:  # from here on the folder is there
-        augmenter = load_augmenter(config.posttrain.augment, config.seed)
-        inputs |= augment_inputs(augmenter)
-        products: tuple[str, ...] = PRODUCTS
-        if onto is not None:
-            inputs["model"], products = folder_sha256(onto), PRODUCTS_ONTO
-        if not (run.overwrite or run.dry_run) and experiment.is_finished(folder, products, settings, inputs):
-            return None
+    } | augment_inputs(augmenter)
+    name, products = POSTTRAINING, PRODUCTS
+    if onto is not None:
+        name, products = FRAME_HEAD_STAGE, PRODUCTS_ONTO
+        inputs["model"] = folder_sha256(onto)
+
+    def prepare(run: Run) -> Prepared:
         encoder = load_encoder(config.encoder, config.seed)
         torch.manual_seed(config.seed)
-        stage = config.posttrain
         classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
         if onto is None:
             _require_trained(encoder, config)
         datasets, caveats = _read_lists(((mix, train_manifest), (dev_mix, dev_manifest)), config, encoder, augmenter)
         position_eer = _position_only_eer(*datasets)
-        require_runnable(run, encoder, stage)
-        begin(folder, run, settings, inputs)
-        if run.world.is_main and not run.dry_run:
-            for caveat in caveats:
-                experiment.log(folder, caveat)
-            experiment.log(folder, f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
-        task = _task(classifier, datasets, stage, run, position_eer)
-        if run.dry_run:
-            return {"lines": first_step(task, stage, config.seed, run)}
-        result = train(folder, task, stage, config.seed, run)
-        with caught_signals():  # hours of work are not lost to a signal in their last second
-            if run.world.is_main:
-                name = POSTTRAINING if onto is None else FRAME_HEAD_STAGE
-                record = experiment.finished_stage(folder, name, encoder, result, settings, inputs)
-                if onto is None:
-                    _save(folder, classifier, config.mix.frame_target, record)
-                else:
-                    save_onto(folder / "model", onto, classifier, config.mix.frame_target, record)
-        distributed.wait(run.world)
-        return result
+        caveats.append(f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
+
+        def save(own: Stage) -> None:
+            if onto is None:
+                _save(folder, classifier, config.mix.frame_target, own)
+            else:
+                save_onto(folder / "model", onto, classifier, config.mix.frame_target, own)
+
+        return Prepared(_task(classifier, datasets, stage, run, position_eer), caveats, save)
+
+    recorded = stage_settings(config, "posttrain")
+    return run_stage(folder, name, products, inputs, recorded, stage, config.seed, run, prepare)
 
 
 def _read_lists(
@@ -228,7 +215,7 @@ def evaluate_frames(
         longest=classifier.encoder.longest,
     )
     found: dict[str, tuple[float, np.ndarray, np.ndarray, np.ndarray]] = {}
-    bar = progress_bar(world, "held-out mixes", "batch", len(plan[world.rank :: world.size]))
+    bar = evaluation_bar(world, "held-out mixes", "batch", len(plan[world.rank :: world.size]))
     with plain_fp32(), loading as batches, bar:
         for batch in batches:
             if should_stop():
@@ -311,11 +298,6 @@ def _save(folder: Path, classifier: FrameClassifier, target: str, stage: Stage) 
         classifier.encoder.save(temporary)
     with atomic_folder(folder / FRAME_HEAD) as temporary:
         write_frame_head(temporary, classifier, target, folder_sha256(folder / "encoder"), stages)
-
-
-def encoder_hash(name: str) -> str:
-    """What an encoder is known by: the hash of its folder, or its name (`tiny`, hub id)."""
-    return folder_sha256(Path(name)) if Path(name).is_dir() else name
 
 
 def _check_drawn_with(mix_list: MixList, config: Config, path: Path, manifest_path: Path) -> None:
