@@ -46,6 +46,8 @@ from spoofkit.training.stage import Prepared, encoder_hash, run_stage
 CRITERION, TIE_BREAK = "dev_frame_eer_percent", "dev_frame_loss"
 PRODUCTS: tuple[str, ...] = ("encoder", FRAME_HEAD)
 PRODUCTS_ONTO = ("model",)
+Lists = tuple[tuple[Path, Path], ...]
+"""The training list and the held-out list, each with its manifest."""
 N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
 
 
@@ -98,36 +100,45 @@ def posttrain(
     if onto is not None:
         name, products = FRAME_HEAD_STAGE, PRODUCTS_ONTO
         inputs["model"] = folder_sha256(onto)
+    lists = ((mix, train_manifest), (dev_mix, dev_manifest))
 
     def prepare(run: Run) -> Prepared:
-        encoder = load_encoder(config.encoder, config.seed)
-        torch.manual_seed(config.seed)
-        classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
-        if onto is None:
-            _require_trained(encoder, config)
-        datasets, caveats = _read_lists(((mix, train_manifest), (dev_mix, dev_manifest)), config, encoder, augmenter)
-        position_eer = _position_only_eer(*datasets)
-        caveats.append(f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
-
-        def save(own: Stage) -> None:
-            if onto is None:
-                _save(folder, classifier, config.mix.frame_target, own)
-            else:
-                save_onto(folder / "model", onto, classifier, config.mix.frame_target, own)
-
-        return Prepared(_task(classifier, datasets, stage, run, position_eer), caveats, save)
+        return _prepare(folder, config, lists, augmenter, onto, run)
 
     recorded = stage_settings(config, "posttrain")
     return run_stage(folder, name, products, inputs, recorded, stage, config.seed, run, prepare)
 
 
+def _prepare(
+    folder: Path, config: Config, lists: Lists, augmenter: Augmenter | None, onto: Path | None, run: Run
+) -> Prepared:
+    """Read encoder and lists, and check that they fit each other."""
+    stage = config.posttrain
+    encoder = load_encoder(config.encoder, config.seed)
+    torch.manual_seed(config.seed)
+    classifier = FrameClassifier(encoder, stage.head, stage.layers, stage.loss)
+    if onto is None:
+        _require_trained(encoder, config)
+    datasets, caveats = _read_lists(lists, config, encoder, augmenter)
+    position_eer = _position_only_eer(*datasets)
+    caveats.append(f"position-only baseline: {100 * position_eer:.2f} % frame EER on the held-out list")
+
+    def save(own: Stage) -> None:
+        if onto is None:
+            _save(folder, classifier, config.mix.frame_target, own)
+        else:
+            save_onto(folder / "model", onto, classifier, config.mix.frame_target, own)
+
+    return Prepared(_task(classifier, datasets, stage, run, position_eer), caveats, save)
+
+
 def _read_lists(
-    paths: tuple[tuple[Path, Path], ...], config: Config, encoder: Encoder, augmenter: Augmenter | None
+    lists: Lists, config: Config, encoder: Encoder, augmenter: Augmenter | None
 ) -> tuple[list[MixDataset], list[str]]:
     """Read the training list and the held-out list, each with its manifest; caveats of the manifests."""
     datasets, caveats = [], []
     # Only what is learnt from is augmented.
-    for (list_path, manifest_path), own in zip(paths, (augmenter, None), strict=True):
+    for (list_path, manifest_path), own in zip(lists, (augmenter, None), strict=True):
         manifest = read_keyed_manifest(manifest_path)
         mix_list = read_mix_list(list_path, manifest)
         _check_drawn_with(mix_list, config, list_path, manifest_path)
