@@ -298,12 +298,12 @@ def test_a_mix_list_that_is_not_there_is_said_to_be_drawn_and_nothing_is_left(
     sets = ["--train", train, "--dev", dev]
     sentence = refusal("posttrain", exp, *sets)
     assert sentence.startswith(f"{exp}: has no mix.tsv, expected the list of mixes of {train}; draw it with")
-    assert f"`spoofkit mixlist {train} {exp}/mix.tsv`" in sentence
+    assert f"`spoofkit mixlist {train} -o {exp}/mix.tsv`" in sentence
     assert "or name another with --mix" in sentence
     given = mixes[mixes.index("--mix") + 1]
     sentence = refusal("posttrain", exp, *sets, "--mix", given)
     assert f"{exp}: has no mix_dev.tsv" in sentence
-    assert f"`spoofkit mixlist {dev} {exp}/mix_dev.tsv --held-out`" in sentence
+    assert f"`spoofkit mixlist {dev} -o {exp}/mix_dev.tsv --held-out`" in sentence
     refusal("posttrain", exp, *sets, "--mix", given, "--dev-mix", given, "--dev", tmp_path / "none.tsv")
     assert not exp.exists()
 

@@ -288,7 +288,7 @@ def _require_list(mix: Path, manifest: Path, option: str) -> None:
         held_out = " --held-out" if option == "--dev-mix" else ""
         raise SpoofkitError(
             f"{mix.parent}: has no {mix.name}, expected the list of mixes of {manifest}; draw it with `spoofkit "
-            f"mixlist {manifest} {mix}{held_out}` and the same settings, or name another with {option}"
+            f"mixlist {manifest} -o {mix}{held_out}` and the same settings, or name another with {option}"
         )
 
 
