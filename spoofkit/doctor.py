@@ -25,7 +25,7 @@ from spoofkit.doctor_machine import (
     check_shared_memory,
     check_weights_disk,
 )
-from spoofkit.terminal import console, visible
+from spoofkit.tables import Column, Table, show
 
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
@@ -74,23 +74,22 @@ def as_json(checks: list[Check]) -> dict[str, Any]:
 
 
 def print_checks(checks: list[Check]) -> None:
-    """Print the checks as a table on stdout, failures and warnings with their advice below."""
-    from rich.table import Table
-    from rich.text import Text
-
+    """Print the checks as a table on stdout, each failure and warning with its advice below it."""
     marks = {True: ("ok", "green"), None: ("warning", "yellow"), False: ("FAILED", "bold red")}
-    table = Table("check", "", "found")
+    rows = []
     for check in checks:
-        # Text, not markup: a version or path may hold brackets.
-        found = Text(visible(check.found))
+        mark, colour = marks[check.ok]
+        rows.append({"check": check.name, "": mark, "found": check.found, "colour": colour})
         if check.advice:
-            found.append(f"\n-> {visible(check.advice)}", style=marks[check.ok][1])
-        table.add_row(Text(check.name), Text(*marks[check.ok]), found)
-    out = console()
-    out.print(table)
+            rows.append({"check": "", "": "", "found": f"-> {check.advice}", "colour": colour})
+    columns = [
+        Column("check"),
+        Column("", is_text=True, style=lambda row: row["colour"]),
+        Column("found", is_text=True, style=lambda row: "" if row["check"] else row["colour"]),
+    ]
     n_failed = sum(check.ok is False for check in checks)
     n_warnings = sum(check.ok is None for check in checks)
-    out.print(f"{len(checks)} checks: {n_failed} failed, {n_warnings} warnings")
+    show(Table(columns, rows), f"{len(checks)} checks: {n_failed} failed, {n_warnings} warnings")
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:

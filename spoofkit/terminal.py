@@ -47,6 +47,11 @@ def echo_text(text: str) -> None:
         echo(*line.split("\t"))
 
 
+def echo_json(value: Any) -> None:
+    """Write what `--json` asks for to stdout: plain values, with all digits, on one line."""
+    echo(json.dumps(value))
+
+
 def json_line(value: Any) -> str:
     r"""Return JSON on one line, with other letters than ASCII as they are and control characters as `\uXXXX`."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -12,7 +12,8 @@ from scipy.stats import binom, ttest_ind
 
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.compare import clusters_of, compare, intervals
+from spoofkit.evaluation.bootstrap import clusters_of, intervals
+from spoofkit.evaluation.compare import compare
 from spoofkit.evaluation.decision import Thresholds, bayes_thresholds, genuine_threshold
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores

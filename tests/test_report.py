@@ -31,7 +31,7 @@ from spoofkit.evaluation.examples import flac, make_examples, picture, worst_tri
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
 from spoofkit.evaluation.report import Options, evaluate
 from spoofkit.evaluation.report_page import FIGURES
-from spoofkit.evaluation.report_text import as_latex, print_table
+from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
 from spoofkit.evaluation.systems import name_systems
 from spoofkit.files import file_sha256
@@ -68,7 +68,7 @@ def contents(folder):
 
 def printed(result, width=80):
     stream = io.StringIO()
-    print_table(result, Console(file=stream, width=width))
+    print_report(result, Console(file=stream, width=width))
     return stream.getvalue()
 
 

@@ -27,6 +27,7 @@ from spoofkit.data.audio import probe
 from spoofkit.data.manifest import NO_KEY, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.packed import FULL_SCALE
 from spoofkit.errors import SpoofkitError
+from spoofkit.tables import Column, Row, Table, show
 from spoofkit.terminal import visible
 
 KINDS = {
@@ -194,6 +195,32 @@ def _samples_digest(wave_S: np.ndarray) -> str:
 
 
 # ---- Words
+
+
+def print_overlap(summary: dict[str, Any]) -> None:
+    """Print how much is shared of each kind, with examples, and what follows from it."""
+    compared = summary["audio_compared"]
+    audio = {"what": KINDS["audio"], "n_eval": None, "percent_of_eval": None}
+    columns = [
+        Column("what", "shared"),
+        Column("n_eval", "of eval", ","),
+        Column("percent_of_eval", "share, %", ".2f"),
+        Column("examples", "first (in train, if another)", _first, is_text=True),
+    ]
+    show(
+        f"{summary['train']} ({summary['n_train']:,}) and {summary['eval']} ({summary['n_eval']:,})\n",
+        Table(columns, summary["kinds"] if compared else [*summary["kinds"], audio]),
+        "",
+        *summary["says"],
+    )
+
+
+def _first(row: Row) -> str:
+    if row["n_eval"] is None:
+        return "not compared; pass --audio"
+    # Whoever shares a speaker has no one utterance that it is shared with.
+    is_pair = row["kind"] != "speaker"
+    return ", ".join(f"{one} ({other})" if is_pair and one != other else one for one, other in row["examples"]) or "-"
 
 
 def _describe(kind: str, found: pl.DataFrame, n_eval: int) -> dict[str, Any]:

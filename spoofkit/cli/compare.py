@@ -1,14 +1,13 @@
 """Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import console, echo, say
+from spoofkit.terminal import echo, echo_json, say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,6 +57,7 @@ def compare(
     from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.evaluation.breakdown import score_warnings, split_classes
     from spoofkit.evaluation.compare import compare as run
+    from spoofkit.evaluation.compare import print_comparison
     from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.records import caveats
     from spoofkit.files import file_sha256
@@ -92,9 +92,9 @@ def compare(
     if result["note"]:
         say(f"spoofkit: warning: {result['note']}")
     if as_json:
-        echo(json.dumps(result))
+        echo_json(result)
     else:
-        _print_comparison(result, console())
+        print_comparison(result)
 
 
 def calibrate(
@@ -206,7 +206,10 @@ def threshold(
         _warn_of_cuts([scores])
     else:
         found = threshold_of_costs(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
-    for line in [json.dumps(found)] if as_json else in_words(found):
+    if as_json:
+        echo_json(found)
+        return
+    for line in in_words(found):
         echo(line)
 
 
@@ -290,55 +293,3 @@ def _fit(
             f"actDCF {line['act_dcf']:.4f} (min {line['min_dcf']:.4f})"
         )
     say(f"picture: {out.with_suffix('.png')}")
-
-
-def _print_comparison(result: dict[str, Any], console: Any) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from spoofkit.evaluation.report_text import clusters_in_words
-
-    def name_of(row: dict[str, Any]) -> str:
-        """A part's value, with its column where there are several."""
-        return f"{row['column']} {row['part']}" if len(result["by"]) > 1 and row["column"] else str(row["part"])
-
-    for figure, name, digits in (("eer_official_percent", "EER, %", 3), ("min_dcf", "minDCF", 4)):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-        heads = [", ".join(result["by"]), f"A {name}", "B", "B - A", f"{result['confidence']:.0%} interval", "p"]
-        has_parts = len(result["rows"]) > 1
-        for place, head in enumerate([*heads, *(["p, corrected"] if has_parts else [])]):
-            table.add_column(head, justify="left" if place == 0 else "right", no_wrap=True)
-        for row in result["rows"]:
-            if figure not in row:
-                continue
-            found = row[figure]
-            values = [f"{system['mean']:.{digits}f}" for system in found["systems"].values()]
-            around = f"{found['low']:+.{digits}f} to {found['high']:+.{digits}f}"
-            cells = [name_of(row), *values, f"{found['difference']:+.{digits}f}", around, f"{found['p']:.3g}"]
-            if has_parts:
-                cells.append(f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
-            table.add_row(*cells)
-        console.print(table)
-        left_out = [name_of(row) for row in result["rows"] if "left_out" in row]
-        if left_out:
-            words = f"skipped, too few speakers or a single class: {', '.join(left_out)}"
-            console.print(words, highlight=False, markup=False, soft_wrap=True)
-        first = result["rows"][0][figure]
-        spreads = [system["standard_deviation"] for system in first["systems"].values()]
-        if all(spread is not None for spread in spreads):
-            described = []
-            for system, values in first["systems"].items():
-                spread = f"{values['mean']:.{digits}f} ± {values['standard_deviation']:.{digits}f}"
-                described.append(f"{system} {spread} ({len(values['seeds'])} seeds)")
-            verdict = ""
-            if "p_seeds" in first:
-                exceeds = "exceeds" if first["p_seeds"] < 0.05 else "does not exceed"
-                verdict = f"; the difference {exceeds} what seeds do (Welch's t test, p {first['p_seeds']:.3g})"
-            console.print(f"{', '.join(described)}{verdict}", highlight=False, soft_wrap=True)
-        console.print()
-    what = clusters_in_words(result, result["n_trials"])
-    console.print(
-        f"{result['n_replicates']:,} draws of {what}, both systems together; EER: {result['eer_variant']} variant",
-        highlight=False,
-        soft_wrap=True,
-    )

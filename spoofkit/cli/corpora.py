@@ -1,14 +1,13 @@
 """The verb `overlap`."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import echo, echo_text, say
+from spoofkit.terminal import echo_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +37,11 @@ def overlap(
 
     Example: `spoofkit overlap data/train.tsv data/eval.tsv --audio`
     """
-    from spoofkit.checks.overlap import find_overlap
+    from spoofkit.checks.overlap import find_overlap, print_overlap
     from spoofkit.files import atomic_path, file_sha256, read_json
     from spoofkit.outputs import is_up_to_date, output_with_own_record, refuse_replacing, skipped, write_own_record
 
+    show_summary = echo_json if as_json else print_overlap
     if out is None and (overwrite or reuse):
         raise SpoofkitError("overlap: --overwrite and --reuse are about a file; name it with -o, or leave them out")
     output = None
@@ -53,7 +53,7 @@ def overlap(
         if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
             said = read_json(output.record)
             say(skipped(out))
-            echo(json.dumps(said["summary"]) if as_json else _overlap_text(said["summary"]))
+            show_summary(said["summary"])
             if said["is_leak"]:
                 raise typer.Exit(1)
             return
@@ -69,23 +69,6 @@ def overlap(
         with atomic_path(output.files[0], overwrite=True) as temporary:
             temporary.write_text(found.rows.write_csv(separator="\t", quote_style="never"), encoding="utf-8")
             write_own_record(output, temporary, summary=found.summary, is_leak=found.is_leak)
-    echo_text(json.dumps(found.summary) if as_json else _overlap_text(found.summary))
+    show_summary(found.summary)
     if found.is_leak:
         raise typer.Exit(1)
-
-
-def _overlap_text(summary: dict[str, Any]) -> str:
-    lines = [
-        f"{summary['train']} ({summary['n_train']:,}) and {summary['eval']} ({summary['n_eval']:,})",
-        "",
-        f"{'shared':33s}{'of eval':>9s}{'share':>9s}   first (with that of train, if it has another id)",
-    ]
-    for kind in summary["kinds"]:
-        # Whoever shares a speaker has no one utterance that it is shared with.
-        is_pair = kind["kind"] != "speaker"
-        names = [f"{one} ({other})" if is_pair and one != other else one for one, other in kind["examples"]]
-        share = f"{kind['percent_of_eval']:.2f} %"
-        lines.append(f"{kind['what']:33s}{kind['n_eval']:9,}{share:>9s}   {', '.join(names) or '-'}")
-    if not summary["audio_compared"]:
-        lines.append(f"{'same audio':33s}{'-':>9s}{'-':>9s}   not compared; pass --audio")
-    return "\n".join([*lines, "", *summary["says"]])

@@ -1,6 +1,5 @@
 """Verbs about results and health: score, evaluate, doctor."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import console, echo, echo_text, say
+from spoofkit.terminal import echo, echo_json, echo_text, say
 
 
 def register(app: typer.Typer) -> None:
@@ -252,11 +251,11 @@ def evaluate(
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
-        echo(json.dumps(result))
+        echo_json(result)
     elif as_tsv or as_latex:
         echo_text(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result))
     else:
-        report_text.print_table(result, console())
+        report_text.print_report(result)
     if out is not None:
         say(f"report: {out / 'report.html'}")
 
@@ -270,7 +269,7 @@ def doctor(as_json: options.Json = False) -> None:
 
     found = checks.run_checks()
     if as_json:
-        echo(json.dumps(checks.as_json(found)))
+        echo_json(checks.as_json(found))
     else:
         checks.print_checks(found)
     if not checks.is_healthy(found):

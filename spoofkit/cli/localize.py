@@ -1,6 +1,5 @@
 """Verbs about where an utterance is spoofed: localize, evaluate-segments."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import console, echo, say
+from spoofkit.terminal import echo, echo_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -202,7 +201,7 @@ def evaluate_segments(
     """
 
     from spoofkit.localisation.segment_report import evaluate_segments as run
-    from spoofkit.localisation.segment_report import print_table
+    from spoofkit.localisation.segment_report import print_segments
 
     result = run(
         frames,
@@ -218,7 +217,7 @@ def evaluate_segments(
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
-        echo(json.dumps(result))
+        echo_json(result)
     else:
-        print_table(result, console())
+        print_segments(result)
     say(f"picture: {out / 'segment_eer.png'}")

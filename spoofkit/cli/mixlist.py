@@ -1,7 +1,6 @@
 """The verb `mixlist`: draw, show, render."""
 
 import io
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from typer.core import TyperGroup
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
-from spoofkit.terminal import echo, echo_text, say
+from spoofkit.terminal import echo, echo_json, echo_text, say
 
 
 class DrawByDefault(TyperGroup):
@@ -62,7 +61,10 @@ def draw(
     mix_list = draw_mixes(settings, utterances, held_out)
     write_mix_list(out, mix_list, overwrite=True)
     statistics = mix_statistics(mix_list, utterances)
-    echo_text(json.dumps(statistics) if as_json else _statistics_text(out, statistics))
+    if as_json:
+        echo_json(statistics)
+    else:
+        echo_text(_statistics_text(out, statistics))
 
 
 @mixlist.command()

@@ -1,13 +1,12 @@
 """Verbs about models: info, merge, average."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spoofkit.cli import options
-from spoofkit.terminal import console, echo
+from spoofkit.terminal import echo, echo_json
 
 
 def register(app: typer.Typer) -> None:
@@ -40,19 +39,14 @@ def info(
 
     Example: `spoofkit info facebook/wav2vec2-xls-r-300m -c conf/xlsr300m.yaml --batch 32`
     """
-    from rich.table import Table
-
     from spoofkit.config import load_config
-    from spoofkit.models.info import as_lines, describe
+    from spoofkit.models.info import describe, print_facts
 
     facts = describe(name, load_config(config, set_) if config or set_ else None, batch_size, seconds)
     if as_json:
-        echo(json.dumps(facts))
-        return
-    table = Table.grid(padding=(0, 2))
-    for left, right in as_lines(facts):
-        table.add_row(left, right)
-    console().print(table)
+        echo_json(facts)
+    else:
+        print_facts(facts)
 
 
 def merge(

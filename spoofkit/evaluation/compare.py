@@ -5,8 +5,7 @@ spread says what a change of seed does to it. No files are read here; see `spoof
 """
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -18,6 +17,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
     CONFIDENCE,
     N_REPLICATES,
+    clusters_in_words,
+    clusters_of,
     draw_clusters,
     eer_replicates,
     holm,
@@ -28,102 +29,11 @@ from spoofkit.evaluation.bootstrap import (
 )
 from spoofkit.evaluation.breakdown import is_of_spoofs
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
+from spoofkit.tables import Column, Row, Table, show
 
-RESAMPLED = ("speaker", "speaker_attack", "trial")
 FIGURES = ("eer_official_percent", "min_dcf")
-MOST_GROUPS = 2000  # of single trials
 NO_PARTS = ("utt_id", "path", "key", "score", "n_samples")
 """Columns that do not divide a list into parts."""
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """What is resampled."""
-
-    number_N: npt.NDArray[np.int64]
-    """Of each trial's cluster."""
-    n_clusters: int
-    of: str
-    """One of RESAMPLED."""
-    note: str
-    """Empty, or why it is not what was asked for."""
-
-
-def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
-    """Number the clusters of trials.
-
-    Args:
-        trials: With the columns `speaker` and `attack`.
-        resample: `speaker`; `speaker_attack`: a speaker's bona fide trials, and those of each attack, apart; or
-            `trial`.
-
-    Raises:
-        SpoofkitError: it is none of these.
-    """
-    if resample not in RESAMPLED:
-        raise SpoofkitError(f"--resample {resample}: expected one of {', '.join(RESAMPLED)}")
-    unknown = trials.filter(pl.col("speaker") == "-").height
-    if resample != "trial" and unknown:
-        note = (
-            f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled: where "
-            "speakers differ, intervals are too narrow and p values too small"
-        )
-        return _single_trials(trials.height, note)
-    if resample == "trial":
-        return _single_trials(trials.height, "")
-    columns = ["speaker"] if resample == "speaker" else ["speaker", "attack"]
-    names = trials.select(pl.concat_str(columns, separator="\t")).to_series() if columns[1:] else trials["speaker"]
-    values = names.unique().sort()
-    codes = names.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
-    return Clusters(codes, values.len(), resample, "")
-
-
-def _single_trials(n_trials: int, note: str) -> Clusters:
-    """Trials as clusters; of very many, groups dealt at random, which vary as much and fit into memory."""
-    number_N = np.random.default_rng(0).permutation(n_trials) % MOST_GROUPS if n_trials > MOST_GROUPS else None
-    codes = np.arange(n_trials) if number_N is None else number_N
-    return Clusters(codes, min(n_trials, MOST_GROUPS), "trial", note)
-
-
-def intervals(
-    trials: pl.DataFrame,
-    resample: str = "speaker",
-    costs: DcfCosts = ASVSPOOF5,
-    n_replicates: int = N_REPLICATES,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Percentile intervals of one system's pooled EER and minDCF.
-
-    Args:
-        trials: `score`, `key`, `speaker`, `attack`.
-        resample: See `clusters_of`.
-        costs: Of the minDCF.
-        n_replicates: Resampled lists.
-        seed: Of the draws.
-
-    Returns:
-        JSON values: a pair for each of FIGURES, and how they were made; or `left_out`, why there are none.
-
-    Raises:
-        SpoofkitError: an unknown `resample`.
-    """
-    clusters = clusters_of(trials, resample)
-    how = {
-        "confidence": CONFIDENCE,
-        "n_replicates": n_replicates,
-        "seed": seed,
-        "resampled": clusters.of,
-        "n_clusters": clusters.n_clusters,
-        "note": clusters.note,
-    }
-    try:
-        draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
-        walk = make_walk(trials["score"], trials["key"] == "bonafide", clusters.number_N, clusters.n_clusters)
-        eers = interval(100 * eer_replicates(walk, draws), clusters.n_clusters)
-        dcfs = interval(min_dcf_replicates(walk, draws, costs), clusters.n_clusters)
-    except SpoofkitError as error:
-        return {**how, "left_out": str(error)}
-    return {**how, "eer_official_percent": [eers.low, eers.high], "min_dcf": [dcfs.low, dcfs.high]}
 
 
 def compare(
@@ -260,3 +170,50 @@ def _welch(first: list[float], second: list[float]) -> float:
     if statistics.pstdev(first) == statistics.pstdev(second) == 0:
         return float(statistics.fmean(first) == statistics.fmean(second))
     return float(ttest_ind(first, second, equal_var=False).pvalue)
+
+
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """Print what `compare` found of each figure, and how; `n_trials` is of the list."""
+    show(*_comparison(result, "eer_official_percent", "EER, %", 3), "")
+    show(*_comparison(result, "min_dcf", "minDCF", 4), "")
+    what = clusters_in_words(result, result["n_trials"])
+    show(f"{result['n_replicates']:,} draws of {what}, both systems together; EER: {result['eer_variant']} variant")
+
+
+def _comparison(result: Mapping[str, Any], figure: str, name: str, digits: int) -> Iterator[str | Table]:
+    def part(row: Row) -> str:
+        """A part's value, with its column where there are several."""
+        return f"{row['column']} {row['part']}" if len(result["by"]) > 1 and row["column"] else str(row["part"])
+
+    def cell(form: Callable[[Row], str]) -> Callable[[Row], str]:
+        return lambda row: form(row[figure])
+
+    columns = [
+        Column("part", ", ".join(result["by"]), part),
+        Column("A", f"A {name}", cell(lambda found: f"{found['systems']['A']['mean']:.{digits}f}")),
+        Column("B", form=cell(lambda found: f"{found['systems']['B']['mean']:.{digits}f}")),
+        Column("difference", "B - A", cell(lambda found: f"{found['difference']:+.{digits}f}")),
+        Column(
+            "interval",
+            f"{result['confidence']:.0%} interval",
+            cell(lambda found: f"{found['low']:+.{digits}f} to {found['high']:+.{digits}f}"),
+        ),
+        Column("p", form=cell(lambda found: f"{found['p']:.3g}")),
+    ]
+    if len(result["rows"]) > 1:
+        corrected = cell(lambda found: f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
+        columns.append(Column("p_corrected", "p, corrected", corrected))
+    yield Table(columns, [row for row in result["rows"] if figure in row])
+    if skipped := [part(row) for row in result["rows"] if "left_out" in row]:
+        yield f"skipped, too few speakers or a single class: {', '.join(skipped)}"
+    first = result["rows"][0][figure]
+    if any(system["standard_deviation"] is None for system in first["systems"].values()):
+        return
+    spreads = ", ".join(
+        f"{name} {of['mean']:.{digits}f} ± {of['standard_deviation']:.{digits}f} ({len(of['seeds'])} seeds)"
+        for name, of in first["systems"].items()
+    )
+    if "p_seeds" in first:
+        exceeds = "exceeds" if first["p_seeds"] < 0.05 else "does not exceed"
+        spreads += f"; the difference {exceeds} what seeds do (Welch's t test, p {first['p_seeds']:.3g})"
+    yield spreads

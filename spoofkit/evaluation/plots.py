@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.special import ndtri
 
-from spoofkit.evaluation.digits import eer_text
 from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
 from spoofkit.evaluation.rocch import pav_bins
+from spoofkit.tables import eer_text
 from spoofkit.terminal import visible
 
 # Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.

@@ -17,9 +17,8 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
-from spoofkit.evaluation.bootstrap import N_REPLICATES
+from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
 from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
-from spoofkit.evaluation.compare import RESAMPLED, intervals
 from spoofkit.evaluation.examples import make_examples
 from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
@@ -251,8 +250,7 @@ def _check_options(options: Options) -> None:
         raise SpoofkitError(f"--subset {options.subset}: expected one of {', '.join(SUBSETS)}")
     if options.subset != "eval" and not (options.layout or "").startswith("asvspoof2021"):
         raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; leave it out")
-    if options.resample not in RESAMPLED:
-        raise SpoofkitError(f"--resample {options.resample}: expected one of {', '.join(RESAMPLED)}")
+    require_resampled(options.resample)
     if 0 < options.n_replicates < FEWEST_REPLICATES:
         raise SpoofkitError(
             f"--replicates {options.n_replicates}: too few for an interval, expected at least {FEWEST_REPLICATES}, or 0"

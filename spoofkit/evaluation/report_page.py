@@ -13,10 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
 from spoofkit.evaluation.metrics import Scores
 from spoofkit.stages import are_stages, in_words
+from spoofkit.tables import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.terminal import visible_lines
 
 if TYPE_CHECKING:

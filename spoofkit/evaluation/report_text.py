@@ -1,68 +1,89 @@
-"""The results of an evaluation as text: tables for a terminal, TSV, LaTeX, sentences."""
+"""The results of an evaluation as text: tables and sentences for a terminal, TSV, LaTeX."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.breakdown import METRICS
-from spoofkit.evaluation.digits import FEWEST_TRIALS, eer_text, figure_text, has_few, rounded
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
-from spoofkit.terminal import visible
+from spoofkit.tables import (
+    BONAFIDE,
+    EER,
+    FEWEST_TRIALS,
+    SPOOF,
+    Column,
+    Table,
+    eer_text,
+    figure,
+    figure_text,
+    has_few,
+    rounded,
+    show,
+)
+from spoofkit.tables import as_latex as latex_of
+from spoofkit.tables import as_tsv as tsv_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-
 
 FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; one moves the EER by more than a point"
-CLUSTERS = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
-"""What is drawn, in words."""
 
 
-def clusters_in_words(found: Mapping[str, Any], n_trials: int) -> str:
-    """How many of what are drawn, from the record of some intervals."""
-    in_groups = found["resampled"] == "trial" and found["n_clusters"] < n_trials
-    return f"{found['n_clusters']:,} {'random groups of trials' if in_groups else CLUSTERS[found['resampled']]}"
+def print_report(result: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Print the pooled figures, then those of each part, as wide as the console is (80 columns in a pipe)."""
+    show(*_pooled(result), *_parts(result), console=console)
 
 
-def print_table(result: Mapping[str, Any], console: "Console") -> None:
-    """Print the pooled numbers, then the EER per attack × codec, as wide as the console is (80 columns in a pipe)."""
-    say = {"highlight": False, "markup": False, "soft_wrap": True}
-    console.print(
+def _pooled(result: Mapping[str, Any]) -> Iterator[str]:
+    yield (
         f"EER {rounded(result['eer_official_percent'], result)} % ({EER_VARIANT}), "
         f"threshold {result['eer_threshold']:.6g}\n"
         f"minDCF {figure_text(result, 'min_dcf')}   actDCF {figure_text(result, 'act_dcf')}   "
         f"Cllr {figure_text(result, 'cllr_bits')} bits (min {figure_text(result, 'min_cllr_bits')})\n"
-        f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof",
-        **say,  # type: ignore[arg-type]
+        f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"
     )
     partial = f"partial set: {result['partial']}" if result["partial"] else ""
-    for line in (partial, costs_in_words(result), intervals_in_words(result), tandem_in_words(result)):
-        if line:
-            console.print(line, **say)  # type: ignore[arg-type]
+    yield from filter(None, (partial, costs_in_words(result), intervals_in_words(result), tandem_in_words(result)))
+
+
+def _parts(result: Mapping[str, Any]) -> Iterator[str | Table]:
     one_codec = len(result["by_codec"]) == 1
-    console.print(f"\nPer attack{'' if one_codec else ' × codec'}: EER in % is the {EER_VARIANT} variant", **say)  # type: ignore[arg-type]
-    tables = _codec_tables(result, "attack", result["by_attack"], result["by_attack_and_codec"], console.width)
-    for table in [_attack_table(result)] if one_codec else tables:
-        console.print()
-        console.print(table)
+    yield f"\nPer attack{'' if one_codec else ' × codec'}: EER in % is the {EER_VARIANT} variant\n"
+    if one_codec:
+        figures = [figure("min_dcf", "minDCF"), figure("act_dcf", "actDCF"), figure("cllr_bits", "Cllr")]
+        yield Table([Column("attack"), SPOOF, EER, *figures], [*result["by_attack"], {**result, "attack": "all"}])
+    else:
+        yield _codec_table(result, "attack", result["by_attack"], result["by_attack_and_codec"])
     for column, rows in result["by"].items():
         cells = result["by_and_codec"].get(column)
         of = "its bona fide against its spoof trials" if cells is None else "all bona fide against its spoof trials"
-        console.print(f"\nPer {column}: {of}", **say)  # type: ignore[arg-type]
-        table = _table([column, "bona fide", "spoof", "EER, %", "minDCF"])
-        for row in rows:
-            numbers = (f"{row['n_bonafide']:,}", f"{row['n_spoof']:,}", eer_text(row), figure_text(row, "min_dcf"))
-            _add_row(table, row[column], *numbers)
-        console.print()
-        console.print(table)
+        yield f"\nPer {column}: {of}\n"
+        yield Table([Column(column), BONAFIDE, SPOOF, EER, figure("min_dcf", "minDCF")], rows)
         if cells and not one_codec:
-            console.print(f"\nPer {column} × codec: EER in %", **say)  # type: ignore[arg-type]
-            for table in _codec_tables(result, column, rows, cells, console.width):
-                console.print()
-                console.print(table)
+            yield f"\nPer {column} × codec: EER in %\n"
+            yield _codec_table(result, column, rows, cells)
     shown = [*result["by_attack"], *result["by_codec"], *(row for rows in result["by"].values() for row in rows)]
-    if has_few(shown if one_codec else [*shown, *result["by_attack_and_codec"]]):
-        console.print(f"\n{FEW}", **say)  # type: ignore[arg-type]
+    if any(map(has_few, shown if one_codec else [*shown, *result["by_attack_and_codec"]])):
+        yield f"\n{FEW}"
+
+
+def _codec_table(
+    result: Mapping[str, Any], name: str, rows: list[dict[str, Any]], cells: list[dict[str, Any]]
+) -> Table:
+    """EER per value of a column that only spoofs have (down) and codec (across)."""
+    cell_of = {(cell[name], cell["codec"]): cell for cell in cells}
+    codecs = {codec["codec"]: codec for codec in result["by_codec"]}
+
+    def column(codec: str | None) -> Column:
+        # None and not "all": a codec, and a value, may be called so.
+        of_all = result if codec is None else codecs[codec]
+        return Column(
+            codec or "", codec or "all",
+            lambda row: eer_text(of_all if row is result else row if codec is None else cell_of[row[name], codec], 2),
+        )  # fmt: skip
+
+    values = Column(name, form=lambda row: "all" if row is result else row[name])
+    return Table([values, column(None), *map(column, codecs)], [*rows, result])
 
 
 def costs_in_words(result: Mapping[str, Any]) -> str:
@@ -128,90 +149,22 @@ def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def as_tsv(result: Mapping[str, Any]) -> str:
     """`rows_of` as a table with tabs, all digits; a part without trials of a class has empty fields."""
     rows = rows_of(result)
-    lines = ["\t".join(rows[0])]
-    lines += ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
-    return "\n".join(lines) + "\n"
+    return tsv_of(Table([*map(Column, rows[0])], rows))
 
 
 def as_latex(result: Mapping[str, Any]) -> str:
     """The pooled figures and those by attack as a LaTeX table (booktabs)."""
     costs = DcfCosts(**result["dcf_costs"])
-    escaped = str.maketrans(
-        {character: f"\\{character}" for character in "&%$#_{}"}
-        | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
-    )
-    lines = [
-        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{_partial(result)}",
-        f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
-        f"{costs.fa_cost:g}",
-        r"\begin{tabular}{lrrrr}",
-        r"\toprule",
-        r"Attack & Spoof & EER (\%) & minDCF & $C_\mathrm{llr}$ (bits) \\",
-        r"\midrule",
+    partial = f"; partial set: {' '.join(result['partial'].split())}" if result["partial"] else ""
+    columns = [
+        Column("attack", "Attack"),
+        Column("n_spoof", "Spoof"),
+        Column("eer_official_percent", r"EER (\%)", ".2f"),
+        Column("min_dcf", "minDCF", ".4f"),
+        Column("cllr_bits", r"$C_\mathrm{llr}$ (bits)", ".4f"),
     ]
-    for name, row in [*((entry["attack"], entry) for entry in result["by_attack"]), ("Pooled", result)]:
-        if row is result:
-            lines.append(r"\midrule")
-        numbers = f"{row['eer_official_percent']:.2f} & {row['min_dcf']:.4f} & {row['cllr_bits']:.4f}"
-        lines.append(f"{name.translate(escaped)} & {row['n_spoof']} & {numbers} " + r"\\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _partial(result: Mapping[str, Any]) -> str:
-    words = " ".join(result["partial"].split())
-    return f"; partial set: {words}" if words else ""
-
-
-def _attack_table(result: Mapping[str, Any]) -> "Table":
-    table = _table(["attack", "spoof", "EER, %", "minDCF", "actDCF", "Cllr"])
-    pooled = {"attack": "all", **result}
-    for row in (*result["by_attack"], pooled):
-        numbers = (figure_text(row, name) for name in ("min_dcf", "act_dcf", "cllr_bits"))
-        _add_row(table, row["attack"], f"{row['n_spoof']:,}", eer_text(row), *numbers)
-    return table
-
-
-def _codec_tables(
-    result: Mapping[str, Any], name: str, rows: list[dict[str, Any]], cells: list[dict[str, Any]], width: int
-) -> Iterator["Table"]:
-    """EER per value of a column that only spoofs have (down) and codec (across), in as many tables as fit the width."""
-    cell_of = {(cell[name], cell["codec"]): cell for cell in cells}
-    # By place and not by name: a codec may be called "all".
-    columns = [("all", [*rows, result])]
-    for codec in result["by_codec"]:
-        columns.append((codec["codec"], [*(cell_of[row[name], codec["codec"]] for row in rows), codec]))
-    texts = [(codec, [eer_text(row, most=2) for row in column]) for codec, column in columns]
-    values = [*(row[name] for row in rows), "all"]
-    first_width = max(map(len, [*values, name])) + 2
-    blocks: list[list[tuple[str, list[str]]]] = []
-    used = width
-    for codec, column in texts:
-        needed = max(map(len, [codec, *column])) + 2
-        if used + needed > width:
-            blocks.append([])
-            used = first_width
-        blocks[-1].append((codec, column))
-        used += needed
-    for block in blocks:
-        table = _table([name, *(codec for codec, _ in block)])
-        for place, value in enumerate(values):
-            _add_row(table, value, *(column[place] for _, column in block))
-        yield table
-
-
-def _table(columns: list[str]) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    # Text and not str: a name such as "[b]" is a name, not markup.
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(Text(visible(column)), justify="left" if place == 0 else "right", no_wrap=True)
-    return table
-
-
-def _add_row(table: "Table", *texts: str) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text(visible(text)) for text in texts))
+    return (
+        f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{partial}\n"
+        f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
+        f"{costs.fa_cost:g}\n" + latex_of(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
+    )

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,10 @@ from spoofkit.localisation.metrics import (
 )
 from spoofkit.localisation.regions import SMOOTHINGS_SECONDS, make_rule, require_smoothing, smooth_frames
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
+from spoofkit.tables import BONAFIDE, SPOOF, Column, Table, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Console
 
 FORMAT = 1
 """Of segments.json; rises when a name in it changes its meaning."""
@@ -212,43 +212,38 @@ def eer_over_resolution(result: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def print_table(result: Mapping[str, Any], console: "Console") -> None:
+def print_segments(result: Mapping[str, Any]) -> None:
     """Print the range-based EER, the frames at the threshold, then the EER at every resolution."""
-    from rich import box
-    from rich.table import Table
+    columns = [
+        Column("resolution_seconds", "segment, s", "g"),
+        Column("eer_official_percent", "EER, %", ".3f"),
+        *(BONAFIDE, SPOOF, Column("n_without_frame", "no frame", ",")),
+    ]
+    show(*_in_words(result), f"{RULE}\n", Table(columns, result["segments"]))
 
+
+def _in_words(result: Mapping[str, Any]) -> Iterator[str]:
     frames = result["frames"]
-    shown = {
-        name: "-" if frames[f"{name}_percent"] is None else f"{frames[f'{name}_percent']:.2f} %"
-        for name in ("precision", "recall", "f1")
-    }
     smoothed = f"running median of {result['smooth_seconds']:g} s" if result["smooth_seconds"] else "not smoothed"
     fitted = ", fitted on this set" if result["smoothings_tried"] else ""
-    lines = [
+    yield (
         f"range-based EER {result['range_eer_percent']:.3f} %, threshold {result['range_eer_threshold']:.6g}; scores "
-        f"{smoothed}{fitted}",
-        f"frames at {frames['threshold']:.6g} ({frames['threshold_from']}): precision {shown['precision']}, "
-        f"recall {shown['recall']}, F1 {shown['f1']}",
+        f"{smoothed}{fitted}"
+    )
+    values = {name: frames[f"{name.lower()}_percent"] for name in ("precision", "recall", "F1")}
+    words = ", ".join(f"{name} {'-' if value is None else f'{value:.2f} %'}" for name, value in values.items())
+    yield f"frames at {frames['threshold']:.6g} ({frames['threshold_from']}): {words}"
+    yield (
         f"{result['n_utterances']:,} utterances, {result['seconds']:,.1f} s, {result['spoofed_seconds']:,.1f} s of it "
-        "spoofed",
-    ]
+        "spoofed"
+    )
     if result["left_out_seconds"]:
         finer = ", ".join(f"{seconds:g}" for seconds in result["left_out_seconds"])
-        lines.append(f"left out: {finer} s, finer than the distance of two frames ({result['frame_hop_seconds']:g} s)")
+        yield f"left out: {finer} s, finer than the distance of two frames ({result['frame_hop_seconds']:g} s)"
     if result["partial"]:
-        lines.append(f"partial set: {result['partial']}")
+        yield f"partial set: {result['partial']}"
     if result["n_rejected"]:
-        lines.append(f"{result['n_rejected']:,} utterances were rejected because their files cannot be used")
-    lines.append(RULE)
-    console.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    for name in ("segment, s", "EER, %", "bona fide", "spoof", "no frame"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in result["segments"]:
-        value = row["eer_official_percent"]
-        counts = (f"{row[name]:,}" for name in ("n_bonafide", "n_spoof", "n_without_frame"))
-        table.add_row(f"{row['resolution_seconds']:g}", "-" if value is None else f"{value:.3f}", *counts)
-    console.print(table)
+        yield f"{result['n_rejected']:,} utterances were rejected because their files cannot be used"
 
 
 def _samples_of_frames(frames: FrameScores, timeline: Timeline) -> tuple[Samples, Samples]:

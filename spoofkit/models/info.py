@@ -15,6 +15,7 @@ from spoofkit.models.provenance import NOT_KNOWN, contamination_warning
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.settings import Config
 from spoofkit.stages import in_words, is_from_scratch, read_stages, trained_as
+from spoofkit.tables import Column, Table, show
 
 N_NAMED = 5  # tensors
 
@@ -126,6 +127,12 @@ def _frame_head(frames: FrameModel) -> dict[str, Any]:
 def _final_norm(model: Detector | FrameClassifier) -> bool | None:
     """Whether the last layer is read through the final norm; none: the encoder has no such norm."""
     return model.head.final_norm if model.encoder.parameters_above_layers() else None
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print the facts for a person, a line of name and value each."""
+    rows = [{"name": name, "value": value} for name, value in as_lines(facts)]
+    show(Table([Column("name"), Column("value", is_text=True)], rows, has_headings=False))
 
 
 def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,13 +1,12 @@
 """The verb `audit`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spoofkit.cli import options
-from spoofkit.terminal import console, echo, say
+from spoofkit.terminal import echo_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -55,9 +54,9 @@ def audit(
         reuse=reuse,
     )
     if as_json:
-        echo(json.dumps(result))
+        echo_json(result)
     else:
-        print_audit(result, console())
+        print_audit(result)
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if result["warnings"]:

@@ -1,13 +1,12 @@
 """The verb `evaluate-sasv`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spoofkit.cli import options
-from spoofkit.terminal import echo, say
+from spoofkit.terminal import echo_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +33,12 @@ def evaluate_sasv(
     from spoofkit.addons.sasv.evaluate import evaluate_sasv as run
     from spoofkit.addons.sasv.evaluate import in_words
     from spoofkit.evaluation.scores import final_newline_warning
+    from spoofkit.tables import show
 
     result = run(scores, keys)
     if warning := final_newline_warning(scores):
         say(f"spoofkit: warning: {warning}")
-    for line in [json.dumps(result)] if as_json else in_words(result):
-        echo(line)
+    if as_json:
+        echo_json(result)
+    else:
+        show(*in_words(result))

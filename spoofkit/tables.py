@@ -1,0 +1,207 @@
+r"""How figures are shown: a table on a terminal, as TSV, as LaTeX; and how many digits of a figure are written.
+
+A table is columns and rows of plain JSON values. `--tsv`, `--json` and eval.json have all digits of them; what people
+read has as many as the trials and the interval support, and a mark where there are too few trials. Text from strangers
+becomes `visible` here. No figure is computed here.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from spoofkit import terminal
+from spoofkit.terminal import visible, visible_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+Row = Mapping[str, Any]
+FEWEST_TRIALS = 100
+"""Of either class: with fewer, one trial moves an error rate by more than a point, and the EER is in parentheses."""
+MOST_DIGITS = 3
+"""After the point, of an EER in percent."""
+GAP = 2  # spaces between two columns
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    """Of the value in a row; heads the column in TSV."""
+    heading: str | None = None
+    """For people; by default the name."""
+    form: str | Callable[[Row], str] = ""
+    """For people: a format, such as `,` or `.3f`, of the value, where None is `-`; or a function of the row."""
+    is_text: bool = False
+    """Aligned left and wrapped where the line is too short. Others are never cut; figures are aligned right."""
+    style: Callable[[Row], str] = lambda row: ""
+    """Colour of a cell on a terminal, as rich names it."""
+
+    def head(self) -> str:
+        """Return the heading for people."""
+        return self.name if self.heading is None else self.heading
+
+    def text(self, row: Row) -> str:
+        """Write the cell of a row for people."""
+        if callable(self.form):
+            return self.form(row)
+        value = row[self.name]
+        return "-" if value is None else format(value, self.form)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; the first column says what a row is of."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    totals: Sequence[Row] = ()
+    """Rows of everything, below the others."""
+    has_headings: bool = True
+
+
+def show(*parts: str | Table, console: "Console | None" = None) -> None:
+    """Print sentences and tables for people on stdout, tables as wide as the console is (80 columns in a pipe).
+
+    A table without a text column that could wrap is printed in as many blocks of columns as it needs.
+    """
+    out = console or terminal.console()
+    for part in parts:
+        if isinstance(part, str):
+            out.print(visible_lines(part), soft_wrap=True, highlight=False, markup=False)
+            continue
+        for place, block in enumerate(_blocks(part, out.width)):
+            if place:
+                out.print()
+            out.print(_drawn(block))
+
+
+def as_tsv(table: Table) -> str:
+    """Write a table with tabs, a row a line, with all digits; None is an empty field."""
+    names = [column.name for column in table.columns]
+    values = [[row[name] for name in names] for row in (*table.rows, *table.totals)]
+    lines = [names, *(["" if value is None else str(value) for value in row] for row in values)]
+    return "".join("\t".join(cells) + "\n" for cells in lines)
+
+
+def as_latex(table: Table) -> str:
+    """Write a LaTeX table (booktabs). Headings are LaTeX already, cells are escaped."""
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(column.head() for column in table.columns) + r" \\",
+        r"\midrule",
+    ]
+    for place, row in enumerate((*table.rows, *table.totals)):
+        if place == len(table.rows):
+            lines.append(r"\midrule")
+        lines.append(" & ".join(column.text(row).translate(LATEX) for column in table.columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _blocks(table: Table, width: int) -> Iterator[Table]:
+    """Yield tables that fit a width, each with the first column and some of the others."""
+    first, *others = table.columns
+    if any(column.is_text for column in others):
+        yield table
+        return
+    rows = (*table.rows, *table.totals)
+    shown = ([column.head(), *map(column.text, rows)] for column in table.columns)
+    widths = [max(len(visible(text)) for text in texts) for texts in shown]
+    block: list[Column] = []
+    used = widths[0]
+    for column, needed in zip(others, widths[1:], strict=True):
+        if block and used + GAP + needed > width:
+            yield replace(table, columns=[first, *block])
+            block, used = [], widths[0]
+        block.append(column)
+        used += GAP + needed
+    yield replace(table, columns=[first, *block])
+
+
+def _drawn(table: Table) -> "RichTable":
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    # Text and not str: a name such as "[b]" is a name, not markup.
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD if table.has_headings else None,
+        show_header=table.has_headings,
+        show_edge=False,
+        padding=(0, 0, 0, GAP - table.has_headings),  # of a headed table the rule adds one
+        pad_edge=False,
+    )
+    for place, column in enumerate(table.columns):
+        is_number = isinstance(column.form, str) and column.form != ""
+        is_left = column.is_text or (place == 0 and not is_number)
+        heading = Text(visible(column.head()))
+        drawn.add_column(heading, justify="left" if is_left else "right", no_wrap=not column.is_text, overflow="fold")
+    for row in (*table.rows, *table.totals):
+        drawn.add_row(*(Text(visible(column.text(row)), style=column.style(row)) for column in table.columns))
+    return drawn
+
+
+# ---- Digits
+
+
+def eer_digits(row: Row) -> int:
+    """Return the digits after the point that an EER in percent supports.
+
+    Args:
+        row: `n_bonafide` and `n_spoof`, the fewer of which say by how much one trial moves the EER: below 1 point for
+            one digit, 0.1 for two. If it has `intervals`, also no more than two digits of half the interval's width.
+
+    >>> [eer_digits({"n_bonafide": n, "n_spoof": 10**6}) for n in (10, 100, 7_355, 138_688)]
+    [0, 1, 2, 3]
+    >>> eer_digits({"n_bonafide": 10**5, "n_spoof": 10**5, "intervals": {"eer_official_percent": [19.0, 38.0]}})
+    1
+    """
+    digits = int(math.log10(max(1, min(row["n_bonafide"], row["n_spoof"])))) - 1
+    low, high = (row.get("intervals") or {}).get("eer_official_percent", (0, 0))
+    if high > low:
+        digits = min(digits, 1 - math.floor(math.log10((high - low) / 2)))
+    return min(MOST_DIGITS, max(0, digits))
+
+
+def eer_text(row: Row, most: int = MOST_DIGITS) -> str:
+    """Write a row's EER in percent; in parentheses where it has too few trials, empty where it has none.
+
+    >>> eer_text({"n_bonafide": 500, "n_spoof": 10, "eer_official_percent": 0.0})
+    '(0)'
+    """
+    if row["eer_official_percent"] is None:
+        return ""
+    text = f"{row['eer_official_percent']:.{min(most, eer_digits(row))}f}"
+    return f"({text})" if has_few(row) else text
+
+
+def has_few(row: Row) -> bool:
+    """Say whether the EER of a row rests on too few trials, and so stands in parentheses."""
+    return row["eer_official_percent"] is not None and min(row["n_bonafide"], row["n_spoof"]) < FEWEST_TRIALS
+
+
+def rounded(value: float, row: Row, more: int = 0) -> str:
+    """Write a number with as many digits after the point as the row's EER has, and `more`."""
+    return f"{value:.{eer_digits(row) + more}f}"
+
+
+def figure_text(row: Row, name: str) -> str:
+    """Write another figure of a row, such as `min_dcf`: one digit more than its EER has, empty where it has none."""
+    return "" if row[name] is None else rounded(row[name], row, 1)
+
+
+def figure(name: str, heading: str) -> Column:
+    """Return a column of such a figure."""
+    return Column(name, heading, lambda row: figure_text(row, name))
+
+
+EER = Column("eer_official_percent", "EER, %", eer_text)
+BONAFIDE, SPOOF = Column("n_bonafide", "bona fide", ","), Column("n_spoof", "spoof", ",")
