@@ -130,7 +130,7 @@ def test_speakers_are_shared_by_name_and_a_dash_is_nobody(tmp_path: Path) -> Non
     rows = {"e1": {"speaker": "p2"}, "e2": {"speaker": "p2"}, "e3": {"speaker": "p3"}, "e4": {}}
     done = run_cli("overlap", train, write_list(tmp_path / "b.tsv", rows))  # a warning, so exit code 0
     line = next(line for line in done.stdout.splitlines() if line.startswith("same speaker"))
-    assert line.split() == ["same", "speaker", "2", "50.00", "%", "e1,", "e2"]
+    assert line.split() == ["same", "speaker", "2", "50.00", "e1,", "e2"]
     assert "1 speakers are in both lists" in done.stdout
 
 

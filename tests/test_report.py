@@ -29,11 +29,11 @@ from spoofkit.evaluation import metrics, rocch
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
+from spoofkit.evaluation.records import name_systems
 from spoofkit.evaluation.report import Options, evaluate
 from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
-from spoofkit.evaluation.systems import name_systems
 from spoofkit.files import file_sha256
 
 ATTACKS, CODECS = ("A17", "A18", "A31", "A32"), ("-", "C01", "C02")

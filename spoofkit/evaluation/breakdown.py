@@ -11,7 +11,8 @@ eval-package/config.py, factors of type `spoof`).
 A cell without bona fide or without spoof trials has the metrics None: it is empty, not 0.5. No files here, no output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,24 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     }
 
 
+def measure_systems(
+    systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
+) -> list[dict[str, Any]]:
+    """Pooled METRICS, threshold of the EER, min Cllr and counts of each system, as plain JSON values.
+
+    Args:
+        systems: Bona fide and spoof scores, sorted ascending, by name.
+        paths: Their score files.
+        costs: Prior and costs of the DCFs.
+    """
+    rows = []
+    for (name, (bonafide, spoof)), path in zip(systems.items(), paths, strict=True):
+        others = {"eer_threshold": eer_of_sorted(bonafide, spoof).threshold}
+        others["min_cllr_bits"] = min_cllr_of_sorted(bonafide, spoof)
+        rows.append({"name": name, "scores": str(path), **part_metrics(bonafide, spoof, costs), **others})
+    return rows
+
+
 def split_classes(trials: pl.DataFrame) -> tuple[Scores, Scores]:
     """Bona fide and spoof scores of joined trials, each sorted ascending."""
     score, is_bonafide = trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy()
@@ -148,7 +167,7 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
 
     def rows(column: str, values: list[str], bonafide: list[Scores], spoof: list[Scores]) -> list[dict[str, Any]]:
         parts = zip(values, bonafide, spoof, strict=True)
-        return [{column: value, **_row(b, s, costs)} for value, b, s in parts]
+        return [{column: value, **part_metrics(b, s, costs)} for value, b, s in parts]
 
     codecs, bonafide_in_codec, spoof_in_codec = by_column("codec")
     codec_codes = _codes(trials["codec"])[1]
@@ -160,11 +179,11 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
         in_cell = split(~is_bonafide, codes * len(codecs) + codec_codes, len(names) * len(codecs))
         places = [place for place, part in enumerate(spoof) if part.size]
         cells = [
-            {column: names[place], "codec": codec, **_row(in_codec, in_cell[place * len(codecs) + c], costs)}
+            {column: names[place], "codec": codec, **part_metrics(in_codec, in_cell[place * len(codecs) + c], costs)}
             for place in places
             for c, (codec, in_codec) in enumerate(zip(codecs, bonafide_in_codec, strict=True))
         ]
-        return [{column: names[place], **_row(all_bonafide, spoof[place], costs)} for place in places], cells
+        return [{column: names[place], **part_metrics(all_bonafide, spoof[place], costs)} for place in places], cells
 
     by_attack, by_attack_and_codec = of_spoofs("attack")
     spoof_only = {column: of_spoofs(column) for column in by if is_of_spoofs(trials, column)}
@@ -217,15 +236,15 @@ def _split(scores: Scores, codes: npt.NDArray[np.int64], n_parts: int) -> list[S
     return np.split(scores[order], np.cumsum(np.bincount(codes, minlength=n_parts))[:-1])
 
 
-def _row(bonafide: Scores, spoof: Scores, costs: DcfCosts) -> dict[str, Any]:
-    """Counts and metrics of one part; the metrics of a part without one of the classes are None."""
+def part_metrics(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5) -> dict[str, Any]:
+    """Count and measure one part; METRICS of a part without one of the classes are None."""
     counts = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
     if not (bonafide.size and spoof.size):
         return {**counts, **dict.fromkeys(METRICS)}
-    metrics = (
+    values = (
         100 * eer_of_sorted(bonafide, spoof).eer,
         min_dcf_of_sorted(bonafide, spoof, costs).min_dcf,
         act_dcf_of_sorted(bonafide, spoof, costs),
         cllr_of_checked(bonafide, spoof),
     )
-    return {**counts, **dict(zip(METRICS, metrics, strict=True))}
+    return {**counts, **dict(zip(METRICS, values, strict=True))}

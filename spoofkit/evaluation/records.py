@@ -1,6 +1,7 @@
-"""The record beside a score file (`eval.json` beside `eval.tsv`): which model made the scores, and are they calibrated.
+"""Where scores come from: the record beside a score file, and what its path calls the system.
 
-`score` and `apply` write it. Scores of others have none; then nothing is known, and nothing is checked.
+The record (`eval.json` beside `eval.tsv`) says which model made the scores, and whether they are calibrated. `score`
+and `apply` write it. Scores of others have none; then nothing is known, and nothing is checked.
 """
 
 import json
@@ -117,3 +118,59 @@ def unchecked(calibration: dict[str, Any], path: Path) -> str:
 def models_of(known: dict[str, Any]) -> set[str]:
     """Hashes of the model that made some scores, and of the one that it was exported from."""
     return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}
+
+
+# ---- Names
+
+
+def name_systems(paths: Sequence[Path]) -> list[str]:
+    """Short names of score files: what their paths do not share.
+
+    Raises:
+        SpoofkitError: a file is named twice.
+
+    >>> name_systems([Path("exp/direct/scores/eval.tsv"), Path("exp/mix/scores/eval.tsv")])
+    ['direct', 'mix']
+    """
+    whole = [path.resolve() for path in paths]
+    for place, path in enumerate(paths):
+        if whole[place] in whole[:place]:
+            raise SpoofkitError(
+                f"--against {path}: is named twice, expected the scores of another system; leave it out"
+            )
+    parts = [path.with_suffix("").parts for path in whole]
+    if len(set(parts)) < len(parts):  # a/eval.tsv and a/eval.txt
+        parts = [path.parts for path in whole]
+    if len(parts) == 1:
+        return [paths[0].stem]
+    start = _n_shared(parts)
+    end = _n_shared([part[start:][::-1] for part in parts])
+    return ["/".join(part[start : len(part) - end]) for part in parts]
+
+
+def system_and_set(scores: Path, manifest: Path, corpus: str) -> tuple[str, str]:
+    """What a single score file's system and set are called, from where the recipes keep scores and manifests.
+
+    Args:
+        scores: `exp/SYSTEM/scores/SET.tsv`; elsewhere the file's own name stands for the system.
+        manifest: `data/SET.tsv`; elsewhere the file's own name stands for the set.
+        corpus: That the manifest was made from, if it says so.
+
+    >>> system_and_set(Path("/exp/mix/scores/la21/eval.tsv"), Path("/x/data/la21/eval.tsv"), "asvspoof2021_la")
+    ('mix', 'asvspoof2021_la la21/eval')
+    >>> system_and_set(Path("/tmp/a.tsv"), Path("/tmp/keys.tsv"), "")
+    ('a', 'keys')
+    """
+    places = scores.resolve().parts
+    system = scores.stem
+    if "scores" in places[1:-1]:
+        system = places[places[:-1].index("scores") - 1]
+    names = manifest.resolve().with_suffix("").parts
+    inside = names[names.index("data") + 1 :] if "data" in names[:-1] else names[-1:]
+    return system, " ".join(filter(None, (corpus, "/".join(inside))))
+
+
+def _n_shared(parts: Sequence[Sequence[str]]) -> int:
+    """How many first elements are the same in all, of which each keeps at least one."""
+    most = min(map(len, parts)) - 1
+    return next((n for n in range(most) if len({part[n] for part in parts}) > 1), most)

@@ -3,7 +3,8 @@
 import json
 import platform
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,26 +19,15 @@ from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
 from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
-from spoofkit.evaluation.breakdown import measure, score_warnings, split_classes
-from spoofkit.evaluation.examples import make_examples
+from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
 from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
-from spoofkit.evaluation.records import read_record, record_path
-from spoofkit.evaluation.report_page import (
-    FIGURES,
-    GENERATOR,
-    draw_figures,
-    figure_files,
-    figure_paths,
-    remove_other_figures,
-    render_report,
-)
-from spoofkit.evaluation.report_text import intervals_in_words
+from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
+from spoofkit.evaluation.report_page import FIGURES, GENERATOR, figure_paths, report_files
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
-from spoofkit.evaluation.systems import measure_systems, name_systems, system_and_set
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
-from spoofkit.machine import command, commit
+from spoofkit.machine import commit
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, refuse_standing, sealed, skipped
 
 FEWEST_REPLICATES = 100
@@ -108,46 +98,27 @@ def evaluate(
     Raises:
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
-    options = options or Options()
-    json_path, html_path = Path(out_dir) / "eval.json", Path(out_dir) / "report.html"
-    inputs = [Path(scores_path), *map(Path, options.against)]
-    for path in inputs:
-        if path.is_dir():
-            raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
-    records = [path.with_suffix(".json") for path in inputs]
-    others = [Path(manifest_path), *asv_inputs(options.asv, options.asv_keys)]
-    refuse_replacing((json_path, html_path), [*inputs, *records, *others])
-    if not (overwrite or reuse):
-        refuse_standing((json_path, html_path, *figure_paths(json_path.parent, [*FIGURES])))  # before anything is read
+    options, folder = options or Options(), Path(out_dir)
+    json_path, html_path = folder / "eval.json", folder / "report.html"
+    _refuse_outputs(Path(scores_path), Path(manifest_path), folder, options, may_stand=overwrite or reuse)
     made_from = _inputs_record(Path(scores_path), Path(manifest_path), options)
     if is_up_to_date(_output(json_path, html_path, made_from), overwrite=overwrite, reuse=reuse):
         tqdm.write(skipped(json_path), file=sys.stderr)
         recorded: dict[str, Any] = read_json(json_path)
         return recorded
     found = measure_files(scores_path, manifest_path, options, made_from)
-    result = found.result
-    figures = draw_figures(result, found.systems)
-    result["figures"] = [*figures]
-    page = render_report(
-        result,
-        figures,
-        make_examples(found.trials, found.manifest, options.n_examples),
-        intervals_in_words(result),
-        command(),
-    )
+    pages, drawn = report_files(found.result, found.systems, found.trials, found.manifest, options.n_examples)
+    result = found.result | {"figures": drawn}
+    result = sealed(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
+    record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
     # All stand complete under temporary names before the first appears; the record appears last, so that where it
     # stands the report and the figures beside it are of the same run.
-    pages = {html_path: page.encode(), **figure_files(figures, json_path.parent)}
-    hashes = {
-        path.relative_to(json_path.parent).as_posix(): sha256(content).hexdigest() for path, content in pages.items()
-    }
-    result = sealed(result, hashes)
-    record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
     with ExitStack() as stack:
-        for path, content in {json_path: record, **pages}.items():
-            stack.enter_context(atomic_path(path, overwrite=True)).write_bytes(content)
+        for name, content in {json_path.name: record, **pages}.items():
+            stack.enter_context(atomic_path(folder / name, overwrite=True)).write_bytes(content)
         json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
-    remove_other_figures(figures, json_path.parent)
+    for path in figure_paths(folder, [name for name in FIGURES if name not in drawn]):
+        path.unlink(missing_ok=True)  # of an evaluation before
     return result
 
 
@@ -173,50 +144,74 @@ def measure_files(
         SpoofkitError: An input is broken or does not fit the other.
     """
     options = options or Options()
-    scores_path = Path(scores_path)
-    made_from = made_from or _inputs_record(scores_path, Path(manifest_path), options)
-    sidecar = read_record(scores_path)
-    caveats: dict[str, Any] = {"partial": "", "n_rejected": 0}
-    rejection = ""
-    manifest = None
+    scores_path, manifest_path = Path(scores_path), Path(manifest_path)
+    made_from = made_from or _inputs_record(scores_path, manifest_path, options)
     paths = [scores_path, *map(Path, options.against)]
     names = name_systems(paths)
-    if options.layout is None:
-        manifest = read_keyed_manifest(manifest_path)
-        trials, *others = (_read_trials(path, manifest) for path in paths)
-        caveats, rejection = {"partial": manifest.partial, "n_rejected": manifest.n_rejected}, manifest.rejection()
-    else:
-        keys = read_layout_keys(Path(manifest_path), options.layout, "all")
-        trials, *others = (_read_layout_trials(path, keys, options) for path in paths)
-    result = {**measure(trials, options.costs, options.by), **caveats, "made_from": made_from}
+    manifest, tables = _read_all_trials(paths, manifest_path, options)
+    trials = tables[0]
+    systems = dict(zip(names, map(split_classes, tables), strict=True))
+    result = measure(trials, options.costs, options.by)
+    result["partial"] = manifest.partial if manifest else ""
+    result["n_rejected"] = manifest.n_rejected if manifest else 0
+    result["made_from"] = made_from
     result["intervals"] = (
         intervals(trials, options.resample, options.costs, n_replicates=options.n_replicates)
         if options.n_replicates
         else None
     )
     result["tandem"], unchecked = (None, "") if options.asv is None else _tandem(trials, options)
-    result["warnings"] += [unchecked] if unchecked else []
-    systems = dict(zip(names, map(split_classes, [trials, *others]), strict=True))
-    result["systems"] = measure_systems(systems, paths, options.costs) if others else []
-    if rejection:
-        result["warnings"].append(rejection)
-    if contamination := sidecar.get("contamination"):
-        result["warnings"].append(str(contamination))
-    if newline_warning := final_newline_warning(scores_path):
-        result["warnings"].append(newline_warning)
-    for name, path in zip(names[1:], paths[1:], strict=True):
-        own = [
-            str(read_record(path).get("contamination") or ""),
-            final_newline_warning(path) or "",
-            *score_warnings(*systems[name]),
-        ]
-        result["warnings"] += [f"{name}: {warning}" for warning in own if warning]
-    corpus = str(manifest.made_from.get("corpus", "")) if manifest else " ".join((str(options.layout), options.subset))
-    system, set_name = system_and_set(scores_path, Path(manifest_path), corpus)
-    result["made_with"] = {
-        "system": names[0] if others else system,
+    result["systems"] = measure_systems(systems, paths, options.costs) if options.against else []
+    result["warnings"] += filter(None, (unchecked, manifest.rejection() if manifest else ""))
+    result["warnings"] += _caveats(scores_path)
+    for path, (name, classes) in zip(paths[1:], list(systems.items())[1:], strict=True):
+        result["warnings"] += [f"{name}: {warning}" for warning in (*_caveats(path), *score_warnings(*classes))]
+    result["made_with"] = _made_with(scores_path, manifest_path, options, manifest, names)
+    return Measured(result, trials, manifest, systems)
+
+
+def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, options: Options, *, may_stand: bool) -> None:
+    """Refuse outputs that are inputs, and results that stand unless they may, before anything is read."""
+    inputs = [scores_path, *map(Path, options.against)]
+    for path in inputs:
+        if path.is_dir():
+            raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
+    records = [path.with_suffix(".json") for path in inputs]
+    others = [manifest_path, *asv_inputs(options.asv, options.asv_keys)]
+    outputs = (folder / "eval.json", folder / "report.html")
+    refuse_replacing(outputs, [*inputs, *records, *others])
+    if not may_stand:
+        refuse_standing((*outputs, *figure_paths(folder, [*FIGURES])))
+
+
+def _read_all_trials(
+    paths: Sequence[Path], manifest_path: Path, options: Options
+) -> tuple[Manifest | None, list[pl.DataFrame]]:
+    """Read the trials of each score file; and their manifest, unless it is a challenge's own list."""
+    if options.layout is None:
+        manifest = read_keyed_manifest(manifest_path)
+        return manifest, [_read_trials(path, manifest) for path in paths]
+    keys = read_layout_keys(manifest_path, options.layout, "all")
+    return None, [_read_layout_trials(path, keys, options) for path in paths]
+
+
+def _caveats(scores_path: Path) -> list[str]:
+    """What is known of a score file that a reader of its figures has to know."""
+    found = (read_record(scores_path).get("contamination"), final_newline_warning(scores_path))
+    return [str(warning) for warning in found if warning]
+
+
+def _made_with(
+    scores_path: Path, manifest_path: Path, options: Options, manifest: Manifest | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """What the results are of, and by which versions."""
+    record = read_record(scores_path)
+    corpus = str(manifest.made_from.get("corpus", "")) if manifest else f"{options.layout} {options.subset}"
+    system, set_name = system_and_set(scores_path, manifest_path, corpus)
+    return {
+        "system": names[0] if options.against else system,
         "set": set_name + (" (partial)" if manifest.partial else "") if manifest else corpus,
-        "scored": str(sidecar.get("began", ""))[: len("2026-11-29")],
+        "scored": str(record.get("began", ""))[: len("2026-11-29")],
         "scores": str(scores_path),
         "manifest": str(manifest_path),
         "spoofkit": spoofkit.__version__,
@@ -224,9 +219,8 @@ def measure_files(
         "polars": pl.__version__,
         "python": platform.python_version(),
         "commit": commit(),
-        "scores_made_with": sidecar or None,
+        "scores_made_with": record or None,
     }
-    return Measured(result, trials, manifest, systems)
 
 
 def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> dict[str, Any]:
@@ -307,11 +301,10 @@ def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
 
 def _output(json_path: Path, html_path: Path, made_from: dict[str, Any]) -> Output:
     """The files of an evaluation; which figures belong to it says the record, if there is one."""
-    standing = [path for path in figure_paths(json_path.parent, [*FIGURES]) if path.exists()]
-    try:
-        drawn = figure_paths(json_path.parent, read_json(json_path)["figures"])
-    except (SpoofkitError, KeyError, TypeError):  # no record, or none of this verb: `is_up_to_date` says so
-        drawn = standing
+    drawn = standing = [path for path in figure_paths(json_path.parent, [*FIGURES]) if path.exists()]
+    if json_path.exists():
+        with suppress(SpoofkitError, KeyError, TypeError):  # no record of this verb: `is_up_to_date` says so
+            drawn = figure_paths(json_path.parent, read_json(json_path)["figures"])
     files = dict.fromkeys((json_path, html_path, *drawn, *standing))
     read = read_json_record("made_from")
     return Output(

@@ -13,8 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spoofkit.evaluation.examples import LONGEST_SECONDS, Example
+import polars as pl
+
+from spoofkit.data.manifest import Manifest
+from spoofkit.evaluation.examples import LONGEST_SECONDS, Example, make_examples
 from spoofkit.evaluation.metrics import Scores
+from spoofkit.evaluation.report_text import intervals_in_words
+from spoofkit.machine import command
 from spoofkit.stages import are_stages, in_words
 from spoofkit.tables import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.terminal import visible_lines
@@ -37,13 +42,43 @@ DOTS_PER_INCH = 200
 NARROWEST_HEAT = 0.75  # of its width; then the map scrolls, so that its numbers can be read on a phone
 
 
-def draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, Scores]]) -> dict[str, "Figure"]:
-    """The figures that this evaluation calls for, by their names in FIGURES.
+def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return where the pictures of some figures stand."""
+    return [folder / "figures" / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+
+
+def report_files(
+    result: Mapping[str, Any],
+    systems: Mapping[str, tuple[Scores, Scores]],
+    trials: pl.DataFrame,
+    manifest: Manifest | None,
+    n_examples: int,
+) -> tuple[dict[str, bytes], list[str]]:
+    """Make the page and its pictures.
 
     Args:
-        result: As `report.evaluate` returns it.
+        result: As `report.measure_files` returns it.
         systems: Bona fide and spoof scores, sorted ascending, of the evaluated system first, then of those beside it.
+        trials: Scores beside their keys, of the evaluated system.
+        manifest: Where the audio lies; none: a challenge's list, which does not say.
+        n_examples: Worst errors of each class that the page lets one hear; 0: none.
+
+    Returns:
+        Content by name of the file in the folder of the results; and which of FIGURES were drawn.
     """
+    from spoofkit.evaluation import plots
+
+    figures = _draw_figures(result, systems)
+    page = _render(result, figures, make_examples(trials, manifest, n_examples))
+    files = {"report.html": page.encode()}
+    for name, figure in figures.items():
+        files[f"figures/{name}.pdf"] = plots.pdf(figure)
+        files[f"figures/{name}.png"] = plots.png(figure, DOTS_PER_INCH)
+    return files, [*figures]
+
+
+def _draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, Scores]]) -> dict[str, "Figure"]:
+    """Draw the figures that this evaluation calls for, by their names in FIGURES."""
     from spoofkit.evaluation import plots
     from spoofkit.evaluation.metrics import Eer
 
@@ -61,44 +96,10 @@ def draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, 
     return {name: plots.settle(figure) for name, figure in figures.items()}
 
 
-def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Where the pictures of some figures stand."""
-    return [folder / "figures" / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
-
-
-def figure_files(figures: Mapping[str, "Figure"], folder: Path) -> dict[Path, bytes]:
-    """Each figure as PDF and as PNG: what is to stand where below `folder`."""
-    from spoofkit.evaluation import plots
-
-    return {
-        path: plots.pdf(figure) if path.suffix == ".pdf" else plots.png(figure, DOTS_PER_INCH)
-        for name, figure in figures.items()
-        for path in figure_paths(folder, [name])
-    }
-
-
-def remove_other_figures(figures: Mapping[str, "Figure"], folder: Path) -> None:
-    """Remove pictures that an evaluation before has left and this one has not."""
-    for path in figure_paths(folder, [name for name in FIGURES if name not in figures]):
-        path.unlink(missing_ok=True)
-
-
-def render_report(
-    result: Mapping[str, Any],
-    figures: Mapping[str, "Figure"],
-    examples: Mapping[str, Sequence[Example]],
-    words: str,
-    command: Sequence[str],
+def _render(
+    result: Mapping[str, Any], figures: Mapping[str, "Figure"], examples: Mapping[str, Sequence[Example]]
 ) -> str:
-    """The whole report as one HTML page that loads nothing.
-
-    Args:
-        result: As `report.evaluate` returns it.
-        figures: As `draw_figures` returns them.
-        examples: As `examples.make_examples` returns them.
-        words: The line about the intervals.
-        command: How the program was called.
-    """
+    """Render the whole report as one HTML page that loads nothing."""
     import jinja2
 
     from spoofkit.evaluation import plots
@@ -119,7 +120,7 @@ def render_report(
         generator=GENERATOR,
         made_with=result["made_with"],
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
-        intervals_in_words=words,
+        intervals_in_words=intervals_in_words(result),
         figures=svgs,  # ours, with their texts escaped already
         spoof_columns={
             column: {(cell[column], cell["codec"]): cell for cell in cells}
@@ -129,7 +130,7 @@ def render_report(
         no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
         longest_seconds=LONGEST_SECONDS,
         fewest_trials=FEWEST_TRIALS,
-        command=shlex.join(command),
+        command=shlex.join(command()),
         model=_model(result["made_with"]["scores_made_with"]),
         scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),
     )
