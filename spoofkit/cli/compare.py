@@ -275,7 +275,7 @@ def _fit(
     overwrite: bool,
     reuse: bool,
 ) -> None:
-    from spoofkit.evaluation.calibrate_files import fit_files
+    from spoofkit.evaluation.calibrate_files import fit_files, print_fit
     from spoofkit.outputs import skipped
 
     result = fit_files(scores, manifest, out, on=on, bonafide_prior=bonafide_prior, overwrite=overwrite, reuse=reuse)
@@ -285,11 +285,5 @@ def _fit(
     _warn_of_cuts([*scores, *(on[0] if on is not None else [])])
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
-    terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
-    echo(f"{out}: llr = {result['offset']:.4g} + {terms}")
-    for name, line in result["figures"].items():
-        echo(
-            f"  {name:34s} Cllr {line['cllr_bits']:.4f} (min {line['min_cllr_bits']:.4f})   "
-            f"actDCF {line['act_dcf']:.4f} (min {line['min_dcf']:.4f})"
-        )
+    print_fit(result, scores, out)
     say(f"picture: {out.with_suffix('.png')}")

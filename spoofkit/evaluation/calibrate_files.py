@@ -1,6 +1,7 @@
 """What `calibrate`, `fuse` and `apply` do with files: read, fit, write, and say what it changed."""
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ import numpy.typing as npt
 import spoofkit
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.breakdown import part_metrics
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
-from spoofkit.evaluation.metrics import ASVSPOOF5, act_dcf_of_sorted, cllr_of_checked, min_dcf_of_sorted, sorted_scores
+from spoofkit.evaluation.metrics import ASVSPOOF5, sorted_scores
 from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems, unchecked
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
 from spoofkit.files import atomic_path, file_sha256
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed
+from spoofkit.tables import Column, Table, show
 
+Trials = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""Scores of shape (trials, systems), and whether each trial is bona fide."""
+BONAFIDE_PRIOR = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
 FIGURES = ("cllr_bits", "min_cllr_bits", "act_dcf", "min_dcf")
 
 
@@ -45,79 +51,53 @@ def fit_files(
         reuse: Skip what was made from the same.
 
     Returns:
-        None if it is up to date; else what stands in the file: among others `scales`, `offset`, and `figures` before
-        and after.
+        None if it is up to date; else what stands in the file, such as `scales`, `offset` and `figures`.
 
     Raises:
         SpoofkitError: an input is broken or does not fit the manifest, or `fit` refuses.
     """
     if out.suffix != ".json":
         raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .json; name the calibration so")
-    picture = out.with_suffix(".png")
     _require_different(scores)
-    all_scores = [*scores, *(on[0] if on is not None else [])]
-    inputs = [*all_scores, *(path.with_suffix(".json") for path in all_scores), manifest]
-    refuse_replacing((out, picture), inputs if on is None else [*inputs, on[1]])
-    if bonafide_prior is None:
-        bonafide_prior = ASVSPOOF5.miss_weight / (ASVSPOOF5.miss_weight + ASVSPOOF5.fa_weight)
-    known: dict[str, Any] = {
-        "bonafide_prior": bonafide_prior,
-        "fitted_on": _hashes(scores, manifest),
-        "tried_on": on and _hashes(*on),
-    }
-    output = Output(
-        "calibrate" if len(scores) == 1 else "fuse",
-        (out, picture),
-        out,
-        _made_from(known),
-        read_json_record("fitted_on", _made_from),
-    )
-    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+    bonafide_prior = BONAFIDE_PRIOR if bonafide_prior is None else bonafide_prior
+    used = [(scores, manifest), *([on] if on is not None else [])]
+    picture = out.with_suffix(".png")
+    for paths, of_set in used:
+        refuse_replacing((out, picture), [*paths, *(path.with_suffix(".json") for path in paths), of_set])
+    hashes = [_hashes(*one) for one in used]
+    known = {"bonafide_prior": bonafide_prior, "fitted_on": hashes[0], "tried_on": hashes[1] if on else None}
+    verb = "calibrate" if len(scores) == 1 else "fuse"
+    read = read_json_record("fitted_on", _made_from)
+    if is_up_to_date(Output(verb, (out, picture), out, _made_from(known), read), overwrite=overwrite, reuse=reuse):
         return None
     fitted = [identity(read_record(path)) for path in scores]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
-    score_NK, is_bonafide_N = _read(scores, manifest)
-    calibration = fit(score_NK, is_bonafide_N, bonafide_prior, tuple(map(str, scores)))
-    sets = {f"fitted on {manifest}": (score_NK, is_bonafide_N)}
-    if on is not None:
-        sets[f"tried on {on[1]}"] = _read(*on)
-    figures: dict[str, dict[str, float]] = {}
-    for name, (score, is_bonafide) in sets.items():
-        if len(scores) == 1:
-            figures[f"{name}, before"] = _figures(score[:, 0], is_bonafide)
-        figures[f"{name}, after"] = _figures(calibration.apply(score), is_bonafide)
+    sets = {f"{what} on {one[1]}": _read(*one) for what, one in zip(("fitted", "tried"), used, strict=False)}
+    calibration = fit(*next(iter(sets.values())), bonafide_prior, tuple(map(str, scores)))
     record = {
         "kind": "calibration" if len(scores) == 1 else "fusion",
-        "fitted_on": {
-            "scores": [str(path) for path in scores],
-            "made_by": fitted,
-            "manifest": str(manifest),
-            **known["fitted_on"],
-        },
-        "tried_on": None
-        if on is None
-        else {
-            "scores": [str(path) for path in on[0]],
-            "manifest": str(on[1]),
-            **known["tried_on"],
-        },
-        "figures": figures,
-        "warnings": [
-            sentence
-            for paths, of_set in [(scores, manifest), *([on] if on is not None else [])]
-            for sentence in caveats(read_keyed_manifest(of_set), paths)
-        ],
+        "fitted_on": _set_record(scores, manifest, made_by=fitted) | hashes[0],
+        "tried_on": _set_record(*on) | hashes[1] if on is not None else None,
+        "figures": _before_and_after(calibration, sets),
+        "warnings": [caveat for paths, of_set in used for caveat in caveats(read_keyed_manifest(of_set), paths)],
         "spoofkit": spoofkit.__version__,
     }
-    score, is_bonafide = list(sets.values())[-1]
-    before = score[:, 0] if len(scores) == 1 else None
-    image = reliability_png(before, calibration.apply(score), is_bonafide, list(sets)[-1])
+    image = _picture(calibration, sets)
     # Both are complete before the first appears, the calibration: a kill leaves no picture without it.
     with atomic_path(picture, overwrite=True) as temporary:
         temporary.write_bytes(image)
         write_calibration(out, calibration, record, {picture.name: sha256(image).hexdigest()})
     return {"scales": list(calibration.scales), "offset": calibration.offset, **record}
+
+
+def print_fit(result: dict[str, Any], scores: list[Path], out: Path) -> None:
+    """Print the map that `fit_files` found, and what it changed."""
+    terms = " + ".join(f"{scale:.4g} x {path}" for scale, path in zip(result["scales"], scores, strict=True))
+    names = {"cllr_bits": "Cllr", "min_cllr_bits": "min Cllr", "act_dcf": "actDCF", "min_dcf": "minDCF"}
+    columns = [Column("set", ""), *(Column(name, heading, ".4f") for name, heading in names.items())]
+    rows = [{"set": name, **figures} for name, figures in result["figures"].items()]
+    show(f"{out}: llr = {result['offset']:.4g} + {terms}\n", Table(columns, rows))
 
 
 def apply_to_files(
@@ -150,22 +130,9 @@ def apply_to_files(
     )
     if is_up_to_date(Output("apply", (out,), record_path, made_from, read), overwrite=overwrite, reuse=reuse):
         return 0, ""
-    tables = [read_scores(file) for file in scores]
-    for file, table in zip(scores[1:], tables[1:], strict=True):
-        if set(table["utt_id"]) != set(tables[0]["utt_id"]):
-            raise SpoofkitError(f"{file}: holds other trials than {scores[0]}, expected the same; score the same list")
-    utt_ids = tables[0]["utt_id"]
-    columns = [dict(table.iter_rows()) for table in tables]
-    score_NK = np.array([[column[utt_id] for column in columns] for utt_id in utt_ids])
     made_with = [read_record(file) for file in scores]
     require_same_systems(made_by(fitted), made_with, scores, path)
-    with np.errstate(over="ignore", invalid="ignore"):
-        llr_N = calibration.apply(score_NK)
-    if not np.isfinite(llr_N).all():
-        at = int(np.argmin(np.isfinite(llr_N)))
-        raise SpoofkitError(
-            f"{path}: makes {llr_N[at]} of the score of {utt_ids[at]!r}, expected finite ratios; check both files"
-        )
+    utt_ids, llr_N = _apply(calibration, path, scores)
     record = {
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
@@ -181,12 +148,30 @@ def apply_to_files(
     }
     # The record appears last, so that where it stands the scores beside it are its own.
     with atomic_path(record_path, True) as temporary, atomic_path(out, True) as temporary_scores:
-        temporary_scores.write_text(scores_text(out, utt_ids.to_list(), llr_N), encoding="utf-8")
+        temporary_scores.write_text(scores_text(out, utt_ids, llr_N), encoding="utf-8")
         whole = sealed(record | {"scores_sha256": file_sha256(temporary_scores)})
         text = json.dumps(whole, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         record_path.unlink(missing_ok=True)
     return len(utt_ids), unchecked(fitted, path)
+
+
+def _apply(calibration: Calibration, path: Path, scores: list[Path]) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Log-likelihood ratios of the trials of score files, in the order of the first."""
+    tables = [read_scores(file) for file in scores]
+    for file, table in zip(scores[1:], tables[1:], strict=True):
+        if set(table["utt_id"]) != set(tables[0]["utt_id"]):
+            raise SpoofkitError(f"{file}: holds other trials than {scores[0]}, expected the same; score the same list")
+    utt_ids = tables[0]["utt_id"].to_list()
+    columns = [dict(table.iter_rows()) for table in tables]
+    with np.errstate(over="ignore", invalid="ignore"):
+        llr_N = calibration.apply(np.array([[column[utt_id] for column in columns] for utt_id in utt_ids]))
+    if not np.isfinite(llr_N).all():
+        at = int(np.argmin(np.isfinite(llr_N)))
+        raise SpoofkitError(
+            f"{path}: makes {llr_N[at]} of the score of {utt_ids[at]!r}, expected finite ratios; check both files"
+        )
+    return utt_ids, llr_N
 
 
 def _hashes(scores: list[Path], manifest: Path) -> dict[str, Any]:
@@ -222,7 +207,7 @@ def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -
         )
 
 
-def _read(scores: list[Path], manifest: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _read(scores: list[Path], manifest: Path) -> Trials:
     """Scores of shape (trials, systems) in the manifest's order, and classes."""
     table = read_keyed_manifest(manifest).table
     columns = []
@@ -235,15 +220,29 @@ def _read(scores: list[Path], manifest: Path) -> tuple[npt.NDArray[np.float64], 
     return np.column_stack(columns), (table["key"] == "bonafide").to_numpy()
 
 
+def _set_record(scores: list[Path], manifest: Path, **known: Any) -> dict[str, Any]:
+    return {"scores": [str(path) for path in scores], **known, "manifest": str(manifest)}
+
+
+def _before_and_after(calibration: Calibration, sets: Mapping[str, Trials]) -> dict[str, dict[str, float]]:
+    """FIGURES of each set; those before of one system's scores only."""
+    found = {}
+    for name, (score_NK, is_bonafide_N) in sets.items():
+        if score_NK.shape[1] == 1:
+            found[f"{name}, before"] = _figures(score_NK[:, 0], is_bonafide_N)
+        found[f"{name}, after"] = _figures(calibration.apply(score_NK), is_bonafide_N)
+    return found
+
+
 def _figures(score_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> dict[str, float]:
-    bonafide, spoof = (
-        sorted_scores(score_N[is_bonafide_N], "bona fide"),
-        sorted_scores(score_N[~is_bonafide_N], "spoof"),
-    )
-    values = (
-        cllr_of_checked(bonafide, spoof),
-        min_cllr_of_sorted(bonafide, spoof),
-        act_dcf_of_sorted(bonafide, spoof),
-        min_dcf_of_sorted(bonafide, spoof).min_dcf,
-    )
-    return dict(zip(FIGURES, values, strict=True))
+    bonafide = sorted_scores(score_N[is_bonafide_N], "bona fide")
+    spoof = sorted_scores(score_N[~is_bonafide_N], "spoof")
+    found = part_metrics(bonafide, spoof) | {"min_cllr_bits": min_cllr_of_sorted(bonafide, spoof)}
+    return {name: found[name] for name in FIGURES}
+
+
+def _picture(calibration: Calibration, sets: Mapping[str, Trials]) -> bytes:
+    """The reliability on the last set."""
+    name, (score_NK, is_bonafide_N) = [*sets.items()][-1]
+    before_N = score_NK[:, 0] if score_NK.shape[1] == 1 else None
+    return reliability_png(before_N, calibration.apply(score_NK), is_bonafide_N, name)

@@ -91,27 +91,41 @@ def evaluate_segments(
     output = Output("evaluate-segments", (json_path, png_path), json_path, made_from, read_json_record("made_from"))
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         tqdm.write(skipped(json_path), file=sys.stderr)
-        result: dict[str, Any] = read_json(json_path)
-        return result
+    else:
+        measured, made_with = _measure_files(frames_path, segments_path, manifest, threshold, threshold_from, smoothing)
+        _write(json_path, png_path, measured | {"made_from": made_from, "made_with": made_with})
+    result: dict[str, Any] = read_json(json_path)
+    return result
 
-    from spoofkit.evaluation.plots import png
 
+def _measure_files(
+    frames_path: Path,
+    segments_path: Path,
+    manifest: Path | None,
+    threshold: float | None,
+    threshold_from: Path | None,
+    smoothing: str | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `measure` finds of two files with how scores were smoothed and what has to be known; and what it is of."""
     frames, record = read_frames(frames_path)
     timeline = _timeline(frames, frames_path, segments_path, read_regions(segments_path, manifest))
     if threshold_from is None:
         smooth_seconds, tried = _smoothing(smoothing, frames, timeline)
-        threshold_words = "the command line"
+        rule_words = "the command line"
     else:
-        model = _model(record, frames_path)
-        rule = make_rule(threshold, threshold_from, None if smoothing is None else 0.0, 0.0, model)
-        threshold, threshold_words, smooth_seconds, tried = rule.threshold, rule.threshold_from, rule.smooth_seconds, []
-    result = measure(smooth_frames(frames, smooth_seconds), timeline, threshold, threshold_words)
-    result["smooth_seconds"] = smooth_seconds
-    result["smoothings_tried"] = tried
-    result["warnings"] = _warnings(record, file_sha256(segments_path))
-    result["partial"], result["n_rejected"] = record.get("partial", ""), record.get("n_rejected", 0)
-    result["made_from"] = made_from
-    result["made_with"] = {
+        rule = make_rule(
+            threshold, threshold_from, None if smoothing is None else 0.0, 0.0, _model(record, frames_path)
+        )
+        threshold, rule_words, smooth_seconds, tried = rule.threshold, rule.threshold_from, rule.smooth_seconds, []
+    result = measure(smooth_frames(frames, smooth_seconds), timeline, threshold, rule_words)
+    result |= {
+        "smooth_seconds": smooth_seconds,
+        "smoothings_tried": tried,
+        "warnings": _warnings(record, file_sha256(segments_path)),
+        "partial": record.get("partial", ""),
+        "n_rejected": record.get("n_rejected", 0),
+    }
+    return result, {
         "frames": str(frames_path),
         "segments": str(segments_path),
         "spoofkit": spoofkit.__version__,
@@ -119,13 +133,17 @@ def evaluate_segments(
         "python": platform.python_version(),
         "frames_made_with": record,
     }
+
+
+def _write(json_path: Path, png_path: Path, result: dict[str, Any]) -> None:
+    from spoofkit.evaluation.plots import png
+
     picture = png(eer_over_resolution(result))
     result = sealed(result, {png_path.name: sha256(picture).hexdigest()})
     # Both are complete before the first appears, the record: a kill leaves no picture without it.
     with atomic_path(png_path, overwrite=True) as temporary_png:
         temporary_png.write_bytes(picture)
         write_json(json_path, result, overwrite=True)
-    return result
 
 
 def measure(
@@ -143,9 +161,6 @@ def measure(
     )
     # A segment shorter than the distance of two frames may have none.
     measured = [ms for ms in RESOLUTIONS_MS if ms * SAMPLE_RATE >= 1000 * hop]
-    segments = [
-        segment_eer(timeline, utterance_N, centre_N, frames.score_N, ms * SAMPLE_RATE // 1000) for ms in measured
-    ]
     return {
         "n_utterances": len(frames.utt_ids),
         "n_frames": int(frames.score_N.size),
@@ -154,17 +169,7 @@ def measure(
         "spoofed_seconds": int(spoof_samples_N.sum()) / SAMPLE_RATE,
         "range_eer_percent": 100 * overall.eer,
         "range_eer_threshold": overall.threshold,
-        "segments": [
-            {
-                "resolution_seconds": ms / 1000,
-                "eer_official_percent": None if found.eer is None else 100 * found.eer.eer,
-                "eer_threshold": None if found.eer is None else found.eer.threshold,
-                "n_bonafide": found.n_bonafide,
-                "n_spoof": found.n_spoof,
-                "n_without_frame": found.n_without_frame,
-            }
-            for ms, found in zip(measured, segments, strict=True)
-        ],
+        "segments": [_segments(frames, timeline, ms) for ms in measured],
         "left_out_seconds": [ms / 1000 for ms in RESOLUTIONS_MS if ms not in measured],
         "frames": {
             "threshold": operation.threshold,
@@ -173,6 +178,20 @@ def measure(
             "recall_percent": _percent(operation.recall),
             "f1_percent": _percent(operation.f1),
         },
+    }
+
+
+def _segments(frames: FrameScores, timeline: Timeline, ms: int) -> dict[str, Any]:
+    """The official EER of segments of some milliseconds, and how many they are."""
+    utterance_N, centre_N = frames.utterance_of_frame(), frames.centres()
+    found = segment_eer(timeline, utterance_N, centre_N, frames.score_N, ms * SAMPLE_RATE // 1000)
+    return {
+        "resolution_seconds": ms / 1000,
+        "eer_official_percent": None if found.eer is None else 100 * found.eer.eer,
+        "eer_threshold": None if found.eer is None else found.eer.threshold,
+        "n_bonafide": found.n_bonafide,
+        "n_spoof": found.n_spoof,
+        "n_without_frame": found.n_without_frame,
     }
 
 

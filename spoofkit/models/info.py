@@ -136,70 +136,84 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts as names and values for a person."""
-    geometry, memory = facts["geometry"], facts["training_memory"]
-    longest = facts["longest_samples"]
+    """Return the facts as names and values for a person."""
     lines = [
         (facts["kind"], facts["name"]),
         ("family", f"{facts['family']}, {facts['layers']} layers, {facts['width']} features"),
         ("weights", facts["weights"]),
-        (
-            "parameters",
-            f"{facts['encoder_parameters']:,}, "
-            + (
-                "of which were trained: not recorded"
-                if facts["encoder_parameters_trained"] is None
-                else f"of which {facts['encoder_parameters_trained']:,} "
-                + ("are trained with these settings" if facts["kind"] == "encoder" else "were trained")
-            ),
-        ),
+        *_of_tensors(facts["ignored_tensors"]),
+        *_of_adapters(facts["adapters"]),
+        ("parameters", f"{facts['encoder_parameters']:,}, {_trained(facts)}"),
         ("head", f"{facts['head']} on {_reads(facts)}: {facts['head_parameters']:,} parameters"),
         ("score", facts["score"]),
-        (
-            "frames",
-            f"every {geometry['hop']} samples ({geometry['hop_ms']:g} ms), each sees {geometry['receptive_field']}, "
-            f"the first is centred on sample {geometry['first_centre']}",
-        ),
-        (
-            "length",
-            f"from {facts['shortest_samples']:,} samples"
-            + (f" to {longest:,} ({longest / SAMPLE_RATE:g} s)" if longest else ", no limit"),
-        ),
+        *_of_frames(facts),
+        *_of_memory(facts["training_memory"]),
+        *_of_provenance(facts),
+        *in_words(facts["stages"]),
     ]
-    frames = facts["frame_head"]
-    if frames is not None:
-        words = f"{frames['head']} on {_reads(frames)}: {frames['head_parameters']:,} parameters"
-        lines.insert(6, ("frame head", f"{words}; frame score: {frames['score']}"))
-    lines[3:3] = _of_adapters(facts["adapters"])
-    if facts["ignored_tensors"]:
-        ignored = facts["ignored_tensors"]
-        more = f" and {len(ignored) - N_NAMED} more" if len(ignored) > N_NAMED else ""
-        words = f"{len(ignored)} tensors of the task it was trained for: {', '.join(ignored[:N_NAMED])}{more}"
-        lines.insert(3, ("not used", words))
-    if memory:
-        words = (
-            f"{_gigabytes(memory['total'])} for {memory['batch_size']} x {memory['seconds']:g} s in fp32, "
-            f"{_gigabytes(memory['cpu_process'])} as a process on a CPU, give or take a quarter: weights "
-            f"{_gigabytes(memory['weights'])}, gradients {_gigabytes(memory['gradients'])}, AdamW "
-            f"{_gigabytes(memory['optimizer'])}, activations {_gigabytes(memory['activations'])}"
-        )
-        lines.append(("training", words))
-    provenance = facts["provenance"]
-    if provenance is None:
-        ours = "trained from scratch here" if facts["stages"] else "nothing was pre-trained"
-        words = f"yours: {ours}" if facts["from_scratch"] else f"{NOT_KNOWN}: see where the weights came from"
-        lines.append(("licence", words))
-    else:
-        lines += [
-            ("source", provenance["source"]),
-            ("licence", provenance["licence"]),
-            ("trained on", ", ".join(provenance["trained_on"]) or "not known"),
-            *[("note", note) for note in provenance["notes"]],
-        ]
-    lines += in_words(facts["stages"])
     if facts["contamination"]:
         lines.append(("warning", facts["contamination"]))
     return lines
+
+
+def _trained(facts: dict[str, Any]) -> str:
+    n_trained = facts["encoder_parameters_trained"]
+    if n_trained is None:
+        return "of which were trained: not recorded"
+    return f"of which {n_trained:,} " + (
+        "are trained with these settings" if facts["kind"] == "encoder" else "were trained"
+    )
+
+
+def _of_tensors(ignored: list[str]) -> list[tuple[str, str]]:
+    if not ignored:
+        return []
+    more = f" and {len(ignored) - N_NAMED} more" if len(ignored) > N_NAMED else ""
+    words = f"{len(ignored)} tensors of the task it was trained for: {', '.join(ignored[:N_NAMED])}{more}"
+    return [("not used", words)]
+
+
+def _of_frames(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    geometry, frames, longest = facts["geometry"], facts["frame_head"], facts["longest_samples"]
+    lines = []
+    if frames is not None:
+        words = f"{frames['head']} on {_reads(frames)}: {frames['head_parameters']:,} parameters"
+        lines.append(("frame head", f"{words}; frame score: {frames['score']}"))
+    seen = f"every {geometry['hop']} samples ({geometry['hop_ms']:g} ms), each sees {geometry['receptive_field']}, "
+    upper = f" to {longest:,} ({longest / SAMPLE_RATE:g} s)" if longest else ", no limit"
+    return [
+        *lines,
+        ("frames", f"{seen}the first is centred on sample {geometry['first_centre']}"),
+        ("length", f"from {facts['shortest_samples']:,} samples{upper}"),
+    ]
+
+
+def _of_memory(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not memory:
+        return []
+    parts = {name: _gigabytes(memory[name]) for name in ("weights", "gradients", "optimizer", "activations")}
+    words = (
+        f"{_gigabytes(memory['total'])} for {memory['batch_size']} x {memory['seconds']:g} s in fp32, "
+        f"{_gigabytes(memory['cpu_process'])} as a process on a CPU, give or take a quarter: weights "
+        f"{parts['weights']}, gradients {parts['gradients']}, AdamW {parts['optimizer']}, activations "
+        f"{parts['activations']}"
+    )
+    return [("training", words)]
+
+
+def _of_provenance(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    provenance = facts["provenance"]
+    if provenance is None:
+        ours = "trained from scratch here" if facts["stages"] else "nothing was pre-trained"
+        return [
+            ("licence", f"yours: {ours}" if facts["from_scratch"] else f"{NOT_KNOWN}: see where the weights came from")
+        ]
+    return [
+        ("source", provenance["source"]),
+        ("licence", provenance["licence"]),
+        ("trained on", ", ".join(provenance["trained_on"]) or "not known"),
+        *[("note", note) for note in provenance["notes"]],
+    ]
 
 
 def _of_adapters(adapters: dict[str, Any] | None) -> list[tuple[str, str]]:
