@@ -26,6 +26,19 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json, refuse_existing, text_sha256, write_json
 
 MadeFrom = dict[str, Any]
+INPUTS = {
+    "against_sha256": "scores of --against",
+    "asv_sha256": "ASV scores",
+    "format": "format of the results",
+    "made_of_sha256": "scores",
+    "on.manifest_sha256": "manifest of --on",
+    "on.scores_sha256": "scores of --on",
+    "plan_sha256": "order of the utterances",
+    "sha256": "weights",
+    "sidecar_sha256": "record of the scores",
+    "threshold_from_sha256": "file of --threshold-from",
+}
+"""What names in records mean to people, where they do not say it: `manifest_sha256` is the manifest."""
 
 
 class State(Enum):
@@ -157,12 +170,26 @@ def find_state(output: Output) -> tuple[State, Path, str]:
     for path, sha256 in found.sha256.items():
         if path.exists() and file_sha256(path) != sha256:
             return State.DAMAGED, path, f"its SHA-256 differs from that in {output.record.name}"
-    names = found.made_from.keys() | output.made_from.keys()
-    changed = sorted(name for name in names if found.made_from.get(name) != output.made_from.get(name))
-    if changed:
+    if changed := changed_inputs(found.made_from, output.made_from):
         return State.CHANGED, named, ", ".join(changed)
     missing += [path for path in found.sha256 if not path.exists()]
     return (State.INCOMPLETE, missing[0], "") if missing else (State.UP_TO_DATE, named, "")
+
+
+def changed_inputs(before: MadeFrom, now: MadeFrom) -> list[str]:
+    """Return what differs between two records of what an output was made from, in words; empty if nothing does.
+
+    >>> changed_inputs({"mix_sha256": "a", "options": {"by": []}}, {"mix_sha256": "b", "options": {"by": ["codec"]}})
+    ['mix', 'by']
+    """
+    words: list[str] = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if old != new and name == "options" and isinstance(old, dict):
+            words += changed_inputs(old, new)
+        elif old != new:
+            words.append(INPUTS.get(name, name.removesuffix("_sha256").replace("_", " ")))
+    return list(dict.fromkeys(words))
 
 
 def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -318,7 +318,7 @@ def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Pa
     before = out.stat().st_mtime_ns
     assert "exists already" in refusal("score", model, eval_, "-o", out)
     assert "up to date, skipped" in run_cli("score", model, eval_, "-o", out, "--reuse").stdout
-    assert "inputs have changed since (input_policy)" in refusal(
+    assert "inputs have changed since (input policy)" in refusal(
         "score", model, eval_, "-o", out, "--reuse", "--crop", "first:9000"
     )
     assert out.stat().st_mtime_ns == before

@@ -356,7 +356,7 @@ def test_reuse_keeps_and_others_are_refused(
     data = truth[0]
     assert "exists already; pass --overwrite" in refusal("localize", exp, data / "eval.tsv", "-o", localized)
     assert "up to date, skipped" in run_cli("localize", exp, data / "eval.tsv", "-o", localized, "--reuse").stdout
-    assert "(manifest_sha256)" in refusal("localize", exp, data / "dev.tsv", "-o", localized, "--reuse")
+    assert "(manifest)" in refusal("localize", exp, data / "dev.tsv", "-o", localized, "--reuse")
     assert "frame scores end in .npz, found .tsv" in refusal(
         "localize", exp, data / "dev.tsv", "-o", tmp_path / "x.tsv"
     )
@@ -585,7 +585,7 @@ def test_mixes_are_localized_with_their_regions_beside(
     assert "mix_dev.segments.tsv: damaged" in refusal(*again, "--reuse")
     segments.write_bytes(written)
     assert "exists already" in refusal(*again)
-    assert "(mix_sha256)" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
+    assert "(mix)" in refusal("localize", exp, manifests / "dev.tsv", "-o", out, "--reuse")
     out.unlink()
     write_segments(tmp_path / "mix_dev.segments.tsv", segment_table({"x": []}), overwrite=True)
     assert "mix_dev.segments.tsv: " in refusal(*again)

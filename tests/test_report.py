@@ -425,7 +425,7 @@ def test_reuse_refuses_results_of_other_inputs(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     evaluate(scores, manifest, out)
     write_scores(scores, make_trials()["utt_id"].to_list(), make_trials(seed=5)["score"].to_numpy(), overwrite=True)
-    with pytest.raises(SpoofkitError, match=r"eval\.json: inputs have changed since \(scores_sha256\)"):
+    with pytest.raises(SpoofkitError, match=r"eval\.json: inputs have changed since \(scores\)"):
         evaluate(scores, manifest, out, reuse=True)
     (out / "eval.json").write_text("[]")
     with pytest.raises(SpoofkitError, match=r"eval\.json: exists but was not written by"):
@@ -653,7 +653,7 @@ def test_results_beside_other_systems_are_not_reused_for_others(tmp_path):
     first = evaluate(scores, manifest, out, options=wanted)
     assert evaluate(scores, manifest, out, reuse=True, options=wanted) == first
     write_scores(wanted.against[0], trials["utt_id"].to_list(), make_trials(seed=8)["score"].to_numpy(), overwrite=True)
-    with pytest.raises(SpoofkitError, match=r"inputs have changed since \(against_sha256\)"):
+    with pytest.raises(SpoofkitError, match=r"inputs have changed since \(scores of --against\)"):
         evaluate(scores, manifest, out, reuse=True, options=wanted)
 
 
