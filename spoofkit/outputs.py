@@ -185,9 +185,11 @@ def changed_inputs(before: MadeFrom, now: MadeFrom) -> list[str]:
     words: list[str] = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
-        if old != new and name == "options" and isinstance(old, dict):
+        if old == new:
+            continue
+        if name == "options" and isinstance(old, dict) and isinstance(new, dict):
             words += changed_inputs(old, new)
-        elif old != new:
+        else:
             words.append(INPUTS.get(name, name.removesuffix("_sha256").replace("_", " ")))
     return list(dict.fromkeys(words))
 

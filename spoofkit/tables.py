@@ -7,10 +7,9 @@ becomes `visible` here. No figure is computed here.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spoofkit import terminal
 from spoofkit.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -40,20 +39,17 @@ class Column:
     form: str | Callable[[Row], str] = ""
     """For people: a format, such as `,` or `.3f`, of the value, where None is `-`; or a function of the row."""
     is_text: bool = False
-    """Aligned left and wrapped where the line is too short. Others are never cut; figures are aligned right."""
+    """Aligned left, and wrapped where the line is too short. Figures are aligned right and never cut."""
     style: Callable[[Row], str] = lambda row: ""
     """Colour of a cell on a terminal, as rich names it."""
 
-    def head(self) -> str:
-        """Return the heading for people."""
-        return self.name if self.heading is None else self.heading
-
-    def text(self, row: Row) -> str:
-        """Write the cell of a row for people."""
+    def texts(self, rows: Sequence[Row]) -> list[str]:
+        """Write the heading and the cells for people."""
+        heading = self.name if self.heading is None else self.heading
         if callable(self.form):
-            return self.form(row)
-        value = row[self.name]
-        return "-" if value is None else format(value, self.form)
+            return [heading, *map(self.form, rows)]
+        values = (row[self.name] for row in rows)
+        return [heading, *("-" if value is None else format(value, self.form) for value in values)]
 
 
 @dataclass(frozen=True)
@@ -68,19 +64,22 @@ class Table:
 
 
 def show(*parts: str | Table, console: "Console | None" = None) -> None:
-    """Print sentences and tables for people on stdout, tables as wide as the console is (80 columns in a pipe).
+    """Print sentences and tables for people on stdout, in a pipe too: `--tsv` and `--json` keep names as they are.
 
-    A table without a text column that could wrap is printed in as many blocks of columns as it needs.
+    A table is as wide as the console (80 columns in a pipe). What has no text column that could wrap is printed in as
+    many blocks of columns as it needs.
     """
-    out = console or terminal.console()
+    from rich.console import Console
+
+    out = console or Console(markup=False, highlight=False, emoji=False)
     for part in parts:
         if isinstance(part, str):
             out.print(visible_lines(part), soft_wrap=True, highlight=False, markup=False)
             continue
-        for place, block in enumerate(_blocks(part, out.width)):
+        for place, columns in enumerate(_blocks(part, out.width)):
             if place:
                 out.print()
-            out.print(_drawn(block))
+            out.print(_drawn(part, columns))
 
 
 def as_tsv(table: Table) -> str:
@@ -93,45 +92,45 @@ def as_tsv(table: Table) -> str:
 
 def as_latex(table: Table) -> str:
     """Write a LaTeX table (booktabs). Headings are LaTeX already, cells are escaped."""
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-        r"\toprule",
-        " & ".join(column.head() for column in table.columns) + r" \\",
-        r"\midrule",
-    ]
-    for place, row in enumerate((*table.rows, *table.totals)):
-        if place == len(table.rows):
-            lines.append(r"\midrule")
-        lines.append(" & ".join(column.text(row).translate(LATEX) for column in table.columns) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    rows = [*table.rows, *table.totals]
+    headings, *cells = zip(*(column.texts(rows) for column in table.columns), strict=True)
+    lines = [" & ".join(text.translate(LATEX) for text in row) + r" \\" for row in cells]
+    if table.totals:
+        lines.insert(len(table.rows), r"\midrule")
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            *(r"\toprule", " & ".join(headings) + r" \\", r"\midrule"),
+            *lines,
+            *(r"\bottomrule", r"\end{tabular}", ""),
+        ]
+    )
 
 
-def _blocks(table: Table, width: int) -> Iterator[Table]:
-    """Yield tables that fit a width, each with the first column and some of the others."""
+def _blocks(table: Table, width: int) -> Iterator[Sequence[Column]]:
+    """Yield the columns of tables that fit a width, each with the first column and some of the others."""
     first, *others = table.columns
     if any(column.is_text for column in others):
-        yield table
+        yield table.columns
         return
-    rows = (*table.rows, *table.totals)
-    shown = ([column.head(), *map(column.text, rows)] for column in table.columns)
-    widths = [max(len(visible(text)) for text in texts) for texts in shown]
+    rows = [*table.rows, *table.totals]
+    first_width, *widths = (max(len(visible(text)) for text in column.texts(rows)) for column in table.columns)
     block: list[Column] = []
-    used = widths[0]
-    for column, needed in zip(others, widths[1:], strict=True):
+    used = first_width
+    for column, needed in zip(others, widths, strict=True):
         if block and used + GAP + needed > width:
-            yield replace(table, columns=[first, *block])
-            block, used = [], widths[0]
+            yield [first, *block]
+            block, used = [], first_width
         block.append(column)
         used += GAP + needed
-    yield replace(table, columns=[first, *block])
+    yield [first, *block]
 
 
-def _drawn(table: Table) -> "RichTable":
+def _drawn(table: Table, columns: Sequence[Column]) -> "RichTable":
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    # Text and not str: a name such as "[b]" is a name, not markup.
     drawn = RichTable(
         box=box.SIMPLE_HEAD if table.has_headings else None,
         show_header=table.has_headings,
@@ -139,13 +138,19 @@ def _drawn(table: Table) -> "RichTable":
         padding=(0, 0, 0, GAP - table.has_headings),  # of a headed table the rule adds one
         pad_edge=False,
     )
-    for place, column in enumerate(table.columns):
+    rows = [*table.rows, *table.totals]
+    cells = []
+    has_text = any(column.is_text for column in columns)
+    for place, column in enumerate(columns):
+        # Text and not str: a name such as "[b]" is a name, not markup.
+        heading, *texts = map(visible, column.texts(rows))
         is_number = isinstance(column.form, str) and column.form != ""
         is_left = column.is_text or (place == 0 and not is_number)
-        heading = Text(visible(column.head()))
-        drawn.add_column(heading, justify="left" if is_left else "right", no_wrap=not column.is_text, overflow="fold")
-    for row in (*table.rows, *table.totals):
-        drawn.add_row(*(Text(visible(column.text(row)), style=column.style(row)) for column in table.columns))
+        wraps = column.is_text or (place == 0 and not has_text)
+        drawn.add_column(Text(heading), justify="left" if is_left else "right", no_wrap=not wraps, overflow="fold")
+        cells.append([Text(text, column.style(row)) for text, row in zip(texts, rows, strict=True)])
+    for row_cells in zip(*cells, strict=True):
+        drawn.add_row(*row_cells)
     return drawn
 
 

@@ -2,7 +2,7 @@ r"""Text on its way out: on a terminal control characters are shown, in files an
 
 File names, ids and settings come from strangers. Written raw to a terminal, an escape sequence in one of them clears
 the screen or overwrites another recording's decision. So all text leaves by `echo` (stdout) or `say` (stderr), tables
-by the `console`, and what a progress bar, a picture or an HTML page is labelled with by `visible`.
+by `spoofkit.tables.show`, and what a progress bar, a picture or an HTML page is labelled with by `visible`.
 """
 
 import json
@@ -10,10 +10,7 @@ import re
 import sys
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any, TextIO
 
 # C0, DEL and C1; what reorders text or ends a line, as Unicode has it; what os.fsdecode makes of other bytes than UTF-8
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -64,21 +61,6 @@ def say(message: str) -> None:
 
     tqdm.write(_line((message,), sys.stderr), file=sys.stderr, end="")
     sys.stderr.flush()
-
-
-def console(**options: Any) -> "Console":
-    """Return a rich console for stdout that takes strings as they are, without markup, and makes them `visible`.
-
-    What it draws is for people, in a pipe too: `--tsv` and `--json` keep names as they are.
-    """
-    from rich.console import Console
-    from rich.text import Text
-
-    class VisibleConsole(Console):
-        def render_str(self, text: str, **style: Any) -> Text:  # every string, also that of a table's cell
-            return super().render_str(visible_lines(text), **style)
-
-    return VisibleConsole(markup=False, highlight=False, emoji=False, **options)
 
 
 def prepare_streams() -> None:

@@ -17,6 +17,7 @@ from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import write_scores
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.outputs import changed_inputs
 from spoofkit.settings import EncoderSettings
 
 
@@ -127,26 +128,26 @@ VERBS: dict[str, tuple[str, str, Change, str]] = {
     "prepare": ("prepare generic list.csv -o out", "out/list.tsv", text_of("list.csv", ",s00", ",s99"), "lists"),
     "pack": (f"pack {LIST} -o out", "out/list.tsv", CHANGED_LIST, "manifest"),
     "mixlist": (f"mixlist {LIST} -o out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
-    "kaldi": (f"kaldi {LIST} -o out", "out/wav.scp", CHANGED_LIST, "manifest_sha256"),
-    "overlap": (f"overlap {LIST} data/eval.tsv -o out.tsv", "out.tsv", CHANGED_LIST, "train_sha256"),
+    "kaldi": (f"kaldi {LIST} -o out", "out/wav.scp", CHANGED_LIST, "(manifest)"),
+    "overlap": (f"overlap {LIST} data/eval.tsv -o out.tsv", "out.tsv", CHANGED_LIST, "(train)"),
     "reformat": (
         f"reformat {SCORES} {LIST} -o out.txt --layout asvspoof2019_la",
         "out.txt",
         CHANGED_SCORES,
-        "scores_sha256",
+        "(scores)",
     ),
-    "calibrate": (f"calibrate {SCORES} {LIST} -o out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
-    "fuse": (f"fuse {SCORES} others.tsv {LIST} -o out.json", "out.json", CHANGED_SCORES, "scores_sha256"),
-    "apply": (f"apply cal.json {SCORES} -o out.tsv", "out.tsv", CHANGED_SCORES, "made_of_sha256"),
-    "evaluate": (f"evaluate {SCORES} {LIST} -o out --replicates 0", "out/eval.json", CHANGED_SCORES, "scores_sha256"),
-    "audit": (f"audit {LIST} -o out", "out/audit.json", CHANGED_LIST, "manifest_sha256"),
+    "calibrate": (f"calibrate {SCORES} {LIST} -o out.json", "out.json", CHANGED_SCORES, "(scores)"),
+    "fuse": (f"fuse {SCORES} others.tsv {LIST} -o out.json", "out.json", CHANGED_SCORES, "(scores)"),
+    "apply": (f"apply cal.json {SCORES} -o out.tsv", "out.tsv", CHANGED_SCORES, "(scores)"),
+    "evaluate": (f"evaluate {SCORES} {LIST} -o out --replicates 0", "out/eval.json", CHANGED_SCORES, "(scores)"),
+    "audit": (f"audit {LIST} -o out", "out/audit.json", CHANGED_LIST, "(manifest)"),
     "average": (
         "average model model2 -o out",
         "out/model.json",
         other_weights,
-        "models_sha256",
+        "(models)",
     ),
-    "score": (f"score model {LIST} -o out.tsv --device cpu", "out.tsv", CHANGED_LIST, "manifest_sha256"),
+    "score": (f"score model {LIST} -o out.tsv --device cpu", "out.tsv", CHANGED_LIST, "(manifest)"),
 }
 RECREATED = {"calibrate": "out.png", "evaluate": "out/report.html", "audit": "out/audit.png", "kaldi": "out/utt2spk"}
 REFUSED = {
@@ -267,3 +268,10 @@ def test_every_verb_that_writes_has_both_options() -> None:
         *("average", "export"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
+
+
+def test_changed_inputs_are_named_in_words_and_an_option_by_its_own_name() -> None:
+    before = {"manifest_sha256": "1", "sidecar_sha256": "1", "seed": 1, "options": {"by": [], "asv": None}}
+    now = {"manifest_sha256": "2", "sidecar_sha256": "2", "seed": 1, "options": {"by": ["codec"], "asv": None}}
+    assert changed_inputs(before, now) == ["manifest", "by", "record of the scores"]
+    assert changed_inputs(now, now) == []

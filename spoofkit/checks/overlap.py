@@ -205,7 +205,7 @@ def print_overlap(summary: dict[str, Any]) -> None:
         Column("what", "shared"),
         Column("n_eval", "of eval", ","),
         Column("percent_of_eval", "share, %", ".2f"),
-        Column("examples", "first (in train, if another)", _first, is_text=True),
+        Column("examples", "examples (in train)", _first, is_text=True),
     ]
     show(
         f"{summary['train']} ({summary['n_train']:,}) and {summary['eval']} ({summary['n_eval']:,})\n",

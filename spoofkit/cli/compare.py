@@ -1,16 +1,13 @@
 """Verbs about score files: compare, calibrate, fuse, apply, threshold, reformat."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_json, say
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Manifest = Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")]
 Prior = Annotated[
@@ -60,6 +57,7 @@ def compare(
     from spoofkit.evaluation.compare import print_comparison
     from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.records import caveats
+    from spoofkit.evaluation.scores import read_trials
     from spoofkit.files import file_sha256
 
     costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
@@ -72,7 +70,7 @@ def compare(
                 f"compare: found the score files {', '.join(map(str, files)) or 'none'} for one system, expected one "
                 "for each of its seeds, each once"
             )
-    joined = {name: [_joined(path, table) for path in files] for name, files in zip("AB", paths, strict=True)}
+    joined = {name: [read_trials(path, known) for path in files] for name, files in zip("AB", paths, strict=True)}
     systems = {name: [np.asarray(trials["score"]) for trials in tables] for name, tables in joined.items()}
     result = run(systems, table, by=by or (), resample=resample, costs=costs, seed=seed)
     result |= {"dcf_costs": asdict(costs), "n_trials": table.height}
@@ -227,6 +225,7 @@ def reformat(
     """
     from spoofkit.data.manifest import read_keyed_manifest, read_manifest
     from spoofkit.evaluation.layouts import WITH_KEYS, layout_text
+    from spoofkit.evaluation.scores import read_trials
     from spoofkit.files import atomic_path, file_sha256
     from spoofkit.outputs import is_up_to_date, output_with_own_record, refuse_replacing, skipped, write_own_record
 
@@ -238,7 +237,7 @@ def reformat(
         return
     with_keys = layout in WITH_KEYS
     known = read_keyed_manifest(manifest) if with_keys else read_manifest(manifest)
-    trials = _joined(scores, known.table, with_keys)
+    trials = read_trials(scores, known, with_keys)
     _warn_of_cuts([scores])
     text = layout_text(out, layout, trials)
     with atomic_path(out, overwrite=True) as temporary:
@@ -254,16 +253,6 @@ def _warn_of_cuts(scores: list[Path]) -> None:
     for path in scores:
         if warning := final_newline_warning(path):
             say(f"spoofkit: warning: {warning}")
-
-
-def _joined(path: Path, table: "pl.DataFrame", with_keys: bool = True) -> "pl.DataFrame":
-    from spoofkit.evaluation.scores import add_scores, join_scores, read_scores
-
-    scores = read_scores(path)
-    try:
-        return join_scores(scores, table) if with_keys else add_scores(scores, table)
-    except SpoofkitError as error:
-        raise SpoofkitError(f"{path}: {error}") from error
 
 
 def _fit(

@@ -33,16 +33,6 @@ RESAMPLED = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "t
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A percentile interval, in the figure's own unit."""
-
-    low: float
-    high: float
-    n_clusters: int
-    """Speakers that were resampled."""
-
-
-@dataclass(frozen=True)
 class Clusters:
     """What is resampled."""
 
@@ -234,8 +224,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def interval(replicates: npt.NDArray[np.float64], n_clusters: int, confidence: float = CONFIDENCE) -> Interval:
-    """Percentile interval of a figure's replicates.
+def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the ends of a percentile interval of a figure, given its replicates.
 
     Raises:
         SpoofkitError: too many replicates lack a class.
@@ -247,7 +237,7 @@ def interval(replicates: npt.NDArray[np.float64], n_clusters: int, confidence: f
             "both; leave intervals out for this list"
         )
     low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high), n_clusters)
+    return float(low), float(high)
 
 
 def intervals(
@@ -285,8 +275,8 @@ def intervals(
     try:
         draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
         walk = make_walk(trials["score"], trials["key"] == "bonafide", clusters.number_N, clusters.n_clusters)
-        eers = interval(100 * eer_replicates(walk, draws), clusters.n_clusters)
-        dcfs = interval(min_dcf_replicates(walk, draws, costs), clusters.n_clusters)
+        eers = interval(100 * eer_replicates(walk, draws))
+        dcfs = interval(min_dcf_replicates(walk, draws, costs))
     except SpoofkitError as error:
         return {**how, "left_out": str(error)}
-    return {**how, "eer_official_percent": [eers.low, eers.high], "min_dcf": [dcfs.low, dcfs.high]}
+    return {**how, "eer_official_percent": list(eers), "min_dcf": list(dcfs)}

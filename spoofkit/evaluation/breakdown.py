@@ -62,7 +62,7 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     >>> [(row["attack"], row["eer_official_percent"]) for row in measure(trials)["by_attack"]]
     [('A31', 0.0), ('A32', 75.0)]
     """
-    _check_columns(trials, by)
+    require_columns(trials, by)
     bonafide, spoof = split_classes(trials)
     pooled = eer_of_sorted(bonafide, spoof)
     pooled_dcf = min_dcf_of_sorted(bonafide, spoof, costs)
@@ -207,8 +207,12 @@ def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
     return values.len() == 1 and not trials[column].filter(~is_bonafide).is_in(values.to_list()).any()
 
 
-def _check_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
-    """Refuse columns that are not there, or whose values are not conditions."""
+def require_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
+    """Refuse columns that are not there, or whose values are not conditions.
+
+    Raises:
+        SpoofkitError: naming those that are there.
+    """
     possible = [name for name in trials.columns if name not in ("utt_id", "path", "key", "score", "n_samples")]
     for column in by:
         if column not in possible:

@@ -18,7 +18,7 @@ from spoofkit.evaluation.metrics import ASVSPOOF5, sorted_scores
 from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems, unchecked
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
-from spoofkit.evaluation.scores import join_scores, read_scores, scores_text
+from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
 from spoofkit.files import atomic_path, file_sha256
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed
 from spoofkit.tables import Column, Table, show
@@ -209,15 +209,9 @@ def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -
 
 def _read(scores: list[Path], manifest: Path) -> Trials:
     """Scores of shape (trials, systems) in the manifest's order, and classes."""
-    table = read_keyed_manifest(manifest).table
-    columns = []
-    for path in scores:
-        scores_of_one = read_scores(path)
-        try:
-            columns.append(join_scores(scores_of_one, table)["score"].to_numpy())
-        except SpoofkitError as error:
-            raise SpoofkitError(f"{path} with {manifest}: {error}") from error
-    return np.column_stack(columns), (table["key"] == "bonafide").to_numpy()
+    known = read_keyed_manifest(manifest)
+    columns = [read_trials(path, known)["score"].to_numpy() for path in scores]
+    return np.column_stack(columns), (known.table["key"] == "bonafide").to_numpy()
 
 
 def _set_record(scores: list[Path], manifest: Path, **known: Any) -> dict[str, Any]:

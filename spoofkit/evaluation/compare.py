@@ -5,7 +5,7 @@ spread says what a change of seed does to it. No files are read here; see `spoof
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -27,13 +27,11 @@ from spoofkit.evaluation.bootstrap import (
     min_dcf_replicates,
     p_value,
 )
-from spoofkit.evaluation.breakdown import is_of_spoofs
+from spoofkit.evaluation.breakdown import is_of_spoofs, require_columns
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
 from spoofkit.tables import Column, Row, Table, show
 
 FIGURES = ("eer_official_percent", "min_dcf")
-NO_PARTS = ("utt_id", "path", "key", "score", "n_samples")
-"""Columns that do not divide a list into parts."""
 
 
 def compare(
@@ -68,10 +66,7 @@ def compare(
     """
     if len(systems) != 2:
         raise SpoofkitError(f"compare: found {len(systems)} systems, expected two")
-    for column in by:
-        if column not in trials.columns or column in NO_PARTS:
-            possible = [name for name in trials.columns if name not in NO_PARTS]
-            raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
+    require_columns(trials, by)
     clusters = clusters_of(trials, resample)
     draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
     rows: list[dict[str, Any]] = []
@@ -79,22 +74,15 @@ def compare(
         is_bonafide = (trials["key"] == "bonafide").to_numpy()[rows_N]
         row: dict[str, Any] = {"column": part_of, "part": name}
         row |= {"n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
-        if row["n_bonafide"] and row["n_spoof"]:
-            scores = {name: [np.asarray(score)[rows_N] for score in seeds] for name, seeds in systems.items()}
-            try:
-                row |= _row(scores, is_bonafide, clusters.number_N[rows_N], draws, costs)
-            except SpoofkitError as error:
-                if not rows:
-                    raise
-                row["left_out"] = str(error)
-        else:
-            row["left_out"] = "holds one class only"
+        scores = {name: [np.asarray(score)[rows_N] for score in seeds] for name, seeds in systems.items()}
+        try:
+            row |= _row(scores, is_bonafide, clusters.number_N[rows_N], draws, costs)
+        except SpoofkitError as error:
+            if not rows:
+                raise
+            row["left_out"] = str(error)
         rows.append(row)
-    # Those of a breakdown are many, and are corrected for being many; the row of all trials stands for itself.
-    for column, figure in product(dict.fromkeys(by), FIGURES):
-        parts = [row for row in rows if row["column"] == column and figure in row]
-        for row, corrected in zip(parts, holm([row[figure]["p"] for row in parts]), strict=True):
-            row[figure]["p_corrected"] = corrected
+    _correct(rows, by)
     return {
         "systems": {name: len(seeds) for name, seeds in systems.items()},
         "by": list(dict.fromkeys(by)),
@@ -124,6 +112,14 @@ def _parts(trials: pl.DataFrame, by: Sequence[str]) -> Iterator[tuple[str | None
             yield column, str(value), everything[chosen]
 
 
+def _correct(rows: list[dict[str, Any]], by: Sequence[str]) -> None:
+    """Correct the p values of each breakdown for being many; the row of all trials stands for itself."""
+    for column, figure in product(dict.fromkeys(by), FIGURES):
+        parts = [row for row in rows if row["column"] == column and figure in row]
+        for row, corrected in zip(parts, holm([row[figure]["p"] for row in parts]), strict=True):
+            row[figure]["p_corrected"] = corrected
+
+
 def _row(
     scores: dict[str, list[npt.NDArray[np.float64]]],
     is_bonafide: npt.NDArray[np.bool_],
@@ -131,6 +127,8 @@ def _row(
     draws: npt.NDArray[np.int64],
     costs: DcfCosts,
 ) -> dict[str, Any]:
+    if is_bonafide.all() or not is_bonafide.any():
+        raise SpoofkitError("holds one class only")
     found: dict[str, Any] = {}
     values: dict[str, dict[str, list[float]]] = {figure: {} for figure in FIGURES}
     replicates: dict[str, list[npt.NDArray[np.float64]]] = {figure: [] for figure in FIGURES}
@@ -145,12 +143,12 @@ def _row(
     for figure in FIGURES:
         first, second = values[figure].values()
         difference_R = replicates[figure][1] - replicates[figure][0]
-        around = interval(difference_R, draws.shape[1])
+        low, high = interval(difference_R)
         found[figure] = {
             "systems": {name: _summary(seeds) for name, seeds in values[figure].items()},
             "difference": statistics.fmean(second) - statistics.fmean(first),
-            "low": around.low,
-            "high": around.high,
+            "low": low,
+            "high": high,
             "p": p_value(difference_R),
         }
         if min(len(first), len(second)) >= 3:
@@ -185,25 +183,27 @@ def _comparison(result: Mapping[str, Any], figure: str, name: str, digits: int) 
         """A part's value, with its column where there are several."""
         return f"{row['column']} {row['part']}" if len(result["by"]) > 1 and row["column"] else str(row["part"])
 
-    def cell(form: Callable[[Row], str]) -> Callable[[Row], str]:
-        return lambda row: form(row[figure])
+    def cells(row: Row) -> Row:
+        found, around = row[figure], (row[figure]["low"], row[figure]["high"])
+        return {
+            "part": part(row),
+            **{system: of["mean"] for system, of in found["systems"].items()},
+            "B - A": found["difference"],
+            "interval": " to ".join(f"{end:+.{digits}f}" for end in around),
+            "p": found["p"],
+            "p, corrected": f"{found['p_corrected']:.3g}" if "p_corrected" in found else "",
+        }
 
     columns = [
-        Column("part", ", ".join(result["by"]), part),
-        Column("A", f"A {name}", cell(lambda found: f"{found['systems']['A']['mean']:.{digits}f}")),
-        Column("B", form=cell(lambda found: f"{found['systems']['B']['mean']:.{digits}f}")),
-        Column("difference", "B - A", cell(lambda found: f"{found['difference']:+.{digits}f}")),
-        Column(
-            "interval",
-            f"{result['confidence']:.0%} interval",
-            cell(lambda found: f"{found['low']:+.{digits}f} to {found['high']:+.{digits}f}"),
-        ),
-        Column("p", form=cell(lambda found: f"{found['p']:.3g}")),
+        Column("part", ", ".join(result["by"])),
+        Column("A", f"A {name}", f".{digits}f"),
+        Column("B", form=f".{digits}f"),
+        Column("B - A", form=f"+.{digits}f"),
+        Column("interval", f"{result['confidence']:.0%} interval"),
+        Column("p", form=".3g"),
+        *([Column("p, corrected")] if len(result["rows"]) > 1 else []),
     ]
-    if len(result["rows"]) > 1:
-        corrected = cell(lambda found: f"{found['p_corrected']:.3g}" if "p_corrected" in found else "")
-        columns.append(Column("p_corrected", "p, corrected", corrected))
-    yield Table(columns, [row for row in result["rows"] if figure in row])
+    yield Table(columns, [cells(row) for row in result["rows"] if figure in row])
     if skipped := [part(row) for row in result["rows"] if "left_out" in row]:
         yield f"skipped, too few speakers or a single class: {', '.join(skipped)}"
     first = result["rows"][0][figure]

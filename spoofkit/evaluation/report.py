@@ -24,7 +24,7 @@ from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_s
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
 from spoofkit.evaluation.report_page import FIGURES, GENERATOR, figure_paths, report_files
-from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_scores
+from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
 from spoofkit.machine import commit
@@ -190,7 +190,7 @@ def _read_all_trials(
     """Read the trials of each score file; and their manifest, unless it is a challenge's own list."""
     if options.layout is None:
         manifest = read_keyed_manifest(manifest_path)
-        return manifest, [_read_trials(path, manifest) for path in paths]
+        return manifest, [read_trials(path, manifest) for path in paths]
     keys = read_layout_keys(manifest_path, options.layout, "all")
     return None, [_read_layout_trials(path, keys, options) for path in paths]
 
@@ -289,14 +289,6 @@ def _tandem(trials: pl.DataFrame, options: Options) -> tuple[dict[str, Any], str
         "min_tdcf_2021": min_tdcf_2021(*classes, rates),
         "teer_percent": None if teer is None else 100 * teer,
     }, unchecked
-
-
-def _read_trials(scores_path: Path, manifest: Manifest) -> pl.DataFrame:
-    scores = read_scores(scores_path)
-    try:
-        return join_scores(scores, manifest.table)
-    except SpoofkitError as error:
-        raise SpoofkitError(f"{scores_path} with {manifest.path}: {error}") from error
 
 
 def _output(json_path: Path, html_path: Path, made_from: dict[str, Any]) -> Output:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from spoofkit import tables
 from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
@@ -12,16 +13,13 @@ from spoofkit.tables import (
     FEWEST_TRIALS,
     SPOOF,
     Column,
+    Row,
     Table,
     eer_text,
     figure,
     figure_text,
-    has_few,
     rounded,
-    show,
 )
-from spoofkit.tables import as_latex as latex_of
-from spoofkit.tables import as_tsv as tsv_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +29,7 @@ FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; on
 
 def print_report(result: Mapping[str, Any], console: "Console | None" = None) -> None:
     """Print the pooled figures, then those of each part, as wide as the console is (80 columns in a pipe)."""
-    show(*_pooled(result), *_parts(result), console=console)
+    tables.show(*_pooled(result), *_parts(result), console=console)
 
 
 def _pooled(result: Mapping[str, Any]) -> Iterator[str]:
@@ -63,7 +61,7 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str | Table]:
             yield f"\nPer {column} × codec: EER in %\n"
             yield _codec_table(result, column, rows, cells)
     shown = [*result["by_attack"], *result["by_codec"], *(row for rows in result["by"].values() for row in rows)]
-    if any(map(has_few, shown if one_codec else [*shown, *result["by_attack_and_codec"]])):
+    if any(map(tables.has_few, shown if one_codec else [*shown, *result["by_attack_and_codec"]])):
         yield f"\n{FEW}"
 
 
@@ -72,18 +70,17 @@ def _codec_table(
 ) -> Table:
     """EER per value of a column that only spoofs have (down) and codec (across)."""
     cell_of = {(cell[name], cell["codec"]): cell for cell in cells}
-    codecs = {codec["codec"]: codec for codec in result["by_codec"]}
-
-    def column(codec: str | None) -> Column:
-        # None and not "all": a codec, and a value, may be called so.
-        of_all = result if codec is None else codecs[codec]
-        return Column(
-            codec or "", codec or "all",
-            lambda row: eer_text(of_all if row is result else row if codec is None else cell_of[row[name], codec], 2),
-        )  # fmt: skip
-
-    values = Column(name, form=lambda row: "all" if row is result else row[name])
-    return Table([values, column(None), *map(column, codecs)], [*rows, result])
+    codecs = result["by_codec"]
+    lines: list[tuple[str, list[Row]]] = [
+        (row[name], [row, *(cell_of[row[name], codec["codec"]] for codec in codecs)]) for row in rows
+    ]
+    lines.append(("all", [result, *codecs]))
+    # By place and not by name: a codec may be called "all".
+    columns = [Column(str(place), heading) for place, heading in enumerate(["all", *(row["codec"] for row in codecs)])]
+    texts = [
+        {"": value, **{str(place): eer_text(cell, most=2) for place, cell in enumerate(line)}} for value, line in lines
+    ]
+    return Table([Column("", name), *columns], texts)
 
 
 def costs_in_words(result: Mapping[str, Any]) -> str:
@@ -130,26 +127,25 @@ def tandem_in_words(result: Mapping[str, Any]) -> str:
 def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All parts of an evaluation as flat rows: what they are of, their counts, METRICS."""
 
-    def row(part: str, value: str, of: Mapping[str, Any]) -> dict[str, Any]:
-        counts = {"n_bonafide": of["n_bonafide"], "n_spoof": of["n_spoof"]}
-        return {"part": part, "value": value, **counts, **{name: of[name] for name in METRICS}}
-
-    rows = [row("all", "", result)]
-    rows += [row("attack", entry["attack"], entry) for entry in result["by_attack"]]
-    rows += [row("codec", entry["codec"], entry) for entry in result["by_codec"]]
-    pairs = result["by_attack_and_codec"]
-    rows += [row("attack and codec", f"{entry['attack']} {entry['codec']}", entry) for entry in pairs]
-    for column, entries in result["by"].items():
-        rows += [row(column, entry[column], entry) for entry in entries]
-    for column, entries in result["by_and_codec"].items():
-        rows += [row(f"{column} and codec", f"{entry[column]} {entry['codec']}", entry) for entry in entries]
-    return rows
+    parts = [
+        ("all", [result], ()),
+        *(("attack", result["by_attack"], ("attack",)), ("codec", result["by_codec"], ("codec",))),
+        ("attack and codec", result["by_attack_and_codec"], ("attack", "codec")),
+        *((column, rows, (column,)) for column, rows in result["by"].items()),
+        *((f"{column} and codec", rows, (column, "codec")) for column, rows in result["by_and_codec"].items()),
+    ]
+    figures = ("n_bonafide", "n_spoof", *METRICS)
+    return [
+        {"part": part, "value": " ".join(row[name] for name in names), **{name: row[name] for name in figures}}
+        for part, rows, names in parts
+        for row in rows
+    ]
 
 
 def as_tsv(result: Mapping[str, Any]) -> str:
     """`rows_of` as a table with tabs, all digits; a part without trials of a class has empty fields."""
     rows = rows_of(result)
-    return tsv_of(Table([*map(Column, rows[0])], rows))
+    return tables.as_tsv(Table([*map(Column, rows[0])], rows))
 
 
 def as_latex(result: Mapping[str, Any]) -> str:
@@ -166,5 +162,5 @@ def as_latex(result: Mapping[str, Any]) -> str:
     return (
         f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{partial}\n"
         f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
-        f"{costs.fa_cost:g}\n" + latex_of(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
+        f"{costs.fa_cost:g}\n" + tables.as_latex(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
     )

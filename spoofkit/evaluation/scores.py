@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from spoofkit.data.manifest import KEYS, all_different
+from spoofkit.data.manifest import KEYS, Manifest, all_different
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import score_table
 from spoofkit.files import lines_with_other_counts, not_read, write_text
@@ -173,6 +173,24 @@ def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFra
     if in_order:  # as `spoofkit score` writes them; saves most of the time of a large set
         return manifest_table.with_columns(scores["score"])
     return manifest_table.join(scores, on="utt_id", how="left", maintain_order="left")
+
+
+def read_trials(path: Path, manifest: Manifest, with_keys: bool = True) -> pl.DataFrame:
+    """Read a score file and join it with the manifest of exactly the same trials.
+
+    Args:
+        path: The score file.
+        manifest: The manifest.
+        with_keys: Each trial must have a key; else see `add_scores`.
+
+    Raises:
+        SpoofkitError: the file is broken, or does not fit the manifest; naming both.
+    """
+    scores = read_scores(path)
+    try:
+        return join_scores(scores, manifest.table) if with_keys else add_scores(scores, manifest.table)
+    except SpoofkitError as error:
+        raise SpoofkitError(f"{path} with {manifest.path}: {error}") from error
 
 
 def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:

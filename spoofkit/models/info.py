@@ -38,19 +38,8 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
     frames: FrameModel | None = None
     is_trained_known = True
     if (Path(name) / "model.json").is_file():
-        if config is not None:
-            raise SpoofkitError(
-                f"{name}: is a model, whose own record says how it was trained; leave settings out, or name "
-                f"{Path(name) / 'encoder'} to see what training it further would take"
-            )
-        training = trained_as(read_stages(Path(name) / "encoder"))
-        is_trained_known = training is not None
-        detector, record = load_detector(Path(name), training)
-        if (Path(name) / FRAME_HEAD).exists():
-            frames = read_frame_head(Path(name), detector.encoder, detector)
+        detector, record, frames, is_trained_known = _load_model(Path(name), config)
     else:
-        if name not in ("tiny", *SINC_FRONT_ENDS):
-            _refuse_others(Path(name))
         detector = _under_settings(name, config or Config())
     encoder = detector.encoder
     network_config = getattr(encoder.network, "config", None)
@@ -64,12 +53,11 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
         "width": encoder.width,
         "encoder_parameters": count_parameters(encoder),
         "encoder_parameters_trained": count_parameters(encoder, trained=True) if is_trained_known else None,
-        "head": detector.kind,
-        "head_reads": detector.layers,
-        "final_norm": _final_norm(detector),
-        "head_parameters": count_parameters(detector.head),
+        **_head(detector),
         "score": detector.score_meaning,
-        "frame_head": None if frames is None else _frame_head(frames),
+        "frame_head": None
+        if frames is None
+        else _head(frames.classifier) | {"frame_target": frames.target, "score": frames.score_meaning},
         "geometry": asdict(encoder.geometry) | {"hop_ms": 1000 * encoder.geometry.hop / SAMPLE_RATE},
         "shortest_samples": detector.shortest,
         "longest_samples": encoder.longest,
@@ -87,8 +75,28 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
     }
 
 
+def _load_model(path: Path, config: Config | None) -> tuple[Detector, dict[str, Any], FrameModel | None, bool]:
+    """Load a model folder: its detector, its record, its frame model; and whether it says what of it was trained."""
+    if config is not None:
+        raise SpoofkitError(
+            f"{path}: is a model, whose own record says how it was trained; leave settings out, or name "
+            f"{path / 'encoder'} to see what training it further would take"
+        )
+    training = trained_as(read_stages(path / "encoder"))
+    detector, record = load_detector(path, training)
+    has_frames = (path / FRAME_HEAD).exists()
+    return (
+        detector,
+        record,
+        read_frame_head(path, detector.encoder, detector) if has_frames else None,
+        training is not None,
+    )
+
+
 def _under_settings(name: str, config: Config) -> Detector:
     """An encoder and what the settings put on it."""
+    if name not in ("tiny", *SINC_FRONT_ENDS):
+        _refuse_others(Path(name))
     stage = config.finetune
     from_scratch = {"freeze": "none"} if name == "tiny" else {}
     settings = config.encoder.model_copy(update={"name": name, **from_scratch})
@@ -112,15 +120,12 @@ def _refuse_others(path: Path) -> None:
             )
 
 
-def _frame_head(frames: FrameModel) -> dict[str, Any]:
-    classifier = frames.classifier
+def _head(model: Detector | FrameClassifier) -> dict[str, Any]:
     return {
-        "head": classifier.kind,
-        "head_reads": classifier.layers,
-        "final_norm": _final_norm(classifier),
-        "head_parameters": count_parameters(classifier.head),
-        "frame_target": frames.target,
-        "score": frames.score_meaning,
+        "head": model.kind,
+        "head_reads": model.layers,
+        "final_norm": _final_norm(model),
+        "head_parameters": count_parameters(model.head),
     }
 
 

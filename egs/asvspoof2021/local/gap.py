@@ -80,8 +80,8 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
 
 def line_of(value: float, replicates: np.ndarray, n_speakers: int) -> dict[str, float]:
     """A figure and its interval."""
-    found = interval(replicates, n_speakers)
-    return {"value": value, "low": found.low, "high": found.high, "n_speakers": n_speakers}
+    low, high = interval(replicates)
+    return {"value": value, "low": low, "high": high, "n_speakers": n_speakers}
 
 
 if __name__ == "__main__":

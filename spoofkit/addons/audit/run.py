@@ -251,8 +251,8 @@ def _intervals(
     found = {}
     for name, of_predictor in scores.items():
         replicates = eer_replicates(make_walk(of_predictor, is_bonafide, clusters, n_clusters), draws)
-        both = interval(replicates, n_clusters)
-        found[name] = (100 * both.low, 100 * both.high)
+        low, high = interval(replicates)
+        found[name] = (100 * low, 100 * high)
     return found
 
 
