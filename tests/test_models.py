@@ -211,8 +211,7 @@ def test_frames_are_classified_from_any_layer_with_any_loss(layers: str | int, l
     assert all(p.grad is not None for p in classifier.parameters() if p.requires_grad)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["raw_aasist_l", "rawnet2"])
+@pytest.mark.parametrize("name", ["rawnet2", pytest.param("raw_aasist_l", marks=pytest.mark.release)])
 def test_a_raw_waveform_baseline_goes_from_its_settings_to_an_evaluation(
     name: str, manifests: Path, tmp_path: Path
 ) -> None:
@@ -556,7 +555,6 @@ def test_training_in_bf16_leaves_finite_fp32_weights(
     assert all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values())
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its older compiler
 def test_compiled_layers_give_the_same_frames(plain: Path) -> None:
     if not shutil.which("g++") or not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
