@@ -8,7 +8,7 @@ import os
 import pty
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +16,7 @@ from typing import TextIO
 import numpy as np
 import pytest
 import soundfile
+from warm import WarmPython
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network for anything
 # Sums in another order have other last digits, and files are compared byte for byte with those of other processes.
@@ -114,6 +115,14 @@ def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     prepare("asvspoof5", corpus, folder, partial=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """Starts programs without the seconds that importing torch takes."""
+    python = WarmPython(tmp_path_factory.mktemp("warm") / "python")
+    yield python
+    python.end()
 
 
 @dataclass(frozen=True)

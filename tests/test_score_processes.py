@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import refusal, run_cli
 from test_score_verb import BUDGET, N_UTTERANCES, list_utterances, make_calls, make_model, make_set
+from warm import WarmPython
 
 from spoofkit.addons.onnx import with_onnx
 from spoofkit.errors import SpoofkitError
@@ -56,25 +58,32 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CPU_BUDGET_SAMPLES", BUDGET)
 
 
-def command(program: Path, n_processes: int, *arguments: object) -> list[str]:
+def command(python: Path | str, program: Path, n_processes: int, *arguments: object) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
-    return [sys.executable, "-W", "ignore", *launcher, str(program), *map(str, arguments)]
+    return [str(python), *launcher, str(program), *map(str, arguments)]
 
 
-def torchrun(program: Path, n_processes: int, *arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the program as torchrun starts it, on one machine."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command(program, n_processes, *arguments),
-        capture_output=True, text=True, check=False, timeout=240, env=environment,
-    )  # fmt: skip
-    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def torchrun(warm_python: WarmPython, program: Path) -> Torchrun:
+    """Runs the program as torchrun starts it, on one machine."""
+
+    def run(n_processes: int, *arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command(warm_python.python, program, n_processes, *arguments),
+            capture_output=True, text=True, check=False, timeout=240,
+            env=warm_python.environ | {"PYTHONWARNINGS": "ignore"},
+        )  # fmt: skip
+        assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
 def test_two_and_three_processes_write_the_file_of_one(
-    program: Path, model: Path, manifest: Path, tmp_path: Path
+    torchrun: Torchrun, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one = tmp_path / "one.tsv"
     decided = ("--accept-from", 0.1)
@@ -82,7 +91,7 @@ def test_two_and_three_processes_write_the_file_of_one(
     for n_processes in (2, 3):
         out, windows = tmp_path / f"{n_processes}.tsv", tmp_path / f"{n_processes}.windows.tsv"
         arguments = ("score", model, manifest, "-o", out, "--window", 0.2, "--windows", windows, *decided)
-        done = torchrun(program, n_processes, *arguments)
+        done = torchrun(n_processes, *arguments)
         said = f"{out}: {N_UTTERANCES} scores, merged from {n_processes} parts, higher = more bona fide\n"
         assert done.stdout == said  # rank 0 alone speaks
         assert out.read_bytes() == one.read_bytes()
@@ -92,30 +101,28 @@ def test_two_and_three_processes_write_the_file_of_one(
         assert [part["part"] for part in record["parts"]] == [f"{k + 1}/{n_processes}" for k in range(n_processes)]
         assert not score_parts.parts_folder(out).exists()
     # Other decisions on the same scores: one process writes, and none takes its temporary file for a leftover.
-    said = torchrun(program, 2, *arguments[:-1], 0.2, "--reuse").stdout
+    said = torchrun(2, *arguments[:-1], 0.2, "--reuse").stdout
     assert said == f"{out.with_suffix('.decisions.tsv')}: decided again\n{out}: up to date, skipped\n"
     assert read_json(out.with_suffix(".json"))["decision"]["accept_from"] == 0.2
-    assert "exists already; pass --overwrite" in torchrun(program, 2, *arguments, ok=False).stderr
+    assert "exists already; pass --overwrite" in torchrun(2, *arguments, ok=False).stderr
     assert out.read_bytes() == one.read_bytes()
 
 
-@pytest.mark.slow
-def test_an_exported_model_and_loose_files_are_shared_too(program: Path, model: Path, tmp_path: Path) -> None:
+def test_an_exported_model_and_loose_files_are_shared_too(torchrun: Torchrun, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     run_cli("export", model, "-o", tmp_path / "model.onnx")
     make_calls(tmp_path / "calls", 12)
     (tmp_path / "bad.wav").write_text("no sound")
     inputs = ("score", tmp_path / "model.onnx", tmp_path / "calls", tmp_path / "bad.wav")
     refusal(*inputs, "-o", tmp_path / "one.tsv")
-    done = torchrun(program, 2, *inputs, "-o", tmp_path / "two.tsv", ok=False)
+    done = torchrun(2, *inputs, "-o", tmp_path / "two.tsv", ok=False)
     assert "1 of 13 recordings failed" in done.stderr
     assert (tmp_path / "two.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
     assert read_json(tmp_path / "two.json")["errors"] == read_json(tmp_path / "one.json")["errors"]
 
 
-@pytest.mark.slow
 def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
-    program: Path, model: Path, manifest: Path, tmp_path: Path
+    torchrun: Torchrun, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, "-o", one, "--shard", "1/1")
@@ -126,7 +133,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     try:
         audio.write_bytes(b"not audio")
         began = time.monotonic()
-        done = torchrun(program, 2, "score", model, manifest, "-o", out, ok=False)
+        done = torchrun(2, "score", model, manifest, "-o", out, ok=False)
         assert time.monotonic() - began < 120  # nobody waits for what does not come
         assert done.stderr.count(f"spoofkit: error: {audio}: ") == 1
     finally:
@@ -137,13 +144,13 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     assert [line["batch"] for line in second.lines] == [1, 3, 5]
     # One process alone does not take up what two began.
     assert "expected parts of 1 alone" in refusal("score", model, manifest, "-o", out)
-    assert "already scored" in torchrun(program, 2, "score", model, manifest, "-o", out).stderr
+    assert "already scored" in torchrun(2, "score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == one.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
-    program: Path, model: Path, manifest: Path, tmp_path: Path
+    program: Path, torchrun: Torchrun, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     files = sorted(manifest.parent.glob("*.wav"))
     lengths = {row[0]: row[1] for row in read_lengths(manifest)}
@@ -157,7 +164,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         goal = n_batches(out) + rng.randint(2, 30)
         process = subprocess.Popen(
-            command(program, 2, "score", model, many, "-o", out, *options),
+            command(sys.executable, program, 2, "score", model, many, "-o", out, *options),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         while n_batches(out) < goal:
@@ -169,7 +176,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_file(
         assert process.wait() != 0
         assert out.read_text() == "someone's scores"
         options = []
-    done = torchrun(program, 2, "score", model, many, "-o", out)
+    done = torchrun(2, "score", model, many, "-o", out)
     assert "already scored" in done.stderr  # of two processes one may have been killed before its first batch
     assert out.read_bytes() == one.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"many.tsv", "one.tsv", "one.json", "out.tsv", "out.json"}
