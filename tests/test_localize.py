@@ -239,7 +239,6 @@ def localized(exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path_factory: p
     return out
 
 
-@pytest.mark.slow
 def test_spoofed_regions_are_found_from_the_release_to_the_table(
     exp: Path, localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

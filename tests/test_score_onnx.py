@@ -183,7 +183,7 @@ def test_the_record_knows_the_file_that_scored_and_the_folder_it_is_of(
         assert "up to date, skipped" in run_cli("score", another, manifest, "-o", out, "--reuse").stdout
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
     data: st.DataObject, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path

@@ -215,7 +215,7 @@ def test_a_manifest_without_one_of_its_utterances_has_no_scores(model: Path, man
 # ---- Killed and continued
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
     data: st.DataObject, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
@@ -484,7 +484,7 @@ def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_a
     assert parts.read_bytes() == whole
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_merge_refuses_a_part_with_any_bit_flipped_by_its_name(
     share: float, bit: int, model: Path, manifest: Path, parts: Path
@@ -620,7 +620,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def long_set(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some seconds of work: the same files under many names."""
     lengths = [soundfile.info(manifest.parent / f"{index:02d}.wav").frames for index in range(N_UTTERANCES)]
-    rows = [(f"u{i:05d}", f"{i % N_UTTERANCES:02d}.wav", lengths[i % N_UTTERANCES]) for i in range(9_000)]
+    rows = [(f"u{i:05d}", f"{i % N_UTTERANCES:02d}.wav", lengths[i % N_UTTERANCES]) for i in range(3_000)]
     return list_utterances(tmp_path_factory.mktemp("long") / "set.tsv", manifest.parent, rows)
 
 
@@ -631,7 +631,6 @@ def wait_for_batches(path: Path, n: int) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.slow
 def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
     processes: Processes, model: Path, long_set: Path, tmp_path: Path
 ) -> None:
@@ -649,13 +648,12 @@ def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
         n_scored, n_before = sum(len(line["scores"]) for line in part.lines), len(part.lines)
         last = processes.log.read_text().splitlines()[-1]
         assert last == (
-            f"spoofkit: {path}: stopped after {n_scored:,} of 9,000 utterances, which are kept; "
+            f"spoofkit: {path}: stopped after {n_scored:,} of 3,000 utterances, which are kept; "
             "the same command resumes from there"
         )
     assert not out.exists()
 
 
-@pytest.mark.slow
 def test_two_processes_do_not_score_the_same_part(
     processes: Processes, model: Path, long_set: Path, tmp_path: Path
 ) -> None:
@@ -680,7 +678,7 @@ def n_lines_in(path: Path) -> int:
         return 0
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twice(
     processes: Processes, model: Path, manifest: Path, whole: bytes, tmp_path: Path
 ) -> None:
