@@ -9,6 +9,7 @@ import math
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -77,6 +78,14 @@ def evaluated(tmp_path_factory):
     """One evaluation that is only looked at: its inputs, its result, its folder."""
     inputs = write_inputs(tmp_path_factory.mktemp("evaluated"), make_trials(), partial="600 of 680774 trials")
     return inputs, evaluate(*inputs)
+
+
+@pytest.fixture
+def again(evaluated, tmp_path):
+    """Its inputs and its folder, to be changed."""
+    (scores, _, _), _ = evaluated
+    shutil.copytree(scores.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "scores.tsv", tmp_path / "manifest.tsv", tmp_path / "results"
 
 
 class Page(html.parser.HTMLParser):
@@ -335,6 +344,13 @@ def test_figures_of_extreme_scores_are_well_formed(bonafide, spoof):
         assert plots.pdf(figure)[:5] == b"%PDF-"
 
 
+def test_text_of_pdfs_is_truetype_as_journals_ask_for(font_type, monkeypatch):
+    from spoofkit.evaluation import plots
+
+    monkeypatch.setitem(plots.STYLE, "pdf.fonttype", font_type)
+    assert b"/FontFile2" in plots.pdf(det_curves({"x": (np.array([1.0, 2.0]), np.array([0.0, 1.5]))}))
+
+
 def test_table_fits_80_columns_and_cuts_nothing():
     attacks, codecs = [f"A{number}" for number in range(17, 33)], ["-", *(f"C{number:02d}" for number in range(1, 12))]
     result = {**measure(make_trials(attacks, codecs, n_trials=40_000)), "partial": ""}
@@ -397,33 +413,29 @@ def test_existing_result_is_refused_before_anything_is_read(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_overwrite_makes_the_results_anew(tmp_path):
-    scores, manifest, out = write_inputs(tmp_path, make_trials())
-    first = evaluate(scores, manifest, out)
+def test_overwrite_recreates_the_results(evaluated, again, tmp_path):
+    (_, first), (scores, manifest, out) = evaluated, again
     write_inputs(tmp_path, make_trials().with_columns(-pl.col("score")))
     second = evaluate(scores, manifest, out, overwrite=True)
     assert second["eer_official_percent"] > 50 > first["eer_official_percent"]
     assert "polarity" in (out / "report.html").read_text()
 
 
-def test_same_inputs_give_the_same_bytes(tmp_path):
-    scores, manifest, _ = write_inputs(tmp_path, make_trials())
-    for name in ("one", "two"):
-        evaluate(scores, manifest, tmp_path / name)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+def test_same_inputs_give_the_same_bytes(evaluated, tmp_path):
+    (scores, manifest, out), _ = evaluated
+    evaluate(scores, manifest, tmp_path)
+    assert contents(tmp_path) == contents(out)
 
 
-def test_reuse_keeps_results_of_the_same_inputs(tmp_path):
-    scores, manifest, out = write_inputs(tmp_path, make_trials())
-    first = evaluate(scores, manifest, out, reuse=True)
+def test_reuse_keeps_results_of_the_same_inputs(evaluated, again):
+    (_, first), (scores, manifest, out) = evaluated, again
     times = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
     assert evaluate(scores, manifest, out, reuse=True) == first
     assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == times
 
 
-def test_reuse_refuses_results_of_other_inputs(tmp_path):
-    scores, manifest, out = write_inputs(tmp_path, make_trials())
-    evaluate(scores, manifest, out)
+def test_reuse_refuses_results_of_other_inputs(again):
+    scores, manifest, out = again
     write_scores(scores, make_trials()["utt_id"].to_list(), make_trials(seed=5)["score"].to_numpy(), overwrite=True)
     with pytest.raises(SpoofkitError, match=r"eval\.json: inputs have changed since \(scores\)"):
         evaluate(scores, manifest, out, reuse=True)
@@ -432,14 +444,14 @@ def test_reuse_refuses_results_of_other_inputs(tmp_path):
         evaluate(scores, manifest, out, reuse=True)
 
 
-@pytest.mark.parametrize("lost", ["eval.json", "report.html", "figures/det.png", "figures/heat.pdf"])
-def test_reuse_finishes_an_interrupted_run(tmp_path, lost):
+def test_reuse_finishes_an_interrupted_run(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     evaluate(scores, manifest, out)
     complete = contents(out)
-    (out / lost).unlink()
-    evaluate(scores, manifest, out, reuse=True)
-    assert contents(out) == complete
+    for lost in ("eval.json", "report.html", "figures/heat.pdf"):
+        (out / lost).unlink()
+        evaluate(scores, manifest, out, reuse=True)
+        assert contents(out) == complete
 
 
 def test_reuse_replaces_no_page_that_is_not_a_report(tmp_path):
@@ -451,9 +463,8 @@ def test_reuse_replaces_no_page_that_is_not_a_report(tmp_path):
     assert (out / "report.html").read_text() == "<html>minutes of a meeting</html>"
 
 
-def test_full_disk_leaves_the_old_results(tmp_path):
-    scores, manifest, out = write_inputs(tmp_path, make_trials())
-    evaluate(scores, manifest, out)
+def test_full_disk_leaves_the_old_results(again, tmp_path):
+    scores, manifest, out = again
     before = contents(out)
     write_inputs(tmp_path, make_trials(seed=9))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -634,7 +645,7 @@ def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path
     result = evaluate(scores, manifest, out, options=Options(against=tuple(map(str, others))))
     assert [row["name"] for row in result["systems"]] == ["scores", "other5/eval", "other6/eval"]
     for row, path in zip(result["systems"], [scores, *others], strict=True):
-        alone = evaluate(path, manifest, tmp_path / "alone" / row["name"])
+        alone = json.loads(run_cli("evaluate", path, manifest, "--json").stdout)
         assert row == {"name": row["name"], "scores": str(path), **{name: alone[name] for name in row if name in alone}}
         assert len(row) == 10
     page = Page((out / "report.html").read_text())
@@ -693,9 +704,8 @@ def test_reliability_follows_the_diagonal_for_true_ratios_and_shows_what_is_off(
         assert observed[middle] == pytest.approx((stated[middle] - offset) / scale, abs=0.3)
 
 
-def test_figures_of_an_evaluation_before_do_not_stay(tmp_path):
-    inputs = write_inputs(tmp_path, make_trials())
-    evaluate(*inputs)
+def test_figures_of_an_evaluation_before_do_not_stay(again, tmp_path):
+    inputs = again
     (inputs[2] / "figures/mine.png").write_text("mine")
     write_inputs(tmp_path, make_trials(codecs=("-",)))
     evaluate(*inputs, overwrite=True)
@@ -816,9 +826,8 @@ def test_a_codec_called_all_is_a_codec_and_an_attack_called_pooled_an_attack(tmp
     assert table[1] == "% minDCF: P(spoof) 0.05, cost of a miss 1, of a false alarm 10"
 
 
-def test_results_that_cannot_be_written_leave_those_that_stand(tmp_path):
-    scores, manifest, out = write_inputs(tmp_path, make_trials())
-    evaluate(scores, manifest, out)
+def test_results_that_cannot_be_written_leave_those_that_stand(again, tmp_path):
+    scores, manifest, out = again
     for path in (out / "figures").iterdir():
         path.unlink()
     (out / "figures").rmdir()

@@ -22,6 +22,7 @@ from conftest import make_voice, refusal, run_cli, run_into_file, run_on_termina
 from conftest import table_rows as rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warm import WarmPython
 
 from spoofkit.addons.pack.write import pack
 from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
@@ -241,9 +242,9 @@ def test_the_sound_of_a_video_is_scored(model: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_a_pipe_is_answered_name_by_name(model: Path, expected: dict[str, float]) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "spoofkit", "score", model, "-", "--json-lines"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+def test_a_pipe_is_answered_name_by_name(model: Path, expected: dict[str, float], warm_python: WarmPython) -> None:
+    command = [warm_python.folder / "bin/spoofkit", "score", model, "-", "--json-lines"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=warm_python.environ) as process:
         assert process.stdin
         assert process.stdout
         for file, score in expected.items():  # the next name is given only when the last is answered
