@@ -62,7 +62,6 @@ def both_heads(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
     model: Path, both_heads: Path, manifests: Path, tmp_path: Path
 ) -> None:

@@ -72,7 +72,6 @@ def assert_same_course(one: Path, many: Path, weights: str, agreement: float = 2
     assert far < 0.01 * sum(tensor.numel() for tensor in first.values())
 
 
-@pytest.mark.slow
 def test_one_two_and_four_processes_agree_to_a_millionth_on_the_same_micro_batches(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -91,7 +90,6 @@ def test_one_two_and_four_processes_agree_to_a_millionth_on_the_same_micro_batch
     assert log.count("step 4:") == 1  # rank 0 alone writes
 
 
-@pytest.mark.slow
 def test_batch_norm_and_dropout_do_not_know_how_many_processes_there_are(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +108,6 @@ def test_batch_norm_and_dropout_do_not_know_how_many_processes_there_are(
         assert float((first[name] - second[name]).abs().max()) < 1e-6, name
 
 
-@pytest.mark.slow
 def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_number_of_processes(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -127,7 +124,6 @@ def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_numbe
     assert found == [found[0]] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [[], ["--shard-layers"]], ids=["whole", "sharded"])
 def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
     sharded: list[str], conf: Path, manifests: Path, tmp_path: Path
@@ -154,7 +150,6 @@ def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
     assert metrics(exp) == before
 
 
-@pytest.mark.slow
 def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
     run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
     run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
@@ -172,7 +167,6 @@ def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, ma
     assert_same_course(tmp_path / "one", tmp_path / "two", "encoder/model.safetensors")
 
 
-@pytest.mark.slow
 def test_adapters_trained_by_two_processes_follow_the_course_of_one(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -186,7 +180,6 @@ def test_adapters_trained_by_two_processes_follow_the_course_of_one(
     assert "--shard-layers: does not go with encoder.lora" in done.stderr
 
 
-@pytest.mark.slow
 def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_are_whole(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -208,7 +201,6 @@ def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_ar
         assert_same_course(tmp_path / "one", folder, "model/encoder/model.safetensors")
 
 
-@pytest.mark.slow
 def test_two_processes_stop_together_with_exit_code_75_and_go_on_as_one(
     conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
@@ -240,7 +232,6 @@ def test_two_processes_stop_together_with_exit_code_75_and_go_on_as_one(
     assert [line["step"] for line in metrics(exp)] == list(range(1, 61))
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run(conf: Path, manifests: Path, tmp_path: Path) -> None:
     """One that raises takes the others with it, within seconds, and says why."""
     options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
@@ -252,7 +243,6 @@ def test_a_process_that_dies_ends_the_run(conf: Path, manifests: Path, tmp_path:
     assert not (tmp_path / "exp2/model").exists()
 
 
-@pytest.mark.slow
 def test_running_statistics_are_those_of_one_process_that_saw_every_micro_batch(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(
         "import torch\n"

@@ -199,7 +199,6 @@ def test_fine_tuning_goes_on_with_the_same_adapters(trained: Path, bases: dict[s
         assert sum(path.stat().st_size for path in (trained / kind).rglob("*") if path.is_file()) < small, kind
 
 
-@pytest.mark.slow
 def test_every_verb_takes_a_model_with_adapters(
     trained: Path, sources: dict[str, list[object]], manifests: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -228,7 +227,6 @@ def test_every_verb_takes_a_model_with_adapters(
     assert "exists already" in refusal("merge", both, "-o", tmp_path / "both")
 
 
-@pytest.mark.slow
 def test_a_model_with_adapters_is_exported(trained: Path, manifests: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     run_cli("export", trained / "finetune/model", "-o", tmp_path / "model.onnx")
@@ -402,7 +400,6 @@ def test_a_base_may_be_kept_in_another_kind_of_file(bases: dict[str, Path], adap
     assert load(copy).adapters["base"] == str(tmp_path / "shards")
 
 
-@pytest.mark.slow
 def test_a_base_from_the_hub_is_known_by_its_commit(bases: dict[str, Path], tmp_path: Path) -> None:
     """In a cache as the hub's client leaves it, without network; main has moved on to other weights since."""
     repository = tmp_path / "hub/models--lab--wavlm"

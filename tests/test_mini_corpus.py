@@ -126,7 +126,6 @@ def test_no_speaker_is_in_two_sets(corpus):
     assert all(len(sets) == 1 for sets in sets_of.values())
 
 
-@pytest.mark.slow
 def test_same_bytes_for_any_number_of_processes(corpus, speech_folder, tmp_path):
     build(tmp_path / "corpus", speech_folder, jobs=2)
     assert hashes(tmp_path / "corpus") == hashes(corpus)

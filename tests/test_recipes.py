@@ -40,7 +40,6 @@ def results(exp: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in exp.rglob("*") if p.is_file() and p.name not in (".lock", "run.log")}
 
 
-@pytest.mark.slow
 def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     common = [
@@ -110,7 +109,6 @@ def make_small_wavlm(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(corpus: Path, tmp_path: Path) -> None:
     exp, wavlm = tmp_path / "exp", make_small_wavlm(tmp_path / "wavlm")
     small = f"encoder.name={wavlm} encoder.n_layers=2 encoder.lora.rank=4 crop_samples=16000 "
@@ -142,7 +140,6 @@ def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(cor
     assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not WHISPER.is_dir(), reason="the real Whisper-base encoder is not on this machine")
 def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_recipe(
     corpus: Path, tmp_path: Path
@@ -157,7 +154,6 @@ def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_
     assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
 
 
-@pytest.mark.slow
 def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     options = ["--settings", "crop_samples=8000 finetune.n_steps=1 finetune.batch_size=3", "--posttrain", "false"]
@@ -167,7 +163,6 @@ def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: P
     assert (exp / "results/eval/report.html").is_file()
 
 
-@pytest.mark.slow
 def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
@@ -358,7 +353,6 @@ def test_a_misspelt_option_is_fatal() -> None:
     assert "did you mean --stage?" in done.stderr
 
 
-@pytest.mark.slow
 def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     corpora = {
@@ -392,7 +386,6 @@ def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Pat
     assert {path: after[path] for path in before} == before
 
 
-@pytest.mark.slow
 def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     make_partialspoof(tmp_path / "PartialSpoof")

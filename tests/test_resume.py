@@ -768,7 +768,7 @@ def kill_trainings(folder: Path, options: dict[str, list[str]]) -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_trainings_killed_at_random_moments_end_as_if_nothing_had_happened(manifests: Path, tmp_path: Path) -> None:
     conf = tmp_path / "conf.yaml"
     conf.write_text(SETTINGS.replace("ENCODER", str(small_encoder(tmp_path / "small"))))

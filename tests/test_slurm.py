@@ -434,7 +434,6 @@ finetune: {n_steps: 2, batch_size: 4}
 """
 
 
-@pytest.mark.slow
 def test_the_readme_can_be_followed_line_by_line(cluster: Cluster, corpus: Path) -> None:
     """Every command of the README, in its order, with jobs that run; only the machine is smaller than the README's."""
     commands = re.findall(r"^ {4,}(\S.*)$", (SLURM / "README.md").read_text(), re.M)

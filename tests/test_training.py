@@ -86,7 +86,6 @@ def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> Non
         time.sleep(0.005)
 
 
-@pytest.mark.slow
 def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[object], tmp_path: Path) -> None:
     # Dropout, so that the random numbers of every step matter.
     encoder = load_encoder(load_config(None, TINY).encoder)
@@ -107,7 +106,6 @@ def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[obje
     assert steps_of(killed) == list(range(1, 9))
 
 
-@pytest.mark.slow
 def test_a_terminated_run_saves_its_step_and_goes_on(manifests: Path, conf: Path, tmp_path: Path) -> None:
     options = [*finetune_options(manifests, conf), "--set", "finetune.n_steps=12"]
     run_cli("finetune", tmp_path / "whole", *options)
@@ -123,7 +121,6 @@ def test_a_terminated_run_saves_its_step_and_goes_on(manifests: Path, conf: Path
         assert_same_weights(tmp_path / "whole/model" / name, stopped / "model" / name)
 
 
-@pytest.mark.slow
 def test_loader_processes_do_not_change_the_result(manifests: Path, conf: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         run_cli("finetune", tmp_path / str(workers), *finetune_options(manifests, conf), "--workers", workers)
@@ -150,7 +147,6 @@ def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: 
     assert (tmp_path / "exp/curve.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
 def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
     manifests: Path, conf: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +179,6 @@ def test_a_signal_during_an_evaluation_says_by_its_exit_code_who_asked(
     assert steps_of(tmp_path / "exp") == list(range(1, 9))
 
 
-@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_the_step_too(manifests: Path, conf: Path, tmp_path: Path) -> None:
     exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--set", "finetune.n_steps=10000"]
     process = start("finetune", exp, *options, "--workers", 2, own_group=True)
@@ -382,7 +377,6 @@ def test_one_class_is_refused(manifests: Path, conf: Path, tmp_path: Path) -> No
     assert "holds bonafide utterances only, expected both classes" in sentence
 
 
-@pytest.mark.slow
 def test_training_learns_to_tell_the_miniature_apart(manifests: Path, conf: Path, tmp_path: Path) -> None:
     options = finetune_options(manifests, conf)
     run_cli("finetune", tmp_path / "exp", *options, "--set", "finetune.n_steps=30", "--set", "finetune.batch_size=8")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs what CI runs: linter, formatter, type check, tests. Arguments go to pytest.
 #
-#   tools/test.sh                  # everything
+#   tools/test.sh                  # what must pass before a commit lands
+#   tools/test.sh --all            # also what is marked `release`: long runs, fuzzes, random kills
 #   tools/test.sh -k manifest -x   # some tests; stop at the first failure
 #
 # Sets up the environment first (tools/setup.sh --extras dev). Exits with 1 if anything failed.
@@ -9,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SPOOFKIT_EXTRAS=dev . tools/activate.sh
 
+marks='not release'
+if [[ ${1-} == --all ]]; then marks='' && shift; fi
 workers=$(nproc) # asked first: nproc heeds OMP_NUM_THREADS
 # One thread for each pytest worker: more threads than cores make each other slow. Tests never use the network.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1
@@ -23,7 +26,7 @@ check() { # check NAME COMMAND...: runs on after a failure, so that one call sho
 check 'ruff check' python -m ruff check .
 check 'ruff format' python -m ruff format --check .
 check 'mypy' python -m mypy
-check 'pytest' python -m pytest -n "$workers" "$@"
+check 'pytest' python -m pytest -n "$workers" --dist worksteal -m "$marks" "$@"
 
 if ((${#failed[@]})); then
   printf 'tools/test.sh: failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
