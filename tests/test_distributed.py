@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from warm import WarmPython
 
 from spoofkit.data.dataset import TrainingOrder
 from spoofkit.models.pretrained import load_encoder
@@ -40,20 +42,34 @@ def conf(tmp_path: Path) -> Path:
     return tmp_path / "conf.yaml"
 
 
-TORCHRUN = [sys.executable, "-m", "spoofkit.torchrun", "--standalone"]
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def torchrun(
-    n_processes: int, *arguments: object, ok: bool = True, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a verb as torchrun starts it, on one machine."""
-    done = subprocess.run(
-        [*TORCHRUN, f"--nproc-per-node={n_processes}", "-m", "spoofkit", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )  # fmt: skip
-    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+def command_of(python: WarmPython, n_processes: int, *arguments: object) -> list[str]:
+    """A verb as torchrun starts it, on one machine."""
+    run = [str(python.python), "-m", "spoofkit.torchrun", "--standalone", f"--nproc-per-node={n_processes}"]
+    return [*run, "-m", "spoofkit", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def torchrun(warm_python: WarmPython) -> Torchrun:
+    """Run a verb in several processes to its end."""
+
+    def run(n_processes: int, *arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command_of(warm_python, n_processes, *arguments),
+            env=warm_python.environ, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+def ranks_of(exp: Path) -> list[int]:
+    """Numbers of the processes that torchrun started for a fine-tuning."""
+    asked = f"-u\0-m\0spoofkit\0finetune\0{exp}\0".encode()
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if asked in path.read_bytes()]
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -73,7 +89,7 @@ def assert_same_course(one: Path, many: Path, weights: str, agreement: float = 2
 
 
 def test_one_two_and_four_processes_agree_to_a_millionth_on_the_same_micro_batches(
-    conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     run_cli("finetune", tmp_path / "whole", *sources)
@@ -91,7 +107,7 @@ def test_one_two_and_four_processes_agree_to_a_millionth_on_the_same_micro_batch
 
 
 def test_batch_norm_and_dropout_do_not_know_how_many_processes_there_are(
-    conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     """AASIST has both: the statistics and the noise of a micro-batch are the same in whichever process."""
     options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
@@ -109,7 +125,7 @@ def test_batch_norm_and_dropout_do_not_know_how_many_processes_there_are(
 
 
 def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_number_of_processes(
-    conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     """What is learnt is next to nothing, so that all have the same model; it is random, so that it errs."""
     changes = ["n_steps=1", "eval_every=1", "optim.lr=1e-15", "optim.head_lr=1e-15"]
@@ -117,16 +133,15 @@ def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_numbe
     options += [part for change in changes for part in ("--set", f"finetune.{change}")]
     run_cli("finetune", tmp_path / "one", *options)
     torchrun(2, "finetune", tmp_path / "two", *options)
-    torchrun(4, "finetune", tmp_path / "four", *options)
     names = ("dev_eer_percent", "dev_min_dcf")
-    found = [[metrics(tmp_path / folder)[-1][name] for name in names] for folder in ("one", "two", "four")]
+    found = [[metrics(tmp_path / folder)[-1][name] for name in names] for folder in ("one", "two")]
     assert found[0][0] > 5, found
-    assert found == [found[0]] * 3
+    assert found[1] == found[0]
 
 
 @pytest.mark.parametrize("sharded", [[], ["--shard-layers"]], ids=["whole", "sharded"])
 def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
-    sharded: list[str], conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, sharded: list[str], conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     """Such encoders have a vector for masked frames, without a gradient; such heads statistics of their own share."""
     import transformers as hf
@@ -150,7 +165,9 @@ def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
     assert metrics(exp) == before
 
 
-def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, manifests: Path, tmp_path: Path) -> None:
+def test_post_training_by_two_processes_follows_the_course_of_one(
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
+) -> None:
     run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
     run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
@@ -168,7 +185,7 @@ def test_post_training_by_two_processes_follows_the_course_of_one(conf: Path, ma
 
 
 def test_adapters_trained_by_two_processes_follow_the_course_of_one(
-    conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     load_encoder(EncoderSettings(name="tiny", freeze="none")).save(tmp_path / "base")
     options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
@@ -181,7 +198,7 @@ def test_adapters_trained_by_two_processes_follow_the_course_of_one(
 
 
 def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_are_whole(
-    conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     sources += ["--set", "finetune.ema_decay=0.5", "--set", "finetune.keep=best"]
@@ -190,36 +207,33 @@ def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_ar
     assert_same_course(tmp_path / "one", tmp_path / "two", "model/encoder/model.safetensors")
     assert_same_course(tmp_path / "one", tmp_path / "two", "checkpoints/step_0000004/model.safetensors")
     # What sharded processes left at step 3, one whole process takes up; and the reverse.
-    for name, begin, go_on in (("a", torchrun, None), ("b", None, torchrun)):
-        folder = tmp_path / name
-        for run in (begin, go_on):
-            options = [*sources, "--shard-layers"] if run else sources
-            (lambda *a, run=run: run(2, *a) if run else run_cli(*a))("finetune", folder, *options)
-            if run is begin:
-                shutil.rmtree(folder / "checkpoints/step_0000004")
-                shutil.rmtree(folder / "model")
+    for name in ("one", "two"):
+        folder = shutil.copytree(tmp_path / name, tmp_path / f"{name}, resumed")
+        shutil.rmtree(folder / "checkpoints/step_0000004")
+        shutil.rmtree(folder / "model")
+        if name == "one":
+            torchrun(2, "finetune", folder, *sources, "--shard-layers")
+        else:
+            run_cli("finetune", folder, *sources)
         assert_same_course(tmp_path / "one", folder, "model/encoder/model.safetensors")
 
 
 def test_two_processes_stop_together_with_exit_code_75_and_go_on_as_one(
-    conf: Path, manifests: Path, tmp_path: Path
+    warm_python: WarmPython, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     options += ["--set", "finetune.n_steps=60", "--set", "finetune.eval_every=60"]
     exp, n_done = tmp_path / "exp", 0
     for to_all in (True, False):
-        process = subprocess.Popen(
-            [*TORCHRUN, "--nproc-per-node=2", "-m", "spoofkit", "finetune", str(exp), *map(str, options)],
-            stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        command = command_of(warm_python, 2, "finetune", exp, *options)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=warm_python.environ)
         deadline = time.monotonic() + 120
         while not (exp / "metrics.jsonl").exists() or len(metrics(exp)) < n_done + 5:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
         # torchrun hands it to both; or one of them is told and takes the other with it.
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(process.pid if to_all else int(children[-1]), signal.SIGTERM)
+        os.kill(process.pid if to_all else ranks_of(exp)[-1], signal.SIGTERM)
         _, said = process.communicate(timeout=120)
         assert process.returncode == 75, said
         assert "which is saved; the same command resumes from there" in said
@@ -232,7 +246,7 @@ def test_two_processes_stop_together_with_exit_code_75_and_go_on_as_one(
     assert [line["step"] for line in metrics(exp)] == list(range(1, 61))
 
 
-def test_a_process_that_dies_ends_the_run(conf: Path, manifests: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_run(torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path) -> None:
     """One that raises takes the others with it, within seconds, and says why."""
     options = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     done = torchrun(2, "finetune", tmp_path / "exp", *options, "--set", "finetune.batch_size=9", ok=False)
@@ -259,7 +273,8 @@ def test_running_statistics_are_those_of_one_process_that_saw_every_micro_batch(
         "        for expected, found in zip(one.buffers(), own.buffers(), strict=True):\n"
         "            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)\n"
     )
-    command = [*TORCHRUN, "--nproc-per-node=2", tmp_path / "two.py"]
+    # Started by itself, as nobody else here is: torchrun and both processes import torch.
+    command = [sys.executable, "-m", "spoofkit.torchrun", "--standalone", "--nproc-per-node=2", tmp_path / "two.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -2,10 +2,8 @@
 are trained in post-training and in fine-tuning; merged or not, they compute the same."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import torch
 from conftest import refusal, run_cli, without_sums
 from safetensors.torch import load_file, save_file
 from test_encoder import FAMILIES, last, make_folder, our_features, voices
+from warm import WarmPython
 
 from spoofkit.config import load_config
 from spoofkit.errors import SpoofkitError
@@ -400,9 +399,11 @@ def test_a_base_may_be_kept_in_another_kind_of_file(bases: dict[str, Path], adap
     assert load(copy).adapters["base"] == str(tmp_path / "shards")
 
 
-def test_a_base_from_the_hub_is_known_by_its_commit(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_base_from_the_hub_is_known_by_its_commit(
+    warm_python: WarmPython, bases: dict[str, Path], tmp_path: Path
+) -> None:
     """In a cache as the hub's client leaves it, without network; main has moved on to other weights since."""
-    repository = tmp_path / "hub/models--lab--wavlm"
+    repository = Path(warm_python.environ["HF_HUB_CACHE"]) / "models--lab--wavlm"
     first, second = (letter * 40 for letter in "ab")
     shutil.copytree(bases["wavlm-layer"], repository / "snapshots" / first)
     change_a_bit(bases["wavlm-layer"], repository / "snapshots" / second)
@@ -419,8 +420,8 @@ def test_a_base_from_the_hub_is_known_by_its_commit(bases: dict[str, Path], tmp_
     def run(main: str, name: str, folder: str) -> subprocess.CompletedProcess[str]:
         (repository / "refs/main").write_text(main)
         return subprocess.run(
-            [sys.executable, "-c", code, name, folder],
-            env=os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+            [warm_python.python, "-c", code, name, folder],
+            env=warm_python.environ,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 

@@ -1,9 +1,8 @@
 """The recipes run end to end on a miniature of ASVspoof 5, stage by stage, and do nothing over again."""
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from released import make_asvspoof2019, make_asvspoof2021_df, make_asvspoof2021_
 from safetensors.torch import load_file
 from test_in_the_wild import make_in_the_wild
 from test_partialspoof import make_partialspoof
+from warm import WarmPython
 
 from spoofkit.config import load_config, stage_settings
 
@@ -26,13 +26,23 @@ SETTINGS = (
 )
 
 
-def run(recipe: str, *options: object, ok: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(warm_python: WarmPython) -> Run:
     """Run a recipe's run.sh from another folder, in the environment that runs the tests."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
-    command = ["bash", str(EGS / recipe / "run.sh"), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=cwd)
-    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+
+    def run_recipe(
+        recipe: str, *options: object, ok: bool = True, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(EGS / recipe / "run.sh"), *map(str, options)]
+        environment = warm_python.environ | {"COLUMNS": "100"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=cwd)
+        assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run_recipe
 
 
 def results(exp: Path) -> dict[Path, int]:
@@ -40,7 +50,7 @@ def results(exp: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in exp.rglob("*") if p.is_file() and p.name not in (".lock", "run.log")}
 
 
-def test_the_asvspoof5_recipe_runs_from_corpus_to_report(corpus: Path, tmp_path: Path) -> None:
+def test_the_asvspoof5_recipe_runs_from_corpus_to_report(run: Run, corpus: Path, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     common = [
         "--conf",
@@ -109,14 +119,16 @@ def make_small_wavlm(folder: Path) -> Path:
     return folder
 
 
-def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(corpus: Path, tmp_path: Path) -> None:
+def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
     exp, wavlm = tmp_path / "exp", make_small_wavlm(tmp_path / "wavlm")
     small = f"encoder.name={wavlm} encoder.n_layers=2 encoder.lora.rank=4 crop_samples=16000 "
     small += "mix.n_train=16 mix.n_dev=8 "
     for stage in ("posttrain", "finetune"):
         small += f"{stage}.n_steps=2 {stage}.batch_size=8 {stage}.micro_batch_size=4 {stage}.eval_every=2 "
     options = ["--settings", small.strip(), "--data", tmp_path / "data", "--exp", exp, "--partial", "true"]
-    run("asvspoof5", "--corpus", corpus, *options, "--ngpu", 0, "--workers", 0)
+    run("asvspoof5", "--corpus", corpus, *options, "--ngpu", 0, "--workers", 0, "--stop-stage", 4)
     adapters = {
         stage: load_file(exp / stage / "adapter_model.safetensors")
         for stage in ("posttrain/encoder", "finetune/model/encoder")
@@ -137,12 +149,12 @@ def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(cor
     rows = [dict(zip(header, row, strict=True)) for row in mixes[mixes.index(header) + 1 :]]
     assert len({row["mix_id"] for row in rows}) == len(rows) == 16  # one region each
     assert all(0.1 <= int(row["n_samples"]) / int(row["crop_samples"]) <= 0.3 for row in rows)
-    assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
 
 
+@pytest.mark.release
 @pytest.mark.skipif(not WHISPER.is_dir(), reason="the real Whisper-base encoder is not on this machine")
 def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_recipe(
-    corpus: Path, tmp_path: Path
+    run: Run, corpus: Path, tmp_path: Path
 ) -> None:
     exp = tmp_path / "exp"
     short = "crop_samples=16000 encoder.n_layers=1 mix.n_train=12 mix.n_dev=6 posttrain.n_steps=2 finetune.n_steps=2"
@@ -154,7 +166,8 @@ def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_
     assert json.loads((exp / "results/eval/eval.json").read_text())["n_trials"] == 12
 
 
-def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.release
+def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(run: Run, corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     options = ["--settings", "crop_samples=8000 finetune.n_steps=1 finetune.batch_size=3", "--posttrain", "false"]
     options += ["--data", tmp_path / "data", "--exp", exp, "--partial", "true", "--device", "cpu", "--workers", 0]
@@ -163,18 +176,18 @@ def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(corpus: P
     assert (exp / "results/eval/report.html").is_file()
 
 
-def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_path: Path) -> None:
+def test_the_mini_recipe_compares_both_methods_at_equal_steps(run: Run, corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
-    common += ["--seeds", "0 4", "--settings", SETTINGS]
+    common += ["--seeds", "4", "--settings", SETTINGS]
     done = run("mini", *common)
     found = json.loads((exp / "comparison.json").read_text())
-    assert found["seeds"] == ["0", "4"]
-    assert len(found["eer_percent"]["all"]["mixframe"]) == 2
-    assert not (exp / "direct_seed0/posttrain").exists()
+    assert found["seeds"] == ["4"]
+    assert len(found["eer_percent"]["all"]["mixframe"]) == 1
+    assert not (exp / "direct_seed4/posttrain").exists()
     assert load_config(exp / "direct_seed4/finetune/config.yaml").seed == 4
     assert "6 optimiser steps each" in done.stdout
-    assert str(exp / "mixframe_seed0/results/eval/report.html") in done.stdout
+    assert str(exp / "mixframe_seed4/results/eval/report.html") in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -186,7 +199,7 @@ def test_the_mini_recipe_compares_both_methods_at_equal_steps(corpus: Path, tmp_
     ],
 )
 def test_data_preparation_without_a_corpus_says_what_to_give(
-    recipe: str, given: list[str], wanted: str, tmp_path: Path
+    run: Run, recipe: str, given: list[str], wanted: str, tmp_path: Path
 ) -> None:
     done = run(recipe, *given, "--data", tmp_path, ok=False, cwd=tmp_path)
     assert done.returncode == 1
@@ -194,7 +207,7 @@ def test_data_preparation_without_a_corpus_says_what_to_give(
 
 
 @pytest.mark.parametrize(("ngpu", "device"), [("two", "auto"), ("-1", "auto"), ("0", "cuda")])
-def test_a_number_of_gpus_that_is_none_is_refused(ngpu: str, device: str, tmp_path: Path) -> None:
+def test_a_number_of_gpus_that_is_none_is_refused(run: Run, ngpu: str, device: str, tmp_path: Path) -> None:
     done = run("asvspoof5", f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
     assert done.returncode == 1
     assert f"--ngpu {ngpu} means the CPU" in done.stderr if ngpu == "0" else f"--ngpu is '{ngpu}'" in done.stderr
@@ -213,7 +226,7 @@ INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["l
     ],
 )
 def test_wrong_settings_are_refused_before_a_header_is_read(
-    recipe: str, given: list[str], named: str, tmp_path: Path
+    run: Run, recipe: str, given: list[str], named: str, tmp_path: Path
 ) -> None:
     inputs = [part for name in INPUTS[recipe] for part in (f"--{name}", tmp_path)]
     done = run(recipe, *inputs, "--data", "data", "--exp", "exp", *given, ok=False, cwd=tmp_path)
@@ -225,7 +238,7 @@ def test_wrong_settings_are_refused_before_a_header_is_read(
 
 @pytest.mark.parametrize(("stage", "of"), [(3, "posttrain"), (5, "finetune")])
 def test_settings_that_are_not_those_of_the_experiment_are_refused_before_a_stage_skips_or_reads_it(
-    stage: int, of: str, tmp_path: Path
+    run: Run, stage: int, of: str, tmp_path: Path
 ) -> None:
     config = load_config(EGS / "asvspoof5/conf/mfpt.yaml", ["seed=0"])
     for name in ("data/train", "data/dev", "data/eval", "exp/posttrain/mix", "exp/posttrain/mix_dev"):
@@ -247,7 +260,7 @@ def test_settings_that_are_not_those_of_the_experiment_are_refused_before_a_stag
 
 
 @pytest.mark.parametrize("recipe", INPUTS)
-def test_a_folder_that_is_not_there_is_refused_before_any_other_is_read(recipe: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_refused_before_any_other_is_read(run: Run, recipe: str, tmp_path: Path) -> None:
     *others, last = [*INPUTS[recipe], *(["asv21"] if recipe == "asvspoof2021" else [])]
     inputs = [part for name in others for part in (f"--{name}", tmp_path)]
     done = run(recipe, *inputs, f"--{last}", "typo", ok=False, cwd=tmp_path)
@@ -269,7 +282,7 @@ def test_a_folder_that_is_not_there_is_refused_before_any_other_is_read(recipe: 
     ],
 )
 def test_a_stage_that_reads_what_is_not_there_is_refused_before_the_first_begins(
-    recipe: str, options: list[object], missing: str, tmp_path: Path
+    run: Run, recipe: str, options: list[object], missing: str, tmp_path: Path
 ) -> None:
     (tmp_path / "data/la19").mkdir(parents=True)
     for name in ("train", "dev", "eval", "la19/train", "la19/dev", "la19/eval"):
@@ -281,7 +294,7 @@ def test_a_stage_that_reads_what_is_not_there_is_refused_before_the_first_begins
     assert not (tmp_path / "exp").exists()
 
 
-def test_an_experiment_is_named_after_its_settings_unless_told(corpus: Path, tmp_path: Path) -> None:
+def test_an_experiment_is_named_after_its_settings_unless_told(run: Run, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.v2.yaml").write_text("seed: 1\n")
     (tmp_path / "corpus").symlink_to(corpus)
     dry = ["--corpus", "corpus", "--data", "data", "--partial", "--dry-run"]
@@ -308,7 +321,7 @@ def test_an_experiment_is_named_after_its_settings_unless_told(corpus: Path, tmp
 
 @pytest.mark.parametrize(("recipe", "lists"), [("asvspoof5", "ASVspoof5.train.tsv"), ("partialspoof", "protocols")])
 def test_a_corpus_without_its_lists_is_refused_before_a_header_of_another_is_read(
-    recipe: str, lists: str, tmp_path: Path
+    run: Run, recipe: str, lists: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     options = ["--corpus", tmp_path / "empty", "--data", tmp_path / "data", "--exp", tmp_path / "exp", "--dry-run"]
@@ -323,13 +336,13 @@ def test_a_corpus_without_its_lists_is_refused_before_a_header_of_another_is_rea
     assert not (tmp_path / "data").exists()
 
 
-def test_stages_of_which_nothing_would_run_are_refused() -> None:
+def test_stages_of_which_nothing_would_run_are_refused(run: Run) -> None:
     done = run("asvspoof5", "--stage", 2, "--stop-stage", 3, "--posttrain", "false", ok=False)
     assert "nothing would run" in done.stderr
 
 
 def test_a_number_of_gpus_that_cannot_share_a_batch_is_refused_before_the_first_stage(
-    corpus: Path, tmp_path: Path
+    run: Run, corpus: Path, tmp_path: Path
 ) -> None:
     options = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", corpus, "--partial"]
     settings = ["--settings", "posttrain.batch_size=6 finetune.batch_size=4"]
@@ -340,20 +353,20 @@ def test_a_number_of_gpus_that_cannot_share_a_batch_is_refused_before_the_first_
     run("asvspoof5", *options, *settings, *few, "--stop-stage", 3, "--dry-run")  # fine-tuning is not asked for
 
 
-def test_arguments_that_a_verb_does_not_know_are_refused_before_the_first_stage(tmp_path: Path) -> None:
+def test_arguments_that_a_verb_does_not_know_are_refused_before_the_first_stage(run: Run, tmp_path: Path) -> None:
     done = run("asvspoof5", "--corpus", tmp_path, "--finetune-args", "--tensorbord", "--data", tmp_path, ok=False)
     assert "--tensorbord" in done.stderr
     assert "--finetune-args" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_misspelt_option_is_fatal() -> None:
+def test_a_misspelt_option_is_fatal(run: Run) -> None:
     done = run("asvspoof5", "--stagee", 3, ok=False)
     assert done.returncode == 1
     assert "did you mean --stage?" in done.stderr
 
 
-def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Path) -> None:
+def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(run: Run, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     corpora = {
         "--la19": make_asvspoof2019(tmp_path / "LA19"),
@@ -379,14 +392,9 @@ def test_the_asvspoof2021_recipe_runs_from_four_corpora_to_the_gap(tmp_path: Pat
     assert {row["vocoder"] for row in df21["by"]["vocoder"]} >= {"traditional_vocoder"}
     assert all(row["n_bonafide"] == df21["n_bonafide"] for row in df21["by"]["vocoder"])
     assert (exp / "results/itw/eval/report.html").is_file()
-    before = results(exp) | results(data)
-    del before[exp / "gap.json"]
-    run("asvspoof2021", *options, "--workers", 0)
-    after = results(exp) | results(data)
-    assert {path: after[path] for path in before} == before
 
 
-def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_path: Path) -> None:
+def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(run: Run, tmp_path: Path) -> None:
     exp, data = tmp_path / "exp", tmp_path / "data"
     make_partialspoof(tmp_path / "PartialSpoof")
     options = ["--la19", make_asvspoof2019(tmp_path / "LA19"), "--corpus", tmp_path / "PartialSpoof"]
@@ -397,6 +405,3 @@ def test_the_partialspoof_recipe_runs_from_two_corpora_to_segment_figures(tmp_pa
     for name in ("dev", "eval"):
         assert (exp / f"frames/{name}.npz").is_file()
         assert list((exp / f"results/{name}").glob("*.json"))
-    before = results(exp) | results(data)
-    run("partialspoof", *options, "--workers", 0)
-    assert results(exp) | results(data) == before

@@ -10,14 +10,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import WarmPython
 
 from spoofkit.torchrun import PATIENCE
 
@@ -140,7 +139,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, warm_python: WarmPython) -> Cluster:
     recipe = ROOT / "egs/asvspoof5"
     (tmp_path / "egs").mkdir()
     generated = [path.name for path in recipe.iterdir() if path.is_dir() and path.name not in ("conf", "slurm")]
@@ -157,7 +156,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     commands.mkdir(parents=True)
     for name, body in STAND_INS.items():
         (commands / name).write_text(f"#!/usr/bin/env bash\n{RECORD}{body}")
-    (commands / "python").write_text(f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (commands / "python").write_text(f'#!/usr/bin/env bash\nexec {shlex.quote(str(warm_python.python))} "$@"\n')
     for path in commands.iterdir():
         path.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "CONDA_"))}

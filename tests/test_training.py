@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import soundfile
 import torch
 from conftest import refusal, run_cli, without_sums
 from safetensors.torch import load_file
+from warm import WarmPython
 
 from spoofkit.config import load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, collate
@@ -75,9 +78,27 @@ def steps_of(exp: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
-def start(*arguments: object, own_group: bool = False) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from spoofkit.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=own_group)
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(scope="module")
+def start(warm_python: WarmPython) -> Start:
+    """Start `spoofkit ARGUMENTS` in a process of its own."""
+
+    def run(*arguments: object) -> subprocess.Popen[bytes]:
+        command = [str(warm_python.python), "-m", "spoofkit", *map(str, arguments)]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, env=warm_python.environ, **silent)  # type: ignore[call-overload]
+
+    return run
+
+
+def kill(exp: Path, process: subprocess.Popen[bytes]) -> int:
+    """Kill the process that holds an experiment's lock, which must be the one that was started; its number."""
+    holder = int(re.findall(r"process (\d+)", (exp / ".lock").read_text())[0])
+    os.kill(holder, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return holder
 
 
 def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> None:
@@ -86,7 +107,9 @@ def wait_for_step(exp: Path, step: int, process: subprocess.Popen[bytes]) -> Non
         time.sleep(0.005)
 
 
-def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[object], tmp_path: Path) -> None:
+def test_a_killed_run_started_again_equals_an_uninterrupted_one(
+    start: Start, mixes: list[object], tmp_path: Path
+) -> None:
     # Dropout, so that the random numbers of every step matter.
     encoder = load_encoder(load_config(None, TINY).encoder)
     encoder.network.config.hidden_dropout = encoder.network.config.feat_proj_dropout = 0.2
@@ -97,8 +120,7 @@ def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[obje
     for step in (1, 5, 7):  # before the first checkpoint, between two, near the end
         process = start("posttrain", killed, *mixes)
         wait_for_step(killed, step, process)
-        process.kill()
-        process.wait()
+        kill(killed, process)
     run_cli("posttrain", killed, *mixes)
     assert_same_weights(tmp_path / "whole/encoder/model.safetensors", killed / "encoder/model.safetensors")
     assert_same_weights(tmp_path / "whole/frame_head/head.safetensors", killed / "frame_head/head.safetensors")
@@ -106,7 +128,7 @@ def test_a_killed_run_started_again_equals_an_uninterrupted_one(mixes: list[obje
     assert steps_of(killed) == list(range(1, 9))
 
 
-def test_a_terminated_run_saves_its_step_and_goes_on(manifests: Path, conf: Path, tmp_path: Path) -> None:
+def test_a_terminated_run_saves_its_step_and_goes_on(start: Start, manifests: Path, conf: Path, tmp_path: Path) -> None:
     options = [*finetune_options(manifests, conf), "--set", "finetune.n_steps=12"]
     run_cli("finetune", tmp_path / "whole", *options)
     stopped = tmp_path / "stopped"
@@ -148,15 +170,14 @@ def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: 
 
 
 def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
-    manifests: Path, conf: Path, tmp_path: Path
+    start: Start, manifests: Path, conf: Path, tmp_path: Path
 ) -> None:
     exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--workers", 2]
     process = start("finetune", exp, *options, "--set", "finetune.n_steps=10000")
     wait_for_step(exp, 1, process)
     sentence = refusal("finetune", exp, *options)
-    assert f"another process is using this folder ({os.uname().nodename}, process {process.pid}" in sentence
-    process.kill()
-    process.wait()
+    holder = kill(exp, process)
+    assert f"another process is using this folder ({os.uname().nodename}, process {holder}," in sentence
     # Its loader processes may live a moment longer; they must not hold the lock.
     run_cli("finetune", exp, *options, "--overwrite", "--set", "finetune.n_steps=1")
 
@@ -181,7 +202,10 @@ def test_a_signal_during_an_evaluation_says_by_its_exit_code_who_asked(
 
 def test_a_signal_to_the_whole_group_saves_the_step_too(manifests: Path, conf: Path, tmp_path: Path) -> None:
     exp, options = tmp_path / "exp", [*finetune_options(manifests, conf), "--set", "finetune.n_steps=10000"]
-    process = start("finetune", exp, *options, "--workers", 2, own_group=True)
+    # With an interpreter of its own: of a warm one the group would hold no more than the one that waits for it.
+    command = [sys.executable, "-m", "spoofkit", "finetune", exp, *options, "--workers", 2]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, **silent)  # type: ignore[call-overload]
     wait_for_step(exp, 2, process)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 75
@@ -189,23 +213,24 @@ def test_a_signal_to_the_whole_group_saves_the_step_too(manifests: Path, conf: P
     assert json.loads((newest / "state.json").read_text())["n_steps_done"] == steps_of(exp)[-1]
 
 
-def test_a_full_disk_leaves_the_older_checkpoint_intact(manifests: Path, conf: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_older_checkpoint_intact(
+    start: Start, warm_python: WarmPython, manifests: Path, conf: Path, tmp_path: Path
+) -> None:
     exp = tmp_path / "exp"
     options = finetune_options(manifests, conf)
     process = start("finetune", exp, *options)
     wait_for_step(exp, 4, process)
-    process.kill()
-    process.wait()
+    kill(exp, process)
     before = sorted(path.name for path in (exp / "checkpoints").glob("step_*"))
     assert before
     code = (
-        "import resource, sys\n"
-        "import spoofkit.training.loop\n"  # what writes nothing is imported before the limit
+        "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "from spoofkit.cli.main import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "finetune", str(exp), *map(str, options)],
+        [warm_python.python, "-c", code, "finetune", str(exp), *map(str, options)],
+        env=warm_python.environ,
         capture_output=True,
         text=True,
         check=False,
