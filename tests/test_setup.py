@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,11 +18,10 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PYTHON_NAMES = ("python3", "python3.13", "python3.12", "python3.11", "python3.10")
 
-# Stands in for pip: writes its arguments to a log and, as "installing", a package with a complete RECORD.
+# Stands in for pip: writes its arguments to a log and "installs" an empty package.
 FAKE_PIP = r"""
-import os, pathlib, sys
+import os, pathlib, signal, sys
 site = pathlib.Path(__file__).parent.parent
 words = [word for word in sys.argv[1:] if word not in ("--disable-pip-version-check", "--no-input")]
 if words == ["--version"]:
@@ -30,23 +30,10 @@ with open(os.environ["FAKE_PIP_LOG"], "a") as log:
     print(*words, file=log)
 if os.environ.get("FAKE_PIP_REFUSES", "nothing") in " ".join(words):
     sys.exit("ERROR: this is what pip says when it fails")
-def install(name, version, code):
-    (site / name).mkdir(exist_ok=True)
-    (site / name / "__init__.py").write_text(code)
-    info = site / f"{name}-{version}.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "RECORD").write_text(f"{name}/__init__.py,,{len(code)}\n{info.name}/RECORD,,\n")
-if words[:2] == ["install", "torch==2.13.0+cpu"]:
-    install("torch", "2.13.0+cpu", "# cpu")
-elif words[:2] == ["install", "--editable"]:
-    install("spoofkit", "0.1.0", "# spoofkit")
-    if not (site / "torch").exists():
-        install("torch", "2.13.0", "# default")
-elif words[0] == "uninstall":
-    import shutil
-    for path in site.glob("torch*"):
-        shutil.rmtree(path)
+for name in ("torch", *["spoofkit"] * ("--editable" in words)):
+    (site / f"{name}.py").write_text("")
+    if os.environ.get("FAKE_PIP_DIES", "nothing") in " ".join(words):
+        os.kill(os.getppid(), signal.SIGKILL)
 """
 
 # Stands in for python3: `-m venv` makes an environment at once, without pip but with the stand-in.
@@ -132,53 +119,30 @@ def project_files() -> list[Path]:
 
 # ---- Making, keeping and completing .venv
 
+ALL = ["install torch==2.13.0+cpu", "install --editable ."]
 
-def test_fresh_clone_gets_torch_first_and_then_spoofkit(clone: Clone) -> None:
+
+def test_fresh_clone_gets_torch_first_and_a_second_call_installs_nothing(clone: Clone) -> None:
     done = clone.setup()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{clone.venv}\n"
-    assert clone.pip_calls() == ["install torch==2.13.0+cpu", "install --editable ."]
-    assert [line.split(" ...")[0] for line in done.stderr.splitlines()[1:4]] == [
-        "setup: torch, CPU build, from pip's own sources",
-        "setup: spoofkit",
-        "setup: check",
-    ]
-
-
-def test_second_call_installs_nothing_and_prints_the_same_folder(clone: Clone) -> None:
-    clone.setup()
-    clone.pip_calls()
+    assert (done.returncode, done.stdout) == (0, f"{clone.venv}\n"), done.stderr
+    assert clone.pip_calls() == ALL
     done = clone.setup("--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{clone.venv}\n", "")
-    assert clone.pip_calls() == []
     assert "nothing to do" in clone.setup().stderr
+    assert clone.pip_calls() == []
 
 
-def test_extras_add_up_over_calls(clone: Clone) -> None:
+def test_extras_add_up_over_calls_and_changed_requirements_are_installed(clone: Clone) -> None:
     clone.setup("--extras", "mini")
     clone.pip_calls()
     clone.setup("--extras=dev")
-    assert clone.pip_calls() == ["install --editable .[dev,mini]"]
     for asked in ("dev", "mini", "mini,dev", ""):
         clone.setup("--extras", asked)
-    assert clone.pip_calls() == []
-
-
-def test_changed_requirements_are_installed(clone: Clone) -> None:
-    clone.setup("--extras", "dev")
-    clone.pip_calls()
+    assert clone.pip_calls() == ["install --editable .[dev,mini]"]
     with open(clone.root / "setup.cfg", "a") as handle:
         handle.write("# another line\n")
     clone.setup()
-    assert clone.pip_calls() == ["install --editable .[dev]"]
-
-
-def test_environment_whose_python_was_exchanged_underneath_is_completed_again(clone: Clone) -> None:
-    clone.setup()
-    clone.pip_calls()
-    clone.stamp.write_text(re.sub(r"python 3\.\d+", "python 3.9", clone.stamp.read_text()))
-    clone.setup(SPOOFKIT_PYTHON="", PATH=f"{clone.root.parent}:{os.environ['PATH']}")
-    assert clone.pip_calls() == ["install --editable ."]
+    assert clone.pip_calls() == ["install --editable .[dev,mini]"]
 
 
 def test_pythonpath_of_the_user_does_not_leak_in(clone: Clone, tmp_path: Path) -> None:
@@ -187,108 +151,83 @@ def test_pythonpath_of_the_user_does_not_leak_in(clone: Clone, tmp_path: Path) -
     assert (done.returncode, done.stdout) == (0, f"{clone.venv}\n"), done.stderr
 
 
-def test_failed_install_shows_the_log_leaves_no_stamp_and_the_next_call_continues(clone: Clone) -> None:
-    done = clone.setup(FAKE_PIP_REFUSES="--editable")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert "  | ERROR: this is what pip says when it fails" in done.stderr
-    assert "spoofkit could not be installed" in done.stderr.splitlines()[-1]
-    assert not clone.stamp.exists()
+def test_after_a_failure_the_log_is_shown_and_the_next_call_continues(clone: Clone) -> None:
+    for asked, wanted in (([], ALL), (["--extras", "dev"], ["install --editable .[dev]"])):
+        done = clone.setup(*asked, FAKE_PIP_REFUSES="--editable")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "  | ERROR: this is what pip says when it fails" in done.stderr
+        assert clone.pip_calls() == wanted
+        assert clone.setup(*asked).returncode == 0
+        assert clone.pip_calls() == wanted[-1:]  # torch is there already
+
+
+@pytest.mark.parametrize("during", ["torch==", "--editable", "[dev]"])
+def test_what_an_interrupt_left_is_made_again(clone: Clone, during: str) -> None:
+    if during == "[dev]":
+        clone.setup()
+    assert clone.setup("--extras=dev", FAKE_PIP_DIES=during).returncode == -signal.SIGKILL
     clone.pip_calls()
+    (clone.site / "half_written.py").touch()
     assert clone.setup().returncode == 0
-    assert clone.pip_calls() == ["install --editable ."]  # torch is there already
+    assert clone.pip_calls() == ALL
+    assert not (clone.site / "half_written.py").exists()
 
 
-def test_failure_while_adding_an_extra_does_not_leave_the_old_stamp(clone: Clone) -> None:
+def test_an_environment_that_was_moved_or_whose_python_was_exchanged_is_made_again(clone: Clone) -> None:
     clone.setup()
-    assert clone.setup("--extras", "dev", FAKE_PIP_REFUSES="[dev]").returncode == 1
-    assert not clone.stamp.exists()
-
-
-def test_package_that_an_interrupt_left_half_written_is_installed_again(clone: Clone) -> None:
-    clone.setup()
-    clone.pip_calls()
-    clone.stamp.unlink()
-    (clone.site / "torch" / "__init__.py").write_text("")
-    done = clone.setup()
-    assert "half-written by an interrupted install, now installed again: torch" in done.stderr
-    assert clone.pip_calls() == ["install torch==2.13.0+cpu", "install --editable ."]
-
-
-def test_environment_that_was_moved_with_its_clone_is_made_anew(clone: Clone) -> None:
-    clone.setup()
-    clone.pip_calls()
-    (clone.site / "from_the_old_place").touch()
     clone.root = clone.root.rename(clone.root.with_name("moved"))
     clone.venv = clone.root / ".venv"
-    assert clone.setup().returncode == 0
-    assert not (clone.site / "from_the_old_place").exists()
-    assert len(clone.pip_calls()) == 2
+    clone.stamp = clone.venv / clone.stamp.name
+    for _ in range(2):
+        clone.pip_calls()
+        (clone.site / "from_the_old_place").touch()
+        assert clone.setup().returncode == 0
+        assert not (clone.site / "from_the_old_place").exists()
+        assert clone.pip_calls() == ALL
+        clone.stamp.write_text(re.sub(r"python 3\.\d+", "python 3.9", clone.stamp.read_text()))
 
 
 def test_two_calls_at_once_install_once(clone: Clone) -> None:
     done = clone.bash("tools/setup.sh & tools/setup.sh; wait $!")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{clone.venv}\n" * 2
-    assert clone.pip_calls() == ["install torch==2.13.0+cpu", "install --editable ."]
+    assert clone.pip_calls() == ALL
 
 
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file of a folder by its name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def foreign_environment(folder: Path) -> Path:
-    """An environment without pip, as uv makes them."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (folder / "work of hours").write_text("kept nowhere else")
-    return folder
-
-
-@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize(
+    "what", ["a folder", "a link", "a link to another clone's", "by hand and moved", "by hand and of another Python"]
+)
 def test_environment_that_setup_did_not_make_is_refused_by_name_and_not_changed(
-    clone: Clone, tmp_path: Path, is_link: bool
+    clone: Clone, tmp_path: Path, what: str
 ) -> None:
-    folder = foreign_environment(tmp_path / "theirs" if is_link else clone.venv)
-    if is_link:
+    folder = tmp_path / "theirs/.venv" if "link" in what else clone.venv
+    folder.mkdir(parents=True)
+    (folder / "work of hours").write_text("kept nowhere else")
+    if "clone" in what:
+        (folder / clone.stamp.name).write_text(f"root {folder.parent}\npython 3.11\n")
+        (folder / "spoofkit-setup.made").touch()
+    elif "by hand" in what:  # an older version used such ones and left its stamp there
+        root = "/elsewhere" if "moved" in what else clone.root
+        (folder / clone.stamp.name).write_text(f"root {root}\npython 3.9\n")
+    if "link" in what:
+        clone.venv.parent.mkdir(exist_ok=True)
         clone.venv.symlink_to(folder)
-    before = contents(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*")}
     done = clone.setup()
     assert (done.returncode, done.stdout) == (1, "")
     assert str(clone.venv) in done.stderr
-    assert not is_link or str(folder) in done.stderr
-    assert contents(folder) == before
+    assert "link" not in what or str(folder) in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.name != "setup.lock"} == before
     assert clone.pip_calls() == []
-
-
-def test_environment_of_another_clone_is_not_emptied_through_a_link(clone: Clone, tmp_path: Path) -> None:
-    clone.setup()
-    clone.pip_calls()
-    before = contents(clone.venv)
-    (tmp_path / "other").mkdir()
-    other = Clone(tmp_path / "other")
-    other.venv.symlink_to(clone.venv)
-    assert other.setup().returncode == 1
-    assert contents(clone.venv) == before
-
-
-def test_environment_made_by_hand_at_this_path_is_used_but_never_emptied(clone: Clone) -> None:
-    subprocess.run([clone.environ["SPOOFKIT_PYTHON"], "-m", "venv", clone.venv], check=True)
-    (clone.venv / "work of hours").touch()
-    assert clone.setup().returncode == 0
-    clone.root = clone.root.rename(clone.root.with_name("moved"))  # so that it cannot be used as it is
-    clone.venv = clone.root / ".venv"
-    assert clone.setup().returncode == 1
-    assert (clone.venv / "work of hours").exists()
 
 
 # ---- Which torch
 
 
-def test_where_no_cpu_build_is_to_be_had_the_default_one_is_announced_loudly(clone: Clone) -> None:
+def test_where_there_is_no_cpu_build_the_default_one_is_announced_loudly(clone: Clone) -> None:
     done = clone.setup(FAKE_PIP_REFUSES="install torch==")  # and the stand-in's uv installs no program
     assert done.returncode == 0, done.stderr
-    assert "NO CPU BUILD OF TORCH TO BE HAD: the default build follows" in done.stderr
+    assert "NO CPU BUILD OF TORCH AVAILABLE: the default build follows" in done.stderr
     assert clone.pip_calls() == ["install torch==2.13.0+cpu", "install uv", "install --editable ."]
 
 
@@ -296,9 +235,10 @@ def test_default_build_replaces_the_cpu_build_when_asked(clone: Clone) -> None:
     clone.setup()
     clone.pip_calls()
     clone.setup(SPOOFKIT_TORCH="default")
-    assert clone.pip_calls() == ["uninstall --yes torch", "install --editable ."]
+    assert clone.pip_calls() == ["install --editable ."]
     clone.setup(SPOOFKIT_TORCH="")  # keeps what was chosen: a login node without GPU must not undo it
     assert clone.pip_calls() == []
+    assert clone.setup(SPOOFKIT_TORCH="gpu").returncode == 1
 
 
 def test_pinned_cpu_build_lies_in_the_range_of_setup_cfg(environment: ModuleType) -> None:
@@ -313,53 +253,36 @@ def test_pinned_cpu_build_lies_in_the_range_of_setup_cfg(environment: ModuleType
 # ---- Which Python
 
 
-def fake_pythons(folder: Path, versions: dict[str, str]) -> str:
-    """A PATH on which each python has the given version (else 3.9) and can do nothing but tell it."""
-    for name in PYTHON_NAMES:
-        version = versions.get(name, "3.9")
-        answer = f'case "$*" in *version_info*) echo {version};; *environment.py*) ;; *) exit 1;; esac'
-        script(folder / name, f"#!/bin/sh\n{answer}\n")
-    return f"{folder}:/usr/bin:/bin"
-
-
-def test_python_outside_the_range_is_refused(clone: Clone, tmp_path: Path) -> None:
-    done = clone.setup(SPOOFKIT_PYTHON="", PATH=fake_pythons(tmp_path / "bin", {}))
-    assert done.returncode == 1
-    assert "python3 is Python 3.9" in done.stderr
-    assert "spoofkit needs 3.10 to 3.13" in done.stderr
-    assert "SPOOFKIT_PYTHON=" in done.stderr
-    assert not clone.stamp.exists()
-
-
-@pytest.mark.parametrize("version", ["3.9", "3.14", "2.7"])
-def test_chosen_python_outside_the_range_is_refused(clone: Clone, tmp_path: Path, version: str) -> None:
-    python = script(tmp_path / "old", f"#!/bin/sh\necho {version}\n")
-    done = clone.setup(SPOOFKIT_PYTHON=str(python))
-    assert done.returncode == 1
-    assert f"is Python {version}, but spoofkit needs 3.10 to 3.13" in done.stderr
-
-
-def test_chosen_python_that_does_not_run_is_refused(clone: Clone) -> None:
-    done = clone.setup(SPOOFKIT_PYTHON="no-such-python")
-    assert done.returncode == 1
-    assert "SPOOFKIT_PYTHON=no-such-python does not run as a Python" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("versions", "chosen"),
     [
         ({"python3": "3.11", "python3.13": "3.13"}, "3.11"),
         ({"python3": "3.14", "python3.10": "3.10", "python3.12": "3.12"}, "3.12"),
+        ({}, ""),
     ],
 )
 def test_python3_is_taken_if_in_range_else_the_newest_that_is(
     clone: Clone, tmp_path: Path, versions: dict[str, str], chosen: str
 ) -> None:
-    # The stand-ins make no environment, so that the call ends early; only the choice is looked at.
-    path = fake_pythons(tmp_path / "bin", versions)
-    done = clone.setup("--quiet", SPOOFKIT_PYTHON="", PATH=path)
+    # Each can do nothing but tell its version (else 3.9), so that the call ends early; only the choice is looked at.
+    for name in ("python3", "python3.13", "python3.12", "python3.11", "python3.10"):
+        answer = (
+            f'case "$*" in *version_info*) echo {versions.get(name, "3.9")};; *environment.py*) ;; *) exit 1;; esac'
+        )
+        script(tmp_path / "bin" / name, f"#!/bin/sh\n{answer}\n")
+    done = clone.setup("--quiet", SPOOFKIT_PYTHON="", PATH=f"{tmp_path}/bin:/usr/bin:/bin")
     assert done.returncode == 1
-    assert f"(Python {chosen})" in done.stderr
+    assert f"(Python {chosen})" in done.stderr if chosen else "is 3.9, but spoofkit needs 3.10 to 3.13" in done.stderr
+    assert not clone.stamp.exists()
+
+
+@pytest.mark.parametrize(("answer", "found"), [("echo 3.9", "3.9"), ("echo 3.14", "3.14"), ("exit 1", "no Python")])
+def test_chosen_python_that_is_none_in_range_is_refused(clone: Clone, tmp_path: Path, answer: str, found: str) -> None:
+    python = script(tmp_path / "old", f"#!/bin/sh\n{answer}\n")
+    done = clone.setup(SPOOFKIT_PYTHON=str(python))
+    assert done.returncode == 1
+    assert f"{python} is {found}" in done.stderr
+    assert "3.10 to 3.13" in done.stderr
 
 
 # ---- An environment that is active already
@@ -481,36 +404,11 @@ def test_requirements_are_read_as_setuptools_reads_them(environment: ModuleType)
     assert {"dev", "torchaudio", "mini"} <= requirements.keys()
 
 
-@pytest.mark.parametrize(
-    ("requirement", "name"),
-    [("PyYAML>=6", "pyyaml"), ("torch>=2.10,<2.14", "torch"), ("types_tqdm", "types-tqdm"), ("a.b[c]; d", "a-b")],
-)
-def test_package_names_are_in_normal_form(environment: ModuleType, requirement: str, name: str) -> None:
-    assert environment.package_name(requirement) == name
-
-
 def test_missing_means_absent_or_out_of_range(environment: ModuleType) -> None:
     pytest.importorskip("pip")  # which brings the parser of version ranges
     assert not environment.is_missing("numpy>=1.26")
     assert environment.is_missing("numpy>=999")
     assert environment.is_missing("no-such-package-anywhere")
-
-
-def test_repair_forgets_only_damaged_distributions(environment: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "code.py").write_text("12345")
-    records = {
-        "whole-1": "code.py,sha256=x,5\n__pycache__/code.pyc,,\n",
-        "shorter-1": "code.py,sha256=x,6\n",
-        "gone-1": "nowhere.py,sha256=x,5\n",
-        "torn-1": "code.py,sha2",
-    }
-    for name, record in records.items():
-        (tmp_path / f"{name}.dist-info").mkdir()
-        (tmp_path / f"{name}.dist-info" / "RECORD").write_text(record)
-    (tmp_path / "recordless-1.dist-info").mkdir()
-    (tmp_path / "~orch").mkdir()
-    assert environment.repair(tmp_path) == ["gone", "recordless", "shorter", "torn"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["code.py", "whole-1.dist-info"]
 
 
 # ---- The tree
