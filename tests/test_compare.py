@@ -146,7 +146,9 @@ def test_seeds_that_are_one_file_or_none_are_refused(files: Path) -> None:
 def test_files_that_do_not_fit_are_refused_by_name(files: Path, tmp_path: Path) -> None:
     scores = read_scores(files / "a.tsv")
     write_scores(tmp_path / "cut.tsv", scores["utt_id"].to_list()[:-1], scores["score"].to_numpy()[:-1])
-    assert "cut.tsv: " in refusal("compare", files / "a.tsv", tmp_path / "cut.tsv", files / "set.tsv")
+    sentence = refusal("compare", files / "a.tsv", tmp_path / "cut.tsv", files / "set.tsv")
+    assert "cut.tsv" in sentence
+    assert "u01199" in sentence
     assert "--by gender: no such column" in refusal(
         "compare", files / "a.tsv", files / "b.tsv", files / "set.tsv", "--by", "gender"
     )
@@ -425,7 +427,7 @@ def test_what_has_to_be_known_of_a_set_is_said_by_every_verb(files: Path, tmp_pa
     write_manifest(tmp_path / "part.tsv", Path("/corpus"), table, partial="half of it")
     a = with_record(files, tmp_path, "a", contamination="trained on this very set")
     for command in (("compare", a, files / "b.tsv"), ("calibrate", a)):
-        end = (tmp_path / "c.json",) if command[0] == "calibrate" else ()
+        end = ("-o", tmp_path / "c.json") if command[0] == "calibrate" else ()
         done = run_cli(*command, tmp_path / "part.tsv", *end)
         assert "part.tsv: partial: half of it" in done.stderr
         assert "trained on this very set" in done.stderr

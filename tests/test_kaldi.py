@@ -151,7 +151,7 @@ def test_speakers_called_like_their_utterance_or_not_at_all_are_unknown(tmp_path
 
 def test_lengths_of_kaldi_are_not_taken_over(tmp_path: Path) -> None:
     folder = make_directory(tmp_path, utt2dur="s1-x 9.0\n", utt2num_samples="s1-x 7\n", utt2num_frames="s1-x 8\n")
-    prepare("kaldi", folder, "-o", tmp_path / "out")
+    prepare("kaldi", folder, tmp_path / "out")
     assert read_manifest(tmp_path / "out/train.tsv").lengths() == {"s1-x": 4000, "s2-y": 4000}
 
 
@@ -226,7 +226,7 @@ def test_audio_inside_the_directory_is_below_it(tmp_path: Path, monkeypatch: pyt
 def test_a_manifest_comes_back_as_it_was(speakers: list[object], tmp_path: Path) -> None:
     before = make_manifest(tmp_path, speaker=speakers)
     write_kaldi(before, tmp_path / "kaldi")
-    prepare("kaldi", tmp_path / "kaldi", "-o", tmp_path / "back", wanted=Wanted(sets=("train",)))
+    prepare("kaldi", tmp_path / "kaldi", tmp_path / "back", wanted=Wanted(sets=("train",)))
     manifests = [read_manifest(path) for path in (before, tmp_path / "back/train.tsv")]
     assert manifests[0].table.equals(manifests[1].table)
     paths = [[manifest.audio_path(path) for path in manifest.table["path"]] for manifest in manifests]

@@ -123,7 +123,7 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
         "compare": ["compare", trials, scores / "keyed.tsv", own],
         "calibrate": ["calibrate", trials, own, "-o", out / "cal.json"],
         "calibrate on": ["calibrate", scores / "good.tsv", keyed, "-o", out / "cal.json", "--on", trials, own],
-        "fuse": ["fuse", own, scores / "keyed.tsv", trials, "-o", out / "fusion.json"],
+        "fuse": ["fuse", trials, scores / "keyed.tsv", own, "-o", out / "fusion.json"],
         "audit": ["audit", own],
         "mixlist": ["mixlist", own, "-o", out / "drawn.tsv", "-c", out / "conf.yaml"],
         "mixlist show": ["mixlist", "show", out / "mix.tsv", own, "-o", out / "mix.png"],
@@ -161,6 +161,6 @@ def test_every_verb_that_reads_keys_is_tried_here() -> None:
     package = Path(__file__).parents[1] / "spoofkit"
     users = {path.stem for path in package.rglob("*.py") if "read_keyed_manifest(" in path.read_text()}
     assert users == {
-        "manifest", "report", "calibrate_files", "compare", "audit", "mixlist", "posttrain", "finetune", "run",
+        "manifest", "report", "calibrate_files", "compare", "export", "mixlist", "posttrain", "finetune", "run",
         "localize",
     }  # fmt: skip

@@ -500,7 +500,7 @@ def test_threshold_and_smoothing_of_a_development_set_are_used_on_another(
 ) -> None:
     data = truth[0]
     run_cli("localize", exp, data / "dev.tsv", "-o", tmp_path / "dev.npz")
-    of_dev = ["evaluate-segments", tmp_path / "dev.npz", data / "dev.segments.tsv"]
+    of_dev = ["evaluate-segments", tmp_path / "dev.npz", data / "dev.segments.tsv", "-o"]
     done = run_cli(*of_dev, tmp_path / "dev", "--smooth", "fit")
     fitted = json.loads((tmp_path / "dev/segments.json").read_text())
     tried = {row["smooth_seconds"]: row["range_eer_percent"] for row in fitted["smoothings_tried"]}
@@ -623,7 +623,7 @@ def test_frame_scores_of_another_program_are_evaluated_whatever_their_record_lea
     write_frames(tmp_path / "theirs.npz", drawn.utt_ids, n_samples, scores, record)
     truth = {utt_id: own.tolist() for utt_id, own in zip(drawn.utt_ids, regions, strict=True)}
     write_segments(tmp_path / "set.segments.tsv", segment_table(truth))
-    command = ("evaluate-segments", tmp_path / "theirs.npz", tmp_path / "set.segments.tsv")
+    command = ("evaluate-segments", tmp_path / "theirs.npz", tmp_path / "set.segments.tsv", "-o")
     result = json.loads(run_cli(*command, tmp_path / "out", "--json").stdout)
     expected = measure(drawn, make_timeline(drawn.n_samples_U, regions))
     assert result["range_eer_percent"] == pytest.approx(expected["range_eer_percent"], abs=1e-6)
