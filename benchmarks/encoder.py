@@ -54,7 +54,7 @@ def benchmark(name: str, device: torch.device, repeats: int, n_utterances: int, 
     waves = [torch.from_numpy(0.1 * rng.standard_normal(n)).float() for n in lengths]
     seconds = float(lengths.sum() / RATE)
     in_order = [list(range(i, min(i + BATCH, n_utterances))) for i in range(0, n_utterances, BATCH)]
-    by_length = [[i for _, i in batch] for batch in batches_by_length(lengths.tolist(), batch_budget(device))]
+    by_length = batches_by_length(lengths.tolist(), batch_budget(device))
     singly = [[i] for i in range(n_utterances)]
 
     def ours_on(batches: list[list[int]]) -> list[torch.Tensor]:

@@ -43,8 +43,9 @@ from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_manifest
-from spoofkit.scoring.recordings import Reading, Recording, score_recordings
+from spoofkit.scoring.recordings import Reading, Recording
 from spoofkit.scoring.scorer import Scorer
+from spoofkit.scoring.stream import score_recordings
 from spoofkit.scoring.windows import parse_windows
 from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings

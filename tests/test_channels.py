@@ -15,7 +15,7 @@ from conftest import make_voice, refusal, run_cli
 from spoofkit.data.audio import SAMPLE_RATE, choose_channels, read_audio
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.parts import Part, part_path
 
 MEAN = ("mean",)
 
@@ -244,8 +244,8 @@ def test_a_score_file_holds_every_channel_and_is_resumed(model: Path, parties: P
     # What a kill left of a part is completed.
     cut = tmp_path / "cut.tsv"
     run_cli("score", model, *files, "-o", cut, "--shard", "1/1")
-    part = part_path(cut, Shard()).read_bytes().splitlines(keepends=True)
-    part_path(cut, Shard()).write_bytes(b"".join(part[:2]))
+    part = part_path(cut, Part()).read_bytes().splitlines(keepends=True)
+    part_path(cut, Part()).write_bytes(b"".join(part[:2]))
     run_cli("score", model, *files, "-o", cut)
     assert cut.read_bytes() == whole
 

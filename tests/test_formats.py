@@ -22,7 +22,7 @@ from spoofkit.data import audio
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio, read_blocks
 from spoofkit.data.stored import LONGEST_HOURS, undecodable
 from spoofkit.errors import SpoofkitError
-from spoofkit.scoring.windows import Windows, read_windows
+from spoofkit.scoring.windows import Windows, in_windows
 
 SECONDS, MORE_SECONDS = 3.0, 2.0
 TAG = b"TAG" + b"x" * 125  # ID3v1
@@ -125,7 +125,7 @@ def read_by_all(path: Path) -> int | None:
         lambda: read_audio(path).size,
         lambda: probe(path).n_samples,
         lambda: sum(block.size for block in read_blocks(path)),
-        lambda: list(read_windows(path, Windows(16_000, 16_000, "mean")))[-1].end,
+        lambda: list(in_windows(read_blocks(path), Windows(16_000, 16_000, "mean")))[-1].end,
         lambda: examine(path).n_samples,
     ):
         try:
@@ -404,7 +404,7 @@ def test_channels_that_cancel_are_refused_whatever_part_is_read(n_loud: int, tmp
         lambda path: read_audio(path, 40_000),
         lambda path: next(read_blocks(path, 32_000)),
         lambda path: list(read_blocks(path)),
-        lambda path: list(read_windows(path, Windows(16_000, 16_000, "mean"), 32_000)),
+        lambda path: list(in_windows(read_blocks(path, 32_000), Windows(16_000, 16_000, "mean"))),
     ):
         with pytest.raises(SpoofkitError, match="channels cancel each other"):
             read(path)

@@ -21,10 +21,10 @@ from test_models import detector_of
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import read_segments
 from spoofkit.files import file_sha256, read_json, write_json
-from spoofkit.localisation import recordings
 from spoofkit.models.detector import FrameClassifier, detector_sha256, folder_sha256, load_detector, save_detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.frame_model import load_frame_model, score_timeline, write_frame_head
+from spoofkit.scoring import windows
 from spoofkit.training import loop
 
 CONFIG = """
@@ -282,19 +282,23 @@ def test_a_recording_that_is_too_short_for_the_utterance_head_is_left_out_by_nam
 def test_a_long_recording_has_the_mean_of_its_windows(
     timeline: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recordings, "WINDOW_SECONDS", 0.8)
-    monkeypatch.setattr(recordings, "OVERLAP_SECONDS", 0.2)
+    monkeypatch.setattr(windows, "SECONDS", 0.8)
+    monkeypatch.setattr(windows, "OVERLAP_SECONDS", 0.2)
+    printed = run_cli(
+        "score", timeline / "model", recording, "--window", "0.8", "--json-lines", "--device", "cpu"
+    ).stdout
     found = judged(timeline / "model", recording, "-o", tmp_path / "out")["utterance"]
+    assert (found["score"], found["windows"]) == tuple(json.loads(printed)[name] for name in ("score", "windows"))
     wave_S = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])  # 1.3 s
     detector, _ = load_detector(timeline / "model")
     expected = []
-    for start, end in ((0, 12_800), (9_600, 20_800)):
+    for start, end in ((0, 12_800), (8_000, 20_800)):
         with torch.no_grad():
             expected.append(float(detector(wave_S[None, start:end], torch.tensor([end - start]))))
     assert [window["score"] for window in found["windows"]] == pytest.approx(expected, abs=1e-5)
-    assert [(w["start_seconds"], w["end_seconds"]) for w in found["windows"]] == [(0, 0.8), (0.6, 1.3)]
+    assert [(w["start_seconds"], w["end_seconds"]) for w in found["windows"]] == [(0, 0.8), (0.5, 1.3)]
     assert all(set(window) == {"start_seconds", "end_seconds", "score"} for window in found["windows"])
-    # The first window brings 0.8 s, the second 0.5 s more.
+    # As `score` has it: the first window brings 0.8 s, the second 0.5 s more.
     assert found["score"] == pytest.approx((0.8 * expected[0] + 0.5 * expected[1]) / 1.3, abs=1e-5)
     assert found["over_windows"] == "mean"
 

@@ -29,7 +29,6 @@ from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics
 from spoofkit.localisation import frame_scores
-from spoofkit.localisation import localize as frame_scoring
 from spoofkit.localisation.frame_scores import FrameScores, read_frames, write_frames
 from spoofkit.localisation.metrics import (
     Timeline,
@@ -46,7 +45,7 @@ from spoofkit.localisation.regions import Rule, find_regions, smooth, smooth_fra
 from spoofkit.localisation.segment_report import measure
 from spoofkit.models.frame_model import load_frame_model
 from spoofkit.scoring import batches, with_torch
-from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.parts import Part, part_path
 
 WHISPER_GEOMETRY = FrameGeometry(receptive_field=1040, hop=320, shortest=160, first_centre=0)
 CONFIG = """
@@ -303,18 +302,14 @@ def test_a_set_without_keys_is_localized_as_with_them_but_its_mixes_are_not(
 
 
 def test_frames_do_not_depend_on_the_batch(exp: Path, truth: tuple[Path, dict[str, Any]]) -> None:
-    classifier = load_frame_model(exp).classifier
+    scorer = with_torch.frame_scorer_of(load_frame_model(exp), torch.device("cpu"))
     manifest = read_manifest(truth[0] / "eval.tsv")
     found: list[dict[str, np.ndarray]] = []
     for budget in (1, 10**9):
-        plan = dict(enumerate(batches.plan_batches(manifest, budget)))
+        plan = batches.plan_batches(manifest, budget)
         assert len(plan) == (12 if budget == 1 else 1)
-        own: dict[str, np.ndarray] = {}
-        frame_scoring.score_frames(
-            classifier, manifest, plan, torch.device("cpu"),
-            lambda _, batch, own=own: own.update({utt_id: score_T for utt_id, (_, score_T) in batch.items()}),
-        )  # fmt: skip
-        found.append(own)
+        results = [result for batch in batches.score_rows(scorer, manifest, plan) for result in batch]
+        found.append({result.name: result.frames for result in results})
     alone, together = found
     for utt_id, score_T in alone.items():
         assert score_T.shape == together[utt_id].shape
@@ -340,7 +335,7 @@ def test_a_killed_localize_goes_on_and_ends_with_the_same_bytes(
     assert stopped.returncode == 75
     assert "resumes from there" in stopped.stderr
     assert not out.exists()
-    part = part_path(out, Shard())
+    part = part_path(out, Part())
     part.write_bytes(part.read_bytes()[:-5])  # as a power cut leaves it: the second batch is torn
     monkeypatch.setattr(journal, "encode", original)
     done = run_cli(*arguments)

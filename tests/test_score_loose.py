@@ -33,9 +33,10 @@ from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import detector_sha256, load_detector
 from spoofkit.scoring import with_torch
-from spoofkit.scoring.parts import Shard, part_path
-from spoofkit.scoring.recordings import Reading, Recording, score_recordings
-from spoofkit.scoring.windows import Windows, WindowScore, cut, parse_windows, read_windows, score_over
+from spoofkit.scoring.parts import Part, part_path
+from spoofkit.scoring.recordings import Reading, Recording
+from spoofkit.scoring.stream import score_recordings
+from spoofkit.scoring.windows import Windows, WindowScore, cut, in_windows, parse_windows, score_over
 from spoofkit.scoring.with_torch import scorer_of
 
 SCALE, OFFSET = 40.0, -12.0
@@ -490,7 +491,7 @@ def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
 def test_a_part_with_errors_is_gone_on_with(model: Path, mixed: dict[str, Path], tmp_path: Path) -> None:
     files, out = [mixed[name] for name in sorted(mixed)], tmp_path / "out.tsv"
     run_cli("score", model, *files, "-o", out, "--shard", "1/1")
-    path = part_path(out, Shard())
+    path = part_path(out, Part())
     part = path.read_bytes().splitlines(keepends=True)
     assert len(part) == 1 + 7
     refusal("score", model, *files, "-o", out)
@@ -671,7 +672,7 @@ def test_blocks_of_a_packed_utterance_are_its_samples(long: Path, tmp_path: Path
     made = read_manifest(pack(tmp_path / "set.tsv", tmp_path / "packed").manifest)
     path = made.audio_path(made.table["path"][0])
     assert np.array_equal(np.concatenate(list(read_blocks(path))), read_audio(long))
-    windows = list(read_windows(path, Windows(32_000, 32_000, "mean")))
+    windows = list(in_windows(read_blocks(path), Windows(32_000, 32_000, "mean")))
     assert [window.start for window in windows] == [0, 32_000, 64_000, 84_800]
 
 
@@ -693,7 +694,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         path = tmp_path / f"{seconds}.wav"
         soundfile.write(path, np.zeros(seconds * 44_100, np.int16), 44_100)
         tracemalloc.start()
-        n_windows = sum(1 for _ in read_windows(path, Windows(64_000, 64_000, "mean")))
+        n_windows = sum(1 for _ in in_windows(read_blocks(path), Windows(64_000, 64_000, "mean")))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert n_windows == seconds / 4

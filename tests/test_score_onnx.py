@@ -30,7 +30,7 @@ from spoofkit.files import file_sha256, read_json, write_json
 from spoofkit.models.detector import folder_sha256, load_detector
 from spoofkit.models.merge_adapters import write_all_sums
 from spoofkit.models.provenance import Provenance, write_provenance
-from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.parts import Part, part_path
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -93,7 +93,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
-    return part_path(out, Shard()).read_bytes()
+    return part_path(out, Part()).read_bytes()
 
 
 def scores_in(path: Path) -> dict[str, float]:

@@ -20,10 +20,11 @@ from spoofkit.addons.onnx import with_onnx
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import read_json
+from spoofkit.journal import read_journal
 from spoofkit.processes import World, own_device, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import with_torch
-from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring.parts import Part, part_path
 
 # As `-m spoofkit`, but with batches so small that there are many.
 PROGRAM = f"""
@@ -126,7 +127,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
 ) -> None:
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, "-o", one, "--shard", "1/1")
-    lines = score_parts.read_part(part_path(one, Shard())).lines
+    lines = read_journal(part_path(one, Part())).lines
     run_cli("score", model, manifest, "-o", one)
     audio = manifest.parent / f"{next(iter(lines[7]['scores']))[-2:]}.wav"  # of the second process, its fourth batch
     good = audio.read_bytes()
@@ -140,7 +141,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
         audio.write_bytes(good)
     assert not out.exists()
     assert not out.with_suffix(".json").exists()
-    second = score_parts.read_part(part_path(out, Shard(2, 2)))
+    second = read_journal(part_path(out, Part(2, 2)))
     assert [line["batch"] for line in second.lines] == [1, 3, 5]
     # One process alone does not take up what two began.
     assert "expected parts of 1 alone" in refusal("score", model, manifest, "-o", out)

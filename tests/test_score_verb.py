@@ -30,14 +30,14 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.files import text_sha256
-from spoofkit.journal import encode
+from spoofkit.files import file_sha256, text_sha256
+from spoofkit.journal import encode, read_journal
 from spoofkit.models.detector import Detector, load_detector, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import run, with_torch
-from spoofkit.scoring.batches import score_manifest
-from spoofkit.scoring.parts import Shard, part_path
+from spoofkit.scoring import with_torch
+from spoofkit.scoring.batches import plan_batches, score_batches, score_manifest
+from spoofkit.scoring.parts import Part, part_path
 from spoofkit.scoring.with_torch import scorer_of
 from spoofkit.settings import EncoderSettings, LossSettings
 
@@ -114,12 +114,12 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
-    return part_path(out, Shard()).read_bytes()
+    return part_path(out, Part()).read_bytes()
 
 
 def killed(out: Path, part: bytes) -> Path:
     """Leave what a process leaves that is killed when it has written `part`."""
-    path = part_path(out, Shard())
+    path = part_path(out, Part())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(part)
     return path
@@ -208,8 +208,9 @@ def test_a_manifest_without_one_of_its_utterances_has_no_scores(model: Path, man
     scorer = scorer_of(load_detector(model)[0], torch.device("cpu"))
     with pytest.raises(SpoofkitError, match=r"11.wav: no such file"):
         score_manifest(scorer, read_manifest(corpus / "set.tsv"))
+    listed = read_manifest(manifest)
     with pytest.raises(Interrupted):
-        score_manifest(scorer, read_manifest(manifest), should_stop=lambda: True)
+        list(score_batches(scorer, listed, plan_batches(listed, BUDGET), should_stop=lambda: True))
 
 
 # ---- Killed and continued
@@ -247,7 +248,7 @@ def test_what_was_scored_is_not_scored_again(
     for utt_id in done:
         (corpus / f"{utt_id[-2:]}.wav").unlink()
     out = tmp_path / "out.tsv"
-    sha256 = run.file_sha256(corpus / "set.tsv")
+    sha256 = file_sha256(corpus / "set.tsv")
     killed(out, forged(part, lambda header: header["identity"].update(manifest_sha256=sha256), line=0))  # type: ignore[attr-defined]
     stderr = run_cli("score", model, corpus / "set.tsv", "-o", out).stderr
     assert f"resuming: {len(done)} of {N_UTTERANCES} utterances" in stderr
@@ -371,7 +372,7 @@ def test_an_utterance_that_cannot_be_read_costs_only_itself(
         assert str(audio) in refusal("score", model, manifest, "-o", out)
     finally:
         audio.write_bytes(good)
-    assert part_path(out, Shard()).read_bytes().count(b"\n") == 1 + 5
+    assert part_path(out, Part()).read_bytes().count(b"\n") == 1 + 5
     assert "already scored" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
@@ -400,7 +401,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
         sentence = refusal("score", model, manifest, "-o", out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sentence.startswith(f"{part_path(out, Shard())}: cannot be written (File too large)")
+    assert sentence.startswith(f"{part_path(out, Part())}: cannot be written (File too large)")
     assert "already scored" in run_cli("score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == whole
 
@@ -463,11 +464,11 @@ def parts(three_parts: Path, tmp_path: Path) -> Path:
 
 def test_merge_names_the_parts_that_are_missing(model: Path, manifest: Path, parts: Path) -> None:
     merge = ("score", model, manifest, "-o", parts, "--merge")
-    part_path(parts, Shard(2, 3)).unlink()
+    part_path(parts, Part(2, 3)).unlink()
     assert "1 of 3 parts are missing (2/3); score them with --shard" in refusal(*merge)
-    part_path(parts, Shard(1, 3)).unlink()
+    part_path(parts, Part(1, 3)).unlink()
     assert "2 of 3 parts are missing (1/3, 2/3)" in refusal(*merge)
-    part_path(parts, Shard(3, 3)).unlink()
+    part_path(parts, Part(3, 3)).unlink()
     assert "holds no parts, expected those that `spoofkit score … --shard K/N` writes" in refusal(*merge)
     assert not parts.exists()
 
@@ -475,7 +476,7 @@ def test_merge_names_the_parts_that_are_missing(model: Path, manifest: Path, par
 def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_again(
     model: Path, manifest: Path, parts: Path, whole: bytes
 ) -> None:
-    path = part_path(parts, Shard(2, 3))
+    path = part_path(parts, Part(2, 3))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     sentence = refusal("score", model, manifest, "-o", parts, "--merge")
     assert sentence.startswith(f"{path}: holds 3 of its 4 batches; give the command of --shard 2/3 again")
@@ -489,7 +490,7 @@ def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_a
 def test_merge_refuses_a_part_with_any_bit_flipped_by_its_name(
     share: float, bit: int, model: Path, manifest: Path, parts: Path
 ) -> None:
-    path = part_path(parts, Shard(3, 3))
+    path = part_path(parts, Part(3, 3))
     good = path.read_bytes()
     bad = bytearray(good)
     bad[int(share * len(bad))] ^= 1 << bit
@@ -501,12 +502,12 @@ def test_merge_refuses_a_part_with_any_bit_flipped_by_its_name(
 
 def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> None:
     merge = ("score", model, manifest, "-o", parts, "--merge")
-    first, second = part_path(parts, Shard(1, 3)), part_path(parts, Shard(2, 3))
+    first, second = part_path(parts, Part(1, 3)), part_path(parts, Part(2, 3))
     good = second.read_bytes()
     shutil.copy(first, second)
     assert f"{second}: is part 1/3, expected part 2/3; put back its name" in refusal(*merge)
     second.write_bytes(good)
-    shutil.copy(first, part_path(parts, Shard(1, 2)))
+    shutil.copy(first, part_path(parts, Part(1, 2)))
     for command in (merge, ("score", model, manifest, "-o", parts, "--shard", "3/3")):
         assert "holds 1of2.jsonl of another division, expected parts of 3 alone" in refusal(*command)
     assert "expected parts of 1 alone; continue with those" in refusal("score", model, manifest, "-o", parts)
@@ -515,9 +516,9 @@ def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> Non
 
 def test_merge_refuses_parts_of_others(model: Path, manifest: Path, parts: Path, tmp_path: Path) -> None:
     other = make_model(tmp_path / "other", seed=1)
-    second = part_path(parts, Shard(2, 3))
+    second = part_path(parts, Part(2, 3))
     sentence = refusal("score", other, manifest, "-o", parts, "--merge")
-    assert sentence.startswith(f"{part_path(parts, Shard(1, 3))}: inputs have changed since (model_sha256)")
+    assert sentence.startswith(f"{part_path(parts, Part(1, 3))}: inputs have changed since (model_sha256)")
     assert "(input_policy, plan_sha256)" in refusal(
         "score", model, manifest, "-o", parts, "--merge", "--crop", "first:1000"
     )
@@ -635,14 +636,14 @@ def test_stop_signals_keep_the_batch_at_work_and_say_how_to_go_on(
     processes: Processes, model: Path, long_set: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
-    path = part_path(out, Shard())
+    path = part_path(out, Part())
     n_before = 0
     for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
         pid = processes.start("score", model, long_set, "-o", out, "--workers", 1)
         wait_for_batches(path, n_before + 3)
         os.kill(pid, number)
         assert processes.wait() == exit_code
-        part = score_parts.read_part(path)
+        part = read_journal(path)
         assert part.is_whole
         assert len(part.lines) >= n_before + 3
         n_scored, n_before = sum(len(line["scores"]) for line in part.lines), len(part.lines)
@@ -659,7 +660,7 @@ def test_two_processes_do_not_score_the_same_part(
 ) -> None:
     out = tmp_path / "out.tsv"
     pid = processes.start("score", model, long_set, "-o", out)
-    wait_for_batches(part_path(out, Shard()), 1)
+    wait_for_batches(part_path(out, Part()), 1)
     os.kill(pid, signal.SIGSTOP)
     try:
         for option in ((), ("--overwrite",)):
@@ -667,7 +668,7 @@ def test_two_processes_do_not_score_the_same_part(
     finally:
         os.kill(pid, signal.SIGKILL)
         processes.wait()
-    assert score_parts.read_part(part_path(out, Shard())).lines
+    assert read_journal(part_path(out, Part())).lines
 
 
 def n_lines_in(path: Path) -> int:
@@ -683,14 +684,14 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
     processes: Processes, model: Path, manifest: Path, whole: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
-    path = part_path(out, Shard())
+    path = part_path(out, Part())
     command = ("score", model, manifest, "-o", out, "--reuse")
 
     def kept() -> bytes:
         if not path.exists():
             return b""
         data = path.read_bytes()
-        return data[: score_parts.read_part(path).n_bytes]
+        return data[: read_journal(path).n_bytes]
 
     began = time.monotonic()
     processes.start(*command)

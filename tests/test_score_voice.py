@@ -24,11 +24,11 @@ from scipy.signal import lfilter
 
 from spoofkit.addons.voice import silero as voice
 from spoofkit.addons.voice.silero import Silero, SileroListener, load_voice_activity
-from spoofkit.data.audio import SAMPLE_RATE, read_audio
+from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.models.detector import Detector, load_detector
-from spoofkit.scoring.windows import Windows, WindowScore, read_windows, score_over
+from spoofkit.scoring.windows import Windows, WindowScore, in_windows, score_over
 
 VOWELS_HERTZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
 
@@ -114,7 +114,7 @@ def is_speech(wave_S: np.ndarray) -> np.ndarray:
 
 def listen(voice_activity: Silero, blocks: list[np.ndarray]) -> SileroListener:
     listener = SileroListener(voice_activity)
-    assert np.array_equal(np.concatenate(list(listener.hear(iter(blocks)))), np.concatenate(blocks))
+    assert np.array_equal(np.concatenate(list(listener.read(iter(blocks)))), np.concatenate(blocks))
     return listener
 
 
@@ -161,7 +161,7 @@ def test_how_a_recording_is_read_changes_nothing(data: st.DataObject, half_secon
 
 def test_nothing_is_handed_on_before_it_is_heard(half_second: Silero, mixed: np.ndarray) -> None:
     listener, n_given = SileroListener(half_second), 0
-    for block_S in listener.hear(np.array_split(mixed, 7)):
+    for block_S in listener.read(np.array_split(mixed, 7)):
         n_given += block_S.size
         assert listener.speech_in(n_given - 1, n_given).n_samples in (0, 1)
     with pytest.raises(AssertionError):
@@ -173,7 +173,7 @@ def test_recordings_that_are_heard_side_by_side_do_not_mix(half_second: Silero, 
     alone = [bytes(listen(half_second, [wave_S])._is_speech) for wave_S in (mixed, other)]
     listeners = SileroListener(half_second), SileroListener(half_second)
     hearing = [
-        listener.hear(np.array_split(wave_S, 9)) for listener, wave_S in zip(listeners, (mixed, other), strict=True)
+        listener.read(np.array_split(wave_S, 9)) for listener, wave_S in zip(listeners, (mixed, other), strict=True)
     ]
     for _ in zip(*hearing, strict=False):
         pass
@@ -225,8 +225,8 @@ def test_windows_of_any_recording_know_their_speech(
         Windows(10**7, 10**7, "mean"),
         None,
     ):
-        found = list(read_windows(tmp_path / name, windows, voice=half_second))
-        plain = list(read_windows(tmp_path / name, windows))
+        found = list(in_windows(read_blocks(tmp_path / name), windows, half_second))
+        plain = list(in_windows(read_blocks(tmp_path / name), windows))
         assert [window.start for window in found] == [window.start for window in plain]
         until = 0
         for window, same in zip(found, plain, strict=True):
@@ -238,7 +238,7 @@ def test_windows_of_any_recording_know_their_speech(
             assert window.speech.n_new == expected_S[max(window.start, until) : window.end].sum()
             assert window.is_scored == (window.speech.n_samples >= 8000)
             until = window.end if window.is_scored else until
-    (cropped,) = read_windows(tmp_path / name, None, 20_000, voice=half_second)
+    (cropped,) = in_windows(read_blocks(tmp_path / name, 20_000), None, half_second)
     assert cropped.speech is not None
     assert cropped.speech.n_samples == is_speech(wave_S[:20_000]).sum()
 
@@ -256,7 +256,7 @@ def test_where_all_is_speech_windows_count_as_without_voice_activity(
 ) -> None:
     soundfile.write(tmp_path / "mixed.wav", mixed, SAMPLE_RATE)
     windows = Windows(30_000, hop_samples, "mean")
-    found = list(read_windows(tmp_path / "mixed.wav", windows, voice=Silero(AlwaysSpeech(), "0", 30_000)))
+    found = list(in_windows(read_blocks(tmp_path / "mixed.wav"), windows, Silero(AlwaysSpeech(), "0", 30_000)))
     scores = np.random.default_rng(0).standard_normal(len(found))
     plain, heard = [], []
     for window, score in zip(found, scores, strict=True):
@@ -273,7 +273,7 @@ def test_memory_does_not_grow_with_the_recording(half_second: Silero, tmp_path: 
         path = tmp_path / f"{seconds}.wav"
         soundfile.write(path, np.zeros(seconds * 44_100, np.int16), 44_100)
         tracemalloc.start()
-        n_windows = sum(1 for _ in read_windows(path, Windows(64_000, 64_000, "mean"), voice=half_second))
+        n_windows = sum(1 for _ in in_windows(read_blocks(path), Windows(64_000, 64_000, "mean"), half_second))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert n_windows == seconds / 4
@@ -556,8 +556,8 @@ def test_versions_are_those_of_the_extra() -> None:
 def test_neither_torch_nor_the_package_is_imported_to_hear_speech(folder: Path) -> None:
     code = (
         "import sys; from spoofkit.addons.voice.silero import load_voice_activity;"
-        "from spoofkit.scoring.windows import read_windows;"
-        f"(window,) = read_windows({str(folder / 'short.flac')!r}, None, voice=load_voice_activity(0.4));"
+        "from spoofkit.data.audio import read_blocks; from spoofkit.scoring.windows import in_windows;"
+        f"(window,) = in_windows(read_blocks({str(folder / 'short.flac')!r}), None, load_voice_activity(0.4));"
         "print(window.is_scored, *({'torch', 'silero_vad'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

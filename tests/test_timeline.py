@@ -30,10 +30,14 @@ from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
 from spoofkit.localisation import recordings
 from spoofkit.localisation.marks import safe_names
 from spoofkit.localisation.picture import Curve
-from spoofkit.localisation.recordings import cut_windows, score_recording
 from spoofkit.localisation.regions import Marked, Rule
 from spoofkit.models.detector import folder_sha256
 from spoofkit.models.frame_model import load_frame_model
+from spoofkit.scoring import windows
+from spoofkit.scoring.recordings import Reading, Recording
+from spoofkit.scoring.stream import score_recordings
+from spoofkit.scoring.windows import Windows, frame_windows
+from spoofkit.scoring.with_torch import frame_scorer_of
 
 CONFIG = """
 crop_samples: 12000
@@ -78,8 +82,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def middle(exp: Path, calls: Path) -> float:
     """A threshold that some frames are below and some above."""
-    score_T, _ = score_recording(load_frame_model(exp), read_audio(calls / "call.wav"), torch.device("cpu"))
-    return float(np.median(score_T))
+    return float(np.median(frames_of(exp, calls / "call.wav")))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,15 @@ def marked(exp: Path, calls: Path, middle: float, tmp_path_factory: pytest.TempP
     assert done.stdout.count("spoof regions, ") == 3
     assert "timeline.html: spoof regions to look at" in done.stdout
     return out
+
+
+def frames_of(exp: Path, path: Path, windows: Windows | None = None) -> np.ndarray:
+    scorer = frame_scorer_of(load_frame_model(exp), torch.device("cpu"))
+    reading = Reading(windows=windows, keeps_wave=True)
+    ((result,),) = score_recordings(scorer, [[Recording("call", path)]], reading)
+    assert (result.score, result.windows) == (None, ())
+    assert result.frames is not None
+    return result.frames
 
 
 def read_record(path: Path) -> Any:
@@ -490,22 +502,22 @@ def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Pat
     "geometry", [WAV2VEC2_GEOMETRY, FrameGeometry(1040, 320, 160, 0), FrameGeometry(25, 11, 25, 12)]
 )
 @settings(max_examples=40, deadline=None)
-@given(n_samples=st.integers(400, 4_000_000), longest=st.sampled_from([None, 480_000, 100_000]))
+@given(n_samples=st.integers(400, 4_000_000), longest=st.sampled_from([480_000, 100_000]))
 def test_windows_give_every_frame_once_and_none_near_an_inner_edge(
-    geometry: FrameGeometry, n_samples: int, longest: int | None
+    geometry: FrameGeometry, n_samples: int, longest: int
 ) -> None:
-    windows = cut_windows(n_samples, geometry, longest)
+    found = frame_windows(n_samples, geometry, longest)
     frames: list[int] = []
-    for number, (start, end, first, last) in enumerate(windows):
+    for number, (start, end, first, last) in enumerate(found):
         assert start % geometry.hop == 0
-        assert geometry.shortest <= end - start <= min(480_000, longest or 480_000)
+        assert geometry.shortest <= end - start <= longest
         assert 0 <= first < last <= geometry.n_frames(end - start)
         frames += range(start // geometry.hop + first, start // geometry.hop + last)
         half_second = 8000 - geometry.hop
         assert number == 0 or first * geometry.hop >= half_second
-        assert number == len(windows) - 1 or end - start - last * geometry.hop >= half_second
+        assert number == len(found) - 1 or end - start - last * geometry.hop >= half_second
     assert frames == list(range(geometry.n_frames(n_samples)))
-    assert windows[-1][1] == n_samples
+    assert found[-1].end == n_samples
 
 
 def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
@@ -513,10 +525,9 @@ def test_a_long_recording_is_scored_in_windows_that_meet_on_one_grid(
 ) -> None:
     classifier = load_frame_model(exp).classifier
     wave_S = read_audio(calls / "call.wav")  # 2 s
-    monkeypatch.setattr(recordings, "WINDOW_SECONDS", 1.2)
-    monkeypatch.setattr(recordings, "OVERLAP_SECONDS", 0.4)
-    found_T, windows = score_recording(load_frame_model(exp), wave_S, torch.device("cpu"))
-    assert windows is None
+    monkeypatch.setattr(windows, "SECONDS", 1.2)
+    monkeypatch.setattr(windows, "OVERLAP_SECONDS", 0.4)
+    found_T = frames_of(exp, calls / "call.wav", Windows(19_200, 19_200, "mean"))
     pieces = []
     for start, end, first, last in ((0, 19200, 0, 50), (12800, 32000, 10, 59)):
         with torch.no_grad():

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -186,9 +186,9 @@ def test_two_runs_on_one_folder_are_refused_and_a_dead_ones_lock_is_void(
 def test_a_signal_during_an_evaluation_says_by_its_exit_code_who_asked(
     number: int, exit_code: int, manifests: Path, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def score_when_told_to_stop(*arguments: object, **options: object) -> None:
+    def score_when_told_to_stop(*arguments: object, **options: object) -> Iterator[dict[str, float]]:
         os.kill(os.getpid(), number)
-        score_batches(*arguments, **options)
+        return score_batches(*arguments, **options)
 
     options = finetune_options(manifests, conf)
     with monkeypatch.context() as patch:
@@ -452,9 +452,9 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index(manifests: Path) -> None:
 def test_batches_by_length_stay_within_the_budget_and_lose_nothing() -> None:
     lengths = [int(n) for n in np.random.default_rng(0).integers(1000, 90_000, size=200)] + [500_000]
     batches = batches_by_length(lengths, 200_000)
-    assert sorted(index for batch in batches for _, index in batch) == list(range(201))
+    assert sorted(index for batch in batches for index in batch) == list(range(201))
     for batch in batches:
-        assert len(batch) == 1 or max(lengths[index] for _, index in batch) * len(batch) <= 200_000
+        assert len(batch) == 1 or max(lengths[index] for index in batch) * len(batch) <= 200_000
 
 
 def test_padding_frames_do_not_count_in_the_frame_loss() -> None:

@@ -51,7 +51,7 @@ def scores(bench: Bench) -> Rows:
         expected = scores_alone(on_cpu, waves, torch.device("cpu"))
         spread = float(expected.std())
         alone = np.abs(scores_alone(detector, waves, bench.device) - expected).max()
-        padded = np.abs(scorer_of(detector, bench.device).score_padded(*pad(waves)) - expected).max()
+        padded = np.abs(scorer_of(detector, bench.device).score_padded(*pad(waves)).utterance_B - expected).max()
         shifts = {p: shift_in(p, detector, waves, expected, bench) / spread for p in bench.precisions if p != "fp32"}
         words = "   ".join(f"{p} {shift.max():.1e}, {shift.mean():.1e}" for p, shift in shifts.items())
         figures = {"spread": spread, "alone": float(alone), "padded": float(padded)}
@@ -83,7 +83,7 @@ def wave(rng: np.random.Generator, index: int, seconds: float) -> np.ndarray:
 def scores_alone(detector: Detector, waves: list[np.ndarray], device: torch.device) -> np.ndarray:
     """Each utterance by itself, as `score` computes it."""
     scorer = scorer_of(detector, device)
-    return np.concatenate([scorer.score_padded(*pad([wave_S])) for wave_S in waves])
+    return np.concatenate([scorer.score_padded(*pad([wave_S])).utterance_B for wave_S in waves])
 
 
 def shift_in(

@@ -16,6 +16,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.scoring.batches import score_manifest
+from spoofkit.scoring.scorer import HeadScores
 from spoofkit.scoring.with_torch import scorer_of
 
 COMPILED_BATCH = 64
@@ -108,12 +109,12 @@ def score_files(bench: Bench) -> Rows:
     scorer = scorer_of(detector, bench.device)
     computing = 0.0
 
-    def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> np.ndarray:
+    def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> HeadScores:
         nonlocal computing
         began = time.perf_counter()
-        score_B = scorer.score_padded(wave_BS, n_samples_B)  # ends with the scores on the host: the device is done
+        scores = scorer.score_padded(wave_BS, n_samples_B)  # ends with the scores on the host: the device is done
         computing += time.perf_counter() - began
-        return score_B
+        return scores
 
     scorer.score_padded(np.zeros((1, SAMPLES), np.float32), np.array([SAMPLES]))  # warms up
     start = time.perf_counter()

@@ -135,11 +135,11 @@ def score(
     Example: `torchrun --nproc-per-node 4 -m spoofkit score MODEL eval.tsv -o OUT.tsv`, on four GPUs
     """
     from spoofkit.scoring.decisions import DecisionOptions
-    from spoofkit.scoring.options import Options
+    from spoofkit.scoring.options import ScoreOptions
     from spoofkit.scoring.run import score_inputs
     from spoofkit.scoring.windows import parse_windows
 
-    wanted = Options(
+    wanted = ScoreOptions(
         crop=crop,
         channels=channels,
         windows=parse_windows(window, hop, over_windows),

@@ -129,11 +129,13 @@ def localize(
             experiment, inputs[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
         )
     else:
-        from spoofkit.localisation.recordings import RuleOptions, localize_recordings
+        from spoofkit.localisation.recordings import RegionOptions, localize_recordings
 
         if workers:
             raise SpoofkitError("--workers: is about manifests, found recordings; leave it out")
-        rule = RuleOptions(threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region)
+        rule = RegionOptions(
+            threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region
+        )
         lines = localize_recordings(
             experiment,
             inputs,

@@ -26,8 +26,7 @@ Workers = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Threads (in training and `localize`: processes) that read audio; 0: the verb chooses. Results do not "
-        "depend on it.",
+        help="Threads (in training: processes) that read audio; 0: the verb chooses. Results do not depend on it.",
     ),
 ]
 HEADER_THREADS, DECODER_THREADS = 16, 8

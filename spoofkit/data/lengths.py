@@ -26,7 +26,7 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
         )
 
 
-def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[tuple[int, int]]]:
+def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[int]]:
     """Sort items by length and cut them into batches whose padded size stays below a budget.
 
     Args:
@@ -34,14 +34,14 @@ def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[tupl
         budget_samples: Most samples in a padded batch; a longer single item is a batch of its own.
 
     Returns:
-        Lists of (0, index) pairs, longest first, so that memory is known at the start.
+        Indices of the items of each batch, longest first, so that memory is known at the start.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    batches: list[list[tuple[int, int]]] = []
+    batches: list[list[int]] = []
     for index in order:
-        longest = lengths[batches[-1][0][1]] if batches else 0
+        longest = lengths[batches[-1][0]] if batches else 0
         if batches and lengths[index] > 0 and longest * (len(batches[-1]) + 1) <= budget_samples:
-            batches[-1].append((0, index))
+            batches[-1].append(index)
         else:
-            batches.append([(0, index)])
+            batches.append([index])
     return batches

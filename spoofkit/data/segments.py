@@ -58,8 +58,13 @@ def write_segments(path: Path | str, table: pl.DataFrame, overwrite: bool = Fals
     Raises:
         SpoofkitError: the file exists and `overwrite` is false, or the disk refuses.
     """
+    write_text(path, segments_text(table), overwrite)
+
+
+def segments_text(table: pl.DataFrame) -> str:
+    """Return what `write_segments` writes."""
     body = table.write_csv(separator="\t", quote_style="never")
-    write_text(path, f"# rows={table.height}\n{body}", overwrite)
+    return f"# rows={table.height}\n{body}"
 
 
 def read_segments(path: Path | str) -> dict[str, Regions]:

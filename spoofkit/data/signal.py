@@ -24,7 +24,7 @@ class SignalMeter:
 
     @property
     def seconds(self) -> float:
-        """Signal in what was heard so far, in whole stretches."""
+        """Signal in what was measured so far, in whole stretches."""
         return self._n_loud * STRETCH / RATE
 
     @property
@@ -32,7 +32,7 @@ class SignalMeter:
         """Whether that is enough to judge the recording by."""
         return self.seconds >= LEAST_SIGNAL_SECONDS
 
-    def hear(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def measure(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Hand on a recording's samples as they come, 16 kHz mono float32, and measure them."""
         for block_S in blocks:
             waiting_S = np.concatenate([self._left_S, block_S])
@@ -43,7 +43,7 @@ class SignalMeter:
             yield block_S
 
     def refuse_too_little(self, where: str) -> None:
-        """Raise SpoofkitError if what was heard is too little to judge a recording by."""
+        """Raise SpoofkitError if what was measured is too little to judge a recording by."""
         if not self.is_enough:
             raise SpoofkitError(
                 f"{where}: holds {self.seconds:.2f} s of signal above {SIGNAL_DBFS:g} dBFS, expected at least "

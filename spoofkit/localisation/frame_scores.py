@@ -12,6 +12,7 @@ fide**: the sign of what a frame head gives, whose class 1 is spoofed (or inject
 is centred on sample `first_centre + hop * t`. No torch, and no metric, here.
 """
 
+import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -67,35 +68,51 @@ def record_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def frames_npz(
+    utt_ids: Sequence[str], n_samples: Mapping[str, int], scores: Mapping[str, npt.NDArray[np.float32]]
+) -> bytes:
+    """Make a frame score file: the same scores, the same bytes.
+
+    Args:
+        utt_ids: The manifest's, in its order.
+        n_samples: Samples of each utterance.
+        scores: Scores of the frames of each utterance, higher = more bona fide.
+    """
+    file = io.BytesIO()
+    np.savez(
+        file,
+        utt_id=np.array(utt_ids, dtype=np.str_),
+        n_samples=np.array([n_samples[utt_id] for utt_id in utt_ids], dtype=np.int64),
+        n_frames=np.array([scores[utt_id].size for utt_id in utt_ids], dtype=np.int64),
+        score=np.concatenate([scores[utt_id] for utt_id in utt_ids]).astype(np.float32, copy=False),
+    )
+    return file.getvalue()
+
+
+def frames_record(path: Path, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a frame score file that stands.
+
+    Args:
+        path: The file.
+        how: How its scores were made, with `geometry`.
+    """
+    return {"format": FORMAT, "polarity": POLARITY, "frames_sha256": file_sha256(path)} | dict(how)
+
+
 def write_frames(
     path: Path,
     utt_ids: Sequence[str],
     n_samples: Mapping[str, int],
     scores: Mapping[str, npt.NDArray[np.float32]],
-    record: Mapping[str, Any],
+    how: Mapping[str, Any],
 ) -> None:
-    """Write a frame score file and its record, in place of those that stand there; the same scores, the same bytes.
+    """Write a frame score file and its record, in place of those that stand there.
 
-    Args:
-        path: Ends in `.npz`.
-        utt_ids: The manifest's, in its order.
-        n_samples: Samples of each utterance.
-        scores: Scores of the frames of each utterance, higher = more bona fide.
-        record: How they were made, with `geometry`.
-
-    Raises:
-        SpoofkitError: the disk refuses.
+    Args, Raises: as `frames_npz` and `frames_record`; the disk may refuse (SpoofkitError).
     """
     with atomic_path(path, overwrite=True) as temporary:
-        np.savez(
-            temporary,
-            utt_id=np.array(utt_ids, dtype=np.str_),
-            n_samples=np.array([n_samples[utt_id] for utt_id in utt_ids], dtype=np.int64),
-            n_frames=np.array([scores[utt_id].size for utt_id in utt_ids], dtype=np.int64),
-            score=np.concatenate([scores[utt_id] for utt_id in utt_ids]).astype(np.float32),
-        )
-    own = {"format": FORMAT, "polarity": POLARITY, "frames_sha256": file_sha256(path)}
-    write_json(record_path(path), own | dict(record), overwrite=True)
+        temporary.write_bytes(frames_npz(utt_ids, n_samples, scores))
+    write_json(record_path(path), frames_record(path, how), overwrite=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -3,24 +3,20 @@
 A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, then timeline.html, and last
 timeline.made_from.json, for --reuse. Where channels are marked by themselves, each has such files, called NAME.ch1 and
 so on.
-A recording longer than half a minute is scored in overlapping windows whose frames lie on one grid; of two windows that
-both have a frame, the one counts in which it lies further from the edge.
-
-A model with both heads gives each recording a score too (`utterance`).
+Recordings are read and scored as by `score` (`spoofkit.scoring.stream`). A model with both heads gives each recording a
+score too (`utterance`).
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 import spoofkit
@@ -33,25 +29,27 @@ from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing,
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.picture import Curve, picture
-from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
-from spoofkit.localisation.sources import Source, find_sources, read_source
-from spoofkit.localisation.utterance import Judge, in_words, make_judge
+from spoofkit.localisation.regions import CALLED, Rule, find_regions, make_rule, marked_seconds, smooth
+from spoofkit.localisation.sources import Source, find_sources
+from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, in_words, make_judge
 from spoofkit.machine import command
-from spoofkit.models.device import choose_device, memory_advice, plain_fp32
-from spoofkit.models.frame_model import FrameModel, load_frame_model, score_timeline
-from spoofkit.models.provenance import contamination_warning
+from spoofkit.models.device import choose_device
+from spoofkit.models.frame_model import load_frame_model
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
-from spoofkit.scoring.windows import WindowScore
+from spoofkit.scoring import windows
+from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.scoring.scorer import Scorer
+from spoofkit.scoring.stream import score_recordings
+from spoofkit.scoring.windows import Windows
+from spoofkit.scoring.with_torch import frame_scorer_of
 from spoofkit.terminal import say
 
-WINDOW_SECONDS = 30.0
-OVERLAP_SECONDS = 2.0
 PAGE = "timeline.html"  # and timeline_2.html …
 SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 
 
 @dataclass(frozen=True)
-class RuleOptions:
+class RegionOptions:
     """What a command line says about regions; see `regions.make_rule`."""
 
     threshold: float | None
@@ -60,11 +58,30 @@ class RuleOptions:
     min_region_seconds: float
 
 
+@dataclass(frozen=True)
+class _Marker:
+    """What marking a recording takes besides its scores."""
+
+    out_dir: Path
+    rule: Rule
+    label: str
+    """What a region with low scores is called."""
+    geometry: FrameGeometry
+    windows: Windows
+    """How long recordings are cut."""
+    how: dict[str, Any]
+    """How scores are made, as it stands in each JSON."""
+    judge: Judge | None
+    pages: Any
+    """Of the addon `timeline`; none: there is none."""
+    overwrite: bool
+
+
 def localize_recordings(
     folder: Path,
     inputs: list[Path],
     out_dir: Path,
-    options: RuleOptions,
+    options: RegionOptions,
     *,
     channels: str,
     calibration: Path | None,
@@ -86,20 +103,16 @@ def localize_recordings(
         reuse: Skip all of it if it is up to date; recreate it if a file is missing, as where a recording failed.
 
     Raises:
-        SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording could not be
-            read, which does not keep the others from being written.
+        SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording was not read.
     """
     require_channels(channels)
     _refuse_no_folder(out_dir)
-    chosen = choose_device(device)
-    model = load_frame_model(folder)
+    chosen, model = choose_device(device), load_frame_model(folder)
     judge = make_judge(folder, model, calibration)
-    model.to(chosen)
     identity = {"model_sha256": model.sha256, "frame_target": model.target}
     rule = make_rule(
         options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, identity
     )
-    contamination = contamination_warning(model.classifier.encoder.provenance)
     sources = find_sources(inputs, channels)
     page = _page_addon()
     made_from = identity | rule.record() | {"calibration": calibration and file_sha256(calibration)}
@@ -108,50 +121,87 @@ def localize_recordings(
         yield skipped(out_dir)
         return
     overwrite = overwrite or reuse  # what stands there is ours, and not complete
-    for one in sources:
-        _refuse_others(out_dir, one.name, overwrite)
-    remove_leftovers(out_dir, "|".join(re.escape(one.name) for one in sources))
+    _make_room(out_dir, [source.name for source in sources], overwrite)
+    scorer = frame_scorer_of(model, chosen)
     pages = None
     if page is not None:
-        facts = page.page_facts(folder, identity, rule, contamination, "" if judge is None else judge.meaning)
-        pages = page.Pages(out_dir, facts, overwrite)
-    how = {
-        "model": str(folder),
-        **identity,
-        "score": model.score_meaning,
-        "contamination": contamination,
-        "versions": {"spoofkit": spoofkit.__version__, "torch": str(torch.__version__)},
-        "command": command(),
-    }
-    faults = []
-    for one in tqdm(sources, desc="localize", unit="file", disable=not sys.stderr.isatty()):
-        try:
-            line = _localize_one(one, out_dir / one.name, model, chosen, rule, how, judge, pages, overwrite)
-        except _CannotRead as error:
-            faults.append(str(error))
-            if pages is not None:
-                pages.add_failure(str(error))
-            say(f"spoofkit: {error}")
-            continue
-        yield line
-    written = [] if pages is None else pages.finish()
-    _write_record(output, written)
-    for path in written:
-        shows = f"{CALLED[model.target]} regions to look at and listen to"
-        yield f"{path}: {shows if len(faults) < len(sources) else 'why no recording could be marked'}"
-    if apart := {one.path for one in sources if one.channel is not None and channels == AUTO}:
-        say(apart_in_words(sorted(apart)))
-    if not rule.is_fitted or rule.is_weak:
-        say(f"spoofkit: warning: {rule.words()}; see --threshold-from")
+        contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
+        pages = page.Pages(out_dir, page.page_facts(folder, identity, rule, contamination, meaning), overwrite)
+    marker = _make_marker(out_dir, rule, scorer, _how(folder, identity, scorer), judge, pages, overwrite)
+    faults = yield from _mark_all(sources, scorer, marker)
+    has_regions = len(faults) < len(sources)
+    yield from _finish(output, marker, has_regions)
+    _say_caveats(sources, channels, rule)
     if faults:
         raise SpoofkitError(
             f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, "
-            f"{'the others are there' if len(faults) < len(sources) else 'none is there'}; first: {faults[0]}"
+            f"{'the others are there' if has_regions else 'none is there'}; first: {faults[0]}"
         )
 
 
+def _make_marker(
+    out_dir: Path, rule: Rule, scorer: Scorer, how: dict[str, Any], judge: Judge | None, pages: Any, overwrite: bool
+) -> _Marker:
+    """Say how recordings are cut and marked."""
+    assert scorer.geometry is not None
+    window = round(windows.SECONDS * SAMPLE_RATE)
+    window = window if scorer.longest is None else min(window, scorer.longest)
+    cut = Windows(window, window, OVER_WINDOWS)
+    return _Marker(out_dir, rule, CALLED[how["frame_target"]], scorer.geometry, cut, how, judge, pages, overwrite)
+
+
+def _how(folder: Path, identity: dict[str, str], scorer: Scorer) -> dict[str, Any]:
+    return {
+        "model": str(folder),
+        **identity,
+        "score": scorer.meaning,
+        "contamination": scorer.record["contamination"],
+        "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime},
+        "command": command(),
+    }
+
+
+def _mark_all(sources: list[Source], scorer: Scorer, marker: _Marker) -> Generator[str, None, list[str]]:
+    """Score recordings, mark them, and yield a line for each; return why some could not be scored."""
+    reading = Reading(windows=marker.windows, keeps_wave=True)
+    chunks = [[source.recording] for source in sources]
+    faults = []
+    with tqdm(total=len(sources), desc="localize", unit="file", disable=not sys.stderr.isatty()) as bar:
+        for source, (result,) in zip(sources, score_recordings(scorer, chunks, reading), strict=True):
+            bar.update()
+            if result.error:
+                faults.append(result.error)
+                if marker.pages is not None:
+                    marker.pages.add_failure(result.error)
+                say(f"spoofkit: {result.error}")
+                continue
+            yield _mark(source, result, marker)
+    return faults
+
+
+def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]:
+    """Finish the pages, if there are any, then the record of all files; yield a line for each page."""
+    written = [] if marker.pages is None else marker.pages.finish()
+    files = [*written, *(path for path in output.files if path.name != PAGE and path.exists())]
+    hashes = {path.name: file_sha256(path) for path in files}
+    write_json(output.record, sealed({"made_from": output.made_from}, hashes), overwrite=True)
+    for path in written:
+        shows = (
+            f"{marker.label} regions to look at and listen to" if has_regions else "why no recording could be marked"
+        )
+        yield f"{path}: {shows}"
+
+
+def _say_caveats(sources: list[Source], channels: str, rule: Rule) -> None:
+    apart = {str(one.recording.path) for one in sources if one.recording.channel is not None and channels == AUTO}
+    if apart:
+        say(apart_in_words(sorted(apart)))
+    if not rule.is_fitted or rule.is_weak:
+        say(f"spoofkit: warning: {rule.words()}; see --threshold-from")
+
+
 def _page_addon() -> ModuleType | None:
-    """What writes the pages; where there is no such addon, that is said, and all else is written."""
+    """Find what writes the pages; where there is no such addon, that is said, and all else is written."""
     try:
         return addons.find("timeline.page")
     except SpoofkitError as error:
@@ -162,20 +212,15 @@ def _page_addon() -> ModuleType | None:
 def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any], has_page: bool) -> Output:
     """All that a call writes; its own record is `timeline.made_from.json`, beside the page."""
     # A file that cannot be read has its reason on the page.
-    hashes = {one.shown: file_sha256(one.path) if Path(one.path).is_file() else "-" for one in sources}
-    made_from |= {"recordings": hashes, "channels": [one.downmix for one in sources]}
+    of_files = {one.recording.name: Path(one.recording.path) for one in sources}
+    hashes = {name: file_sha256(path) if path.is_file() else "-" for name, path in of_files.items()}
+    made_from |= {"recordings": hashes, "channels": [one.recording.downmix for one in sources]}
     page = out_dir / PAGE
     files = [_beside(out_dir / one.name, suffix) for one in sources for suffix in SUFFIXES]
     files = [*([page] if has_page else []), *files]
     record = page.with_suffix(".made_from.json")
     read = read_json_record("made_from")
     return Output("localize", tuple(files), record, json.loads(json.dumps(made_from)), read, is_own=_is_own)
-
-
-def _write_record(output: Output, pages: list[Path]) -> None:
-    files = [*pages, *(path for path in output.files if path.name != PAGE and path.exists())]
-    hashes = {path.name: file_sha256(path) for path in files}
-    write_json(output.record, sealed({"made_from": output.made_from}, hashes), overwrite=True)
 
 
 def _is_own(path: Path) -> bool:
@@ -188,107 +233,45 @@ def _is_own(path: Path) -> bool:
     return isinstance(record, dict) and record.get("kind") == KIND
 
 
-def cut_windows(n_samples: int, geometry: FrameGeometry, longest: int | None) -> list[tuple[int, int, int, int]]:
-    """How a recording is cut, and which of a window's frames count.
-
-    Args:
-        n_samples: Of the recording.
-        geometry: The encoder's.
-        longest: Most samples that the encoder can place; none: no limit.
-
-    Returns:
-        For each window its start and end in samples, and the half-open range of its own frames that count. All starts
-        are multiples of the hop, so that frames fall on those of the whole recording.
-
-    >>> cut_windows(16_000 * 40, FrameGeometry(400, 320, 400, 200), None)
-    [(0, 480000, 0, 1450), (448000, 640000, 50, 599)]
-    """
-    hop = geometry.hop
-    window = int(min(WINDOW_SECONDS * SAMPLE_RATE, longest or np.inf)) // hop * hop
-    margin = min(int(OVERLAP_SECONDS * SAMPLE_RATE), window // 2) // (2 * hop)  # frames, half of the overlap
-    step = window - 2 * margin * hop
-    found = []
-    start = 0
-    while start + window < n_samples:
-        found.append((start, start + window, margin if start else 0, step // hop + margin))
-        start += step
-    return [*found, (start, n_samples, margin if start else 0, geometry.n_frames(n_samples - start))]
-
-
-def score_recording(
-    model: FrameModel, wave_S: np.ndarray, device: torch.device
-) -> tuple[Frames, list[WindowScore] | None]:
-    """Score one recording in fp32; higher = more bona fide.
-
-    Returns:
-        Scores of its frames, shape (frames,); and of its windows, if there is an utterance head: of a recording that is
-        not cut, the one.
-    """
-    parts, windows = [], []
-    with torch.no_grad(), plain_fp32(), memory_advice("use --device cpu"):
-        encoder = model.classifier.encoder
-        for start, end, first, last in cut_windows(wave_S.size, encoder.geometry, encoder.longest):
-            wave_BS = torch.from_numpy(wave_S[start:end])[None].to(device)
-            logit_BT, is_frame_BT, score_B = score_timeline(model, wave_BS, torch.tensor([end - start], device=device))
-            parts.append(-logit_BT[0][is_frame_BT[0]].float().cpu().numpy()[first:last])
-            if score_B is not None:
-                windows.append(WindowScore(start / SAMPLE_RATE, end / SAMPLE_RATE, score_B.item()))
-    return np.concatenate(parts).astype(np.float32), windows or None
-
-
-class _CannotRead(Exception):
-    """A recording that is left out."""
-
-
-def _localize_one(
-    one: Source,
-    target: Path,
-    model: FrameModel,
-    device: torch.device,
-    rule: Rule,
-    how: dict[str, Any],
-    judge: Judge | None,
-    pages: Any,
-    overwrite: bool,
-) -> str:
-    """Mark one recording, write its files and show it on a page, if there are any; the line for stdout."""
-    try:
-        wave_S, audio_sha256 = read_source(one, model.shortest)
-    except (SpoofkitError, OSError) as error:
-        raise _CannotRead(str(error)) from error
-    encoder, label = model.classifier.encoder, CALLED[model.target]
-    geometry = encoder.geometry
-    raw_T, windows = score_recording(model, wave_S, device)
-    if not np.isfinite([*raw_T, *(window.score for window in windows or [])]).all():
-        raise _CannotRead(f"{one.label}: one of its scores is not a finite number; check the audio and the model")
+def _mark(source: Source, result: Result, marker: _Marker) -> str:
+    """Mark one recording, write its files and show it on a page, if there are any; return the line for stdout."""
+    target = marker.out_dir / source.name
+    wave_S, raw_T, rule, label = result.wave_S, result.frames, marker.rule, marker.label
+    assert wave_S is not None
+    assert raw_T is not None
+    geometry, recording = marker.geometry, source.recording
     score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
     regions = find_regions(score_T, wave_S.size, geometry, rule)
     curve = Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
-    utterance = None if judge is None or windows is None else judge.record(windows)
-    is_cut = len(cut_windows(wave_S.size, geometry, encoder.longest)) > 1
-    recording = {
-        "recording": one.shown,
-        "channel": one.channel,
-        "audio_sha256": audio_sha256,
+    utterance = None if marker.judge is None else marker.judge.record(result)
+    is_cut = wave_S.size > marker.windows.n_samples
+    own = {
+        "recording": recording.name,
+        "channel": recording.channel,
+        "audio_sha256": file_sha256(recording.path),
         "n_samples": wave_S.size,
-        **how,
-        "windows": {"window_seconds": WINDOW_SECONDS, "overlap_seconds": OVERLAP_SECONDS} if is_cut else None,
+        **marker.how,
+        "windows": _windows_record() if is_cut else None,
         "utterance": utterance,
     }
-    record = as_json(recording, raw_T, score_T, regions, geometry, rule, label)
+    record = as_json(own, raw_T, score_T, regions, geometry, rule, label)
     contents = {
-        ".rttm": rttm(one.file_name, regions, label, rule, one.channel).encode(),
+        ".rttm": rttm(source.file_name, regions, label, rule, recording.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
         ".png": picture(target.name, wave_S, curve, regions, rule, label),
         ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
     }
-    _write_together(target, contents, overwrite)
+    _write_together(target, contents, marker.overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
-    line = f"{one.label}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
+    line = f"{recording.label}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else in_words(utterance)
-    if pages is not None:
-        pages.add_recording(one.label, target.name, wave_S, curve, regions, rule, said)
+    if marker.pages is not None:
+        marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, said)
     return f"{line}; {said}" if said else line
+
+
+def _windows_record() -> dict[str, float]:
+    return {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
 
 
 def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:
@@ -317,13 +300,15 @@ def _refuse_no_folder(out_dir: Path) -> None:
         raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
 
 
-def _refuse_others(out_dir: Path, name: str, overwrite: bool) -> None:
-    """Refuse what stands there; with `overwrite`, what is not of an earlier call."""
-    standing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
-    for path in standing:
-        refuse_existing(path, overwrite)
-    if standing and not _is_own(_beside(out_dir / name, ".json")):
-        raise SpoofkitError(
-            f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
-            "name another folder, or move it away"
-        )
+def _make_room(out_dir: Path, names: list[str], overwrite: bool) -> None:
+    """Remove what killed calls left, and refuse what stands there; with `overwrite`, what is not of an earlier call."""
+    for name in names:
+        standing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
+        for path in standing:
+            refuse_existing(path, overwrite)
+        if standing and not _is_own(_beside(out_dir / name, ".json")):
+            raise SpoofkitError(
+                f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
+                "name another folder, or move it away"
+            )
+    remove_leftovers(out_dir, "|".join(map(re.escape, names)))

@@ -1,11 +1,9 @@
 """What a model with both heads says of a whole recording, beside its regions.
 
-The score is that of `spoofkit score`, from the pass of the encoder that gives the frames. A recording that `recordings`
-cuts has the mean of its windows, by the rule of `score`; the windows of `score` do not overlap, so that the figures are
-near each other but not equal.
+The score is that of `spoofkit score`: from the pass of the encoder that gives the frames, and of a recording longer
+than half a minute from the windows of `score`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import detector_sha256
 from spoofkit.models.frame_model import FrameModel
 from spoofkit.scoring.decisions import DecisionOptions, Decisions, read_decisions, require_fitted_on
-from spoofkit.scoring.windows import WindowScore, score_over
+from spoofkit.scoring.recordings import Result
 from spoofkit.terminal import say
 
 OVER_WINDOWS = "mean"
@@ -31,15 +29,14 @@ class Judge:
     decisions: Decisions | None
     """None: scores are not calibrated, and there is no decision."""
 
-    def record(self, windows: Sequence[WindowScore]) -> dict[str, Any]:
-        """As it stands in a recording's JSON."""
-        score = score_over(list(windows), OVER_WINDOWS)
-        record: dict[str, Any] = {"score": score, "meaning": self.meaning, "model_sha256": self.model_sha256}
+    def record(self, result: Result) -> dict[str, Any]:
+        """Return what stands in the JSON of a recording that has a score."""
+        assert result.score is not None
+        record: dict[str, Any] = {"score": result.score, "meaning": self.meaning, "model_sha256": self.model_sha256}
         if self.decisions is not None:
-            record |= self.decisions.decide(score) | {"calibration_sha256": self.decisions.sha256}
-        if len(windows) > 1:
-            known = [{name: value for name, value in vars(window).items() if value is not None} for window in windows]
-            record |= {"over_windows": OVER_WINDOWS, "windows": known}
+            record |= self.decisions.decide(result.score) | {"calibration_sha256": self.decisions.sha256}
+        if result.windows:
+            record |= {"over_windows": OVER_WINDOWS, "windows": [window.known() for window in result.windows]}
         return record
 
 

@@ -1,221 +1,227 @@
-"""A score file in the making: what it is made from, its batches, how they are scored, and how it is finished.
+"""A set's scores in the making: its batches, the part that holds what is done, and how the files are finished.
 
-Batches of a manifest are planned by length; recordings longer than a window are batches of their own. Of loose files
-nothing is known beforehand: they are taken some at a time, in the order of their names, and one that cannot be scored
-has a reason in the record instead of a score.
+`score` and `localize` have the same job; what they write of its scores is the job's *target*. Scores are kept in a part
+as they come (`parts`), so that the same command resumes after a kill; when all are there, they become the files.
 """
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
-from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.score_table import read_table, table_text
-from spoofkit.evaluation.scores import scores_text
-from spoofkit.files import (
-    file_sha256,
-    read_json,
-    read_text,
-    refuse_existing,
-    text_sha256,
-    write_json,
-    write_text,
-)
+import spoofkit
+from spoofkit.data.manifest import Manifest
+from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.files import atomic_path, file_sha256, refuse_existing, text_sha256, write_json
 from spoofkit.leftovers import remove_leftovers
-from spoofkit.outputs import Output, is_up_to_date, read_json_record
+from spoofkit.machine import command
+from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import rows
-from spoofkit.scoring.batches import Plan, batch_results, plan_batches
-from spoofkit.scoring.decisions import Decisions
-from spoofkit.scoring.loose_files import in_chunks
-from spoofkit.scoring.outcome import Outcome, plain_results
+from spoofkit.scoring.batches import score_rows
+from spoofkit.scoring.outcome import Outcome, as_line
+from spoofkit.scoring.parts import BatchIds, OpenPart, Part, PartFile
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
+from spoofkit.signals import caught_signals
+from spoofkit.terminal import say
 
-LOOSE = Path("-")
-MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "channels", "windows", "speech", "calibration_sha256")
+
+class Target(Protocol):
+    """The files that scores become."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All but the record; the first is the one that the user named."""
+
+    @property
+    def output(self) -> Output:
+        """The files as `spoofkit.outputs` judges them, and their record."""
+
+    def contents(self, outcome: Outcome) -> dict[Path, bytes]:
+        """Return what the files hold, in the order in which they are written."""
+
+    def record(self, outcome: Outcome, how: dict[str, Any]) -> dict[str, Any]:
+        """Return the record, once the files stand; `how` is that of the job."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows are scored together."""
+
+    batches: list[list[int]]
+    """Rows of the manifest, in the order in which they are scored."""
+    utt_ids: list[list[str]]
+    """The same, by id."""
+    record: dict[str, Any]
+    """What tells this plan from others."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A score file that is to be made, or one part of it."""
+    """What is scored, in which batches, and what for."""
 
+    target: Target
     manifest: Manifest
-    out: Path
     reading: Reading
-    rows_apart: frozenset[int]
-    """Rows of a manifest that are scored recording by recording: `rows_apart`."""
-    made_from: dict[str, Any]
-    """Hashes of model, manifest and calibration, and the input policy."""
-    decisions: Decisions | None
-    windows_out: Path | None
-
-    @property
-    def output(self) -> Output:
-        """The score file, the file of windows if there is one, and their record."""
-        hashes = {"scores_sha256": self.out} | (
-            {} if self.windows_out is None else {"windows_sha256": self.windows_out}
-        )
-        read = read_json_record(
-            "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
-        )
-        return Output("score", tuple(hashes.values()), self.out.with_suffix(".json"), self.made_from, read)
-
-    @property
-    def is_loose(self) -> bool:
-        """Whether files were named instead of a manifest."""
-        return self.manifest.path == LOOSE
-
-    @property
-    def table_out(self) -> Path:
-        """Where decisions, seconds and remarks stand: of files in the output itself, of a manifest beside it."""
-        return self.out if self.is_loose else decisions_path(self.out)
-
-    @property
-    def table_hash(self) -> str:
-        """The name of the table's SHA-256 in the record."""
-        return "scores_sha256" if self.is_loose else "decisions_sha256"
-
-    @property
-    def outputs(self) -> list[Path]:
-        """All files that are written, but for the record."""
-        beside = [] if self.decisions is None or self.is_loose else [self.table_out]
-        return [self.out, *beside, *([] if self.windows_out is None else [self.windows_out])]
-
-    @property
-    def size_name(self) -> str:
-        """What the size of a batch counts."""
-        return "batch_files" if self.is_loose else "batch_samples"
-
-    def size(self, scorer: Scorer) -> int:
-        """Of a batch."""
-        return scorer.n_together if self.is_loose else scorer.budget_samples
-
-    def plan(self, size: int) -> tuple[Plan, list[list[str]], dict[str, Any]]:
-        """The batches, the utterance ids of each, and what tells this plan from others."""
-        utt_ids = self.manifest.table["utt_id"].to_list()
-        if self.is_loose:
-            plan = [[(0, row) for row in chunk] for chunk in in_chunks(range(len(utt_ids)), size)]
-        else:
-            whole = plan_batches(self.manifest, size, self.reading)
-            plan = [part for batch in whole for part in _apart(batch, self.rows_apart)]
-        batch_ids = [[utt_ids[row] for _, row in batch] for batch in plan]
-        return plan, batch_ids, {self.size_name: size, "plan_sha256": text_sha256(json.dumps(batch_ids))}
+    plan: Plan
+    identity: dict[str, Any]
+    """What the scores are a function of; a part that is resumed must have the same."""
+    how: dict[str, Any]
+    """How they are made, for the record."""
+    is_listed: bool = True
+    """Each row must be scored; otherwise it may have an error instead."""
+    make: Callable[[int], np.ndarray] | None = None
+    """Gives the samples of a row that is no file."""
 
 
-def decisions_path(out: Path) -> Path:
-    """Return where the decisions on a manifest's scores stand: `eval.decisions.tsv` beside `eval.tsv`."""
-    return out.with_suffix(".decisions.tsv")
+def make_plan(batches: list[list[int]], manifest: Manifest, size: int, size_name: str = "batch_samples") -> Plan:
+    """Make a plan of batches, given the size that they were made with and what it counts."""
+    names = manifest.table["utt_id"].to_list()
+    utt_ids = [[names[row] for row in batch] for batch in batches]
+    return Plan(batches, utt_ids, {size_name: size, "plan_sha256": text_sha256(json.dumps(utt_ids))})
 
 
-def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
-    """Rows of utterances that are longer than a window, or may be: their length is not known."""
-    if reading.windows is None:
-        return frozenset()
-    longest = float("inf") if reading.first_samples is None else reading.first_samples
-    n_samples = manifest.table["n_samples"].to_numpy()
-    is_long = np.minimum(n_samples, longest) > reading.windows.n_samples
-    return frozenset(np.flatnonzero(is_long | (n_samples == UNKNOWN_LENGTH)).tolist())
+def how_made(model: Path, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
+    """Return how scores are made, for their record."""
+    return {
+        "model": str(model),
+        "manifest": str(manifest.path),
+        "partial": manifest.partial,
+        "n_rejected": manifest.n_rejected,
+        "precision": scorer.precision,
+        "device": scorer.device,
+        **scorer.record,
+        "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime, "python": sys.version.split()[0]},
+        "command": command(),
+    }
 
 
-def score_job(
+def run_job(
     job: Job,
     scorer: Scorer,
-    todo: dict[int, list[tuple[int, int]]],
-    keep: Callable[..., None],
-    workers: int,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Score some batches of a job's plan.
+    part: Part,
+    *,
+    overwrite: bool,
+    reuse: bool,
+    workers: int = 0,
+    finishes: bool = True,
+) -> Outcome | None:
+    """Score what a part lacks, and if it is all there is, write the files.
 
     Args:
         job: What is scored.
         scorer: What scores.
-        todo: Batches by their number in the plan.
-        keep: Gets a batch's number, and by keyword what `plain_results` makes of its results.
+        part: Which batches are scored here.
+        overwrite: Replace existing files; start over what an interrupted call left.
+        reuse: Skip a job whose files are up to date.
         workers: Threads that decode; 0: as many as keep the device busy.
-        should_stop: Asked before each batch.
+        finishes: Write the files; otherwise the part is left for `parts.read_all_parts`.
+
+    Returns:
+        What came of it; none: the files are up to date, and nothing was done.
 
     Raises:
-        SpoofkitError: an utterance of a manifest cannot be scored, and not for lack of speech.
-        Interrupted: `should_stop` said so.
+        SpoofkitError: an output exists, a part was made from other inputs, or a row that must be scored cannot be.
+        Interrupted: a signal asked to stop; what was scored is kept.
     """
-    batches = batch_results(scorer, job.manifest, todo, job.reading, workers, should_stop, not job.is_loose)
-    for number, results in batches:
-        for result in results:
-            if result.error and not (job.is_loose or result.lacks_speech):
-                raise SpoofkitError(result.error)
-        keep(number, **plain_results(results))
+    target, out = job.target, job.target.files[0]
+    path, own = score_parts.part_path(out, part), part.batches(job.plan.utt_ids)
+    found = score_parts.read_parts(out)
+    score_parts.refuse_other_division(out, found, part.n_parts)
+    if not overwrite:
+        score_parts.refuse_other_inputs(out, found, part, job.identity)
+    # A part that was begun had leave to replace the files, and the others of its division with it.
+    is_begun = part in found and score_parts.is_begun(found[part], own)
+    is_new = overwrite or not (is_begun or any(file.lines for file in found.values()))
+    if is_new and is_kept(target, overwrite=overwrite, reuse=reuse):
+        return None
+    replaces = [file_sha256(path) for path in target.files if path.is_file()] if is_new else []
+    replaceable = replaceable_files(found) | set(replaces)
+    if is_new or part not in found or len(found[part].lines) < len(own):
+        refuse_foreign_files(target.files, replaceable)  # else `finish` looks whether what stands there is its own
+    with score_parts.open_part(
+        path, part, job.identity, own, job.how, start_over=overwrite, replaces=replaces
+    ) as opened:
+        _score_rest(job, scorer, opened, own, workers, overwrite)
+        outcome = Outcome.of(opened.lines.values())
+        if finishes:
+            finish(target, outcome, job.how, replaceable)
+    return outcome
 
 
-def finish(job: Job, outcome: Outcome, how: dict[str, Any], replaceable: set[str]) -> None:
-    """Write the score file and its record; only when both stand are the parts removed.
+def _score_rest(job: Job, scorer: Scorer, opened: OpenPart, own: BatchIds, workers: int, overwrite: bool) -> None:
+    """Score the batches that an open part lacks; `overwrite` is for what is said of an interruption."""
+    todo = {number: job.plan.batches[number] for number in own if number not in opened.lines}
+    n_total, n_rest = sum(map(len, own.values())), sum(map(len, todo.values()))
+    if n_rest < n_total:
+        say(f"{opened.path}: resuming: {n_total - n_rest:,} of {n_total:,} utterances already scored")
+    name = job.target.output.verb + ("" if opened.part.n_parts == 1 else f" {opened.part}")
+    patience = 0.1 if sys.stderr.isatty() else 60  # in a job's log a line now and then
+    bar = tqdm(total=n_total, initial=n_total - n_rest, desc=name, unit="utt", mininterval=patience)
+    with bar, caught_signals() as caught:
+        try:
+            results = score_rows(
+                scorer, job.manifest, list(todo.values()), job.reading, workers=workers,
+                should_stop=lambda: bool(caught), is_listed=job.is_listed, make=job.make,
+            )  # fmt: skip
+            for number, of_batch in zip(todo, results, strict=True):
+                opened.add(number, as_line(of_batch))
+                bar.update(len(todo[number]))
+        except Interrupted:
+            n_done = sum(len(own[number]) for number in opened.lines)
+            again = "the same command" + (" without --overwrite" if overwrite and n_done else "")
+            raise Interrupted(
+                f"{opened.path}: stopped after {n_done:,} of {n_total:,} utterances, which are kept; {again} resumes "
+                "from there",
+                caught.exit_code,
+            ) from None
+
+
+def finish(target: Target, outcome: Outcome, how: dict[str, Any], replaceable: set[str]) -> None:
+    """Write the files and their record; only when all stand are the parts removed.
 
     Args:
-        job: What was scored.
-        outcome: What came of it.
+        target: What is written.
+        outcome: What came of the job.
         how: The rest of the record.
-        replaceable: As `refuse_strangers` takes it.
+        replaceable: As `refuse_foreign_files` takes it.
 
     Raises:
-        SpoofkitError: a file has appeared in the way; the parts stay.
+        SpoofkitError: a file has appeared in the way, and the parts stay; or no recording could be scored.
     """
-    out, errors = job.out, outcome.errors
-    remove_unfinished(out)
-    if not outcome.scores:
-        score_parts.discard_parts(out)
-        raise_for(list(errors.values()), len(errors))
-    texts = _texts(job, outcome)
+    remove_unfinished(target)
+    if len(outcome.errors) == len(outcome.results):
+        score_parts.discard_parts(target.files[0])
+        raise_failed(list(outcome.errors.values()), len(outcome.results))
+    contents = target.contents(outcome)
     # What a kill left of just this is ours.
-    refuse_strangers([path for path, text in texts.items() if _differs(path, text)], replaceable)
-    for path, text in texts.items():
-        write_text(path, text, overwrite=True)
-    windows_sha256 = None if job.windows_out is None else file_sha256(job.windows_out)
-    result = (
-        {"scores_sha256": file_sha256(out), "windows_sha256": windows_sha256} | how | {"n_trials": len(outcome.scores)}
-    )
-    if job.decisions is not None:
-        result |= {"decision": job.decisions.record(), job.table_hash: file_sha256(job.table_out)}
-    if errors:
-        result["errors"] = errors
-    if outcome.without_signal:
-        result["without_signal"] = outcome.without_signal
-    write_json(out.with_suffix(".json"), job.made_from | result, overwrite=True)
-    score_parts.discard_parts(out)
+    others = [path for path, data in contents.items() if not path.is_file() or path.read_bytes() != data]
+    refuse_foreign_files(others, replaceable)
+    for path, data in contents.items():
+        with atomic_path(path, overwrite=True) as temporary:
+            temporary.write_bytes(data)
+    write_json(target.output.record, target.record(outcome, how), overwrite=True)
+    score_parts.discard_parts(target.files[0])
 
 
-def _texts(job: Job, outcome: Outcome) -> dict[Path, str]:
-    """Return what the score file and those beside it hold, by path."""
-    texts = {}
-    results = outcome.in_order(job.manifest.table["utt_id"])
-    if not job.is_loose:
-        scored = [result for result in results if result.score is not None]
-        score_N = np.array([result.score for result in scored], dtype=np.float32)
-        calibration = None if job.decisions is None else job.decisions.calibration
-        values = score_N if calibration is None else calibration.apply(score_N[:, None])
-        texts[job.out] = scores_text(job.out, [result.name for result in scored], values)
-    if job.is_loose or job.decisions is not None:
-        names = rows.columns(job.decisions, job.reading)
-        table = (rows.cells(result, job.decisions, job.reading) for result in results)
-        texts[job.table_out] = table_text(job.table_out, names, table)
-    if job.windows_out is not None:
-        texts[job.windows_out] = rows.windows_tsv(results, job.decisions, job.reading)
-    return texts
+def replaceable_files(found: dict[Part, PartFile]) -> set[str]:
+    """Return SHA-256 of the files that stood where the results go when parts were begun with leave to replace them."""
+    return {sha256 for file in found.values() for sha256 in file.header.get("replaces", ())}
 
 
-def refuse_strangers(paths: Iterable[Path], replaceable: set[str]) -> None:
-    """Refuse files that stand where results go, and that the scoring had no leave to replace when it began.
+def refuse_foreign_files(paths: Iterable[Path], replaceable: set[str]) -> None:
+    """Refuse files that stand where results go, and that the job had no leave to replace when it began.
 
     Args:
         paths: Of the results.
-        replaceable: SHA-256 of the files that may be replaced: `parts.may_be_replaced`, read before a part is opened
-            (a process that opens and closes a file it has locked loses the lock).
+        replaceable: SHA-256 of the files that may be replaced. Parts are read for it before one is opened: a process
+            that opens and closes a file it has locked loses the lock.
 
     Raises:
         SpoofkitError: naming the first.
@@ -229,88 +235,29 @@ def refuse_strangers(paths: Iterable[Path], replaceable: set[str]) -> None:
             )
 
 
-def _differs(path: Path, text: str) -> bool:
-    return not path.is_file() or path.read_bytes() != text.encode()
+def remove_unfinished(target: Target) -> None:
+    """Remove what a kill left of writing files and their record, or of removing parts."""
+    out = target.files[0]
+    names = {path.stem for path in (*target.files, target.output.record) if path.parent == out.parent}
+    names.add(score_parts.parts_folder(out).name)
+    remove_leftovers(out.parent, "|".join(map(re.escape, sorted(names))))
 
 
-def is_kept(job: Job, *, overwrite: bool, reuse: bool) -> bool:
-    """Whether the score file is up to date; otherwise nothing may be in the way.
-
-    Raises:
-        SpoofkitError: an output exists, or was made from other inputs.
-    """
-    if is_up_to_date(job.output, overwrite=overwrite, reuse=reuse):
-        return True
-    for path in job.outputs:
-        refuse_existing(path, overwrite or path in job.output.files)
-    return False
-
-
-def decide_again(job: Job) -> bool:
-    """Recreate the table of decisions from its own scores, where the score file is up to date but they are not.
-
-    Returns:
-        Whether other decisions were asked for than it held.
-
-    Raises:
-        SpoofkitError: the table is missing, or not the one that was written with the scores; or it has decisions, and
-            none are asked for.
-    """
-    if job.decisions is None and not job.is_loose:
-        return False
-    path, sidecar = job.table_out, job.out.with_suffix(".json")
-    record = read_json(sidecar)
-    if not path.is_file() or file_sha256(path) != record.get(job.table_hash):
-        fault = "is not the one that was written with" if path.is_file() else "is missing beside"
-        raise SpoofkitError(f"{path}: {fault} {job.out.name}; pass --overwrite to score again and recreate both")
-    wanted = None if job.decisions is None else job.decisions.record()
-    if record.get("decision") == wanted:
-        return False
-    if wanted is None:
-        raise SpoofkitError(
-            f"{path}: holds decisions, found no options that make some; give the options of the first call again, or "
-            "use --overwrite to score without decisions"
-        )
-    silent = set(record.get("without_signal", ()))
-    table = read_table(read_text(path), path)
-    for row in table:
-        score = float(np.float32(row["cm-score"])) if row["cm-score"] else None
-        row |= rows.decision_cells(score, row["filename"] not in silent, job.decisions)
-    write_text(path, table_text(path, rows.columns(job.decisions, job.reading), table), overwrite=True)
-    record |= {"decision": wanted, job.table_hash: file_sha256(path)}
-    write_json(sidecar, record, overwrite=True)
-    return True
-
-
-def remove_unfinished(out: Path) -> None:
-    """Remove what a kill left of writing `out` and its record, or of removing its parts."""
-    names = (out.stem, decisions_path(out).stem, score_parts.parts_folder(out).name)
-    remove_leftovers(out.parent, "|".join(map(re.escape, names)))
-
-
-def raise_for_kept(out: Path) -> None:
-    """What was said when the score file that is kept was made: some recordings may have no score."""
-    record = read_json(out.with_suffix(".json"))
-    errors = list(record.get("errors", {}).values())
-    raise_for(errors, len(errors) + record["n_trials"])
-
-
-def raise_for(errors: list[str], n_files: int) -> None:
-    """Say at the end that some recordings could not be scored."""
+def raise_failed(errors: list[str], n_files: int) -> None:
+    """Raise SpoofkitError at the end, if some recordings could not be scored."""
     if errors:
         raise SpoofkitError(f"{len(errors):,} of {n_files:,} recordings failed. First error: {errors[0]}")
 
 
-def refuse_other_record(out: Path) -> None:
-    """Refuse to replace the record of other scores of the same name, `out.csv` beside `out.tsv`."""
-    sidecar = out.with_suffix(".json")
-    record = read_json(sidecar) if sidecar.exists() else {}
-    for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
-        if other.is_file() and record.get("scores_sha256") == file_sha256(other):
-            raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name other scores")
+def is_kept(target: Target, *, overwrite: bool, reuse: bool) -> bool:
+    """Tell whether the files are up to date; otherwise nothing may be in the way.
 
-
-def _apart(batch: list[tuple[int, int]], rows: frozenset[int]) -> Plan:
-    """A batch with those of some rows in batches of their own."""
-    rest = [pair for pair in batch if pair[1] not in rows]
-    return [[pair] for pair in batch if pair[1] in rows] + ([rest] if rest else [])
+    Raises:
+        SpoofkitError: an output exists, or was made from other inputs.
+    """
+    output = target.output
+    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+        return True
+    for path in target.files:
+        refuse_existing(path, overwrite or path in output.files)
+    return False

@@ -21,6 +21,8 @@ from spoofkit.terminal import visible
 T = TypeVar("T")
 
 STDIN = "-"
+LOOSE = Path("-")
+"""Path of the manifest that `loose_manifest` makes."""
 
 
 def find_files(inputs: list[Path]) -> Iterator[str]:
@@ -62,7 +64,7 @@ def loose_manifest(files: Iterable[str]) -> Manifest:
     faults = [tsv_fault(name, to_file=True) for name in names]
     table = pl.DataFrame({"utt_id": shown, "path": shown, "n_samples": [UNKNOWN_LENGTH] * len(names), "fault": faults})
     blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
-    return Manifest(Path("-"), Path(), table.with_columns(blank))
+    return Manifest(LOOSE, Path(), table.with_columns(blank))
 
 
 def _expanded(path: Path) -> list[str]:

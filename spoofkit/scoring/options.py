@@ -13,7 +13,7 @@ TEXTS = (".csv", ".txt", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoreOptions:
     """What the command line says besides model and inputs."""
 
     crop: str | None = None
@@ -72,7 +72,7 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
         raise SpoofkitError(f"{last}: is no recording; if that is to be written, write `-o {meant}`")
 
 
-def refuse_contradictions(options: Options, out: Path | None) -> None:
+def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
     """Refuse options that mean nothing beside each other, or beside a score file."""
     if options.merge and options.shard is not None:
         raise SpoofkitError(

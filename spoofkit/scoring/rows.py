@@ -95,7 +95,7 @@ def as_json(result: Result, decisions: Decisions | None) -> str:
         line |= decisions.decide(result.score)
     if result.windows:
         line["windows"] = [
-            {name: value for name, value in vars(window).items() if value is not None}
+            window.known()
             | ({} if decisions is None or decisions.calibration is None else {"llr": decisions.value(window.score)})
             for window in result.windows
         ]
@@ -135,7 +135,7 @@ def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading:
     lines = ["\t".join(names)]
     for result in results:
         for window in result.windows:
-            start, end, score, *speech = [value for value in vars(window).values() if value is not None]
+            start, end, score, *speech = window.known().values()
             value = score if decisions is None else decisions.value(score)
             row = [one_line(result.name), *([str(result.channel or "")] if has_channels else [])]
             row += [*(f"{seconds:.10g}" for seconds in (start, end, *speech)), f"{value:.9g}"]

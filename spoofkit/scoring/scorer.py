@@ -1,4 +1,4 @@
-"""A detector as scoring sees it: padded waves in, scores out, whatever computes them.
+"""A model as scoring sees it: padded waves in, scores out, whatever computes them.
 
 `with_torch` makes one of a model folder, the addon `onnx` one of an exported file. Nothing else in this package knows
 which of the two it has, and neither is imported before it is needed.
@@ -6,22 +6,32 @@ which of the two it has, and neither is imported before it is needed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 
 CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
+
+
+class HeadScores(NamedTuple):
+    """What the heads of a model give for a batch of B recordings, float32, higher = more bona fide."""
+
+    utterance_B: np.ndarray | None = None
+    """None: the model has no utterance head."""
+    frames: Sequence[np.ndarray] | None = None
+    """Of each recording, shape (frames,); none: the model has no frame head."""
 
 
 @dataclass(frozen=True)
 class Scorer:
     """What scores, and what it says of itself."""
 
-    score_padded: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """float32 scores (B,), higher = more bona fide, of `wave_BS` (float32, 16 kHz, zeros behind the end) and
-    `n_samples_B` (int64). Raises SpoofkitError where memory does not suffice."""
+    score_padded: Callable[[np.ndarray, np.ndarray], HeadScores]
+    """Scores from one pass of the encoder, of `wave_BS` (float32, 16 kHz, zeros behind the end) and `n_samples_B`
+    (int64). Raises SpoofkitError where memory does not suffice."""
     shortest: int
     """Fewest samples of an utterance."""
     longest: int | None
@@ -38,10 +48,13 @@ class Scorer:
     precision: str
     runtime: dict[str, str]
     """Name and version of what computes: another one may give other last digits."""
+    has_utterance_head: bool = True
+    geometry: FrameGeometry | None = None
+    """Where its frames lie; none: it has no frame head."""
     input_policy: str = "whole"
-    """What the model wants to hear of an utterance: see `parse_input_policy`."""
+    """Which samples of an utterance the model takes: see `parse_input_policy`."""
     record: dict[str, Any] = field(default_factory=dict)
-    """What a score file's record says of the model."""
+    """What the record of its scores says of the model."""
 
 
 def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
@@ -62,7 +75,7 @@ def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
 
 
 def follow_policy(wave_S: np.ndarray, policy: str) -> np.ndarray:
-    """Cut an utterance to what a model wants to hear of it, or repeat it from its start.
+    """Cut an utterance to the samples that a model takes, or repeat it from its start.
 
     >>> follow_policy(np.arange(3), "repeat:5").tolist()
     [0, 1, 2, 0, 1]
@@ -72,7 +85,10 @@ def follow_policy(wave_S: np.ndarray, policy: str) -> np.ndarray:
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """wave_BS, padded with zeros at the end, and n_samples_B.
+    """Pad waves with zeros at the end.
+
+    Returns:
+        `wave_BS` and `n_samples_B`.
 
     >>> pad([np.ones(2), np.ones(1)])[0].tolist()
     [[1.0, 1.0], [1.0, 0.0]]

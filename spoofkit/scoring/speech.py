@@ -22,8 +22,8 @@ class Speech:
 class Listener(Protocol):
     """What was found in a recording up to where it has been read."""
 
-    def hear(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Hand on a recording's samples, all of them and none before its frame has been heard to its end."""
+    def read(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Hand on a recording's samples, all of them and none before its frame has been read to its end."""
 
     def speech_in(self, start: int, end: int) -> Speech:
         """Return the speech between two samples; stretches are asked for in their order, once each."""

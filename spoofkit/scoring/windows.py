@@ -3,17 +3,19 @@
 A recording no longer than a window is one piece and scored whole. Of a longer one, windows start every hop, and a last
 one ends where the recording ends: all are equally long, and none is too short for a detector. With voice activity,
 those with too little speech do not count, and the others by the speech they add.
+
+The frames of a long recording are scored in windows of their own, which overlap and lie on one grid: of two windows
+that both have a frame, the one counts in which it lies further from the edge.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from spoofkit.data.audio import SAMPLE_RATE, read_blocks
-from spoofkit.data.signal import SignalMeter
+from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.speech import Speech, VoiceActivity
 
@@ -77,9 +79,27 @@ class WindowScore:
     speech_seconds: float | None = None
     """Seconds of speech that it adds to the windows scored before it; none: speech was not looked for."""
 
+    def known(self) -> dict[str, float]:
+        """Return its values by name, without speech if that was not looked for."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class FrameWindow(NamedTuple):
+    """A window of a long recording whose frames are scored."""
+
+    start: int
+    """First sample of the recording: a multiple of the hop, so that its frames fall on those of the whole."""
+    end: int
+    first: int
+    """Of its own frames the first that counts."""
+    last: int
+    """The frame after the last that counts."""
+
 
 LONGEST_SECONDS = 1e9
 """Longer ones are mistakes."""
+OVERLAP_SECONDS = 2.0
+"""Of two neighbouring windows for frames."""
 
 
 def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windows | None:
@@ -119,35 +139,22 @@ def words(windows: Windows | None, voice: VoiceActivity | None) -> str:
     return "; ".join(parts)
 
 
-def read_windows(
-    path: Path | str,
-    windows: Windows | None,
-    first_samples: int | None = None,
-    downmix: str = "mean",
-    voice: VoiceActivity | None = None,
-    meter: SignalMeter | None = None,
+def in_windows(
+    blocks: Iterable[np.ndarray], windows: Windows | None, voice: VoiceActivity | None = None
 ) -> Iterator[Window]:
-    """Read a recording as one piece, or if it is longer than a window, window by window.
+    """Cut a recording that comes in blocks, and find the speech in each window.
 
     Args:
-        path: Any audio file, or an address.
+        blocks: Its samples, 16 kHz, float32, of any sizes.
         windows: How it is cut; none: always one piece.
-        first_samples: Only so many samples from the start are read; none: all.
-        downmix: One of `spoofkit.data.channels.DOWNMIXES`, or a channel's number from 1.
         voice: By what the speech in each window is found; none: it is not.
-        meter: Hears what is read.
-
-    Raises:
-        SpoofkitError: see `read_audio`; some of it may have been given before a fault is met.
     """
-    listener = None if voice is None else voice.listener()
-    blocks = read_blocks(path, first_samples, downmix)
-    if meter is not None:
-        blocks = meter.hear(blocks)
-    if listener is not None:
-        blocks = listener.hear(blocks)
-    for window in cut(blocks, windows):
-        yield window if listener is None else replace(window, speech=listener.speech_in(window.start, window.end))
+    if voice is None:
+        yield from cut(blocks, windows)
+        return
+    listener = voice.listener()
+    for window in cut(listener.read(blocks), windows):
+        yield replace(window, speech=listener.speech_in(window.start, window.end))
 
 
 def cut(blocks: Iterable[np.ndarray], windows: Windows | None) -> Iterator[Window]:
@@ -183,8 +190,33 @@ def _grown(blocks: Iterable[np.ndarray], at_first: int) -> Iterator[np.ndarray]:
     yield from blocks
 
 
+def frame_windows(n_samples: int, geometry: FrameGeometry, longest: int) -> list[FrameWindow]:
+    """Say how a recording is cut for its frames, and which of a window's frames count.
+
+    Args:
+        n_samples: Of the recording.
+        geometry: The encoder's.
+        longest: Most samples of a window.
+
+    >>> for window in frame_windows(16_000 * 40, FrameGeometry(400, 320, 400, 200), 480_000): print(*window)
+    0 480000 0 1450
+    448000 640000 50 599
+    """
+    hop = geometry.hop
+    window = longest // hop * hop
+    margin = min(int(OVERLAP_SECONDS * SAMPLE_RATE), window // 2) // (2 * hop)  # frames, half of the overlap
+    step = window - 2 * margin * hop
+    found = []
+    start = 0
+    while start + window < n_samples:
+        found.append(FrameWindow(start, start + window, margin if start else 0, step // hop + margin))
+        start += step
+    n_frames = geometry.n_frames(n_samples - start)
+    return [*found, FrameWindow(start, n_samples, margin if start else 0, n_frames)]
+
+
 def score_over(scores: list[WindowScore], over: str) -> float:
-    """A recording's score, by the rule."""
+    """Combine the scores of a recording's windows into its score, by the rule."""
     if over == "min":
         return min(window.score for window in scores)
     added, end = [], 0.0

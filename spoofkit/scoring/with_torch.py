@@ -1,8 +1,10 @@
-"""Scoring with a model folder: torch, on a CPU or a GPU, in fp32."""
+"""Scoring with what is in a model folder: torch, on a CPU or a GPU, in fp32."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +12,11 @@ import torch
 from spoofkit.files import read_json
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.device import choose_device, hardware, memory_advice, plain_fp32
+from spoofkit.models.encoder import Encoder
+from spoofkit.models.frame_model import FrameModel, score_timeline
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.processes import World, own_device
-from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer
+from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer
 
 GPU_BUDGET_SAMPLES = 64 * 64_600
 GPU_TOGETHER = 64  # recordings that are sorted by length together
@@ -26,38 +30,112 @@ def batch_budget(device: torch.device) -> int:
 
 
 def scorer_of(detector: Detector, device: torch.device) -> Scorer:
-    """A detector that lies on `device`, as a scorer; while it scores it is in evaluation mode."""
+    """Make a scorer of a detector that lies on `device`; while it scores it is in evaluation mode."""
 
-    def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> np.ndarray:
-        was_training = detector.training
-        if was_training:
-            detector.eval()
-        # What sharded layers gather in inference_mode could not be trained on afterwards.
-        no_gradients = torch.no_grad() if was_training else torch.inference_mode()
-        out_of_memory = memory_advice("give a shorter --window or --crop first:N, or use --device cpu")
-        try:
-            with no_gradients, plain_fp32(), out_of_memory:
-                wave, n_samples = torch.from_numpy(wave_BS), torch.from_numpy(n_samples_B)
-                score_B: torch.Tensor = detector(wave.to(device), n_samples.to(device))
-                return score_B.float().cpu().numpy()
-        finally:
-            if was_training:
-                detector.train()
+    def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
+        return HeadScores(_numpy(detector(wave_BS, n_samples_B)))
 
-    is_gpu = device.type == "cuda"
-    is_alone = not is_gpu and sum(parameter.numel() for parameter in detector.parameters()) >= LARGE
-    return Scorer(
-        score_padded,
+    n_parameters = sum(parameter.numel() for parameter in detector.parameters())
+    is_alone = device.type != "cuda" and n_parameters >= LARGE
+    return _scorer(
+        detector,
+        heads,
+        device,
+        "give a shorter --window or --crop first:N, or use --device cpu",
         shortest=detector.shortest,
         longest=detector.encoder.longest,
         budget_samples=0 if is_alone else batch_budget(device),
-        n_together=GPU_TOGETHER if is_gpu else 1,
-        n_decoders=min(MOST_DECODERS, os.cpu_count() or 1) if is_gpu else CPU_DECODERS,
+        n_together=GPU_TOGETHER if device.type == "cuda" else 1,
         meaning=detector.score_meaning,
+    )
+
+
+def frame_scorer_of(model: FrameModel, device: torch.device) -> Scorer:
+    """Make a scorer of a frame head and, if the model has one, the utterance head on the same encoder.
+
+    Args:
+        model: Is moved to `device`. Class 1 of its output layer is spoofed (or injected): the sign of frame scores is
+            turned.
+        device: Where to compute.
+
+    Raises:
+        SpoofkitError: it does not fit into the memory of the device.
+    """
+    with memory_advice("use a larger GPU or --device cpu"):
+        model.to(device)
+
+    def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
+        logit_BT, is_frame_BT, score_B = score_timeline(model, wave_BS, n_samples_B)
+        frames = [_numpy(-logit_T[is_frame_T]) for logit_T, is_frame_T in zip(logit_BT, is_frame_BT, strict=True)]
+        return HeadScores(None if score_B is None else _numpy(score_B), frames)
+
+    encoder = model.classifier.encoder
+    return _scorer(
+        model.classifier,
+        heads,
+        device,
+        "cut long recordings into shorter ones, or use --device cpu",
+        shortest=model.shortest,
+        longest=encoder.longest,
+        budget_samples=batch_budget(device),
+        n_together=1,
+        meaning=model.score_meaning,
+        has_utterance_head=model.detector is not None,
+        geometry=encoder.geometry,
+        record=_encoder_record(encoder),
+    )
+
+
+def _scorer(
+    module: torch.nn.Module,
+    heads: Callable[[torch.Tensor, torch.Tensor], HeadScores],
+    device: torch.device,
+    advice: str,
+    **of_model: Any,
+) -> Scorer:
+    """Make a scorer that runs heads in fp32, in evaluation mode and without gradients.
+
+    Args:
+        module: Whose mode is changed.
+        heads: Takes a batch on `device`.
+        device: Where to compute.
+        advice: What to do where memory does not suffice.
+        of_model: The rest of the scorer.
+    """
+
+    def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> HeadScores:
+        was_training = module.training
+        if was_training:
+            module.eval()
+        # What sharded layers gather in inference_mode could not be trained on afterwards.
+        no_gradients = torch.no_grad() if was_training else torch.inference_mode()
+        try:
+            with no_gradients, plain_fp32(), memory_advice(advice):
+                return heads(torch.from_numpy(wave_BS).to(device), torch.from_numpy(n_samples_B).to(device))
+        finally:
+            if was_training:
+                module.train()
+
+    return Scorer(
+        score_padded,
+        n_decoders=min(MOST_DECODERS, os.cpu_count() or 1) if device.type == "cuda" else CPU_DECODERS,
         device=str(device),
         precision="fp32",
         runtime={"torch": str(torch.__version__)},
+        **of_model,
     )
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
+
+
+def _encoder_record(encoder: Encoder) -> dict[str, Any]:
+    provenance = encoder.provenance
+    return {
+        "provenance": None if provenance is None else asdict(provenance),
+        "contamination": contamination_warning(provenance),
+    }
 
 
 def require_model(folder: Path) -> None:
@@ -93,14 +171,13 @@ def load_scorer(folder: Path, device: str, world: World) -> Scorer:
     """
     where = own_device(choose_device(device), world)
     detector, record = load_detector(folder)
-    provenance = detector.encoder.provenance
     of_model = {
-        "provenance": None if provenance is None else asdict(provenance),
-        "contamination": contamination_warning(provenance),
+        **_encoder_record(detector.encoder),
         "settings": record.get("settings"),
         "stages": detector.encoder.stages,
         "hardware": hardware(where),
     }
     with memory_advice("use a larger GPU or --device cpu"):
         detector = detector.to(where)
-    return replace(scorer_of(detector, where), input_policy=input_policy(folder), record=of_model)
+    policy = str(record.get("input_policy", "whole"))
+    return replace(scorer_of(detector, where), input_policy=policy, record=of_model)

@@ -102,19 +102,16 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
 
     def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
         # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
-        plan = dict(enumerate(plan_batches(dev, batch_budget(run.device))))
+        plan = plan_batches(dev, batch_budget(run.device))
         # Sharded layers are gathered by all processes together: then each evaluates everything.
         share = World() if run.shard_layers else run.world
-        own = {number: batch for number, batch in plan.items() if number % share.size == share.rank}
+        own = plan[share.rank :: share.size]
         scores: dict[str, float] = {}
-        with evaluation_bar(share, "dev", "utt", sum(map(len, own.values()))) as bar:
-
-            def keep(_: int, batch: dict[str, float]) -> None:
-                scores.update(batch)
+        scorer = scorer_of(detector, run.device)
+        with evaluation_bar(share, "dev", "utt", sum(map(len, own))) as bar:
+            for batch in score_batches(scorer, dev, own, workers=run.workers, should_stop=should_stop):
+                scores |= batch
                 bar.update(len(batch))
-
-            scorer = scorer_of(detector, run.device)
-            score_batches(scorer, dev, own, keep, workers=run.workers, should_stop=should_stop)
         score_N = in_manifest_order(distributed.merged(scores, share), dev).astype("float64")
         bonafide, spoof = score_N[is_bonafide_N], score_N[~is_bonafide_N]
         return {

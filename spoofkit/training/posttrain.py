@@ -218,15 +218,16 @@ def evaluate_frames(
     classifier.eval()
     world = world or World()
     plan = batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(device))
+    own = [[(0, index) for index in batch] for batch in plan[world.rank :: world.size]]
     loading = load_batches(
         dataset,
-        plan[world.rank :: world.size],
+        own,
         workers=workers,
         shortest=classifier.encoder.shortest,
         longest=classifier.encoder.longest,
     )
     found: dict[str, tuple[float, np.ndarray, np.ndarray, np.ndarray]] = {}
-    bar = evaluation_bar(world, "held-out mixes", "batch", len(plan[world.rank :: world.size]))
+    bar = evaluation_bar(world, "held-out mixes", "batch", len(own))
     with plain_fp32(), loading as batches, bar:
         for batch in batches:
             if should_stop():
@@ -244,7 +245,7 @@ def evaluate_frames(
             bar.update()
     # In the order of the plan, however many processes shared it.
     found = distributed.merged(found, world)
-    in_order = [found[dataset.mixes[batch[0][1]].mix_id] for batch in plan]
+    in_order = [found[dataset.mixes[batch[0]].mix_id] for batch in plan]
     losses, *columns = zip(*in_order, strict=True)
     score_N, is_injected_N, far_N = (np.concatenate(column) for column in columns)
     figures = {CRITERION: 100 * frame_eer(score_N, is_injected_N), TIE_BREAK: sum(losses) / len(score_N)}

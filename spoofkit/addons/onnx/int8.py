@@ -104,12 +104,9 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
 def _scores(detector: OnnxDetector, manifest: Manifest, reading: Reading) -> np.ndarray:
     """Scores in the manifest's order, as `spoofkit score` makes them."""
     scorer, scores = scorer_of(detector), dict[str, float]()
-    plan = dict(enumerate(plan_batches(manifest, scorer.budget_samples, reading)))
+    plan = plan_batches(manifest, scorer.budget_samples, reading)
     with tqdm(desc=scorer.precision, total=manifest.table.height, unit="utt") as bar:
-
-        def keep(_: int, batch: dict[str, float]) -> None:
-            scores.update(batch)
+        for batch in score_batches(scorer, manifest, plan, reading):
+            scores |= batch
             bar.update(len(batch))
-
-        score_batches(scorer, manifest, plan, keep, reading=reading)
     return in_manifest_order(scores, manifest)

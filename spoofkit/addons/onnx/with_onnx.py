@@ -20,7 +20,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 from spoofkit.machine import cpu_name
 from spoofkit.processes import World
-from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, Scorer, pad, parse_input_policy
+from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer, pad, parse_input_policy
 from spoofkit.stages import NOT_RECORDED, are_stages
 from spoofkit.terminal import say
 
@@ -78,8 +78,7 @@ class OnnxDetector:
         """
         prepared = [self._prepare(number, wave) for number, wave in enumerate(waves)]
         scores = np.empty(len(prepared), dtype=np.float32)
-        for batch in batches_by_length([wave.size for wave in prepared], self.budget_samples):
-            rows = [row for _, row in batch]
+        for rows in batches_by_length([wave.size for wave in prepared], self.budget_samples):
             scores[rows] = self.score_padded(*pad([prepared[row] for row in rows]))
         unfit = np.flatnonzero(~np.isfinite(scores))
         if unfit.size:
@@ -171,7 +170,7 @@ def scorer_of(detector: OnnxDetector) -> Scorer:
 
     record = detector.record
     return Scorer(
-        detector.score_padded,
+        lambda wave_BS, n_samples_B: HeadScores(detector.score_padded(wave_BS, n_samples_B)),
         shortest=int(record["shortest"]),
         longest=detector.longest,
         budget_samples=detector.budget_samples,

@@ -123,7 +123,7 @@ class SileroListener:
         self._hidden = self._cell = np.zeros((1, 1, 128), np.float32)
         self._counted = 0
 
-    def hear(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def read(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Hand on a recording's samples, all of them and none before its frame has been heard to its end.
 
         Args:
