@@ -3,6 +3,7 @@
 It is a job of `spoofkit.scoring.job`, as that of `score`; `FrameFile` is what becomes of the scores.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import Manifest, read_keyed_manifest, read_manifest
 from spoofkit.data.segments import segments_text, write_segments
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256
+from spoofkit.files import file_sha256, text_sha256
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.models.detector import FRAME_HEAD
@@ -141,6 +142,8 @@ def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Pa
     manifest, mixed = target.manifest, target.mixed
     plan = make_plan(plan_batches(manifest, scorer.budget_samples), manifest, scorer.budget_samples)
     identity = target.output.made_from | plan.record | {"spoofkit": spoofkit.__version__} | scorer.runtime
+    # As earlier versions have it: their parts are resumed.
+    identity["plan_sha256"] = text_sha256(json.dumps(dict(enumerate(plan.utt_ids))))
     assert scorer.geometry is not None
     how = target.output.made_from | {
         "score": scorer.meaning,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.scoring.recordings import Result
 from spoofkit.scoring.windows import WindowScore
 
@@ -34,14 +35,18 @@ class Outcome:
         """Read what lines of parts say together."""
         results = {}
         for line in lines:
-            frames = line.get("frames", {})
-            for key in dict.fromkeys((*line["scores"], *frames, *line.get("errors", ()))):
+            scores, frames, seconds = line["scores"], line.get("frames", {}), line.get("seconds", {})
+            if any(isinstance(value, list) for value in scores.values()):  # of an earlier `localize`
+                frames = {key: text for key, (_, text) in scores.items()}
+                seconds = {key: n_samples / SAMPLE_RATE for key, (n_samples, _) in scores.items()}
+                scores = {}
+            for key in dict.fromkeys((*scores, *frames, *line.get("errors", ()))):
                 name, _, channel = key.partition("\t")
                 results[key] = Result(
                     name,
                     int(channel) if channel else None,
-                    line.get("seconds", {}).get(key, 0.0),
-                    line["scores"].get(key),
+                    seconds.get(key, 0.0),
+                    scores.get(key),
                     tuple(WindowScore(*window) for window in line.get("windows", {}).get(key, ())),
                     line.get("errors", {}).get(key, ""),
                     lacks_signal=key in line.get("without_signal", ()),
