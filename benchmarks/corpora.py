@@ -27,7 +27,8 @@ import numpy as np
 import polars as pl
 
 from spoofkit.corpora import asvspoof5
-from spoofkit.corpora.release import Wanted, prepare, published_counts
+from spoofkit.corpora.counts import published_counts
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.manifest import read_manifest
 
 
@@ -67,11 +68,11 @@ def write_list(folder: Path, name: str) -> int:
 
 
 def benchmark(folder: Path, name: str, repeats: int) -> None:
-    out, wanted = folder / "data", Wanted(sets=(name,))
+    out, sets = folder / "data", (name,)
     rows: dict[str, Callable[[], object]] = {
         "naive": lambda: naive(folder / asvspoof5.LISTS[name][0]),
-        "read": lambda: asvspoof5.read(folder, wanted),
-        "prepare": lambda: prepare("asvspoof5", folder, out, wanted=wanted, headers=False, overwrite=True),
+        "read": lambda: asvspoof5.read(folder, sets=sets),
+        "prepare": lambda: prepare("asvspoof5", folder, out, sets=sets, headers=False, overwrite=True),
         "read_manifest": lambda: read_manifest(out / f"{name}.tsv"),
     }
     times: dict[str, list[float]] = {row: [] for row in rows}

@@ -110,7 +110,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with train.tsv, dev.tsv, eval.tsv of the miniature; read only."""
-    from spoofkit.corpora.release import prepare
+    from spoofkit.corpora.prepare import prepare
 
     folder = tmp_path_factory.mktemp("data")
     prepare("asvspoof5", corpus, folder, partial=True)

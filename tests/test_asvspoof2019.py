@@ -10,7 +10,7 @@ from conftest import SHARED, refusal, run_cli
 from released import SETS_2019, make_asvspoof2019
 
 from spoofkit.corpora.asvspoof2019 import LISTS, PROTOCOLS, read
-from spoofkit.corpora.release import Wanted, prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 
@@ -37,7 +37,7 @@ def real_lists(tmp_path: Path) -> Path:
 def parse(tmp_path: Path, text: str, name: str = "train") -> pl.DataFrame:
     (tmp_path / PROTOCOLS).mkdir(exist_ok=True)
     (tmp_path / PROTOCOLS / LISTS[name][0]).write_text(text, newline="")
-    return read(tmp_path, Wanted(sets=(name,)))[0].table
+    return read(tmp_path, sets=(name,))[0].table
 
 
 def test_the_real_lists_hold_the_published_counts(real_lists: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from conftest import SHARED, refusal, run_cli
 from released import make_asvspoof2021_df, make_asvspoof2021_la
 
 from spoofkit.corpora.asvspoof2021 import read_df, read_la
-from spoofkit.corpora.release import Wanted, prepare, published_counts
+from spoofkit.corpora.counts import published_counts
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 
@@ -37,7 +38,7 @@ def keys_of(folder: Path, track: str) -> Path:
 def parse(tmp_path: Path, track: str, text: str, subset: str = "all") -> pl.DataFrame:
     keys_of(tmp_path, track).parent.mkdir(parents=True, exist_ok=True)
     keys_of(tmp_path, track).write_text(text, newline="")
-    return READERS[track](tmp_path, Wanted(subset=subset))[0].table
+    return READERS[track](tmp_path, subset=subset)[0].table
 
 
 def write_published(folder: Path, track: str) -> None:
@@ -178,7 +179,7 @@ def test_a_miniature_becomes_the_manifest_of_a_subset(
 
 def test_a_miniature_holds_every_codec_and_vocoder_that_is_released(corpora_2021: dict[str, Path]) -> None:
     for track, columns in (("LA", ("codec", "subset")), ("DF", ("codec", "subset", "source", "vocoder"))):
-        table = READERS[track](corpora_2021[track], Wanted(subset="all"))[0].table
+        table = READERS[track](corpora_2021[track], subset="all")[0].table
         for column in columns:
             released = published_counts(f"asvspoof2021_{track.lower()}")["eval"][column]
             assert set(table[column]) == set(released)
@@ -186,7 +187,7 @@ def test_a_miniature_holds_every_codec_and_vocoder_that_is_released(corpora_2021
 
 def test_uncoded_speech_is_uncoded_as_in_the_other_corpora(corpora_2021: dict[str, Path]) -> None:
     for track, word in (("LA", "none"), ("DF", "nocodec")):
-        table = READERS[track](corpora_2021[track], Wanted(subset="all"))[0].table
+        table = READERS[track](corpora_2021[track], subset="all")[0].table
         lines = [line.split(" ") for line in keys_of(corpora_2021[track], track).read_text().splitlines()]
         expected = {fields[1]: "-" if fields[2] == word else fields[2] for fields in lines}
         assert dict(table.select("utt_id", "codec").iter_rows()) == expected

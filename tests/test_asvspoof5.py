@@ -9,7 +9,8 @@ import pytest
 from conftest import SHARED, refusal, run_cli
 
 from spoofkit.corpora.asvspoof5 import LISTS, TRIALS, read
-from spoofkit.corpora.release import Prepared, Wanted, prepare, published_counts
+from spoofkit.corpora.counts import published_counts
+from spoofkit.corpora.prepare import Prepared, prepare
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.breakdown import measure
@@ -20,7 +21,7 @@ BONAFIDE = "T_3734 T_0000000011 F - - - - bonafide bonafide -"
 
 def parse(tmp_path: Path, text: str, name: str = "train") -> pl.DataFrame:
     (tmp_path / LISTS[name][0]).write_text(text, newline="")
-    return read(tmp_path, Wanted(sets=(name,)))[0].table
+    return read(tmp_path, sets=(name,))[0].table
 
 
 def prepare_whole(folder: Path, out: Path, **options: object) -> list[Prepared]:
@@ -75,7 +76,7 @@ def test_the_attack_is_the_label_and_not_the_tag(tmp_path: Path) -> None:
     swapped = LINE.replace("AC3 A05", "A05 AC3")
     (tmp_path / LISTS["train"][0]).write_text(swapped + "\n")
     with pytest.raises(SpoofkitError, match="attack 'AC3' is none of this set, expected -, A01, A02"):
-        prepare_whole(tmp_path, tmp_path / "data", wanted=Wanted(sets=("train",)), partial=True)
+        prepare_whole(tmp_path, tmp_path / "data", sets=("train",), partial=True)
 
 
 def test_eval_line_keeps_codec_and_quality(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_the_totals_are_those_of_the_released_readme() -> None:
 def test_a_list_without_its_last_attack_is_not_whole(tmp_path: Path) -> None:
     write_published(tmp_path, "eval", left_out="A32")
     with pytest.raises(SpoofkitError, match=r"eval.track_1.tsv: found no attack A32; fetch the lists again, or pass"):
-        prepare_whole(tmp_path, tmp_path / "data", wanted=Wanted(sets=("eval",)))
+        prepare_whole(tmp_path, tmp_path / "data", sets=("eval",))
 
 
 def test_the_last_label_is_an_attack_and_is_reported(tmp_path: Path) -> None:
@@ -228,13 +229,13 @@ def test_one_trial_too_few_is_told_with_both_numbers(tmp_path: Path) -> None:
     protocol = tmp_path / LISTS["dev"][0]
     protocol.write_text(protocol.read_text().partition("\n")[2])
     with pytest.raises(SpoofkitError, match="found 31,333 bonafide, published are 31,334; fetch the lists again"):
-        prepare_whole(tmp_path, tmp_path / "data", wanted=Wanted(sets=("dev",)))
+        prepare_whole(tmp_path, tmp_path / "data", sets=("dev",))
 
 
 def test_a_codec_in_train_is_refused_even_in_a_part(tmp_path: Path) -> None:
     (tmp_path / LISTS["train"][0]).write_text(LINE.replace("F - -", "F C05 2") + "\n")
     with pytest.raises(SpoofkitError, match="codec 'C05' is none of this set, expected -; fetch"):
-        prepare_whole(tmp_path, tmp_path / "data", wanted=Wanted(sets=("train",)), partial=True)
+        prepare_whole(tmp_path, tmp_path / "data", sets=("train",), partial=True)
 
 
 def test_lists_in_a_folder_of_their_own_are_found(corpus: Path, tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_missing_audio_is_counted_and_named(name: str, lost: str, sentence: str,
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / lost).unlink()
     with pytest.raises(SpoofkitError, match=sentence):
-        prepare("asvspoof5", copy, tmp_path / "data", partial=True, wanted=Wanted(sets=(name,)))
+        prepare("asvspoof5", copy, tmp_path / "data", partial=True, sets=(name,))
 
 
 def test_reuse_keeps_what_is_up_to_date_and_refuses_what_is_not(corpus: Path, tmp_path: Path) -> None:
@@ -350,4 +351,4 @@ def test_trials_of_track_2_that_contradict_track_1_are_refused(
     assert old in TRACK_2
     copy = with_trials(corpus, tmp_path, TRACK_2.replace(old, new))
     with pytest.raises(SpoofkitError, match=sentence):
-        read(copy, Wanted(sets=("dev_track2",)))
+        read(copy, sets=("dev_track2",))

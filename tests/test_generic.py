@@ -5,6 +5,7 @@ import csv
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ import soundfile
 from conftest import make_voice, refusal, run_cli
 
 from spoofkit.corpora import generic
-from spoofkit.corpora.release import Wanted, prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
@@ -34,9 +35,9 @@ def make_audio(folder: Path, *names: str) -> Path:
     return folder
 
 
-def read_text(tmp_path: Path, text: str, name: str = "table.csv", wanted: Wanted | None = None) -> pl.DataFrame:
+def read_text(tmp_path: Path, text: str, name: str = "table.csv", **options: Any) -> pl.DataFrame:
     (tmp_path / name).write_text(text)
-    return generic.read(tmp_path / name, wanted or Wanted())[0].table
+    return generic.read(tmp_path / name, **options)[0].table
 
 
 def test_a_table_with_names_of_its_own_becomes_a_manifest(tmp_path: Path) -> None:
@@ -77,8 +78,7 @@ def test_a_comma_in_the_name_of_a_column_separates_nothing_where_tabs_do(tmp_pat
 
 
 def test_what_the_user_says_of_a_key_goes_before_its_usual_meaning(tmp_path: Path) -> None:
-    wanted = Wanted(keys={"real": "spoof"})
-    assert read_text(tmp_path, "path,key\nx.wav,real\ny.wav,human\n", wanted=wanted)["key"].to_list() == [
+    assert read_text(tmp_path, "path,key\nx.wav,real\ny.wav,human\n", key={"real": "spoof"})["key"].to_list() == [
         "spoof",
         "bonafide",
     ]
@@ -117,8 +117,8 @@ def test_numbers_mean_nothing_until_the_user_says_what(value: str, tmp_path: Pat
     text = f"path,key\nx.wav,{value}\n"
     with pytest.raises(SpoofkitError, match=rf"line 2: key is '{value}' \(some corpora mean bona fide by it and some"):
         read_text(tmp_path, text)
-    assert read_text(tmp_path, text, wanted=Wanted(keys={value: "bonafide"}))["key"].to_list() == ["bonafide"]
-    assert read_text(tmp_path, text, wanted=Wanted(keys={value: "spoof"}))["key"].to_list() == ["spoof"]
+    assert read_text(tmp_path, text, key={value: "bonafide"})["key"].to_list() == ["bonafide"]
+    assert read_text(tmp_path, text, key={value: "spoof"})["key"].to_list() == ["spoof"]
 
 
 def test_an_unknown_key_is_named_with_what_to_type(tmp_path: Path) -> None:
@@ -131,45 +131,45 @@ def test_an_unknown_key_is_named_with_what_to_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "sentence"),
+    ("text", "options", "sentence"),
     [
-        ("path key\nx.wav spoof\n", Wanted(), "line 1: found the header 'path key', expected at least two column"),
-        ("file,key\nx.wav,spoof\n", Wanted(), "column 'path' is missing, found file, key; say which .* --column path="),
-        ("path,key\nx.wav,spoof\n", Wanted(columns={"file": "path"}), "'file' is no column of a manifest"),
-        ("path,key\nx.wav,spoof\n", Wanted(columns={"key": "label"}), "has no column 'label', found path, key"),
-        ("path,key,file\na,spoof,b\n", Wanted(columns={"path": "file"}), "has a column 'path' too, expected one"),
-        ("p,key\nx.wav,spoof\n", Wanted(columns={"path": "p", "utt_id": "p"}), "one column stands for two"),
-        ("path,key,key\nx.wav,spoof,spoof\n", Wanted(), "line 1: two columns are called 'key'"),
-        ("path,key\nx.wav,spoof\n", Wanted(keys={"spoof": "fake"}), "--key spoof=fake: found 'fake', expected"),
-        ("path,key\nx.wav,spoof\n", Wanted(keys={"fakes": "spoof"}), "no key is spelled 'fakes', found spoof"),
-        ("path,key\nx.wav,\n", Wanted(), "line 2: key is '', expected bonafide or spoof"),
+        ("path key\nx.wav spoof\n", {}, "line 1: found the header 'path key', expected at least two column"),
+        ("file,key\nx.wav,spoof\n", {}, "column 'path' is missing, found file, key; say which .* --column path="),
+        ("path,key\nx.wav,spoof\n", {"column": {"file": "path"}}, "'file' is no column of a manifest"),
+        ("path,key\nx.wav,spoof\n", {"column": {"key": "label"}}, "has no column 'label', found path, key"),
+        ("path,key,file\na,spoof,b\n", {"column": {"path": "file"}}, "has a column 'path' too, expected one"),
+        ("p,key\nx.wav,spoof\n", {"column": {"path": "p", "utt_id": "p"}}, "one column stands for two"),
+        ("path,key,key\nx.wav,spoof,spoof\n", {}, "line 1: two columns are called 'key'"),
+        ("path,key\nx.wav,spoof\n", {"key": {"spoof": "fake"}}, "--key spoof=fake: found 'fake', expected"),
+        ("path,key\nx.wav,spoof\n", {"key": {"fakes": "spoof"}}, "no key is spelled 'fakes', found spoof"),
+        ("path,key\nx.wav,\n", {}, "line 2: key is '', expected bonafide or spoof"),
         (
             "path,key\na/x.wav,spoof\na_x.flac,real\n",
-            Wanted(),
+            {},
             "line 3: 'a_x.flac' is called 'a_x' as 'a/x.wav' in line 2",
         ),
-        ("utt_id,path,key\n,x.wav,spoof\n", Wanted(), "line 2: utt_id is '', expected a name"),
+        ("utt_id,path,key\n,x.wav,spoof\n", {}, "line 2: utt_id is '', expected a name"),
         (
             "path,key,attack\nx.wav,real,A01\n",
-            Wanted(),
+            {},
             "line 2: attack is 'A01', expected - where the key is bonafide",
         ),
-        ("path,key,note\nx.wav,real,a\tb\n", Wanted(), "found the columns|line 2: |column 'path' is missing"),
-        ('path,key,note\nx.wav,real,"a\tb"\n', Wanted(), "line 2: note is .*, expected text without tabs"),
-        ("path,key\nx.wav,spoof\n", Wanted(sets=("a", "b")), "--sets a,b: found 2 names, expected one"),
-        ("path,key\nx.wav,spoof\n", Wanted(sets=("../a",)), "--sets: found '../a', expected the name"),
+        ("path,key,note\nx.wav,real,a\tb\n", {}, "found the columns|line 2: |column 'path' is missing"),
+        ('path,key,note\nx.wav,real,"a\tb"\n', {}, "line 2: note is .*, expected text without tabs"),
+        ("path,key\nx.wav,spoof\n", {"sets": ("a", "b")}, "--sets a,b: found 2 names, expected one"),
+        ("path,key\nx.wav,spoof\n", {"sets": ("../a",)}, "--sets: found '../a', expected the name"),
     ],
 )
 def test_a_table_that_says_too_little_or_too_much_is_refused(
-    text: str, wanted: Wanted, sentence: str, tmp_path: Path
+    text: str, options: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpoofkitError, match=sentence):
-        read_text(tmp_path, text, wanted=wanted)
+        read_text(tmp_path, text, **options)
 
 
 def test_two_columns_may_swap_their_names(tmp_path: Path) -> None:
-    wanted = Wanted(columns={"path": "key", "key": "path"})
-    assert read_text(tmp_path, "path,key\nspoof,x.wav\n", wanted=wanted).row(0)[:3] == ("x", "x.wav", "spoof")
+    swapped = {"path": "key", "key": "path"}
+    assert read_text(tmp_path, "path,key\nspoof,x.wav\n", column=swapped).row(0)[:3] == ("x", "x.wav", "spoof")
 
 
 def test_the_users_own_table_is_never_replaced(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_table_of_a_spreadsheet_is_read_whatever_separates_its_columns(
     table = tmp_path / "mine.csv"
     rows = [["path", "key", "speaker"], ["x.wav", "bonafide", "Doe"], ["y.wav", "fake", "Roe"]]
     table.write_text(mark + "".join(separator.join(row) + "\n" for row in rows))
-    (released,) = generic.read(table, Wanted())
+    (released,) = generic.read(table)
     assert released.table.select("path", "key", "speaker").rows() == [
         ("x.wav", "bonafide", "Doe"),
         ("y.wav", "spoof", "Roe"),
@@ -242,7 +242,7 @@ def test_a_table_of_a_spreadsheet_is_read_whatever_separates_its_columns(
 def test_a_field_between_semicolons_may_be_quoted_and_hold_commas(tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     table.write_text('path;key;speaker\nx.wav;bonafide;"Doe; Jane, Dr."\n')
-    (released,) = generic.read(table, Wanted())
+    (released,) = generic.read(table)
     assert released.table["speaker"].to_list() == ["Doe; Jane, Dr."]
 
 
@@ -250,7 +250,7 @@ def test_a_header_without_separators_is_shown_without_the_byte_order_mark(tmp_pa
     table = tmp_path / "mine.csv"
     table.write_text("\ufeffpath\nx.wav\n")
     with pytest.raises(SpoofkitError) as refused:
-        generic.read(table, Wanted())
+        generic.read(table)
     assert "ufeff" not in str(refused.value)
 
 
@@ -258,7 +258,7 @@ def test_a_header_without_separators_is_shown_without_the_byte_order_mark(tmp_pa
 def test_what_score_takes_from_a_folder_prepare_takes_too(tmp_path: Path, suffix: str) -> None:
     corpus = make_audio(tmp_path / "mine", "real/x.wav", "fake/y.wav")
     (corpus / "fake/y.wav").rename(corpus / f"fake/y{suffix}")
-    (released,) = generic.read(corpus, Wanted())
+    (released,) = generic.read(corpus)
     assert released.table["path"].to_list() == [f"fake/y{suffix}", "real/x.wav"]
 
 
@@ -331,24 +331,24 @@ def test_unknown_class_folders_are_refused_until_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "sentence"),
+    ("names", "options", "sentence"),
     [
-        ((), Wanted(), "holds no folders, expected one for each class"),
-        (("x.wav",), Wanted(), "holds no folders"),
-        (("x.wav", "real/x.wav"), Wanted(), "x.wav: is in no class folder, expected it in one of real"),
-        (("real/x.wav", "real/x.flac"), Wanted(), "x.wav: is called 'real_x' as another file is"),
-        (("real/x.wav",), Wanted(columns={"path": "file"}), "--column: .* is a folder and has no columns"),
-        (("real/x.wav",), Wanted(keys={"fake": "spoof"}), "no key is spelled 'fake', found real"),
+        ((), {}, "holds no folders, expected one for each class"),
+        (("x.wav",), {}, "holds no folders"),
+        (("x.wav", "real/x.wav"), {}, "x.wav: is in no class folder, expected it in one of real"),
+        (("real/x.wav", "real/x.flac"), {}, "x.wav: is called 'real_x' as another file is"),
+        (("real/x.wav",), {"column": {"path": "file"}}, "--column: .* is a folder and has no columns"),
+        (("real/x.wav",), {"key": {"fake": "spoof"}}, "no key is spelled 'fake', found real"),
     ],
 )
 def test_folders_that_say_too_little_are_refused(
-    names: tuple[str, ...], wanted: Wanted, sentence: str, tmp_path: Path
+    names: tuple[str, ...], options: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpoofkitError, match=sentence):
-        generic.read(make_audio(tmp_path, *names), wanted)
+        generic.read(make_audio(tmp_path, *names), **options)
 
 
 def test_class_folders_without_audio_are_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     with pytest.raises(SpoofkitError, match=r"holds no audio, expected files ending in .flac"):
-        generic.read(tmp_path, Wanted())
+        generic.read(tmp_path)

@@ -9,7 +9,7 @@ import soundfile
 from conftest import SHARED, make_voice, refusal, run_cli
 
 from spoofkit.corpora import in_the_wild
-from spoofkit.corpora.release import Wanted, prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
@@ -37,7 +37,7 @@ def make_in_the_wild(folder: Path) -> Path:
 
 def read_text(tmp_path: Path, text: str) -> pl.DataFrame:
     (tmp_path / "meta.csv").write_text(text)
-    return in_the_wild.read(tmp_path, Wanted())[0].table
+    return in_the_wild.read(tmp_path)[0].table
 
 
 @pytest.mark.parametrize("above", [True, False])
@@ -63,13 +63,13 @@ def test_readers_that_split_or_look_for_bonafide_get_it_wrong(tmp_path: Path) ->
     by_commas = {line.split(",")[0]: (line.split(",")[2], line.split(",")[1]) for line in lines}
     assert by_commas["2.wav"][0] not in ("bona-fide", "spoof")
     assert {"bonafide" if line.endswith(",bonafide") else "spoof" for line in lines} == {"spoof"}
-    ours = in_the_wild.read(tmp_path, Wanted())[0].table
+    ours = in_the_wild.read(tmp_path)[0].table
     assert {row["path"]: (row["key"], row["speaker"]) for row in ours.to_dicts()} == truth
 
 
 def test_ids_collide_with_no_numbered_corpus_and_sort_by_number(tmp_path: Path) -> None:
     make_in_the_wild(tmp_path)
-    ids = in_the_wild.read(tmp_path, Wanted())[0].table["utt_id"].to_list()
+    ids = in_the_wild.read(tmp_path)[0].table["utt_id"].to_list()
     assert sorted(ids) == ids
     assert not {file.removesuffix(".wav") for file, _, _ in ROWS} & set(ids)
     assert sorted(file for file, _, _ in ROWS) != [file for file, _, _ in ROWS]  # as they are named they do not
@@ -100,7 +100,7 @@ def test_another_list_is_refused_naming_the_line(text: str, sentence: str, tmp_p
 def test_a_list_saved_by_windows_is_the_same(tmp_path: Path) -> None:
     plain = read_text(tmp_path, HEADER + "0.wav,A B,spoof\n")
     (tmp_path / "meta.csv").write_bytes(("\ufeff" + HEADER + "0.wav,A B,spoof\n").replace("\n", "\r\n").encode())
-    assert in_the_wild.read(tmp_path, Wanted())[0].table.equals(plain)
+    assert in_the_wild.read(tmp_path)[0].table.equals(plain)
 
 
 def test_published_counts_are_accepted_and_others_need_partial(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_published_counts_are_accepted_and_others_need_partial(tmp_path: Path) -
 
 def test_no_list_and_no_such_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoofkitError, match=r"meta.csv: no such file, nor release_in_the_wild/meta.csv; unpack"):
-        in_the_wild.read(tmp_path, Wanted())
+        in_the_wild.read(tmp_path)
     with pytest.raises(SpoofkitError, match="'train' is no set of this corpus"):
-        in_the_wild.read(make_in_the_wild(tmp_path), Wanted(sets=("train",)))
+        in_the_wild.read(make_in_the_wild(tmp_path), sets=("train",))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the quoted sample lines are not on this machine")

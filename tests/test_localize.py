@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_partialspoof import make_partialspoof
 
 from spoofkit import journal
-from spoofkit.corpora.release import prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
 from spoofkit.data.manifest import read_manifest

@@ -28,7 +28,6 @@ import texts  # noqa: E402
 import vocoders  # noqa: E402
 
 from spoofkit.corpora import asvspoof5  # noqa: E402
-from spoofkit.corpora.release import Wanted  # noqa: E402
 from spoofkit.errors import SpoofkitError  # noqa: E402
 
 RATE = 16_000
@@ -84,7 +83,7 @@ def hashes(corpus: Path) -> dict[str, str]:
 
 def test_our_reader_of_the_released_layout_reads_it(corpus):
     for set_name, n_files in zip(human.SETS, N_FILES, strict=True):
-        table = asvspoof5.read(corpus, Wanted(sets=(set_name,)))[0].table
+        table = asvspoof5.read(corpus, sets=(set_name,))[0].table
         assert table["key"].to_list().count("bonafide") == n_files
         assert table["key"].to_list().count("spoof") == n_files
         assert table["utt_id"].is_sorted()

@@ -10,7 +10,6 @@ import soundfile
 from conftest import SHARED, make_voice, refusal, run_cli
 
 from spoofkit.corpora import mlaad
-from spoofkit.corpora.release import Wanted
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
@@ -47,7 +46,7 @@ def read_line(tmp_path: Path, line: str, header: str = OLD) -> pl.DataFrame:
     place = tmp_path / "fake/en/vits"
     place.mkdir(parents=True, exist_ok=True)
     (place / "meta.csv").write_text(f"{header}\n{line}\n")
-    return mlaad.read(tmp_path, Wanted())[0].table
+    return mlaad.read(tmp_path)[0].table
 
 
 def line_of(path: str) -> str:
@@ -82,7 +81,7 @@ def test_readers_that_obey_quotes_or_name_by_file_get_it_wrong(tmp_path: Path) -
     make_mlaad(tmp_path)
     text = (tmp_path / "fake/en/tts_models_en_ljspeech_vits/meta.csv").read_text()
     assert len(list(csv.DictReader(io.StringIO(text), delimiter="|"))) == 1  # the open quote swallows a row
-    table = mlaad.read(tmp_path, Wanted())[0].table
+    table = mlaad.read(tmp_path)[0].table
     assert table.height == 3
     assert table["path"].str.split("/").list.last().n_unique() == 2
     assert table["utt_id"].n_unique() == 3
@@ -135,10 +134,10 @@ def test_another_list_is_refused_naming_the_line(line: str, header: str, sentenc
 
 def test_a_model_without_list_and_a_folder_without_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoofkitError, match="found no folder fake/LANGUAGE/MODEL"):
-        mlaad.read(tmp_path, Wanted())
+        mlaad.read(tmp_path)
     (make_mlaad(tmp_path) / "fake/de/bark").mkdir()
     with pytest.raises(SpoofkitError, match=r"fake/de/bark/meta.csv: no such file"):
-        mlaad.read(tmp_path, Wanted())
+        mlaad.read(tmp_path)
 
 
 def test_columns_called_as_ours_stay_apart(tmp_path: Path) -> None:

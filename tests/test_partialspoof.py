@@ -17,7 +17,7 @@ import soundfile
 from conftest import make_voice, refusal, run_cli
 
 from spoofkit.addons.partialspoof.seglab import read_labels
-from spoofkit.corpora.release import prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.segments import read_segments, segment_table, write_segments

@@ -7,7 +7,7 @@ import soundfile
 from conftest import make_voice, refusal, run_cli
 
 from spoofkit.corpora import spoofceleb
-from spoofkit.corpora.release import Wanted, prepare
+from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
@@ -36,7 +36,7 @@ def make_spoofceleb(folder: Path) -> Path:
 def read_text(tmp_path: Path, text: str) -> list[tuple[str, ...]]:
     (tmp_path / "metadata").mkdir(exist_ok=True)
     (tmp_path / "metadata/train.csv").write_text(text)
-    return spoofceleb.read(tmp_path, Wanted(sets=("train",)))[0].table.rows()
+    return spoofceleb.read(tmp_path, sets=("train",))[0].table.rows()
 
 
 @pytest.mark.parametrize("above", [True, False])
@@ -62,7 +62,7 @@ def test_readers_by_file_name_or_by_the_word_bonafide_get_it_wrong(tmp_path: Pat
     rows = (make_spoofceleb(tmp_path) / "metadata/train.csv").read_text().splitlines()[1:]
     assert len({row.split(",")[0].split("/")[-1] for row in rows}) == len(rows) / 2
     assert {"bonafide" if row.split(",")[2] == "bonafide" else "spoof" for row in rows} == {"spoof"}
-    table = spoofceleb.read(tmp_path, Wanted(sets=("train",)))[0].table
+    table = spoofceleb.read(tmp_path, sets=("train",))[0].table
     assert table["utt_id"].n_unique() == len(rows)
     assert (table["key"] == "bonafide").sum() == 2
 
@@ -95,8 +95,7 @@ def test_counts_of_the_released_lists_are_accepted_and_others_need_partial(tmp_p
     attacks = ["a00"] * 7_963 + ["a06"] * 47_778
     rows = "".join(f"{attack}/id1/{number}.flac,id1,{attack}\n" for number, attack in enumerate(attacks))
     (tmp_path / "metadata/development.csv").write_text(HEADER + rows)
-    wanted = Wanted(sets=("dev",))
-    found = prepare("spoofceleb", tmp_path, tmp_path / "data", wanted=wanted, headers=False)[0]
+    found = prepare("spoofceleb", tmp_path, tmp_path / "data", sets=("dev",), headers=False)[0]
     assert (found.n_bonafide, found.n_spoof, found.partial) == (7_963, 47_778, "")
     (tmp_path / "metadata/development.csv").write_text(HEADER + rows.partition("\n")[2])
     sentence = refusal("prepare", "spoofceleb", tmp_path, "-o", tmp_path / "less", "--sets", "dev")
@@ -106,4 +105,4 @@ def test_counts_of_the_released_lists_are_accepted_and_others_need_partial(tmp_p
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpoofkitError, match=r"train.csv: no such file, nor spoofceleb/metadata/train.csv.*; name the"):
-        spoofceleb.read(tmp_path, Wanted())
+        spoofceleb.read(tmp_path)

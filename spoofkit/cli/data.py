@@ -34,7 +34,9 @@ def prepare(
     folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the manifests, one a set.", metavar="DATA")],
     sets: Annotated[str, typer.Option(help="Only these sets, such as train,dev; none: all.")] = "",
-    subset: Annotated[str, typer.Option(help="ASVspoof 2021: eval, progress, hidden or all.")] = "eval",
+    subset: Annotated[
+        str | None, typer.Option(help="ASVspoof 2021: eval (the default), progress, hidden or all.")
+    ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="generic: a column's name in your table, such as path=file.")
     ] = None,
@@ -65,17 +67,18 @@ def prepare(
 
     Example: `spoofkit prepare asvspoof5 /data/asvspoof5 -o data`
     """
-    from spoofkit.corpora.release import Wanted
-    from spoofkit.corpora.release import prepare as prepare_corpus
+    from spoofkit.corpora.prepare import prepare as prepare_corpus
 
-    wanted = Wanted(
-        tuple(name for name in sets.split(",") if name), subset, _pairs(column, "--column"), _pairs(key, "--key")
-    )
+    options_of_corpus = {
+        "sets": tuple(name for name in sets.split(",") if name) if sets else None,
+        "subset": subset,
+        "column": _pairs(column, "--column") if column else None,
+        "key": _pairs(key, "--key") if key else None,
+    }
     for found in prepare_corpus(
         corpus.value,
         folder,
         out,
-        wanted=wanted,
         partial=partial,
         headers=headers,
         on_error=on_error.value,
@@ -84,6 +87,7 @@ def prepare(
         overwrite=overwrite,
         reuse=reuse,
         dry_run=dry_run,
+        **{name: value for name, value in options_of_corpus.items() if value is not None},
     ):
         kept = ", up to date, skipped" if found.kept else ", not written" if dry_run else ""
         without = f" + {found.n_without_key:,} without a key" if found.n_without_key else ""
@@ -93,9 +97,9 @@ def prepare(
         echo(f"{found.path}: {keys}{part}{left_out}{kept}")
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+def _pairs(texts: list[str], option: str) -> dict[str, str]:
     pairs = {}
-    for text in texts or []:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value) or name in pairs:
             raise SpoofkitError(f"{option} {text}: expected NAME=VALUE, each name once")

@@ -18,12 +18,13 @@ counts are those of the lists themselves; also Wang et al., "ASVspoof 2019: a la
 synthesized, converted and replayed speech", Computer Speech & Language 64 (2020).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.errors import SpoofkitError
 
 COLUMNS = ("speaker", "utt_id", "unused", "attack", "key")
@@ -36,13 +37,13 @@ LISTS = {
 LAYOUT = f"expected the folder LA that LA.zip unpacks to, with {PROTOCOLS} and ASVspoof2019_LA_train, _dev, _eval in it"
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The sets of a folder laid out as released.
 
     Raises:
         SpoofkitError: a list is missing, or naming the line that is not a trial of its set.
     """
-    return [_read_set(folder, name) for name in chosen_sets(wanted, list(LISTS))]
+    return [_read_set(folder, name) for name in chosen_sets(sets, list(LISTS))]
 
 
 def _read_set(folder: Path, name: str) -> ReleasedSet:

@@ -28,12 +28,13 @@ Counts per class: those of the packaged lists, https://huggingface.co/datasets/S
 codec and attack and the values of TRANS and TRIM are not checked: no list of them was found.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
 
@@ -46,28 +47,29 @@ DF_COLUMNS = (
 N_COLUMNS_PA = 12
 
 
-def read_la(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
-    """The evaluation set of LA, or the subset of it that is wanted.
+def read_la(folder: Path, *, sets: Sequence[str] = (), subset: str = "eval") -> list[ReleasedSet]:
+    """Read the evaluation set of LA, or a subset of it: `eval`, `progress`, `hidden` or `all`.
 
     Raises:
         SpoofkitError: the keys are missing or another track's, or naming the line that is not a trial.
     """
-    return _read(folder, wanted, "LA", LA_COLUMNS, "unpack ASVspoof2021_LA_eval.tar.gz")
+    chosen_sets(sets, ["eval"])
+    return _read(folder, subset, "LA", LA_COLUMNS, "unpack ASVspoof2021_LA_eval.tar.gz")
 
 
-def read_df(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
-    """The evaluation set of DF, or the subset of it that is wanted.
+def read_df(folder: Path, *, sets: Sequence[str] = (), subset: str = "eval") -> list[ReleasedSet]:
+    """Read the evaluation set of DF, or a subset of it: `eval`, `progress`, `hidden` or `all`.
 
     Raises:
         SpoofkitError: as `read_la`.
     """
-    return _read(folder, wanted, "DF", DF_COLUMNS, "unpack all four ASVspoof2021_DF_eval_part*.tar.gz into it")
+    chosen_sets(sets, ["eval"])
+    return _read(folder, subset, "DF", DF_COLUMNS, "unpack all four ASVspoof2021_DF_eval_part*.tar.gz into it")
 
 
-def _read(folder: Path, wanted: Wanted, track: str, columns: tuple[str, ...], audio_from: str) -> list[ReleasedSet]:
-    if wanted.subset not in (*SUBSETS, "all"):
-        raise SpoofkitError(f"--subset: {wanted.subset!r} is none, expected {', '.join(SUBSETS)} or all")
-    chosen_sets(wanted, ["eval"])
+def _read(folder: Path, subset: str, track: str, columns: tuple[str, ...], audio_from: str) -> list[ReleasedSet]:
+    if subset not in (*SUBSETS, "all"):
+        raise SpoofkitError(f"--subset: {subset!r} is none, expected {', '.join(SUBSETS)} or all")
     path = _find_keys(folder, track)
     try:
         table = read_columns(path, columns)
@@ -98,9 +100,9 @@ def _read(folder: Path, wanted: Wanted, track: str, columns: tuple[str, ...], au
         pl.col("codec").replace(["none", "nocodec"], "-"),
         *(name for name in columns if name not in ("speaker", "utt_id", "codec", "attack", "key")),
     )
-    chosen = whole if wanted.subset == "all" else whole.filter(pl.col("subset") == wanted.subset)
+    chosen = whole if subset == "all" else whole.filter(pl.col("subset") == subset)
     if not chosen.height:
-        raise SpoofkitError(f"{path}: holds no trial of subset {wanted.subset!r}; choose another with --subset")
+        raise SpoofkitError(f"{path}: holds no trial of subset {subset!r}; choose another with --subset")
     # Counts are published of the whole list, and by class of the subset that results are published of.
     counted = whole.with_columns(
         pl.when(pl.col("subset") == "eval").then(pl.col("key")).otherwise(pl.lit("-")).alias("key in eval")

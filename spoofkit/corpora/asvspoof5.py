@@ -27,12 +27,13 @@ The protocols unpack beside the flac folders or into a folder `ASVspoof5_protoco
 al., "ASVspoof 5: design, collection and validation" and the released README; https://www.asvspoof.org.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 
 COLUMNS = (
     "speaker", "utt_id", "gender", "codec", "codec_q", "codec_seed", "attack_tag", "attack", "key", "reserved",
@@ -51,13 +52,13 @@ TRIALS = {
 UNPACK = "unpack ASVspoof5_protocols.tar.gz into the corpus folder, or name the sets that you have with --sets"
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The sets of a folder laid out as released: those of track 1, and others if they are asked for.
 
     Raises:
         SpoofkitError: a list is missing, or naming the line that is not a trial of its set.
     """
-    names = chosen_sets(wanted, [*LISTS, *TRIALS]) if wanted.sets else list(LISTS)
+    names = chosen_sets(sets, [*LISTS, *TRIALS]) if sets else list(LISTS)
     return [_read_track_1(folder, name) if name in LISTS else _read_track_2(folder, name) for name in names]
 
 

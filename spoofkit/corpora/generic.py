@@ -22,11 +22,12 @@ called by its path without suffix, with `_` for `/`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.release import ReleasedSet, Wanted
+from spoofkit.corpora.readers import ReleasedSet
 from spoofkit.corpora.tables import (
     NO_ATTACK,
     key_meanings,
@@ -49,40 +50,54 @@ FIX = "fix that line"
 N_NAMED = 5
 
 
-def read(path: Path, wanted: Wanted) -> list[ReleasedSet]:
-    """The one set of a table or of a folder of class folders.
+def read(
+    path: Path,
+    *,
+    sets: Sequence[str] = (),
+    column: dict[str, str] | None = None,
+    key: dict[str, str] | None = None,
+) -> list[ReleasedSet]:
+    """Read the one set of a table or of a folder of class folders.
+
+    Args:
+        path: The table or folder.
+        sets: What the set is called, if not as the table or folder is.
+        column: Names of the table's columns, by those of the manifest.
+        key: What values of the key column, or names of class folders, mean: `bonafide` or `spoof`.
 
     Raises:
         SpoofkitError: a column is missing or unknown, a name stands twice, or naming the line or folder that cannot be
             used.
     """
     if path.is_dir():
-        return [_read_folder(path, wanted)]
-    return [_read_file(path, wanted)]
+        if column:
+            raise SpoofkitError(
+                f"--column: {path} is a folder and has no columns, expected a table; leave --column out"
+            )
+        return [_read_folder(path, name_of_set(sets, path.resolve().name), key or {})]
+    return [_read_file(path, name_of_set(sets, path.stem), column or {}, key or {})]
 
 
-def set_name(wanted: Wanted, otherwise: str) -> str:
-    """What the one set of a corpus without released sets is called.
+def name_of_set(sets: Sequence[str], otherwise: str) -> str:
+    """Return what the one set of a corpus without released sets is called.
 
     Raises:
         SpoofkitError: several names are asked for, or one that is no file's name.
     """
-    if len(wanted.sets) > 1:
-        raise SpoofkitError(
-            f"--sets {','.join(wanted.sets)}: found {len(wanted.sets)} names, expected one: for the set"
-        )
-    name = wanted.sets[0] if wanted.sets else otherwise
+    if len(sets) > 1:
+        raise SpoofkitError(f"--sets {','.join(sets)}: found {len(sets)} names, expected one: for the set")
+    name = sets[0] if sets else otherwise
     if "/" in name or name in ("", ".", ".."):
         raise SpoofkitError(f"--sets: found {name!r}, expected the name of the manifest without .tsv, such as eval")
     return name
 
 
-def _read_file(path: Path, wanted: Wanted) -> ReleasedSet:
-    table = _renamed(path, read_table(path, separator_of(path)), wanted.columns)
+def _read_file(path: Path, set_name: str, columns: dict[str, str], keys: dict[str, str]) -> ReleasedSet:
+    table = _renamed(path, read_table(path, separator_of(path)), columns)
     relative = _below(pl.col("path"), path.parent)
     is_inside = (relative != "") & ~relative.str.starts_with("/") & ~relative.str.contains(r"(^|/)\.\.(/|$)")
     require(path, table, "path", is_inside, f"the path of a file below {path.parent}", "move the table or the audio")
-    table = with_keys(path, table.with_columns(relative.alias("path")), "key", wanted.keys)
+    table = with_keys(path, table.with_columns(relative.alias("path")), "key", keys)
     for name in OPTIONAL:
         if name not in table.columns:
             default = _name_of("path") if name == "utt_id" else pl.lit("-")
@@ -93,7 +108,7 @@ def _read_file(path: Path, wanted: Wanted) -> ReleasedSet:
     table = _without_attack_of_bonafide(path, table)
     _require_names(path, table)
     table = table.select(*OURS, pl.exclude(*OURS, "n_samples"))
-    return ReleasedSet(set_name(wanted, path.stem), table, (path,), "fix the paths of the table", root=path.parent)
+    return ReleasedSet(set_name, table, (path,), "fix the paths of the table", root=path.parent, is_public=False)
 
 
 def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
@@ -161,16 +176,14 @@ def _require_names(path: Path, table: pl.DataFrame) -> None:
     )
 
 
-def _read_folder(folder: Path, wanted: Wanted) -> ReleasedSet:
+def _read_folder(folder: Path, set_name: str, keys: dict[str, str]) -> ReleasedSet:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise SpoofkitError(
             f"{folder}: holds no folders, expected one for each class, such as bonafide and spoof; name the folder "
             "above them, or a table"
         )
-    meanings = key_meanings(classes, wanted.keys)
-    if wanted.columns:
-        raise SpoofkitError(f"--column: {folder} is a folder and has no columns, expected a table; leave --column out")
+    meanings = key_meanings(classes, keys)
     rows, ignored = [], [path.name for path in folder.iterdir() if not path.is_dir() or path.name.startswith(".")]
     loose = sorted(name for name in ignored if is_audio_name(name))
     if loose:
@@ -199,7 +212,7 @@ def _read_folder(folder: Path, wanted: Wanted) -> ReleasedSet:
             f"{folder / again['path'][0]}: is called {again['utt_id'][0]!r} as another file is, expected different "
             "names; rename one of them"
         )
-    return ReleasedSet(set_name(wanted, folder.resolve().name), table, (), "give the command again", root=folder)
+    return ReleasedSet(set_name, table, (), "give the command again", root=folder, is_public=False)
 
 
 def _walk(folder: Path, class_name: str) -> tuple[list[str], list[str]]:

@@ -16,12 +16,13 @@ be those of other corpora in a pooled set, so `N.wav` is called `ITW_` and N in 
 sorts by number; the path stays as released. How an utterance was faked is not published: attack is `-`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from spoofkit.corpora.lists import find_list, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.corpora.tables import read_table
 from spoofkit.errors import SpoofkitError
 
@@ -30,13 +31,13 @@ LABELS = {"bona-fide": "bonafide", "spoof": "spoof"}
 UNPACK = "unpack release_in_the_wild.zip and name its folder or the one above"
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The one set of release_in_the_wild, or of the folder above it.
 
     Raises:
         SpoofkitError: the list is missing, has other columns, or naming the line that is not an utterance.
     """
-    chosen_sets(wanted, ["eval"])
+    chosen_sets(sets, ["eval"])
     path = find_list(folder, ["meta.csv", "release_in_the_wild/meta.csv"], UNPACK)
     table = read_table(path, ",")
     if table.columns != COLUMNS:

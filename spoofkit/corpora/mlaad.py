@@ -23,11 +23,12 @@ duration are not taken over; whatever other columns a list has are, with `-` whe
 from version to version, so none is checked.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.corpora.tables import read_table, require
 from spoofkit.errors import SpoofkitError
 
@@ -37,14 +38,14 @@ OURS = ("utt_id", "key", "speaker", "attack", "codec", "n_samples")
 NOT_RELEASED = "it is not the released list, so fetch it again"
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The one set of the folder that holds `fake`: all languages, all models.
 
     Raises:
         SpoofkitError: no list is found or a model has none, a column is missing, or naming the line that is not an
             utterance.
     """
-    chosen_sets(wanted, ["eval"])
+    chosen_sets(sets, ["eval"])
     lists = _find_lists(folder)
     table = pl.concat([_read_list(folder, path) for path in lists], how="diagonal")
     table = table.with_columns(pl.col(table.columns).fill_null("-"))

@@ -21,12 +21,13 @@ from the last of them, which counted the released lists. Its totals for each set
 compared with a copy of the corpus. Which attacks are in which set is not checked. The protocols for SASV are not read.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.errors import SpoofkitError
 
 COLUMNS = ("file", "speaker", "attack")
@@ -34,13 +35,13 @@ BONAFIDE = "a00"
 SETS = {"train": "train", "dev": "development", "eval": "evaluation"}
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The sets of the folder that holds `metadata` and `flac`, or of the one above it.
 
     Raises:
         SpoofkitError: a list is missing, has other columns, or naming the line that is not an utterance.
     """
-    return [_read_set(folder, name) for name in chosen_sets(wanted, list(SETS))]
+    return [_read_set(folder, name) for name in chosen_sets(sets, list(SETS))]
 
 
 def _read_set(folder: Path, name: str) -> ReleasedSet:

@@ -20,14 +20,14 @@ score files, unless `speaker_prefix` is asked for.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.generic import set_name
-from spoofkit.corpora.release import ReleasedSet, Wanted
+from spoofkit.corpora.generic import name_of_set
+from spoofkit.corpora.readers import ReleasedSet
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
@@ -63,15 +63,18 @@ class KaldiDirectory:
     """Whether utils/validate_data_dir.sh accepts the order of speakers."""
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
-    """The one set of a data directory; its name is what `--sets` says, else the directory's.
+def read(folder: Path, *, sets: Sequence[str] = (), key: dict[str, str] | None = None) -> list[ReleasedSet]:
+    """Read the one set of a data directory.
+
+    Args:
+        folder: The directory.
+        sets: What the set is called, if not as the directory is.
+        key: What values of the keys mean: `bonafide` or `spoof`.
 
     Raises:
         SpoofkitError: wav.scp or the keys are missing, wav.scp holds a command, two files do not speak of the same
             utterances, or naming the line that cannot be used.
     """
-    if wanted.columns:
-        raise SpoofkitError(f"--column: {folder} has files for columns, expected none to be named; leave --column out")
     if (folder / "segments").exists():
         raise SpoofkitError(
             f"{folder / 'segments'}: cuts recordings into utterances, expected a file for each utterance; cut them "
@@ -84,7 +87,7 @@ def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
     for path in maps:
         other = _read_map(path, _column(path))
         if path.name in KEY_FILES:
-            other = with_keys(path, other, "key", wanted.keys, first_line=1)
+            other = with_keys(path, other, "key", key or {}, first_line=1)
         _require_same(scp, table, path, other)
         table = table.join(other, on="utt_id", how="left", maintain_order="left")
     table = table.with_columns(
@@ -97,8 +100,8 @@ def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
     table = table.with_columns(pl.Series("path", [path.removeprefix(f"{root}/") for path in paths]))
     ours = ("utt_id", "path", "key", "speaker", "attack", "codec")
     table = _without_attack_of_bonafide(folder, table).select(*ours, pl.exclude(*ours))
-    name = set_name(wanted, folder.resolve().name)
-    return [ReleasedSet(name, table, (scp, *maps), "fix the paths in wav.scp", root=Path(root))]
+    name = name_of_set(sets, folder.resolve().name)
+    return [ReleasedSet(name, table, (scp, *maps), "fix the paths in wav.scp", root=Path(root), is_public=False)]
 
 
 def write_kaldi(

@@ -25,6 +25,7 @@ Zhang, Wang, Cooper, Evans, Yamagishi, "The PartialSpoof Database and Countermea
 Speech Segments Embedded in an Utterance", IEEE/ACM TASLP 31, 2023 (arXiv:2204.05177).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -37,7 +38,7 @@ from spoofkit.addons.partialspoof.seglab import (
     spoofed_runs,
 )
 from spoofkit.corpora.lists import find_list, read_columns, require_rows, require_unique
-from spoofkit.corpora.release import ReleasedSet, Wanted, chosen_sets
+from spoofkit.corpora.readers import ReleasedSet, chosen_sets
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.segments import segment_table
 from spoofkit.errors import SpoofkitError
@@ -49,14 +50,14 @@ LABELS_FROM = "unpack database_segment_labels_v1.2.tar.gz into the corpus folder
 FINEST_SAMPLES = round(FINEST_SECONDS * SAMPLE_RATE)
 
 
-def read(folder: Path, wanted: Wanted) -> list[ReleasedSet]:
+def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
     """The sets of a folder laid out as released: the folder `database` itself, or the one that holds it.
 
     Raises:
         SpoofkitError: a list or label file is missing, damaged or hostile, lists and labels have other utterances, or
             naming the line that is not a trial of its set.
     """
-    return [_read_set(folder, name) for name in chosen_sets(wanted, list(LETTERS))]
+    return [_read_set(folder, name) for name in chosen_sets(sets, list(LETTERS))]
 
 
 def _read_set(folder: Path, name: str) -> ReleasedSet:
