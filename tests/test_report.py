@@ -20,7 +20,7 @@ import PIL.Image
 import polars as pl
 import pytest
 import soundfile
-from conftest import run_cli
+from conftest import refusal, run_cli
 from rich.console import Console
 
 from spoofkit.data.audio import SAMPLE_RATE
@@ -784,7 +784,7 @@ def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):
         del written[name]
     assert found == json.loads(json.dumps(written))
     for option in ("--reuse", "--overwrite"):
-        assert "name the folder OUT" in run_cli("evaluate", scores, manifest, "-o", option, ok=False).stderr
+        assert "name a folder with -o" in refusal("evaluate", scores, manifest, option)
 
 
 def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
