@@ -5,8 +5,9 @@
             SPEAKER TRIAL CODEC TRANSMISSION ATTACK target|nontarget|spoof TRIM SUBSET
                                                                keys/LA/ASV/trial_metadata.txt
 
-The two files of 2021 stand line by line beside each other, and their figures are those of one subset
-(asvspoof-challenge/2021, eval-package/main.py). A tandem figure is of one set of attacks: scores of others are refused.
+The two files of 2021 have one line a trial, in the same order, and the challenge's figures are those of one subset
+(asvspoof-challenge/2021, eval-package/main.py). A tandem figure holds for one set of attacks, so ASV scores of other
+attacks are refused.
 """
 
 from dataclasses import dataclass
@@ -20,16 +21,16 @@ from spoofkit.files import read_text
 
 PRESET = "asvspoof5"
 PRESET_ATTACKS = frozenset(f"A{number}" for number in range(17, 33))
-"""Those of ASVspoof 5 eval, of which the organisers' error rates are."""
+"""Attacks of ASVspoof 5 eval, on which the organisers' error rates were measured."""
 CLASSES = ("target", "nontarget", "spoof")
 KEY_COLUMNS = ("speaker", "trial", "codec", "trans", "attack", "kind", "trim", "subset")
 KEYS_NAME = "trial_metadata.txt"
-NO_SCORES = "it is no file of ASV scores"
+NO_SCORES = "this is not a file of ASV scores"
 
 
 @dataclass(frozen=True)
 class AsvScores:
-    """Scores by class, and the attacks that the spoofed ones are of."""
+    """Scores of each class, and the attacks among the spoofed trials."""
 
     target: list[float]
     nontarget: list[float]
@@ -38,19 +39,19 @@ class AsvScores:
 
 
 def asv_inputs(asv: str | None, asv_keys: str | None) -> list[Path]:
-    """Files from which the ASV system's scores are read: the scores and, of 2021, their keys.
+    """List the files that the ASV scores are read from: the scores and, for ASVspoof 2021, their keys.
 
     Args:
         asv: A file of scores, `asvspoof5` or None.
-        asv_keys: The keys of scores of 2021; by default the trial_metadata.txt beside them or one folder above, as
-            LA-keys-full.tar.gz has it.
+        asv_keys: The keys of scores of 2021. Default: the trial_metadata.txt beside them or one folder above, as in
+            LA-keys-full.tar.gz.
 
     Raises:
-        SpoofkitError: there are no keys, or keys that nothing needs.
+        SpoofkitError: the keys are missing, or keys were given for scores that need none.
     """
     is_2021 = asv not in (None, PRESET) and _is_2021(Path(str(asv)))
     if asv_keys is not None and not is_2021:
-        raise SpoofkitError(f"--asv-keys {asv_keys}: only ASV scores of 2021 (SPEAKER TRIAL SCORE) have keys; drop it")
+        raise SpoofkitError(f"--asv-keys {asv_keys}: only ASV scores of 2021 (SPEAKER TRIAL SCORE) have keys; omit it")
     if asv in (None, PRESET):
         return []
     path = Path(str(asv))
@@ -62,7 +63,7 @@ def asv_inputs(asv: str | None, asv_keys: str | None) -> list[Path]:
         if (folder / KEYS_NAME).is_file():
             return [path, folder / KEYS_NAME]
     raise SpoofkitError(
-        f"{path}: holds SPEAKER TRIAL SCORE, the layout of 2021, but there is no {KEYS_NAME} beside it or one folder "
+        f"{path}: has the layout of 2021 (SPEAKER TRIAL SCORE), but there is no {KEYS_NAME} beside it or one folder "
         "above; name the keys of these trials with --asv-keys"
     )
 
@@ -72,41 +73,41 @@ def read_asv_scores(paths: list[Path], trials: pl.DataFrame) -> AsvScores:
 
     Args:
         paths: As `asv_inputs` returns them.
-        trials: Of the countermeasure; the scores of 2021 are taken of the same `subset`.
+        trials: The countermeasure's trials; of the scores of 2021, those of the same `subset` are used.
 
     Raises:
-        SpoofkitError: naming the line that is no such score, or that is of another trial than its key; a class is
-            missing; or the trials have no subset, as those of 2021 have.
+        SpoofkitError: a line is not a score, or belongs to another trial than its key; a class is missing; or the
+            scores are of 2021 and the trials have no subset.
     """
     table = _read_2019(paths[0]) if len(paths) == 1 else _read_2021(*paths)
     if "subset" in table.columns:
         if "subset" not in trials.columns:
             raise SpoofkitError(
-                f"{paths[0]}: holds ASV scores of ASVspoof 2021, whose trials have a subset; the evaluated trials have "
-                "no column subset, so these scores are of others"
+                f"{paths[0]}: holds ASV scores of ASVspoof 2021, whose trials have a subset, but the evaluated trials "
+                "have no column subset; give the ASV scores of the evaluated set"
             )
         table = table.filter(pl.col("subset").is_in(trials["subset"].unique().to_list()))
     found = {kind: table.filter(pl.col("kind") == kind)["score"].to_list() for kind in CLASSES}
     for kind, scores in found.items():
         if not scores:
-            raise SpoofkitError(f"{paths[0]}: holds no {kind} score, expected all of {', '.join(CLASSES)}")
+            raise SpoofkitError(f"{paths[0]}: has no {kind} scores, expected {', '.join(CLASSES)}")
     attacks = frozenset(table.filter(pl.col("kind") == "spoof")["attack"].unique().to_list())
     return AsvScores(found["target"], found["nontarget"], found["spoof"], attacks)
 
 
 def require_same_attacks(asv: str, attacks: frozenset[str], trials: pl.DataFrame) -> str:
-    """Refuse an ASV system's scores of other attacks than those of the evaluated trials.
+    """Refuse ASV scores whose attacks are not those of the evaluated trials.
 
     Returns:
-        A warning where one of the two does not name its attacks; otherwise nothing.
+        A warning if one of the two does not name its attacks; otherwise an empty string.
 
     Raises:
-        SpoofkitError: naming the attacks that only one of the two has.
+        SpoofkitError: the attacks differ; the message names those that only one of the two has.
     """
     evaluated = frozenset(trials.filter(pl.col("key") == "spoof")["attack"].unique().to_list())
     if "-" in evaluated | attacks:
         return (
-            f"--asv {asv}: not all spoofed trials name their attack, so nothing says that both are of the same attacks"
+            f"--asv {asv}: not all spoofed trials name their attack, so it was not checked whether both have the same"
         )
     if evaluated == attacks:
         return ""
@@ -119,8 +120,8 @@ def require_same_attacks(asv: str, attacks: frozenset[str], trials: pl.DataFrame
         if only
     ]
     raise SpoofkitError(
-        f"--asv {asv}: is of other attacks than the evaluated trials ({'; '.join(faults)}), expected the same, since a "
-        "tandem figure is of one set of attacks; name the ASV scores of this set"
+        f"--asv {asv}: its attacks differ from those of the evaluated trials ({'; '.join(faults)}), expected the same; "
+        "give the ASV scores of the evaluated set"
     )
 
 
@@ -137,25 +138,25 @@ def _read_2019(path: Path) -> pl.DataFrame:
 
 
 def _read_2021(path: Path, keys_path: Path) -> pl.DataFrame:
-    """Scores beside their keys, line by line as the organisers join them; but the names must be the same."""
+    """Join scores and keys line by line, as the organisers do, and require the same names in both."""
     keys = read_columns(keys_path, KEY_COLUMNS)
     known = {"key (column 6) is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(CLASSES)}
     require_rows(keys_path, keys, known)
     scores = _with_scores(path, read_columns(path, ("asv_speaker", "asv_trial", "text"), conclusion=NO_SCORES))
     if scores.height != keys.height:
         raise SpoofkitError(
-            f"{path}: holds {scores.height:,} scores, {keys_path} {keys.height:,} trials, expected one score a trial, "
-            "in the same order"
+            f"{path}: has {scores.height:,} scores, but {keys_path} has {keys.height:,} trials, expected one score per "
+            "trial, in the same order"
         )
     table = pl.concat([scores, keys], how="horizontal")
     same = (pl.col("asv_speaker") == pl.col("speaker")) & (pl.col("asv_trial") == pl.col("trial"))
-    said = f"is of {{asv_speaker}} {{asv_trial}}, the same line of {keys_path} of {{speaker}} {{trial}}"
-    require_rows(path, table, {said: same}, conclusion="bring both into the same order")
+    said = f"is {{asv_speaker}} {{asv_trial}}, but the same line of {keys_path} is {{speaker}} {{trial}}"
+    require_rows(path, table, {said: same}, conclusion="put both in the same order")
     return table
 
 
 def _with_scores(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    # Not strict: what is no number becomes null, which require_rows refuses with its line.
+    # Not strict: text that is not a number becomes null, which require_rows refuses with its line number.
     table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
     finite = {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}
     require_rows(path, table, finite, conclusion=NO_SCORES)

@@ -1,15 +1,15 @@
-"""How far a figure could be off: resampling speakers, not trials. No files are read here.
+"""Confidence intervals and p values by resampling speakers, not trials. No files are read here.
 
 Trials of one speaker resemble each other, so an interval from resampled trials is far too narrow: 2.6 times on a real
-list of 71,237 trials. A replicate draws as many speakers as there are, with replacement, and takes each one's trials as
-often as it was drawn: the cluster bootstrap, as Ferrer and Riera's "Confidence intervals for evaluation in machine
-learning" has it. Several lists, or several systems, that share speakers are resampled together: then the spread of
-their difference is that of paired draws.
+list of 71,237 trials. A replicate draws as many speakers as there are, with replacement, and repeats the trials of each
+as often as it was drawn. This is the cluster bootstrap, see Ferrer and Riera's "Confidence intervals for evaluation in
+machine learning". Several lists, or several systems, that share speakers are resampled together, so that their
+difference is estimated from paired draws.
 
-A replicate's EER is the official one (`spoofkit.evaluation.metrics.eer`) of the list in which trials are repeated,
-found without making that list. Scores are sorted once and cut into blocks; how many trials of each speaker lie in each
-block is a table, and its product with the table of draws tells for all replicates at once in which block miss and false
-alarm meet. Only there trials are walked.
+A replicate's EER is the official one (`spoofkit.evaluation.metrics.eer`) of the list with repeated trials, computed
+without building that list. Scores are sorted once and cut into blocks. A table holds the number of each speaker's
+trials in each block; multiplied by the table of draws, it shows for all replicates at once in which block miss and
+false alarm rate cross. Only the trials of that block are walked.
 """
 
 import math
@@ -29,27 +29,27 @@ CONFIDENCE = 0.95
 MOST_EMPTY = 0.05  # share of replicates that may lack a class
 MOST_GROUPS = 2000  # of single trials
 RESAMPLED = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
-"""What can be drawn, and how it is called."""
+"""What can be resampled, and what it is called in the report."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is resampled."""
+    """The groups of trials that are resampled together."""
 
     number_N: npt.NDArray[np.int64]
-    """Of each trial's cluster."""
+    """Each trial's cluster number."""
     n_clusters: int
     of: str
     """One of RESAMPLED."""
     note: str
-    """Empty, or why it is not what was asked for."""
+    """Why another unit than the requested one is resampled; empty if it is the requested one."""
 
 
 def require_resampled(resample: str) -> None:
-    """Refuse what cannot be resampled.
+    """Refuse an unknown unit of resampling.
 
     Raises:
-        SpoofkitError: naming what can.
+        SpoofkitError: it is not in RESAMPLED.
     """
     if resample not in RESAMPLED:
         raise SpoofkitError(f"--resample {resample}: expected one of {', '.join(RESAMPLED)}")
@@ -60,17 +60,17 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
 
     Args:
         trials: With the columns `speaker` and `attack`.
-        resample: `speaker`; `speaker_attack`: a speaker's bona fide trials, and those of each attack, apart; or
-            `trial`.
+        resample: `speaker`; `speaker_attack`, where a speaker's bona fide trials and those of each attack are separate
+            clusters; or `trial`.
 
     Raises:
-        SpoofkitError: it is none of these.
+        SpoofkitError: `resample` is none of these.
     """
     require_resampled(resample)
     unknown = trials.filter(pl.col("speaker") == "-").height
     if resample != "trial" and unknown:
         note = (
-            f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled: where "
+            f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled; if "
             "speakers differ, intervals are too narrow and p values too small"
         )
         return _single_trials(trials.height, note)
@@ -84,28 +84,28 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
 
 
 def _single_trials(n_trials: int, note: str) -> Clusters:
-    """Trials as clusters; of very many, groups dealt at random, which vary as much and fit into memory."""
+    """Make each trial a cluster; of a large list make random groups, which vary as much and fit into memory."""
     number_N = np.random.default_rng(0).permutation(n_trials) % MOST_GROUPS if n_trials > MOST_GROUPS else None
     codes = np.arange(n_trials) if number_N is None else number_N
     return Clusters(codes, min(n_trials, MOST_GROUPS), "trial", note)
 
 
 def clusters_in_words(found: Mapping[str, Any], n_trials: int) -> str:
-    """Say how many of what are drawn, from the record of some intervals."""
+    """Return how many clusters of which kind were drawn, such as "48 speakers"."""
     in_groups = found["resampled"] == "trial" and found["n_clusters"] < n_trials
     return f"{found['n_clusters']:,} {'random groups of trials' if in_groups else RESAMPLED[found['resampled']]}"
 
 
 def draw_clusters(n_clusters: int, n_replicates: int = N_REPLICATES, seed: int = 0) -> npt.NDArray[np.int64]:
-    """How often each cluster is drawn in each replicate: shape (replicates, clusters), rows sum to the clusters.
+    """Draw clusters: how often each is in each replicate, shape (replicates, clusters); a row sums to n_clusters.
 
     Raises:
-        SpoofkitError: fewer than two clusters tell nothing of their spread.
+        SpoofkitError: there are fewer than two clusters, so their spread is unknown.
     """
     if n_clusters < 2:
         raise SpoofkitError(
-            f"bootstrap: found {n_clusters} speaker, expected at least two, since it is speakers that are resampled; "
-            "leave intervals out for this list"
+            f"bootstrap: found {n_clusters} speaker, expected at least two, since speakers are resampled; "
+            "evaluate this list without intervals"
         )
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_replicates)
@@ -113,18 +113,18 @@ def draw_clusters(n_clusters: int, n_replicates: int = N_REPLICATES, seed: int =
 
 @dataclass(frozen=True)
 class Walk:
-    """Trials in the order of the official walk, cut into blocks, and how many of each cluster lie in each block."""
+    """Trials in the order of the official walk, cut into blocks, and each cluster's number of trials in each block."""
 
     is_bonafide_N: npt.NDArray[np.bool_]
     cluster_N: npt.NDArray[np.integer]
     starts: npt.NDArray[np.integer]
-    """Where each block begins, and the number of trials."""
+    """Index of each block's first trial, then the number of trials."""
     bonafide_CK: npt.NDArray[np.float64]
     """Bona fide trials of each cluster in each block."""
     spoof_CK: npt.NDArray[np.float64]
 
     def rejected(self, draws_RC: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Bona fide and spoof trials rejected before each block, and in the end: shape (replicates, blocks + 1)."""
+        """Count the bona fide and spoof trials rejected before each block and at the end: (replicates, blocks + 1)."""
         draws = draws_RC.astype(np.float64)  # products of such numbers are exact
         sums = [np.cumsum(draws @ table, axis=1) for table in (self.bonafide_CK, self.spoof_CK)]
         bonafide, spoof = (np.pad(total, ((0, 0), (1, 0))) for total in sums)
@@ -133,7 +133,7 @@ class Walk:
     def inside(
         self, block: int, draw_C: npt.NDArray[np.integer]
     ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-        """Bona fide and spoof trials rejected since the block's start, after 0, 1, … of its trials, each repeated."""
+        """Count the bona fide and spoof trials rejected since a block's start, after each of its repeated trials."""
         part = slice(self.starts[block], self.starts[block + 1])
         walk = np.repeat(self.is_bonafide_N[part], draw_C[self.cluster_N[part]])
         bonafide = np.append(0, np.cumsum(walk))
@@ -147,10 +147,10 @@ def make_walk(score_N: npt.ArrayLike, is_bonafide_N: npt.ArrayLike, cluster_N: n
         score_N: Scores, higher means more bona fide.
         is_bonafide_N: Classes.
         cluster_N: Number of each trial's cluster, from 0.
-        n_clusters: Of all lists that are resampled together.
+        n_clusters: Number of clusters in all lists that are resampled together.
     """
     score, is_bonafide = np.asarray(score_N, dtype=np.float64), np.asarray(is_bonafide_N, dtype=bool)
-    order = np.lexsort((~is_bonafide, score))  # upwards, bona fide first among equals
+    order = np.lexsort((~is_bonafide, score))  # ascending; among equal scores bona fide first
     is_bonafide, cluster = is_bonafide[order], np.asarray(cluster_N)[order]
     n_blocks = max(1, math.isqrt(score.size))
     block = np.arange(score.size) * n_blocks // score.size
@@ -161,7 +161,7 @@ def make_walk(score_N: npt.ArrayLike, is_bonafide_N: npt.ArrayLike, cluster_N: n
 
 
 def eer_replicates(walk: Walk, draws_RC: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Official EER of every replicate, as a fraction; NaN where a replicate lacks a class."""
+    """Compute the official EER of every replicate, as a fraction; NaN if a replicate lacks a class."""
     bonafide_RK, spoof_RK = walk.rejected(draws_RC)
     found = np.full(len(draws_RC), np.nan)
     for replicate, (bonafide_K, spoof_K) in enumerate(zip(bonafide_RK, spoof_RK, strict=True)):
@@ -180,7 +180,7 @@ def eer_replicates(walk: Walk, draws_RC: npt.NDArray[np.integer]) -> npt.NDArray
 def min_dcf_replicates(
     walk: Walk, draws_RC: npt.NDArray[np.integer], costs: DcfCosts = ASVSPOOF5
 ) -> npt.NDArray[np.float64]:
-    """Minimum normalised detection cost of every replicate; NaN where a replicate lacks a class."""
+    """Compute the minimum normalised detection cost of every replicate; NaN if a replicate lacks a class."""
     weights = np.array([costs.miss_weight, costs.fa_weight]) / min(costs.miss_weight, costs.fa_weight)
     bonafide_RK, spoof_RK = walk.rejected(draws_RC)
     found = np.full(len(draws_RC), np.nan)
@@ -200,10 +200,10 @@ def min_dcf_replicates(
 
 
 def p_value(differences_R: npt.NDArray[np.float64]) -> float:
-    """Two-sided: how often a difference as far on the other side of 0 arises; from the replicates of a difference.
+    """Compute the two-sided p value of a difference from its replicates.
 
-    Twice the smaller share of replicates on either side of 0, the observed list counted in (Davison and Hinkley,
-    "Bootstrap methods and their application", 1997, sections 4.2 and 5.4). At least 2 / (replicates + 1).
+    It is twice the smaller share of replicates on either side of 0, counting the observed list as one of them (Davison
+    and Hinkley, "Bootstrap methods and their application", 1997, sections 4.2 and 5.4): at least 2 / (replicates + 1).
     """
     known = differences_R[~np.isnan(differences_R)]
     below, above = int((known <= 0).sum()), int((known >= 0).sum())
@@ -211,7 +211,7 @@ def p_value(differences_R: npt.NDArray[np.float64]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm, 1979): each may be compared with the level for all together.
+    """Correct p values for multiple comparisons (Holm, 1979); each may then be compared with the overall level.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -234,7 +234,7 @@ def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE
     if n_empty > MOST_EMPTY * replicates.size:
         raise SpoofkitError(
             f"bootstrap: {n_empty:,} of {replicates.size:,} resampled lists lack a class, since too few speakers have "
-            "both; leave intervals out for this list"
+            "both; evaluate this list without intervals"
         )
     low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
@@ -247,18 +247,18 @@ def intervals(
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Percentile intervals of one system's pooled EER and minDCF.
+    """Compute percentile intervals of one system's pooled EER and minDCF.
 
     Args:
         trials: `score`, `key`, `speaker`, `attack`.
         resample: See `clusters_of`.
-        costs: Of the minDCF.
-        n_replicates: Resampled lists.
-        seed: Of the draws.
+        costs: Prior and costs of the minDCF.
+        n_replicates: Number of resampled lists.
+        seed: Seed of the draws.
 
     Returns:
-        JSON values: a pair each of `eer_official_percent` and `min_dcf`, and how they were made; or `left_out`, why
-        there are none.
+        JSON values: (low, high) of `eer_official_percent` and of `min_dcf`, and how they were computed; or `left_out`:
+        why there are none.
 
     Raises:
         SpoofkitError: an unknown `resample`.

@@ -1,4 +1,4 @@
-"""From joined trials to the numbers of a report: pooled, by attack, codec, any column; and what looks wrong.
+"""Compute the figures of a report from joined trials: pooled, by attack, codec or any column; and warn of odd scores.
 
     attack row    all bona fide trials       against  that attack's trials
     codec row     that codec's bona fide     against  that codec's spoof; so are rows of other columns
@@ -8,7 +8,7 @@
 A column that only spoofs have, as the vocoder of 2021 DF, is broken down as attacks are (asvspoof-challenge/2021,
 eval-package/config.py, factors of type `spoof`).
 
-A cell without bona fide or without spoof trials has the metrics None: it is empty, not 0.5. No files here, no output.
+The metrics of a cell without bona fide or without spoof trials are None, not 0.5. Nothing is read or written here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,13 @@ from spoofkit.evaluation.rocch import interpolated_eer, min_cllr_of_sorted, rocc
 
 METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")
 MOST_VALUES = 5000
-"""Of a further column; with more it is no condition but something of each trial."""
+"""Most values of a further column; with more it is not a condition but a property of each trial."""
 MANY_TIES = 0.01
-"""Share of trials whose exact score the other class has too, from which a warning is due."""
+"""Share of trials that share their exact score with the other class, from which a warning is given."""
 
 
 def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str] = ()) -> dict[str, Any]:
-    """All the numbers of one evaluation, as plain JSON values.
+    """Compute all figures of one evaluation, as plain JSON values.
 
     Args:
         trials: As `spoofkit.evaluation.scores.join_scores` returns them: `score`, `key`, `attack` and `codec`.
@@ -49,13 +49,13 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
         by: Further columns to break down by.
 
     Returns:
-        The pooled metrics (those of METRICS and their thresholds; min Cllr; the two other EERs in use, named), the
-        counts, the lists `by_attack`, `by_codec` and `by_attack_and_codec` (each entry: its names, its counts,
-        METRICS), `by`: such a list for each further column, `by_and_codec`: one with codecs for each of those that
-        only spoofs have, the costs, and `warnings`.
+        The pooled metrics (METRICS and their thresholds; min Cllr; the two other EERs in use, by name), the counts,
+        the lists `by_attack`, `by_codec` and `by_attack_and_codec` (each entry: names, counts, METRICS), `by`: such a
+        list for each further column, `by_and_codec`: one with codecs for each column that only spoofs have, the
+        costs, and `warnings`.
 
     Raises:
-        SpoofkitError: One of the two classes has no trial, or there is no such column.
+        SpoofkitError: One of the two classes has no trial, or a column does not exist.
 
     >>> trials = pl.DataFrame({"score": [2.0, 1.0, 0.0, 1.5], "key": ["bonafide", "bonafide", "spoof", "spoof"],
     ...                        "attack": ["-", "-", "A31", "A32"], "codec": ["-", "-", "-", "-"]})
@@ -90,7 +90,7 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
 def measure_systems(
     systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
 ) -> list[dict[str, Any]]:
-    """Pooled METRICS, threshold of the EER, min Cllr and counts of each system, as plain JSON values.
+    """Compute pooled METRICS, EER threshold, min Cllr and counts of each system, as plain JSON values.
 
     Args:
         systems: Bona fide and spoof scores, sorted ascending, by name.
@@ -106,24 +106,26 @@ def measure_systems(
 
 
 def split_classes(trials: pl.DataFrame) -> tuple[Scores, Scores]:
-    """Bona fide and spoof scores of joined trials, each sorted ascending."""
+    """Return the bona fide and the spoof scores of joined trials, each sorted ascending."""
     score, is_bonafide = trials["score"].to_numpy(), (trials["key"] == "bonafide").to_numpy()
     bonafide, spoof = score[is_bonafide], score[~is_bonafide]
     return sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")
 
 
 def score_warnings(bonafide: Scores, spoof: Scores) -> list[str]:
-    """What is suspicious about the scores, one sentence each; both classes sorted ascending."""
+    """Warn of suspicious scores, one sentence each; both classes are sorted ascending."""
     lowest, highest = min(bonafide[0], spoof[0]), max(bonafide[-1], spoof[-1])
     if lowest == highest:
-        return [f"all scores are the same ({lowest:g}): the system tells nothing apart, whatever the metrics say"]
+        return [
+            f"all scores are the same ({lowest:g}): the system does not separate the classes, whatever the metrics say"
+        ]
     warnings = []
     if all(np.all((scores == lowest) | (scores == highest)) for scores in (bonafide, spoof)):
         warnings.append("the scores take only two values, so they look like decisions; EER and minDCF need soft scores")
     elif lowest >= 0 and highest <= 1:
         warnings.append(
-            "all scores lie between 0 and 1, so they look like probabilities; actDCF and Cllr take them for "
-            "log-likelihood ratios and mean nothing then, EER and minDCF are right; write log-odds, ln p - ln (1 - p)"
+            "all scores lie between 0 and 1, so they look like probabilities; EER and minDCF are right, but actDCF and "
+            "Cllr expect log-likelihood ratios and mean nothing here; write log-odds, ln p - ln (1 - p)"
         )
     error_rate = 100 * eer_of_sorted(bonafide, spoof).eer
     if error_rate > 50:
@@ -147,13 +149,13 @@ def score_warnings(bonafide: Scores, spoof: Scores) -> list[str]:
 
 
 def _count_shared(scores: Scores, others: Scores) -> int:
-    """How many of `scores` stand in `others` too; both sorted."""
+    """Count the `scores` that are also in `others`; both are sorted."""
     at = np.searchsorted(others, scores)
     return int(np.count_nonzero(others[np.minimum(at, others.size - 1)] == scores))
 
 
 def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by: Sequence[str]) -> dict[str, Any]:
-    """The three lists and those of further columns. Sorts once; after that, stable splits keep every part sorted."""
+    """Compute the three lists and those of further columns, sorting once: stable splits keep every part sorted."""
     score = trials["score"].to_numpy()
     order = np.argsort(score)  # of equal scores any order will do
     score, is_bonafide = score[order], (trials["key"] == "bonafide").to_numpy()[order]
@@ -173,7 +175,7 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
     codec_codes = _codes(trials["codec"])[1]
 
     def of_spoofs(column: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Rows and cells of a column that only spoofs have: what it says of bona fide trials means nothing."""
+        """Compute rows and cells of a column that only spoofs have; its value for bona fide trials is ignored."""
         names, codes = _codes(trials[column])
         spoof = split(~is_bonafide, codes, len(names))
         in_cell = split(~is_bonafide, codes * len(codecs) + codec_codes, len(names) * len(codecs))
@@ -199,7 +201,7 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
 
 
 def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
-    """Whether only spoofs have a column: attack; or all bona fide trials hold one value, such as -, and no spoof it."""
+    """Return whether only spoofs have a column: attack, or one where bona fide trials share a value no spoof has."""
     if column == "attack":
         return True
     is_bonafide = trials["key"] == "bonafide"
@@ -208,17 +210,17 @@ def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
 
 
 def require_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
-    """Refuse columns that are not there, or whose values are not conditions.
+    """Refuse columns that do not exist, or whose values are not conditions.
 
     Raises:
-        SpoofkitError: naming those that are there.
+        SpoofkitError: a column does not exist, is named like a metric, or has too many values.
     """
     possible = [name for name in trials.columns if name not in ("utt_id", "path", "key", "score", "n_samples")]
     for column in by:
         if column not in possible:
             raise SpoofkitError(f"--by {column}: no such column, expected one of {', '.join(possible)}")
         if column in ("n_bonafide", "n_spoof", *METRICS):
-            raise SpoofkitError(f"--by {column}: is the name of a figure too; rename the column")
+            raise SpoofkitError(f"--by {column}: is also the name of a metric; rename the column")
         if (n_values := trials[column].n_unique()) > MOST_VALUES:
             raise SpoofkitError(
                 f"--by {column}: has {n_values:,} values, expected at most {MOST_VALUES:,}; name a column of conditions"
@@ -226,14 +228,14 @@ def require_columns(trials: pl.DataFrame, by: Sequence[str]) -> None:
 
 
 def _codes(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The different values in order, and each row's place among them."""
+    """Return the unique values, sorted, and each row's index into them."""
     names = sorted(column.unique().to_list())
     codes = column.cast(pl.Enum(names)).to_physical().to_numpy()
     return names, codes.astype(np.int64)
 
 
 def _split(scores: Scores, codes: npt.NDArray[np.int64], n_parts: int) -> list[Scores]:
-    """Scores of each code, in their order."""
+    """Split scores by code, keeping their order."""
     # A stable sort of 16-bit integers is a radix sort, ten times faster than one of 64 bits.
     narrow = codes.astype(np.int16) if n_parts <= np.iinfo(np.int16).max else codes
     order = np.argsort(narrow, kind="stable")

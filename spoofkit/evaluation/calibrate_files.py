@@ -1,4 +1,4 @@
-"""What `calibrate`, `fuse` and `apply` do with files: read, fit, write, and say what it changed."""
+"""The file side of `calibrate`, `fuse` and `apply`: read, fit, write, and print what changed."""
 
 import json
 from collections.abc import Mapping
@@ -42,22 +42,22 @@ def fit_files(
     """Fit a calibration (one score file) or a fusion (several) and write it, with a picture of its reliability.
 
     Args:
-        scores: Score files of the development set, one a system.
+        scores: Score files of the development set, one per system.
         manifest: Its manifest.
         out: The calibration, `.json`; the picture is the `.png` beside it.
-        on: Score files and manifest of another set on which figures are computed too.
-        bonafide_prior: For which the map is best; none: that of ASVspoof 5's costs.
+        on: Score files and manifest of another set to compute figures on as well.
+        bonafide_prior: Prior for which the map is optimised. Default: that of ASVspoof 5's costs.
         overwrite: Replace both files.
-        reuse: Skip what was made from the same.
+        reuse: Skip the fit if the files exist and were made from the same inputs.
 
     Returns:
-        None if it is up to date; else what stands in the file, such as `scales`, `offset` and `figures`.
+        None if the files are up to date; else the content of `out`, such as `scales`, `offset` and `figures`.
 
     Raises:
         SpoofkitError: an input is broken or does not fit the manifest, or `fit` refuses.
     """
     if out.suffix != ".json":
-        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .json; name the calibration so")
+        raise SpoofkitError(f"{out}: its name ends in {out.suffix!r}, expected .json; choose a name such as cal.json")
     _require_different(scores)
     bonafide_prior = BONAFIDE_PRIOR if bonafide_prior is None else bonafide_prior
     used = [(scores, manifest), *([on] if on is not None else [])]
@@ -84,7 +84,7 @@ def fit_files(
         "spoofkit": spoofkit.__version__,
     }
     image = _picture(calibration, sets)
-    # Both are complete before the first appears, the calibration: a kill leaves no picture without it.
+    # Both files are complete before the calibration, then the picture, gets its name: a kill leaves no picture alone.
     with atomic_path(picture, overwrite=True) as temporary:
         temporary.write_bytes(image)
         write_calibration(out, calibration, record, {picture.name: sha256(image).hexdigest()})
@@ -106,8 +106,8 @@ def apply_to_files(
     """Write log-likelihood ratios of score files, and beside them a JSON that says how they were made.
 
     Returns:
-        How many, none if they are up to date; and a warning where it is not known on which models' scores the
-        calibration was fitted.
+        The number of ratios, 0 if the files are up to date; and a warning if the calibration does not say on which
+        models' scores it was fitted.
 
     Raises:
         SpoofkitError: other systems than the calibration was fitted on, or another number of them; files of other
@@ -118,7 +118,9 @@ def apply_to_files(
     _require_different(scores)
     record_path = out.with_suffix(".json") if out.name else out
     if out.suffix == ".json" or not out.name:
-        raise SpoofkitError(f"{out}: is where the record of the scores goes, expected another name, such as llr.tsv")
+        raise SpoofkitError(
+            f"{out}: this name is reserved for the record of the scores; choose another, such as llr.tsv"
+        )
     inputs = [path, *scores, *(file.with_suffix(".json") for file in scores if file.name)]
     refuse_replacing((out, record_path), inputs)
     made_from = {
@@ -146,7 +148,7 @@ def apply_to_files(
         "contamination": "; ".join(str(made["contamination"]) for made in made_with if made.get("contamination")),
         "spoofkit": spoofkit.__version__,
     }
-    # The record appears last, so that where it stands the scores beside it are its own.
+    # The record is renamed last, so that where it exists the scores beside it are its own.
     with atomic_path(record_path, True) as temporary, atomic_path(out, True) as temporary_scores:
         temporary_scores.write_text(scores_text(out, utt_ids, llr_N), encoding="utf-8")
         whole = sealed(record | {"scores_sha256": file_sha256(temporary_scores)})
@@ -157,11 +159,13 @@ def apply_to_files(
 
 
 def _apply(calibration: Calibration, path: Path, scores: list[Path]) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Log-likelihood ratios of the trials of score files, in the order of the first."""
+    """Compute the log-likelihood ratios of the trials, in the order of the first score file."""
     tables = [read_scores(file) for file in scores]
     for file, table in zip(scores[1:], tables[1:], strict=True):
         if set(table["utt_id"]) != set(tables[0]["utt_id"]):
-            raise SpoofkitError(f"{file}: holds other trials than {scores[0]}, expected the same; score the same list")
+            raise SpoofkitError(
+                f"{file}: its trials differ from those of {scores[0]}, expected the same; score the same list"
+            )
     utt_ids = tables[0]["utt_id"].to_list()
     columns = [dict(table.iter_rows()) for table in tables]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -169,7 +173,7 @@ def _apply(calibration: Calibration, path: Path, scores: list[Path]) -> tuple[li
     if not np.isfinite(llr_N).all():
         at = int(np.argmin(np.isfinite(llr_N)))
         raise SpoofkitError(
-            f"{path}: makes {llr_N[at]} of the score of {utt_ids[at]!r}, expected finite ratios; check both files"
+            f"{path}: maps the score of {utt_ids[at]!r} to {llr_N[at]}, expected a finite ratio; check both files"
         )
     return utt_ids, llr_N
 
@@ -179,7 +183,7 @@ def _hashes(scores: list[Path], manifest: Path) -> dict[str, Any]:
 
 
 def _made_from(record: dict[str, Any]) -> dict[str, Any]:
-    """What a calibration was made from, for `--reuse`."""
+    """Return what a calibration was made from, for `--reuse`."""
     tried = record["tried_on"] or {}
     names = ("scores_sha256", "manifest_sha256")
     return {
@@ -195,20 +199,20 @@ def _require_different(scores: list[Path]) -> None:
         if path.is_dir():
             raise SpoofkitError(f"{path}: is a folder, expected a score file; name the file in it")
         if path.resolve() in seen:
-            raise SpoofkitError(f"{path}: is named twice, expected the scores of different systems; leave it out")
+            raise SpoofkitError(f"{path}: is named twice, expected the scores of different systems; name it once")
         seen.add(path.resolve())
 
 
 def _require_systems(calibration: Calibration, scores: list[Path], path: Path) -> None:
     if len(scores) != len(calibration.scales):
         raise SpoofkitError(
-            f"{path}: is for {len(calibration.scales)} systems, found {len(scores)} score files; give one a system, in "
-            "the order in which it was fitted"
+            f"{path}: was fitted on {len(calibration.scales)} systems, found {len(scores)} score files; give one score "
+            "file per system, in the order of the fit"
         )
 
 
 def _read(scores: list[Path], manifest: Path) -> Trials:
-    """Scores of shape (trials, systems) in the manifest's order, and classes."""
+    """Read scores, of shape (trials, systems) in the manifest's order, and whether each trial is bona fide."""
     known = read_keyed_manifest(manifest)
     columns = [read_trials(path, known)["score"].to_numpy() for path in scores]
     return np.column_stack(columns), (known.table["key"] == "bonafide").to_numpy()
@@ -219,7 +223,7 @@ def _set_record(scores: list[Path], manifest: Path, **known: Any) -> dict[str, A
 
 
 def _before_and_after(calibration: Calibration, sets: Mapping[str, Trials]) -> dict[str, dict[str, float]]:
-    """FIGURES of each set; those before of one system's scores only."""
+    """Compute FIGURES of each set after the calibration and, for a single system, before it."""
     found = {}
     for name, (score_NK, is_bonafide_N) in sets.items():
         if score_NK.shape[1] == 1:
@@ -236,7 +240,7 @@ def _figures(score_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.boo
 
 
 def _picture(calibration: Calibration, sets: Mapping[str, Trials]) -> bytes:
-    """The reliability on the last set."""
+    """Draw the reliability plot of the last set."""
     name, (score_NK, is_bonafide_N) = [*sets.items()][-1]
     before_N = score_NK[:, 0] if score_NK.shape[1] == 1 else None
     return reliability_png(before_N, calibration.apply(score_NK), is_bonafide_N, name)

@@ -1,7 +1,7 @@
-"""Is the difference real? Two systems on the same trials, resampled together, speaker by speaker.
+"""Test whether two systems differ on the same trials, resampling both together, speaker by speaker.
 
-A system may be several score files, one for each seed it was trained with: its figure is then their mean, and their
-spread says what a change of seed does to it. No files are read here; see `spoofkit.cli.compare`.
+A system may have several score files, one per training seed: its figure is then their mean, and their spread shows the
+effect of the seed. No files are read here; see `spoofkit.cli.compare`.
 """
 
 import statistics
@@ -47,22 +47,23 @@ def compare(
     """Compare two systems on the same trials.
 
     Args:
-        systems: Two, by name: scores of each of its seeds, in the order of `trials`.
+        systems: The two systems by name: scores of each of its seeds, in the order of `trials`.
         trials: `key`, `speaker`, `attack` and the columns `by`.
-        by: Columns to break down by: for `attack` and others that only spoofs have all bona fide trials against each
-            value's, else the trials of each value. P values are corrected over the values of a column (Holm).
+        by: Columns to break down by. A column that only spoofs have, such as `attack`, compares all bona fide trials
+            with each value's spoofs; another one uses each value's own trials. P values are corrected over the
+            values of a column (Holm).
         resample: See `clusters_of`.
-        costs: Of the minDCF.
-        n_replicates: Resampled lists.
-        seed: Of the draws.
+        costs: Prior and costs of the minDCF.
+        n_replicates: Number of resampled lists.
+        seed: Seed of the draws.
 
     Returns:
-        JSON values: `rows`, the first of all trials, then those of each `column`, each with both systems' figures,
-        their difference (second minus first), its interval and p value, or `left_out`: why they cannot be told; and
-        how this was done.
+        JSON values: `rows`, the first for all trials, then those of each `column`, each with both systems' figures,
+        their difference (second minus first), its interval and p value, or `left_out`: why it has none; and how they
+        were computed.
 
     Raises:
-        SpoofkitError: not two systems, no such column, or too few clusters.
+        SpoofkitError: there are not two systems, a column does not exist, or there are too few clusters.
     """
     if len(systems) != 2:
         raise SpoofkitError(f"compare: found {len(systems)} systems, expected two")
@@ -97,7 +98,7 @@ def compare(
 
 
 def _parts(trials: pl.DataFrame, by: Sequence[str]) -> Iterator[tuple[str | None, str, npt.NDArray[np.int64]]]:
-    """Yield column, value and rows of each part; the first, of no column, is all trials."""
+    """Yield column, value and row numbers of each part; the first part is all trials, its column None."""
     everything = np.arange(trials.height)
     yield None, "all", everything
     is_spoof = (trials["key"] != "bonafide").to_numpy()
@@ -113,7 +114,7 @@ def _parts(trials: pl.DataFrame, by: Sequence[str]) -> Iterator[tuple[str | None
 
 
 def _correct(rows: list[dict[str, Any]], by: Sequence[str]) -> None:
-    """Correct the p values of each breakdown for being many; the row of all trials stands for itself."""
+    """Correct the p values of each breakdown for multiple comparisons; that of all trials needs no correction."""
     for column, figure in product(dict.fromkeys(by), FIGURES):
         parts = [row for row in rows if row["column"] == column and figure in row]
         for row, corrected in zip(parts, holm([row[figure]["p"] for row in parts]), strict=True):
@@ -162,7 +163,7 @@ def _summary(seeds: list[float]) -> dict[str, Any]:
 
 
 def _welch(first: list[float], second: list[float]) -> float:
-    """P value of Welch's t test: whether the seeds' means differ by more than seeds do."""
+    """Compute the p value of Welch's t test between the seeds of two systems."""
     from scipy.stats import ttest_ind
 
     if statistics.pstdev(first) == statistics.pstdev(second) == 0:
@@ -171,7 +172,7 @@ def _welch(first: list[float], second: list[float]) -> float:
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
-    """Print what `compare` found of each figure, and how; `n_trials` is of the list."""
+    """Print the result of `compare` for each figure, and how it was computed; `n_trials` is added by the caller."""
     show(*_comparison(result, "eer_official_percent", "EER, %", 3), "")
     show(*_comparison(result, "min_dcf", "minDCF", 4), "")
     what = clusters_in_words(result, result["n_trials"])
@@ -180,7 +181,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
 
 def _comparison(result: Mapping[str, Any], figure: str, name: str, digits: int) -> Iterator[str | Table]:
     def part(row: Row) -> str:
-        """A part's value, with its column where there are several."""
+        """Name a part by its value, with its column if there are several."""
         return f"{row['column']} {row['part']}" if len(result["by"]) > 1 and row["column"] else str(row["part"])
 
     def cells(row: Row) -> Row:
@@ -215,5 +216,5 @@ def _comparison(result: Mapping[str, Any], figure: str, name: str, digits: int) 
     )
     if "p_seeds" in first:
         exceeds = "exceeds" if first["p_seeds"] < 0.05 else "does not exceed"
-        spreads += f"; the difference {exceeds} what seeds do (Welch's t test, p {first['p_seeds']:.3g})"
+        spreads += f"; the difference {exceeds} the variation between seeds (Welch's t test, p {first['p_seeds']:.3g})"
     yield spreads

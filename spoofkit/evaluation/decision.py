@@ -1,4 +1,4 @@
-"""From a score to a decision: accept as bona fide, reject as spoofed, or abstain; and how a threshold is chosen."""
+"""Decision thresholds: accept a score as bona fide, reject it as spoofed, or abstain; and how to choose them."""
 
 import math
 import shlex
@@ -14,45 +14,45 @@ from spoofkit.evaluation.metrics import DcfCosts, sorted_scores
 from spoofkit.evaluation.records import read_record
 from spoofkit.evaluation.scores import are_llr, read_scores
 
-CALIBRATION = "CAL.json"  # stands for one that is not known
+CALIBRATION = "CAL.json"  # placeholder for a calibration whose name is not known
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores from `accept_from` on are accepted, those below `reject_below` rejected; between them is no decision."""
+    """Scores of at least `accept_from` are accepted, those below `reject_below` rejected; those between abstain."""
 
     accept_from: float
     reject_below: float
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.accept_from) and self.reject_below <= self.accept_from):
-            raise SpoofkitError(f"{self}: expected finite thresholds, the one to reject at most the one to accept")
+            raise SpoofkitError(f"{self}: expected finite thresholds with reject_below <= accept_from")
 
     def decide(self, score: float) -> str:
-        """`accept`, `reject` or `abstain`."""
+        """Return `accept`, `reject` or `abstain`."""
         return "accept" if score >= self.accept_from else "reject" if score < self.reject_below else "abstain"
 
 
 def bayes_thresholds(costs: DcfCosts, abstain_cost: float | None = None) -> Thresholds:
-    """Where a log-likelihood ratio (nats) is to be cut so that the expected cost is least.
+    """Compute the thresholds on log-likelihood ratios (nats) that minimise the expected cost.
 
     A trial whose probability of being spoofed is p costs C_fa p if it is accepted, C_miss (1 - p) if it is rejected and
     `abstain_cost` if it is put aside (Chow, "On optimum recognition error and reject tradeoff", 1970).
 
     Args:
         costs: Prior and costs of the two errors.
-        abstain_cost: Of no decision, such as that of a person who listens; none: always decide.
+        abstain_cost: Cost of abstaining, such as that of a human listener. Default: always decide.
 
     Raises:
-        SpoofkitError: abstaining costs nothing, or so much that it never pays.
+        SpoofkitError: abstaining costs nothing, or so much that deciding is always cheaper.
     """
     if abstain_cost is None:
         return Thresholds(costs.bayes_threshold, costs.bayes_threshold)
     dearest = costs.miss_cost * costs.fa_cost / (costs.miss_cost + costs.fa_cost)
     if not 0 < abstain_cost < dearest:
         raise SpoofkitError(
-            f"--abstain-cost {abstain_cost}: expected more than 0 and less than {dearest:.4g}, from where deciding is "
-            "always cheaper; change it or leave it out"
+            f"--abstain-cost {abstain_cost}: expected more than 0 and less than {dearest:.4g} (from there deciding is "
+            "always cheaper); change it or omit it"
         )
     prior_log_odds = math.log((1 - costs.spoof_prior) / costs.spoof_prior)
     return Thresholds(
@@ -62,21 +62,21 @@ def bayes_thresholds(costs: DcfCosts, abstain_cost: float | None = None) -> Thre
 
 
 def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, float, float]:
-    """Choose the threshold that rejects as many of some bona fide scores as a share allows, and bound what it rejects.
+    """Choose the threshold that rejects a given share of bona fide scores, and bound the share it rejects of others.
 
-    It lies midway between the lowest score that it accepts and the highest that it rejects, so that digits which a file
-    leaves out cannot turn a decision.
+    It lies midway between the lowest accepted and the highest rejected score, so that rounded scores give the same
+    decisions.
 
     Args:
         bonafide: Scores of recordings that are known to be bona fide.
-        rate: Share of them that may be rejected.
+        rate: Largest share of them to reject.
 
     Returns:
-        The threshold, to accept from; the share of these scores below it; and the upper end of the one-sided 95 %
-        interval of the share of other bona fide recordings, drawn alike, that it rejects (Clopper and Pearson, 1934).
+        The threshold; the share of these scores below it; and the upper end of the one-sided 95 % interval of the
+        share of other bona fide recordings of this kind that it rejects (Clopper and Pearson, 1934).
 
     Raises:
-        SpoofkitError: too few scores for such a rate, or they are not finite.
+        SpoofkitError: there are too few scores for this rate, or one is not finite.
     """
     from scipy.stats import beta
 
@@ -96,18 +96,19 @@ def genuine_threshold(bonafide: npt.ArrayLike, rate: float) -> tuple[float, floa
 
 
 def threshold_of_genuine(scores: Path, rate: float) -> dict[str, Any]:
-    """Choose a threshold by scores of recordings that are known to be bona fide.
+    """Choose a threshold from the scores of recordings that are known to be bona fide.
 
     Args:
-        scores: Score file, or a table of `score`; log-likelihood ratios or scores as they are.
-        rate: Share of these recordings that may be rejected.
+        scores: Score file, or a table of `score`; raw scores or log-likelihood ratios.
+        rate: Largest share of these recordings to reject.
 
     Returns:
-        `accept_from` and `reject_below`, on the kind of scores that the file holds; `n_bonafide`, and the share that is
-        rejected of these and, at most, of others; `score_options` for such scores, if `score` can make them.
+        `accept_from` and `reject_below`, on the scale of the file's scores; `n_bonafide`; `rejects`, the share
+        rejected of these, and `rejects_at_most`, its bound for others; and, unless the scores are fused,
+        `score_options`, the options of `score` that apply it.
 
     Raises:
-        SpoofkitError: as `read_scores` and `genuine_threshold` do.
+        SpoofkitError: see `read_scores` and `genuine_threshold`.
     """
     table = read_scores(scores)
     accept_from, share, at_most = genuine_threshold(table["score"].to_numpy(), rate)
@@ -121,13 +122,13 @@ def threshold_of_genuine(scores: Path, rate: float) -> dict[str, Any]:
 
 
 def threshold_of_costs(costs: DcfCosts, abstain_cost: float | None) -> dict[str, Any]:
-    """Choose thresholds on log-likelihood ratios by what errors cost.
+    """Choose thresholds on log-likelihood ratios from the costs of errors.
 
     Returns:
-        `accept_from`, `reject_below` (nats), and `score_options`.
+        `accept_from` and `reject_below` (nats), and `score_options`.
 
     Raises:
-        SpoofkitError: as `bayes_thresholds` does.
+        SpoofkitError: see `bayes_thresholds`.
     """
     cut = bayes_thresholds(costs, abstain_cost)
     given = {"spoof-prior": costs.spoof_prior, "miss-cost": costs.miss_cost, "fa-cost": costs.fa_cost}
@@ -138,17 +139,17 @@ def threshold_of_costs(costs: DcfCosts, abstain_cost: float | None) -> dict[str,
 
 
 def in_words(found: dict[str, Any]) -> list[str]:
-    """Say in lines what was found, and how `score` applies it."""
+    """Return lines that state the thresholds, and how `score` applies them."""
     accept_from, reject_below = found["accept_from"], found["reject_below"]
     if "rejects" in found:
         said = (
-            f"accept from {accept_from!r} on: of {found['n_bonafide']:,} genuine recordings {found['rejects']:.2%} "
-            f"would be rejected, and of others alike at most {found['rejects_at_most']:.2%} (95 % confidence)"
+            f"accept scores from {accept_from!r}: rejects {found['rejects']:.2%} of these {found['n_bonafide']:,} "
+            f"genuine recordings, and at most {found['rejects_at_most']:.2%} of others like them (95 % confidence)"
         )
     else:
-        said = f"log-likelihood ratios (nats): accept from {accept_from:.6g} on, reject below {reject_below:.6g}"
+        said = f"log-likelihood ratios (nats): accept from {accept_from:.6g}, reject below {reject_below:.6g}"
         if accept_from != reject_below:
             said += ", abstain between"
     if "score_options" not in found:
-        return [said, "`score` cannot apply it: these are scores of several systems together"]
+        return [said, "`score` cannot apply it: these scores are a fusion of several systems"]
     return [said, f"to apply it: spoofkit score MODEL INPUT... {shlex.join(found['score_options'])}"]

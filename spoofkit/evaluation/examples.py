@@ -1,7 +1,7 @@
-"""The worst errors of a system as a page shows them: which trials, their audio to listen to, their spectrograms.
+"""The worst errors of a system for the report page: which trials, their audio and their spectrograms.
 
-The audio is read as the set is to be read (`Manifest.read_audio`), so one hears what a detector hears; it is embedded
-as 16-bit FLAC, which loses nothing a detector could have heard. What cannot be read is said, and is no error.
+The audio is read as a detector reads it (`Manifest.read_audio`) and embedded as 16-bit FLAC, which keeps every detail
+that a detector could have used. If audio cannot be read, the example says why; that is not an error.
 """
 
 import base64
@@ -22,7 +22,7 @@ from spoofkit.errors import SpoofkitError
 
 LONGEST_SECONDS = 10.0
 ALL_SECONDS = 120.0
-"""Of all examples together, which keeps a page below 8 MB; many examples are cut shorter."""
+"""Length of all examples together, which keeps a page below 8 MB; with many examples each is shorter."""
 FFT_SAMPLES, HOP_SAMPLES = 512, 256  # 32 ms, 16 ms
 RANGE_DB = 80.0  # below the loudest; what is softer is black
 SILENCE_DB = -60.0  # 100 dB below a sine of full scale: not stretched to be seen
@@ -40,11 +40,11 @@ class Example:
     codec: str
     speaker: str
     seconds: float | None
-    """Length of the utterance; none: not known."""
+    """Length of the utterance; None if unknown."""
     shown_seconds: float
-    """How much of its beginning is embedded."""
+    """Length of the embedded beginning."""
     audio: str
-    """`data:` address of a FLAC file; empty: could not be read."""
+    """`data:` address of a FLAC file; empty if the audio could not be read."""
     spectrogram: str
     """`data:` address of a PNG image."""
     missing: str
@@ -52,14 +52,14 @@ class Example:
 
 
 def worst_trials(trials: pl.DataFrame, n_examples: int) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the trials furthest on the wrong side: the lowest-scored bona fide, the highest-scored spoof.
+    """Find the worst errors: the bona fide trials with the lowest and the spoofs with the highest scores.
 
     Args:
         trials: `utt_id`, `key`, `score` and what else a manifest has.
-        n_examples: Of each class, at most.
+        n_examples: Largest number per class.
 
     Returns:
-        Rows by class, the worst first; of equal scores the first in the order of ids.
+        Rows by class, the worst first; equal scores in the order of ids.
     """
     found = {}
     for key in KEYS:
@@ -71,12 +71,12 @@ def worst_trials(trials: pl.DataFrame, n_examples: int) -> dict[str, list[dict[s
 
 
 def make_examples(trials: pl.DataFrame, manifest: Manifest | None, n_examples: int) -> dict[str, list[Example]]:
-    """The worst errors with their audio.
+    """Collect the worst errors with their audio.
 
     Args:
         trials: As for `worst_trials`.
-        manifest: Where the audio lies; none: a challenge's list, which does not say.
-        n_examples: Of each class, at most; 0: none.
+        manifest: Says where the audio is; None for a challenge's list, which does not.
+        n_examples: Largest number per class; may be 0.
     """
     shown_seconds = min(LONGEST_SECONDS, ALL_SECONDS / max(1, 2 * n_examples))
     worst = worst_trials(trials, n_examples)
@@ -88,7 +88,7 @@ def _example(row: Mapping[str, Any], manifest: Manifest | None, shown_seconds: f
     n_samples, n_shown = row.get("n_samples", UNKNOWN_LENGTH), round(shown_seconds * SAMPLE_RATE)
     wave_S = np.zeros(0, dtype=np.float32)
     if manifest is None:
-        missing = "the list does not say where the audio lies"
+        missing = "the list does not say where the audio is"
     else:
         try:
             needed = None if n_samples == UNKNOWN_LENGTH else min(n_samples, n_shown)
@@ -108,14 +108,14 @@ def _example(row: Mapping[str, Any], manifest: Manifest | None, shown_seconds: f
 
 
 def flac(wave_S: npt.NDArray[np.float32]) -> bytes:
-    """16-bit FLAC of float samples at 16 kHz; what exceeds full scale is clipped."""
+    """Encode float samples at 16 kHz as 16-bit FLAC; samples beyond full scale are clipped."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(wave_S, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def picture(wave_S: npt.NDArray[np.float32]) -> bytes:
-    """Spectrogram as a PNG image: time to the right (16 ms a pixel), 0 to 8 kHz upwards, 80 dB from black to bright."""
+    """Draw a spectrogram as a PNG image: 16 ms a pixel to the right, 0 to 8 kHz upwards, 80 dB from black to bright."""
     from PIL import Image
 
     padded = np.pad(wave_S, (0, max(0, FFT_SAMPLES - wave_S.size)))

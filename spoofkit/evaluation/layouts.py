@@ -1,4 +1,4 @@
-"""Score files and key lists as the challenges have them, for scores that others made and for their own packages.
+"""Score files and key lists in the challenges' own layouts, for scores of other toolkits and for official packages.
 
     layout            scores, one trial a line                 keys
     asvspoof5         filename<TAB>cm-score, with a header     ASVspoof5.{dev,eval}.track_1.tsv
@@ -6,8 +6,9 @@
     asvspoof2021_df   UTTERANCE SCORE                          keys/DF/CM/trial_metadata.txt
     asvspoof2019_la   UTTERANCE ATTACK KEY SCORE, or as 2021   ASVspoof2019.LA.cm.{dev.trl,eval.trl}.txt
 
-Ids may end in .wav or .flac, lines in CRLF. Keys inside a score file must agree with the list's. asvspoof5's scores are
-what `score` writes (`spoofkit.evaluation.scores`). Which columns a list has says its module in `spoofkit.corpora`.
+Ids may end in .wav or .flac, lines in CRLF. Keys inside a score file must agree with the list's. The layout asvspoof5
+is what `score` writes (`spoofkit.evaluation.scores`). The columns of a list are defined by its module in
+`spoofkit.corpora`.
 """
 
 from pathlib import Path
@@ -28,8 +29,8 @@ KEY_COLUMNS = {
 }
 LAYOUTS = tuple(KEY_COLUMNS)
 WITH_KEYS = ("asvspoof2019_la",)
-"""Layouts whose score files hold the keys too."""
-NO_SCORES = "it is no score file of this layout"
+"""Layouts whose score files also hold the keys."""
+NO_SCORES = "this is not a score file of this layout"
 SUBSETS = ("eval", "progress", "hidden", "all")
 SUFFIX = r"\.(wav|flac)$"
 
@@ -38,7 +39,7 @@ def require_layout(layout: str) -> None:
     """Refuse an unknown layout.
 
     Raises:
-        SpoofkitError: naming those that are known.
+        SpoofkitError: it is not in LAYOUTS.
     """
     if layout not in LAYOUTS:
         raise SpoofkitError(f"--layout {layout}: unknown, expected one of {', '.join(LAYOUTS)}")
@@ -50,13 +51,13 @@ def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFr
     Args:
         path: The file.
         layout: One of LAYOUTS.
-        keys: `utt_id`, `key` and `attack` of the trials, with which labels inside the file must agree.
+        keys: `utt_id`, `key` and `attack` of the trials; labels inside the file must agree with them.
 
     Returns:
         Columns `utt_id` and `score`.
 
     Raises:
-        SpoofkitError: naming the line that is not a score, or that contradicts the keys.
+        SpoofkitError: a line is not a score, or contradicts the keys.
     """
     require_layout(layout)
     if layout == "asvspoof5":
@@ -71,7 +72,7 @@ def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFr
         )
     columns = ("utt_id", "attack", "key", "text") if with_keys else ("utt_id", "text")
     table = _without_suffix(read_columns(path, columns, conclusion=NO_SCORES))
-    # Not strict: what is no number becomes null, which require_rows refuses with its line.
+    # Not strict: text that is not a number becomes null, which require_rows refuses with its line number.
     table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
     require_rows(
         path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}, conclusion=NO_SCORES
@@ -92,13 +93,13 @@ def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFr
     Args:
         path: The list as released.
         layout: One of LAYOUTS.
-        subset: Of the lists of 2021: `eval`, `progress`, `hidden` or `all`.
+        subset: Subset of the lists of 2021: `eval`, `progress`, `hidden` or `all`.
 
     Returns:
         `utt_id`, `key`, `speaker`, `attack`, `codec` and the list's other columns.
 
     Raises:
-        SpoofkitError: naming the line that is not a trial of such a list.
+        SpoofkitError: a line is not a trial of this layout, or the subset is unknown or empty.
     """
     require_layout(layout)
     table = read_columns(path, KEY_COLUMNS[layout])
@@ -117,15 +118,16 @@ def read_layout_keys(path: Path, layout: str, subset: str = "eval") -> pl.DataFr
 
 
 def layout_text(path: Path, layout: str, trials: pl.DataFrame) -> str:
-    """Scores as a challenge's own evaluation package reads them.
+    """Format scores as a challenge's own evaluation package reads them.
 
     Args:
-        path: The file they are for, for error sentences.
+        path: The file to be written, for error messages.
         layout: One of LAYOUTS.
         trials: `utt_id`, `score`, and for asvspoof2019_la `key` and `attack`.
 
     Raises:
-        SpoofkitError: an unknown layout, a score that is not finite, or a name with a space where that separates.
+        SpoofkitError: the layout is unknown, a score is not finite, or a name contains a space and the layout separates
+            columns by spaces.
     """
     require_layout(layout)
     if layout == "asvspoof5":
@@ -134,7 +136,7 @@ def layout_text(path: Path, layout: str, trials: pl.DataFrame) -> str:
         spaced = trials.filter(pl.col(name).str.contains(r"\s")) if name in trials.columns else trials.clear()
         if spaced.height:
             raise SpoofkitError(
-                f"{path}: {name} {spaced[name][0]!r} holds a space, which separates columns in {layout}"
+                f"{path}: {name} {spaced[name][0]!r} contains a space, which separates columns in {layout}"
             )
     score = pl.Series("score", number_texts(trials["score"].to_numpy()))
     columns = [trials["utt_id"], score]
@@ -145,7 +147,7 @@ def layout_text(path: Path, layout: str, trials: pl.DataFrame) -> str:
 
 
 def _without_suffix(table: pl.DataFrame) -> pl.DataFrame:
-    """Ids without .wav or .flac, if all have one."""
+    """Remove .wav or .flac from the ids if all of them end so."""
     if table["utt_id"].str.contains(SUFFIX).all():
         return table.with_columns(pl.col("utt_id").str.replace(SUFFIX, ""))
     return table

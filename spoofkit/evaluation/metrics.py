@@ -96,10 +96,10 @@ ASVSPOOF5 = DcfCosts(spoof_prior=0.05, miss_cost=1, fa_cost=10)
 def dcf_costs(
     spoof_prior: float | None = None, miss_cost: float | None = None, fa_cost: float | None = None
 ) -> DcfCosts:
-    """Costs as given, and those of ASVspoof 5, track 1, where they are not.
+    """Complete costs: those not given are those of ASVspoof 5, track 1.
 
     Raises:
-        SpoofkitError: a prior outside 0 to 1, or a cost that is not positive and finite.
+        SpoofkitError: the prior is outside 0 to 1, or a cost is not positive and finite.
     """
     given = {"spoof_prior": spoof_prior, "miss_cost": miss_cost, "fa_cost": fa_cost}
     return replace(ASVSPOOF5, **{name: value for name, value in given.items() if value is not None})
@@ -110,7 +110,7 @@ def sorted_scores(scores: npt.ArrayLike, name: str) -> Scores:
 
     Args:
         scores: One-dimensional, at least one, all finite.
-        name: What they are called in the error sentence, such as "bona fide".
+        name: Their name in error messages, such as "bona fide".
 
     Raises:
         SpoofkitError: The scores are not one-dimensional numbers, there is none, or one is NaN or infinite.
@@ -134,9 +134,9 @@ def sorted_scores(scores: npt.ArrayLike, name: str) -> Scores:
 
 
 def eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> Eer:
-    """Equal error rate, the official ASVspoof variant.
+    """Compute the equal error rate, official ASVspoof variant.
 
-    The mean of miss and fa at the first of the N + 1 official operating points where |miss - fa| is smallest.
+    It is the mean of miss and fa at the first of the N + 1 official operating points where |miss - fa| is smallest.
 
     Args:
         bonafide: Bona fide scores, shape (B,).
@@ -159,11 +159,11 @@ def eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> Eer:
 
 
 def eer_of_sorted(bonafide: Scores, spoof: Scores) -> Eer:
-    """`eer` of scores that are sorted and checked already: O(log² N), no walk.
+    """Compute `eer` of scores that are already sorted and checked, in O(log² N) and without a walk.
 
-    miss - fa rises with every step of the walk, so the smallest |miss - fa| stands next to its change of sign. The
-    walk's points are those that reject a bona fide score and those that reject a spoof score; bisection finds the
-    change in either chain, and the best of the four neighbours (and the start) is the walk's best.
+    miss - fa rises with every step of the walk, so the smallest |miss - fa| lies next to its change of sign. The walk's
+    points are those that reject a bona fide score and those that reject a spoof score. Bisection finds the change of
+    sign in either chain, and the best of the four neighbours (and the start) is the best of the walk.
     """
     n_bonafide, n_spoof = bonafide.size, spoof.size
 
@@ -189,7 +189,7 @@ def eer_of_sorted(bonafide: Scores, spoof: Scores) -> Eer:
 
     def official_order(candidate: tuple[tuple[int, int], float]) -> tuple[float, int]:
         miss, fa = rates(candidate[0])
-        return abs(miss - fa), sum(candidate[0])  # of equal ones the first in the walk
+        return abs(miss - fa), sum(candidate[0])  # among equals the first in the walk
 
     best, threshold = min(candidates, key=official_order)
     miss, fa = rates(best)
@@ -197,7 +197,7 @@ def eer_of_sorted(bonafide: Scores, spoof: Scores) -> Eer:
 
 
 def operating_points(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> OperatingPoints:
-    """All N + 1 official operating points, from accepting everything to rejecting everything.
+    """Compute all N + 1 official operating points, from accepting everything to rejecting everything.
 
     Args:
         bonafide: Bona fide scores, shape (B,).
@@ -230,7 +230,7 @@ def operating_points(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> Operating
 
 
 def min_dcf(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, costs: DcfCosts = ASVSPOOF5) -> float:
-    """Minimum normalised detection cost over the official operating points; at most 1.
+    """Compute the minimum normalised detection cost over the official operating points; at most 1.
 
     With the costs of ASVspoof 5, track 1: min [0.95 miss + 0.5 fa] / 0.5 = min (1.9 miss + fa).
 
@@ -249,25 +249,25 @@ def min_dcf(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, costs: DcfCosts = ASV
 
 
 def min_dcf_of_sorted(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5) -> MinDcf:
-    """`min_dcf`, with its threshold, of scores that are sorted and checked already.
+    """Compute `min_dcf` and its threshold, of scores that are already sorted and checked.
 
-    Rejecting a bona fide trial can only raise the cost and rejecting a spoof trial only lower it, so the minimum stands
-    just before a bona fide score, or at the end: B + 1 points instead of N + 1.
+    Rejecting a bona fide trial can only raise the cost and rejecting a spoof trial only lower it, so the minimum lies
+    just before a bona fide score or at the end: B + 1 points instead of N + 1.
     """
     rejected_bonafide = np.arange(bonafide.size + 1)
     rejected_spoof = np.append(np.searchsorted(spoof, bonafide, side="left"), spoof.size)
     cost = _dcf(rejected_bonafide / bonafide.size, (spoof.size - rejected_spoof) / spoof.size, costs)
-    best = int(np.argmin(cost))  # of equal ones the first in the walk
+    best = int(np.argmin(cost))  # among equals the first in the walk
     rejected = [*bonafide[:best][-1:], *spoof[: rejected_spoof[best]][-1:]]  # the highest of each class
     threshold = max(rejected) if rejected else min(bonafide[0], spoof[0]) - ACCEPT_ALL_MARGIN
     return MinDcf(float(cost[best]), float(threshold))
 
 
 def act_dcf(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, costs: DcfCosts = ASVSPOOF5) -> float:
-    """Actual normalised detection cost: the scores taken as log-likelihood ratios (nats) and cut where theory says.
+    """Compute the actual normalised detection cost of log-likelihood ratios (nats) at the Bayes threshold.
 
-    The Bayes threshold is `costs.bayes_threshold`, -ln 1.9 = -0.641854 for ASVspoof 5. It measures calibration too, so
-    it may exceed 1.
+    That is `costs.bayes_threshold`, -ln 1.9 = -0.641854 for ASVspoof 5. The cost also measures calibration, so it may
+    exceed 1.
 
     Args:
         bonafide: Bona fide scores, shape (B,).
@@ -284,14 +284,14 @@ def act_dcf(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, costs: DcfCosts = ASV
 
 
 def act_dcf_of_sorted(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5) -> float:
-    """`act_dcf` of scores that are sorted and checked already."""
+    """Compute `act_dcf` of scores that are already sorted and checked."""
     n_missed = int(np.searchsorted(bonafide, costs.bayes_threshold, side="left"))
     n_rejected_spoof = int(np.searchsorted(spoof, costs.bayes_threshold, side="left"))
     return float(_dcf(n_missed / bonafide.size, (spoof.size - n_rejected_spoof) / spoof.size, costs))
 
 
 def cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
-    """Cost of the log-likelihood ratio, in bits: 0 is perfect, 1 is what a system that always says 0 gets.
+    """Compute the cost of the log-likelihood ratio, in bits: 0 is perfect, 1 is that of a constant score of 0.
 
     1/2 [mean over B of log2(1 + e^-s) + mean over S of log2(1 + e^s)] (Brümmer and du Preez, 2006), formed with
     logaddexp so that no score overflows (the official form does past 709).
@@ -310,7 +310,7 @@ def cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
 
 
 def cllr_of_checked(bonafide: Scores, spoof: Scores) -> float:
-    """`cllr` of scores that are checked already, in any order."""
+    """Compute `cllr` of scores that are already checked, in any order."""
     costs = np.logaddexp(0.0, -bonafide), np.logaddexp(0.0, spoof)
     with np.errstate(over="ignore"):
         nats = np.mean(costs[0]) + np.mean(costs[1])
@@ -320,5 +320,5 @@ def cllr_of_checked(bonafide: Scores, spoof: Scores) -> float:
 
 
 def _dcf(miss: Any, fa: Any, costs: DcfCosts) -> Any:
-    """Normalised detection cost of one operating point or of arrays of them."""
+    """Compute the normalised detection cost of one operating point or of arrays of them."""
     return (costs.miss_weight * miss + costs.fa_weight * fa) / min(costs.miss_weight, costs.fa_weight)

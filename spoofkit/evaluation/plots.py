@@ -1,8 +1,8 @@
-"""The figures of an evaluation: DET curves, score histograms, reliability, bars per attack, attack × codec heat map.
+"""Figures of an evaluation: DET curves, score histograms, reliability, bars per attack, attack × codec heat map.
 
-Each function returns a matplotlib Figure; `inline_svg` turns one into a piece of an HTML page whose colours follow the
-page (light, dark, print), `png` into an image file's bytes. Only matplotlib's object-oriented interface is used, so
-nothing global changes. No metric is computed here.
+Each function returns a matplotlib Figure. `inline_svg` turns it into an element of an HTML page whose colours follow
+the page (light, dark, print), and `png` into the bytes of an image file. Only matplotlib's object-oriented interface
+is used, so nothing global changes. No metric is computed here.
 """
 
 import io
@@ -37,7 +37,7 @@ DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60,
 EER_AXIS = f"EER ({EER_VARIANT}), %"
 N_BINS = 80
 FURTHEST = 12.0
-"""Nats that a reliability plot shows to either side, at most."""
+"""Limit of the axes of a reliability plot, in nats."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -59,11 +59,11 @@ STYLE: dict[Any, Any] = {
 
 
 def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) -> Figure:
-    """Detection error trade-offs: miss against false alarm rate, in % on normal-deviate axes, the EERs marked.
+    """Draw DET curves: miss against false alarm rate, in % on normal-deviate axes, with the EERs marked.
 
     Args:
-        systems: Bona fide and spoof scores of each, sorted ascending, by name; the axes fit all of them.
-        digits: Of the EERs, after the point.
+        systems: Bona fide and spoof scores of each system, sorted ascending, by name; the axes fit all of them.
+        digits: Decimal places of the EERs.
     """
     eers = [eer_of_sorted(*classes).eer for classes in systems.values()]
     ticks = _det_ticks(100 * min(eers), 100 * max(eers), max(part.size for part in next(iter(systems.values()))))
@@ -94,7 +94,7 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) ->
 
 
 def _det_points(bonafide: Scores, spoof: Scores, low: float, high: float) -> tuple[Scores, Scores]:
-    """False alarm and miss rate as normal deviates, without the points that a screen cannot tell apart."""
+    """Compute false alarm and miss rates as normal deviates, without points that a screen cannot tell apart."""
     points = operating_points(bonafide, spoof)
     # Rates of 0 and 1 lie at infinity: the curve leaves the frame there.
     x, y = (np.clip(ndtri(rates), low - 1, high + 1) for rates in (points.fa, points.miss))
@@ -119,7 +119,7 @@ def _annotate_eer(axes: Axes, words: str, eer: float, low: float, high: float) -
 
 
 def score_histograms(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
-    """Scores of the two classes, each class's bars summing to 100 %, and the EER threshold.
+    """Draw histograms of both classes, each summing to 100 %, and the EER threshold.
 
     The outermost bars hold what lies beyond the 0.1 and 99.9 percentiles, so that no outlier flattens the picture.
     """
@@ -149,7 +149,7 @@ def score_histograms(bonafide: Scores, spoof: Scores, eer: Eer) -> Figure:
 
 
 def reliability(bonafide: Scores, spoof: Scores) -> Figure:
-    """Scores as log-likelihood ratios: what they state against what is observed; both classes sorted ascending."""
+    """Draw observed against stated log-likelihood ratios; both classes are sorted ascending."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.8, 4.6)
         draw_staircases(axes, {"": (bonafide, spoof, BONAFIDE)})
@@ -158,11 +158,11 @@ def reliability(bonafide: Scores, spoof: Scores) -> Figure:
 
 
 def draw_staircases(axes: Axes, stated: Mapping[str, tuple[Scores, Scores, str]]) -> None:
-    """Draw stated against observed log-likelihood ratios into axes; the observed one of `pav_bins`' groups.
+    """Draw observed against stated log-likelihood ratios into axes; the observed ratios are of `pav_bins`' groups.
 
     Args:
-        axes: Empty.
-        stated: Bona fide ratios, spoof ratios (nats, each sorted ascending) and colour of each line by its name.
+        axes: Empty axes.
+        stated: Bona fide ratios, spoof ratios (nats, sorted ascending) and colour of each line, by its name.
     """
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=1)
     furthest = 3.0
@@ -180,10 +180,10 @@ def draw_staircases(axes: Axes, stated: Mapping[str, tuple[Scores, Scores, str]]
 
 
 def staircase(bonafide: Scores, spoof: Scores) -> tuple[Scores, Scores]:
-    """Corners of the line from stated to observed log-likelihood ratios, nats; both classes sorted ascending.
+    """Compute the corners of the line of observed over stated log-likelihood ratios, in nats.
 
-    The observed ratio of a group of neighbouring scores is that of the shares of both classes that fall into it; a
-    group of one class only has an infinite one.
+    Both classes are sorted ascending. The observed ratio of a group of neighbouring scores is the ratio of the shares
+    of both classes that fall into it; it is infinite for a group of one class only.
     """
     bins = pav_bins(bonafide, spoof)
     with np.errstate(divide="ignore"):
@@ -194,7 +194,7 @@ def staircase(bonafide: Scores, spoof: Scores) -> tuple[Scores, Scores]:
 
 
 def attack_bars(result: Mapping[str, Any]) -> Figure:
-    """EER of each attack as a bar, with the pooled EER as a line; `result` is what `breakdown.measure` returns."""
+    """Draw the EER of each attack as a bar and the pooled EER as a line; `result` is of `breakdown.measure`."""
     rows = result["by_attack"]
     values = [row["eer_official_percent"] for row in rows]
     pooled = result["eer_official_percent"]
@@ -225,11 +225,11 @@ def attack_bars(result: Mapping[str, Any]) -> Figure:
 
 
 def heat_map(result: Mapping[str, Any]) -> Figure:
-    """EER of each attack in each codec, with the rows and columns over all; an empty cell stays empty."""
+    """Draw the EER of each attack in each codec, with margins over all; an empty cell stays empty."""
     attacks = [row["attack"] for row in result["by_attack"]]
     codecs = [row["codec"] for row in result["by_codec"]]
     rows = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
-    # The margins stand half a cell apart: they are other comparisons, no means of the cells.
+    # The margins are set apart: they are comparisons of their own, not means of the cells.
     cells: list[tuple[float, float, Mapping[str, Any]]] = [
         (c, a, rows[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)
     ]
@@ -262,13 +262,13 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
 
 
 def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0) -> str:
-    """The figure as an `<svg>` element for an HTML page.
+    """Convert a figure to an `<svg>` element for an HTML page.
 
     Args:
         figure: Drawn with the colours above, which become CSS variables.
-        name: Starts every id inside, so that several figures can stand in one page.
-        description: What a screen reader says.
-        narrowest: To which share of its drawn width it may shrink in a narrow page, before that page scrolls.
+        name: Prefix of every id inside, so that one page can hold several figures.
+        description: Text for screen readers.
+        narrowest: Share of its drawn width to which it may shrink in a narrow page before it scrolls.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -279,7 +279,7 @@ def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0
     assert head is not None
     body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body[head.end() :])
     for color, css_name in CSS_NAMES.items():
-        # Where a colour stands in an attribute: an attack may be called like one.
+        # Only inside attributes: an attack may be named like a colour.
         body = re.sub(rf'(?<=[:" ]){color}(?=[;"])', f"var({css_name}, {color})", body)
     label = description.translate({ord("&"): "&amp;", ord('"'): "&quot;", ord("<"): "&lt;"})
     inches = float(head[1].split()[2]) / 72
@@ -288,7 +288,7 @@ def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0
 
 
 def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
-    """The figure as a PNG image on white."""
+    """Render a figure as a PNG image on white."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
@@ -296,7 +296,7 @@ def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 
 
 def settle(figure: Figure) -> Figure:
-    """The figure with its layout fixed, so that page, PDF and PNG show the same and it is computed once."""
+    """Fix the layout of a figure, so that page, PDF and PNG show the same and it is computed once."""
     with matplotlib.rc_context(STYLE):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -309,7 +309,7 @@ def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
 
 
 def _det_ticks(lowest_percent: float, highest_percent: float, n_trials: int) -> Sequence[float]:
-    """The ticks from a decade below the lowest EER, or what the trials can resolve, to well above the highest."""
+    """Choose ticks from a decade below the lowest EER, or what the trials can resolve, to well above the highest."""
     low = max(min(lowest_percent / 20, 1.0), 50 / n_trials)
     odds = 6 * highest_percent / max(100 - highest_percent, 1e-9)
     high = min(max(100 * odds / (1 + odds), 20.0), 99.9)
@@ -319,13 +319,13 @@ def _det_ticks(lowest_percent: float, highest_percent: float, n_trials: int) -> 
 
 
 def _short(row: Mapping[str, Any]) -> str:
-    """An EER in as many digits as a small cell holds."""
+    """Format an EER with as many digits as fit into a small cell."""
     value = row["eer_official_percent"] or 0
     return eer_text(row, most=2 if value < 9.995 else 1 if value < 99.95 else 0)
 
 
 def pdf(figure: Figure) -> bytes:
-    """The figure as a PDF page; the same figure gives the same bytes."""
+    """Render a figure as a PDF page; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})

@@ -1,7 +1,7 @@
-"""Where scores come from: the record beside a score file, and what its path calls the system.
+"""Where scores come from: the record beside a score file, and the system's name from its path.
 
 The record (`eval.json` beside `eval.tsv`) says which model made the scores, and whether they are calibrated. `score`
-and `apply` write it. Scores of others have none; then nothing is known, and nothing is checked.
+and `apply` write it. Scores of other toolkits have none, so nothing is checked for them.
 """
 
 import json
@@ -14,20 +14,20 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json
 
 IDENTITY = ("model_sha256", "exported_from_sha256", "calibration_sha256")
-"""What tells one system's scores from another's: the model, the one it was exported from, how they were calibrated."""
+"""What identifies a system: its model, the model it was exported from, and its calibration."""
 
 
 def record_path(scores: Path) -> Path | None:
-    """Where the record of a score file stands; none if there is none."""
+    """Return the path of the record beside a score file; None if there is none."""
     path = scores.with_suffix(".json") if scores.name else scores
     return path if path != scores and path.is_file() else None
 
 
 def read_record(scores: Path) -> dict[str, Any]:
-    """The record beside a score file; empty if there is none.
+    """Read the record beside a score file; empty if there is none.
 
     Raises:
-        SpoofkitError: it is no record, or the scores are not those that it was written beside.
+        SpoofkitError: the file is not a record, or belongs to other scores.
     """
     path = record_path(scores)
     if path is None:
@@ -36,19 +36,19 @@ def read_record(scores: Path) -> dict[str, Any]:
     try:
         json.dumps(record, allow_nan=False)
     except ValueError as error:
-        raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON has not; make it again with `score`") from error
+        raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON does not allow; score again") from error
     if not isinstance(record, dict) or any(not isinstance(record.get(name), str | None) for name in IDENTITY):
-        raise SpoofkitError(f"{path}: stands where the record of the scores would and is none; move it away")
+        raise SpoofkitError(f"{path}: is not a record of scores, but has the name of one; move it away")
     if record.get("scores_sha256") not in (None, file_sha256(scores)):
         raise SpoofkitError(
-            f"{scores}: is not the file that {path.name} was written beside (its SHA-256 is another): it is damaged, "
-            f"was changed, or is of another model; score again, or, if it is as you want it, move {path} away"
+            f"{scores}: does not match its record {path.name} (another SHA-256): it is damaged, was edited, or is from "
+            f"another model; score again, or, if you trust the file, move {path} away"
         )
     return record
 
 
 def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
-    """What a reader of any figure of these scores on this set has to know, one sentence each."""
+    """List what a reader of any figure of these scores on this set must know, one sentence each."""
     known = [(path, read_record(path)) for path in scores]
     return [
         *manifest.caveats(),
@@ -57,12 +57,12 @@ def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
 
 
 def identity(record: dict[str, Any]) -> dict[str, str]:
-    """What is known of the system that made some scores."""
+    """Return what a record says of the system that made the scores."""
     return {name: record[name] for name in IDENTITY if record.get(name)}
 
 
 def made_by(calibration: dict[str, Any]) -> list[dict[str, str]]:
-    """Of each system on whose scores a calibration was fitted, in order, what its file says; empty if nothing."""
+    """Return the identity of each system that a calibration was fitted on, in order; empty if it is not recorded."""
     fitted_on = calibration.get("fitted_on")
     systems = fitted_on.get("made_by") if isinstance(fitted_on, dict) else None
     if not isinstance(systems, list) or not all(isinstance(one, dict) for one in systems):
@@ -73,16 +73,16 @@ def made_by(calibration: dict[str, Any]) -> list[dict[str, str]]:
 def require_same_systems(
     fitted: Sequence[dict[str, str]], records: Sequence[dict[str, Any]], scores: Sequence[Path], calibration: Path
 ) -> None:
-    """Refuse scores of other systems than a calibration was fitted on, where the records say which they were.
+    """Refuse scores of other systems than a calibration was fitted on, as far as the records name the systems.
 
     Args:
-        fitted: Of each system, in order, what `made_by` gives; empty: nothing is known.
-        records: Of each score file, what `read_record` gives.
-        scores: The score files, for error sentences.
-        calibration: The calibration, for error sentences.
+        fitted: The systems' identities from `made_by`, in order; empty if they are unknown.
+        records: The record of each score file, from `read_record`.
+        scores: The score files, for error messages.
+        calibration: The calibration, for error messages.
 
     Raises:
-        SpoofkitError: another model, another order, or ratios in the place of scores or the other way round.
+        SpoofkitError: another model, another order, or log-likelihood ratios instead of raw scores or vice versa.
     """
     if len(fitted) != len(scores):
         return
@@ -91,32 +91,32 @@ def require_same_systems(
         if not wanted or not found:
             continue
         if found.get("calibration_sha256") != wanted.get("calibration_sha256"):
-            kinds = ["raw scores" if "calibration_sha256" not in one else "calibrated ones" for one in (found, wanted)]
+            kinds = [("calibrated" if "calibration_sha256" in one else "raw") + " scores" for one in (found, wanted)]
             if kinds[0] == kinds[1]:
-                kinds = ["scores of another calibration", "those"]
+                kinds = ["scores of another calibration", "scores of the same one"]
             raise SpoofkitError(
-                f"{file}: holds {kinds[0]}, expected {kinds[1]} on which {calibration} was fitted; give the others"
+                f"{file}: holds {kinds[0]}, but {calibration} was fitted on {kinds[1]}, expected such; give those"
             )
         if not models_of(found) or not models_of(wanted) or models_of(found) & models_of(wanted):
             continue
         others = [n for n, other in enumerate(fitted) if models_of(other) & models_of(found)]
-        cure = f"it is system {others[0] + 1}, so mind the order" if others else "fit a calibration for this model"
+        cure = f"this is system {others[0] + 1}, check the order" if others else "fit a calibration for this model"
         raise SpoofkitError(
-            f"{file}: was scored by model {found['model_sha256'][:12]}, expected {wanted['model_sha256'][:12]}, on "
-            f"whose scores {calibration} was fitted as system {place + 1}; {cure}"
+            f"{file}: was scored by model {found['model_sha256'][:12]}, expected {wanted['model_sha256'][:12]}, "
+            f"system {place + 1} of {calibration}; {cure}"
         )
 
 
 def unchecked(calibration: dict[str, Any], path: Path) -> str:
-    """Write a warning if a calibration does not say of which models' scores it is; otherwise nothing."""
+    """Return a warning if a calibration does not record the models it was fitted on, else an empty string."""
     systems = made_by(calibration)
     if systems and all(map(models_of, systems)):
         return ""
-    return f"{path}: does not say on which model's scores it was fitted, so whether it is for these is not checked"
+    return f"{path}: does not record the model it was fitted on, so it was not checked whether it fits these scores"
 
 
 def models_of(known: dict[str, Any]) -> set[str]:
-    """Hashes of the model that made some scores, and of the one that it was exported from."""
+    """Return the hashes of the model that made some scores and of the model it was exported from."""
     return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}
 
 
@@ -124,7 +124,7 @@ def models_of(known: dict[str, Any]) -> set[str]:
 
 
 def name_systems(paths: Sequence[Path]) -> list[str]:
-    """Short names of score files: what their paths do not share.
+    """Return short names for score files: the parts of their paths that differ.
 
     Raises:
         SpoofkitError: a file is named twice.
@@ -136,7 +136,7 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
     for place, path in enumerate(paths):
         if whole[place] in whole[:place]:
             raise SpoofkitError(
-                f"--against {path}: is named twice, expected the scores of another system; leave it out"
+                f"--against {path}: is named twice, expected the scores of another system; name it once"
             )
     parts = [path.with_suffix("").parts for path in whole]
     if len(set(parts)) < len(parts):  # a/eval.tsv and a/eval.txt
@@ -149,12 +149,12 @@ def name_systems(paths: Sequence[Path]) -> list[str]:
 
 
 def system_and_set(scores: Path, manifest: Path, corpus: str) -> tuple[str, str]:
-    """What a single score file's system and set are called, from where the recipes keep scores and manifests.
+    """Name the system and the set of a score file after the folders in which the recipes keep scores and manifests.
 
     Args:
-        scores: `exp/SYSTEM/scores/SET.tsv`; elsewhere the file's own name stands for the system.
-        manifest: `data/SET.tsv`; elsewhere the file's own name stands for the set.
-        corpus: That the manifest was made from, if it says so.
+        scores: `exp/SYSTEM/scores/SET.tsv`; elsewhere the system is named after the file.
+        manifest: `data/SET.tsv`; elsewhere the set is named after the file.
+        corpus: The corpus that the manifest was made from; may be empty.
 
     >>> system_and_set(Path("/exp/mix/scores/la21/eval.tsv"), Path("/x/data/la21/eval.tsv"), "asvspoof2021_la")
     ('mix', 'asvspoof2021_la la21/eval')
@@ -171,6 +171,6 @@ def system_and_set(scores: Path, manifest: Path, corpus: str) -> tuple[str, str]
 
 
 def _n_shared(parts: Sequence[Sequence[str]]) -> int:
-    """How many first elements are the same in all, of which each keeps at least one."""
+    """Count the first elements that all have in common, leaving each at least one."""
     most = min(map(len, parts)) - 1
     return next((n for n in range(most) if len({part[n] for part in parts}) > 1), most)

@@ -20,19 +20,19 @@ def reliability_png(
     is_bonafide_N: npt.NDArray[np.bool_],
     name: str,
 ) -> bytes:
-    """Draw stated against observed log-likelihood ratios, and histograms of the stated ones.
+    """Draw observed against stated log-likelihood ratios, and histograms of the stated ones.
 
-    The observed ratio of a group of neighbouring scores is that of the shares of both classes that fall into it; the
-    groups are those of `pav_bins`.
+    The observed ratio of a group of neighbouring scores is the ratio of the shares of both classes that fall into it;
+    the groups are those of `pav_bins`.
 
     Args:
-        before_N: The scores as they came, taken for ratios; none: not drawn.
+        before_N: The raw scores, taken as ratios; None to leave them out.
         after_N: The calibrated ratios, nats.
         is_bonafide_N: Classes.
-        name: Of the set, for the title.
+        name: Name of the set, for the title.
 
     Returns:
-        A PNG file's bytes.
+        The bytes of a PNG file.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What `spoofkit evaluate` does: read, join, measure; with a folder, write eval.json, report.html, figures."""
+"""The work of `spoofkit evaluate`: read, join, measure; with a folder, write eval.json, report.html and figures."""
 
 import json
 import platform
@@ -33,43 +33,43 @@ from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_rep
 FEWEST_REPLICATES = 100
 
 FORMAT = 3
-"""Of eval.json; rises when a name in it changes its meaning."""
+"""Version of eval.json; rises when a name in it changes its meaning."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is computed beside the usual, and how the inputs are laid out."""
+    """What to compute beside the standard metrics, and the layout of the inputs."""
 
     by: tuple[str, ...] = ()
     """Further columns to break down by."""
     n_replicates: int = N_REPLICATES
-    """Of the bootstrap; 0: no intervals."""
+    """Replicates of the bootstrap; 0 for no intervals."""
     resample: str = "speaker"
-    """What is resampled."""
+    """Unit of resampling: speaker, speaker_attack or trial."""
     asv: str | None = None
-    """A file of ASV scores, or `asvspoof5` for the organisers' error rates: the t-DCF."""
+    """A file of ASV scores, or `asvspoof5` for the organisers' error rates; adds the t-DCF."""
     asv_keys: str | None = None
-    """Keys of ASV scores of 2021, where they do not lie as released."""
+    """Keys of ASV scores of 2021. Default: the trial_metadata.txt beside them or one folder above."""
     layout: str | None = None
-    """A challenge's layout of scores and keys; none: ours."""
+    """A challenge's layout of scores and keys. Default: spoofkit's score file and manifest."""
     subset: str = "eval"
-    """Of the trials in a challenge's list."""
+    """Subset of a challenge's list to evaluate."""
     against: tuple[str, ...] = ()
-    """Score files of other systems, of the same trials: their curves and figures beside."""
+    """Score files of other systems on the same trials, whose curves and figures are shown beside."""
     costs: DcfCosts = ASVSPOOF5
-    """Of minDCF and actDCF."""
+    """Prior and costs of minDCF and actDCF."""
     n_examples: int = 6
-    """Worst errors of each class that the report lets one hear."""
+    """Number of worst errors of each class to show with their audio."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation has found, and what its page is made of."""
+    """The results of an evaluation, and what its page is made of."""
 
     result: dict[str, Any]
     trials: pl.DataFrame
     manifest: Manifest | None
-    """None where a challenge's own list was read."""
+    """None if a challenge's own list was read."""
     systems: dict[str, tuple[Scores, Scores]]
     """Bona fide and spoof scores, sorted ascending, of the evaluated system first, by name."""
 
@@ -85,15 +85,15 @@ def evaluate(
     """Evaluate a score file against a manifest and write `eval.json`, `report.html` and `figures/` into a folder.
 
     Args:
-        scores_path: The score file; the JSON of the same name beside it, if there is one, is taken into the results.
+        scores_path: The score file; the record beside it, if there is one, is copied into the results.
         manifest_path: The manifest of exactly the same trials.
-        out_dir: Folder of the results; made if it is not there.
-        overwrite: Replace results that stand there.
-        reuse: Keep results that were made from the same files; finish ones of an interrupted run.
-        options: What else is asked for.
+        out_dir: Folder of the results; created if it does not exist.
+        overwrite: Replace existing results.
+        reuse: Skip if the results were made from the same files; finish those of an interrupted run.
+        options: What else to compute.
 
     Returns:
-        What stands in eval.json: see `measure_files`; and the names of the figures.
+        The content of eval.json: see `measure_files`; and the names of the figures.
 
     Raises:
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
@@ -111,8 +111,8 @@ def evaluate(
     result = found.result | {"figures": drawn}
     result = sealed(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
     record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
-    # All stand complete under temporary names before the first appears; the record appears last, so that where it
-    # stands the report and the figures beside it are of the same run.
+    # All files are complete under temporary names before the first is renamed. The record comes last, so that where it
+    # exists the report and the figures beside it are of the same run.
     with ExitStack() as stack:
         for name, content in {json_path.name: record, **pages}.items():
             stack.enter_context(atomic_path(folder / name, overwrite=True)).write_bytes(content)
@@ -133,11 +133,11 @@ def measure_files(
     Args:
         scores_path: See `evaluate`.
         manifest_path: See `evaluate`.
-        options: What else is asked for.
-        made_from: Hashes of the inputs, if they are known already.
+        options: What else to compute.
+        made_from: Hashes of the inputs. Default: computed here.
 
     Returns:
-        The numbers of `breakdown.measure` with `intervals`, `tandem`, `systems`, `warnings`, `made_from` and
+        The figures of `breakdown.measure` with `intervals`, `tandem`, `systems`, `warnings`, `made_from` and
         `made_with`; and what they were computed from.
 
     Raises:
@@ -171,7 +171,7 @@ def measure_files(
 
 
 def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, options: Options, *, may_stand: bool) -> None:
-    """Refuse outputs that are inputs, and results that stand unless they may, before anything is read."""
+    """Refuse outputs that are inputs, and existing results unless they may be replaced, before anything is read."""
     inputs = [scores_path, *map(Path, options.against)]
     for path in inputs:
         if path.is_dir():
@@ -187,7 +187,7 @@ def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, option
 def _read_all_trials(
     paths: Sequence[Path], manifest_path: Path, options: Options
 ) -> tuple[Manifest | None, list[pl.DataFrame]]:
-    """Read the trials of each score file; and their manifest, unless it is a challenge's own list."""
+    """Read the trials of each score file, and their manifest unless it is a challenge's own list."""
     if options.layout is None:
         manifest = read_keyed_manifest(manifest_path)
         return manifest, [read_trials(path, manifest) for path in paths]
@@ -196,7 +196,7 @@ def _read_all_trials(
 
 
 def _caveats(scores_path: Path) -> list[str]:
-    """What is known of a score file that a reader of its figures has to know."""
+    """List what a reader of a score file's figures must know."""
     found = (read_record(scores_path).get("contamination"), final_newline_warning(scores_path))
     return [str(warning) for warning in found if warning]
 
@@ -204,7 +204,7 @@ def _caveats(scores_path: Path) -> list[str]:
 def _made_with(
     scores_path: Path, manifest_path: Path, options: Options, manifest: Manifest | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    """What the results are of, and by which versions."""
+    """Record what the results are of, and the versions of the software."""
     record = read_record(scores_path)
     corpus = str(manifest.made_from.get("corpus", "")) if manifest else f"{options.layout} {options.subset}"
     system, set_name = system_and_set(scores_path, manifest_path, corpus)
@@ -224,7 +224,7 @@ def _made_with(
 
 
 def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> dict[str, Any]:
-    """Hashes of all that results are made from, and what was asked for."""
+    """Record the hashes of all inputs, and the options."""
     _check_options(options)
     sidecar_path = record_path(scores_path)
     return {
@@ -239,11 +239,11 @@ def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> 
 
 
 def _check_options(options: Options) -> None:
-    """Refuse what would have no effect, or none that means something."""
+    """Refuse options that would have no effect or no meaning."""
     if options.subset not in SUBSETS:
         raise SpoofkitError(f"--subset {options.subset}: expected one of {', '.join(SUBSETS)}")
     if options.subset != "eval" and not (options.layout or "").startswith("asvspoof2021"):
-        raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; leave it out")
+        raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; omit it")
     require_resampled(options.resample)
     if 0 < options.n_replicates < FEWEST_REPLICATES:
         raise SpoofkitError(
@@ -251,11 +251,11 @@ def _check_options(options: Options) -> None:
         )
     for column in options.by:
         if column in ("attack", "codec"):
-            raise SpoofkitError(f"--by {column}: is there in any case; leave it out")
+            raise SpoofkitError(f"--by {column}: is always in the report; omit it")
 
 
 def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.DataFrame:
-    """Scores of a challenge's list or of the subset alone; the trials of the subset."""
+    """Read scores of a whole challenge list or of the subset alone, and return the trials of the subset."""
     in_subset = keys
     if "subset" in keys.columns and options.subset != "all":
         in_subset = keys.filter(pl.col("subset") == options.subset)
@@ -272,10 +272,10 @@ def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.
 
 
 def _tandem(trials: pl.DataFrame, options: Options) -> tuple[dict[str, Any], str]:
-    """Both versions of the min t-DCF beside the ASV system of a score file, or the organisers' of ASVspoof 5.
+    """Compute both versions of the min t-DCF with the ASV system of a score file, or the organisers' of ASVspoof 5.
 
-    Of a score file also the concurrent t-EER, for which rates at one threshold do not suffice. And a warning, where
-    it cannot be told whether the ASV system's scores are of the same attacks.
+    A score file also gives the concurrent t-EER, which needs more than rates at one threshold. The second value is a
+    warning if it is unknown whether the ASV scores are of the same attacks.
     """
     paths = asv_inputs(options.asv, options.asv_keys)
     scores = read_asv_scores(paths, trials) if paths else None
@@ -292,7 +292,7 @@ def _tandem(trials: pl.DataFrame, options: Options) -> tuple[dict[str, Any], str
 
 
 def _output(json_path: Path, html_path: Path, made_from: dict[str, Any]) -> Output:
-    """The files of an evaluation; which figures belong to it says the record, if there is one."""
+    """List the files of an evaluation; the record, if there is one, names its figures."""
     drawn = standing = [path for path in figure_paths(json_path.parent, [*FIGURES]) if path.exists()]
     if json_path.exists():
         with suppress(SpoofkitError, KeyError, TypeError):  # no record of this verb: `is_up_to_date` says so
@@ -305,5 +305,5 @@ def _output(json_path: Path, html_path: Path, made_from: dict[str, Any]) -> Outp
 
 
 def _is_page(path: Path) -> bool:
-    """Without a record beside it, a page may be half of an interrupted run, or somebody else's."""
+    """Return whether a page is ours: one without a record may be of an interrupted run, or someone else's."""
     return GENERATOR.encode() in path.read_bytes()[:2000]

@@ -1,4 +1,4 @@
-"""The page `report.html` and the pictures in `figures/`: everything of an evaluation that is looked at.
+"""The page `report.html` and the pictures in `figures/`.
 
 The page is one file that loads nothing. Its only script sorts tables; without it everything still reads. No metric is
 computed here.
@@ -34,16 +34,16 @@ FIGURES = {
     "bars": "Bars: EER of each attack",
     "heat": "Heat map: EER of each attack in each codec",
 }
-"""Those a page may have, and what a screen reader says."""
+"""All figures that a page may have, and their descriptions for screen readers."""
 GENERATOR = '<meta name="generator" content="spoofkit">'
-"""Stands in the page's head: by it a page without its record is known."""
+"""In the head of every page, so that a page without its record is recognised as ours."""
 SUFFIXES = (".pdf", ".png")
 DOTS_PER_INCH = 200
 NARROWEST_HEAT = 0.75  # of its width; then the map scrolls, so that its numbers can be read on a phone
 
 
 def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return where the pictures of some figures stand."""
+    """Return the paths of the pictures of some figures."""
     return [folder / "figures" / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
 
 
@@ -58,13 +58,13 @@ def report_files(
 
     Args:
         result: As `report.measure_files` returns it.
-        systems: Bona fide and spoof scores, sorted ascending, of the evaluated system first, then of those beside it.
-        trials: Scores beside their keys, of the evaluated system.
-        manifest: Where the audio lies; none: a challenge's list, which does not say.
-        n_examples: Worst errors of each class that the page lets one hear; 0: none.
+        systems: Bona fide and spoof scores, sorted ascending, of the evaluated system first, then of the others.
+        trials: Scores and keys of the evaluated system.
+        manifest: Says where the audio is; None for a challenge's list, which does not.
+        n_examples: Number of worst errors of each class to show with their audio; may be 0.
 
     Returns:
-        Content by name of the file in the folder of the results; and which of FIGURES were drawn.
+        The content of each file by its name in the folder of the results; and which of FIGURES were drawn.
     """
     from spoofkit.evaluation import plots
 
@@ -137,7 +137,7 @@ def _render(
 
 
 def _model(sidecar: Any) -> dict[str, str]:
-    """What the record beside the scores says of the model, in the order in which one asks."""
+    """List what the record beside the scores says of the model, the most important first."""
     if not isinstance(sidecar, dict):
         return {}
     stages: Any = sidecar.get("stages")
@@ -161,5 +161,5 @@ def _model(sidecar: Any) -> dict[str, str]:
 
 
 def _csp_hash(script: str) -> str:
-    """How a Content-Security-Policy names the one script that may run."""
+    """Return the name by which a Content-Security-Policy allows the one script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

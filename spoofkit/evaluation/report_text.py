@@ -68,7 +68,7 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str | Table]:
 def _codec_table(
     result: Mapping[str, Any], name: str, rows: list[dict[str, Any]], cells: list[dict[str, Any]]
 ) -> Table:
-    """EER per value of a column that only spoofs have (down) and codec (across)."""
+    """Build the table of EERs by a column that only spoofs have (down) and codec (across)."""
     cell_of = {(cell[name], cell["codec"]): cell for cell in cells}
     codecs = result["by_codec"]
     lines: list[tuple[str, list[Row]]] = [
@@ -84,18 +84,18 @@ def _codec_table(
 
 
 def costs_in_words(result: Mapping[str, Any]) -> str:
-    """One line about the costs of the DCFs; empty if they are those of ASVspoof 5."""
+    """Describe the costs of the DCFs in one line; empty if they are those of ASVspoof 5."""
     costs = DcfCosts(**result["dcf_costs"])
     if costs == ASVSPOOF5:
         return ""
     return (
-        f"DCFs with P(spoof) {costs.spoof_prior:g}, costs {costs.miss_cost:g} of a miss and {costs.fa_cost:g} of a "
-        f"false alarm, not those of ASVspoof 5; actDCF cuts at {costs.bayes_threshold:.4f}"
+        f"DCF costs, not those of ASVspoof 5: P(spoof) {costs.spoof_prior:g}, miss {costs.miss_cost:g}, false alarm "
+        f"{costs.fa_cost:g}; threshold of actDCF {costs.bayes_threshold:.4f}"
     )
 
 
 def intervals_in_words(result: Mapping[str, Any]) -> str:
-    """One line about the intervals; empty if none were asked for."""
+    """Describe the intervals in one line; empty if none were requested."""
     found = result.get("intervals")
     if found is None:
         return ""
@@ -112,7 +112,7 @@ def intervals_in_words(result: Mapping[str, Any]) -> str:
 
 
 def tandem_in_words(result: Mapping[str, Any]) -> str:
-    """One line about the tandem costs; empty if none were asked for."""
+    """Describe the tandem costs in one line; empty if none were requested."""
     found = result.get("tandem")
     if found is None:
         return ""
@@ -125,8 +125,7 @@ def tandem_in_words(result: Mapping[str, Any]) -> str:
 
 
 def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All parts of an evaluation as flat rows: what they are of, their counts, METRICS."""
-
+    """Flatten all parts of an evaluation into rows: part, value, counts, METRICS."""
     parts = [
         ("all", [result], ()),
         *(("attack", result["by_attack"], ("attack",)), ("codec", result["by_codec"], ("codec",))),
@@ -143,13 +142,13 @@ def rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_tsv(result: Mapping[str, Any]) -> str:
-    """`rows_of` as a table with tabs, all digits; a part without trials of a class has empty fields."""
+    """Format `rows_of` as TSV with all digits; the metrics of a part without one of the classes are empty."""
     rows = rows_of(result)
     return tables.as_tsv(Table([*map(Column, rows[0])], rows))
 
 
 def as_latex(result: Mapping[str, Any]) -> str:
-    """The pooled figures and those by attack as a LaTeX table (booktabs)."""
+    """Format the pooled figures and those by attack as a LaTeX table (booktabs)."""
     costs = DcfCosts(**result["dcf_costs"])
     partial = f"; partial set: {' '.join(result['partial'].split())}" if result["partial"] else ""
     columns = [

@@ -1,6 +1,6 @@
-"""What the best monotone map of the scores would reach: pool adjacent violators, min Cllr, EER on the convex hull.
+"""Metrics after the optimal monotone map of the scores: pool adjacent violators, min Cllr, EER on the convex hull.
 
-And the EER where the ROC crosses the diagonal. These are the other EERs in use; published ASVspoof figures are
+Also the EER where the ROC crosses the diagonal. These two EERs are used elsewhere; published ASVspoof figures are
 `spoofkit.evaluation.metrics.eer`, which is neither. numpy and scipy only; a higher score means more bona fide.
 """
 
@@ -15,14 +15,14 @@ from spoofkit.evaluation.metrics import Scores, sorted_scores
 
 @dataclass(frozen=True)
 class Bins:
-    """Groups of trials in the order of their scores, ascending: how many of each class; shape (groups,)."""
+    """Groups of trials in ascending order of score: the number of each class; shape (groups,)."""
 
     bonafide: npt.NDArray[np.float64]
     spoof: npt.NDArray[np.float64]
 
 
 def tied_bins(bonafide: Scores, spoof: Scores) -> Bins:
-    """A group for each different score; both classes sorted and checked already."""
+    """Make a group of each unique score; both classes are already sorted and checked."""
     scores = np.concatenate((bonafide, spoof))
     order = np.argsort(scores, kind="stable")  # merges two sorted runs, which is quick
     ordered, is_bonafide = scores[order], order < bonafide.size
@@ -32,9 +32,9 @@ def tied_bins(bonafide: Scores, spoof: Scores) -> Bins:
 
 
 def pav_bins(bonafide: Scores, spoof: Scores) -> Bins:
-    """Groups in which the share of bona fide rises strictly: the pool adjacent violators algorithm.
+    """Make groups whose share of bona fide rises strictly, by the pool adjacent violators algorithm.
 
-    Its groups are the segments of the ROC's convex hull (Brümmer and du Preez, "Application-independent evaluation of
+    The groups are the segments of the ROC's convex hull (Brümmer and du Preez, "Application-independent evaluation of
     speaker detection", Computer Speech and Language 20, 2006; Fawcett and Niculescu-Mizil, 2007).
     """
     from scipy.optimize import isotonic_regression
@@ -50,7 +50,7 @@ def pav_bins(bonafide: Scores, spoof: Scores) -> Bins:
 
 
 def min_cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
-    """Cllr in bits after the best monotone map of the scores (Brümmer and du Preez, 2006).
+    """Compute Cllr in bits after the optimal monotone map of the scores (Brümmer and du Preez, 2006).
 
     Raises:
         SpoofkitError: A class is empty, or a score is not a finite number.
@@ -62,7 +62,7 @@ def min_cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
 
 
 def min_cllr_of_sorted(bonafide: Scores, spoof: Scores) -> float:
-    """`min_cllr` of scores that are sorted and checked already."""
+    """Compute `min_cllr` of scores that are already sorted and checked."""
     bins = pav_bins(bonafide, spoof)
     mixed = (bins.bonafide > 0) & (bins.spoof > 0)  # elsewhere the ratio is infinite and the cost is 0
     b, s = bins.bonafide[mixed], bins.spoof[mixed]
@@ -72,7 +72,7 @@ def min_cllr_of_sorted(bonafide: Scores, spoof: Scores) -> float:
 
 
 def rocch_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
-    """EER on the convex hull of the ROC, as a fraction.
+    """Compute the EER on the convex hull of the ROC, as a fraction.
 
     Raises:
         SpoofkitError: A class is empty, or a score is not a finite number.
@@ -84,7 +84,7 @@ def rocch_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
 
 
 def interpolated_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
-    """EER where the ROC, its points joined by lines and ties being one point, crosses the diagonal; as a fraction.
+    """Compute the EER where the interpolated ROC crosses the diagonal, as a fraction; ties are one point.
 
     Raises:
         SpoofkitError: A class is empty, or a score is not a finite number.

@@ -1,8 +1,9 @@
-"""The table that `score` writes of recordings, and of its decisions on a manifest: a row for each, a header of COLUMNS.
+"""The table of `score`, for recordings and for decisions on a manifest: one row each, with a header of COLUMNS.
 
-Tab-separated, without quotes; or comma-separated and quoted where needed, if the file ends in `.csv`. Why a recording
-has no score stands in `error`; then its other cells are empty, but for the decision, which is `abstain`. `channel`
-says which one of a recording was scored, from 1; it is empty where all were, as their mean, and missing of a manifest.
+Tab-separated, without quotes; or, if the file's name ends in `.csv`, comma-separated and quoted where needed. If a
+recording has no score, `error` says why, the decision is `abstain` and the other cells are empty. `channel` is the
+number of the scored channel, from 1. It is empty if the mean of all channels was scored; tables of a manifest have no
+such column.
 """
 
 import csv
@@ -24,11 +25,11 @@ COLUMNS = (
     "remarks",
     "error",
 )
-"""In this order; some may be missing, no other may stand between them."""
+"""All columns, in this order; some may be missing, others are not allowed."""
 
 
 def columns_of(data: bytes) -> list[str]:
-    """Return the columns of a table, given the bytes of a file; empty if they are none."""
+    """Return the columns of a table, given the bytes of a file; empty if the file is not such a table."""
     first = data.split(b"\n", 1)[0].decode("utf-8", "replace")
     names = first.split(_separator(first))
     known = [name for name in COLUMNS if name in names]
@@ -36,17 +37,17 @@ def columns_of(data: bytes) -> list[str]:
 
 
 def score_column(names: Iterable[str]) -> str:
-    """Return the column that counts as the score: log-likelihood ratios, if a calibration made them."""
+    """Return the column to use as the score: the log-likelihood ratios, if there are any, else the raw scores."""
     return "llr" if "llr" in names else "cm-score"
 
 
 def table_text(path: Path, names: list[str], rows: Iterable[dict[str, str]]) -> str:
-    """Return a table as a file of the name `path` holds it.
+    """Format a table for the file `path`.
 
     Args:
-        path: Says by `.csv` that commas separate the cells.
+        path: If it ends in `.csv`, commas separate the cells.
         names: The columns.
-        rows: Cells by column, without tabs and line breaks; those of other columns are left out.
+        rows: Cells by column, without tabs and line breaks; cells of other columns are ignored.
     """
     if path.suffix != ".csv":
         return "".join("\t".join(cells) + "\n" for cells in (names, *([row[name] for name in names] for row in rows)))
@@ -58,10 +59,10 @@ def table_text(path: Path, names: list[str], rows: Iterable[dict[str, str]]) -> 
 
 
 def read_table(text: str, path: Path | str) -> list[dict[str, str]]:
-    """Read the rows of a table, of which there is at least one.
+    """Read the rows of a table, at least one.
 
     Raises:
-        SpoofkitError: naming `path`; there is no row, or one has other columns than the header.
+        SpoofkitError: the table has no row, or a row has another number of cells than the header.
     """
     lines = io.StringIO(text, newline="")
     is_quoted = _separator(text.split("\n", 1)[0]) == ","
@@ -72,7 +73,7 @@ def read_table(text: str, path: Path | str) -> list[dict[str, str]]:
     except csv.Error as error:
         raise SpoofkitError(f"{path}: cannot be read as a table ({error}); score again") from error
     if not rows:
-        raise SpoofkitError(f"{path}: has a header but no recording, expected one a line; score again")
+        raise SpoofkitError(f"{path}: has a header but no rows, expected one recording per line; score again")
     for number, cells in enumerate(rows, 2):
         if len(cells) != len(names):
             raise SpoofkitError(

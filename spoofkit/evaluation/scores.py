@@ -1,10 +1,10 @@
-"""The score file: read and refused, written, and joined with a manifest.
+"""The score file: read and checked, written, and joined with a manifest.
 
 It is the ASVspoof 5 evaluation package's, so a file can be handed to that package unchanged: the header
 `filename<TAB>cm-score`, then one trial a line; a higher score means more bona fide. Ids are text: `NA` is an id and
-leading zeros stay. What is wrong is refused, never repaired or ignored; no metric is computed here.
+leading zeros stay. A faulty file is refused, never repaired; no metric is computed here.
 
-Read too is the table that `score` writes of recordings, and of decisions beside a score file: see `score_table`.
+The table that `score` writes for recordings, or for decisions, is read as well: see `score_table`.
 """
 
 import io
@@ -25,20 +25,20 @@ N_NAMED = 5  # trials that an error sentence names; the rest are counted
 
 
 def read_scores(path: Path | str) -> pl.DataFrame:
-    """Read a score file, or the scores in a table of `score`: its `llr` if it has that column, else its `cm-score`.
+    """Read a score file, or the scores in a table of `score`: its column `llr` if it has one, else `cm-score`.
 
     Returns:
         Columns `utt_id` (text) and `score` (float64, finite), one row per trial, in the file's order. Rows of a table
-        that say why there is no score are left out.
+        without a score are skipped.
 
     Raises:
-        SpoofkitError: The file cannot be read, is empty or cut, or has another header, another number of columns, an
-            empty or repeated id, or a score that is not a finite number. The sentence names up to five trials.
+        SpoofkitError: The file cannot be read, is empty or truncated, or has another header, another number of columns,
+            an empty or repeated id, or a score that is not a finite number. The message names up to five trials.
     """
     data = _read_bytes(path)
     table = _read_table(data, path) if score_table.columns_of(data) else _read_pairs(data, path)
     _check_ids(table, path)
-    # What is no number becomes null, and is refused below by name.
+    # Text that is not a number becomes null, and is refused below by name.
     table = table.with_columns(pl.col("text").cast(pl.Float64, strict=False).alias("score"))
     bad = table.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if bad.height:
@@ -53,7 +53,7 @@ def read_scores(path: Path | str) -> pl.DataFrame:
 
 
 def are_llr(path: Path | str) -> bool:
-    """Return whether the scores that `read_scores` takes of a file stand in a column `llr`."""
+    """Return whether `read_scores` takes a file's scores from a column `llr`."""
     return score_table.score_column(score_table.columns_of(_read_bytes(path))) == "llr"
 
 
@@ -64,7 +64,7 @@ def _read_pairs(data: bytes, path: Path | str) -> pl.DataFrame:
     table = pl.read_csv(
         io.BytesIO(data), separator="\t", quote_char=None, has_header=False, skip_rows=1, schema=columns
     )
-    # polars reads an empty field as missing, and nothing else: "NA" stays an id.
+    # polars reads only an empty field as missing: "NA" stays an id.
     return table.fill_null("").with_row_index("line", offset=2)
 
 
@@ -74,7 +74,7 @@ def _read_table(data: bytes, path: Path | str) -> pl.DataFrame:
     name = score_table.score_column(rows[0])
     kept = [(line, _id_of(row), row[name]) for line, row in enumerate(rows, 2) if row[name] or not row["error"]]
     if not kept:
-        raise SpoofkitError(f"{path}: none of its {len(rows):,} recordings has a score; its column `error` says why")
+        raise SpoofkitError(f"{path}: none of its {len(rows):,} recordings has a score; the column `error` says why")
     return pl.DataFrame(kept, schema={"line": pl.Int64, "utt_id": pl.Utf8, "text": pl.Utf8}, orient="row")
 
 
@@ -84,7 +84,7 @@ def _id_of(row: dict[str, str]) -> str:
 
 
 def final_newline_warning(path: Path | str) -> str | None:
-    """One sentence if a score file does not end in a newline: it may have been cut inside its last score."""
+    """Return a warning if a score file does not end in a newline: it may be truncated inside the last score."""
     data = _read_bytes(path)
     if data.endswith(b"\n"):
         return None
@@ -98,8 +98,8 @@ def write_scores(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike
     """Write a score file, whole or not at all.
 
     Args:
-        path: Where it goes; its folder is made.
-        utt_ids: One id per trial, in the order in which they shall stand.
+        path: The file to write; its folder is created.
+        utt_ids: One id per trial, in the order of the file.
         scores: One finite score per trial; written with as many digits as restore its float32 or float64 exactly.
         overwrite: Replace an existing file.
 
@@ -111,7 +111,7 @@ def write_scores(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike
 
 
 def scores_text(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike) -> str:
-    """What `write_scores` writes, and the errors it raises, `path` being named in them."""
+    """Format scores as `write_scores` writes them, with the same errors, which name `path`."""
     values = np.asarray(scores)
     if values.dtype.kind not in "fiu":
         raise SpoofkitError(f"{path}: scores are of type {values.dtype}, expected numbers")
@@ -138,20 +138,20 @@ def scores_text(path: Path | str, utt_ids: Sequence[str], scores: npt.ArrayLike)
 
 
 def number_texts(values: npt.NDArray[np.generic]) -> list[str]:
-    """Numbers in as many digits as restore them: nine always do for a float32, for a float64 sometimes more."""
+    """Format numbers with enough digits to restore them: nine for a float32, for a float64 sometimes more."""
     if values.dtype == np.float32:
         return [f"{value:.9g}" for value in values.tolist()]
     return [number_text(value) for value in values.tolist()]
 
 
 def number_text(value: float) -> str:
-    """Return a float64 in as many digits as restore it, nine if they do."""
+    """Format a float64 with enough digits to restore it, nine if they suffice."""
     text = f"{value:.9g}"
     return text if float(text) == value else repr(value)
 
 
 def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
-    """Put each trial's score beside its row of the manifest, whatever its key.
+    """Add each trial's score to its row of the manifest, whatever its key.
 
     Args:
         scores: As `read_scores` returns them.
@@ -161,7 +161,7 @@ def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFra
         The manifest's rows in its order, with one more column `score`.
 
     Raises:
-        SpoofkitError: An id stands in one of the two only, or twice.
+        SpoofkitError: An id is in only one of the two, or occurs twice.
     """
     if "score" in manifest_table.columns:
         raise SpoofkitError(
@@ -170,7 +170,7 @@ def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFra
     in_order = scores.height == manifest_table.height and (scores["utt_id"] == manifest_table["utt_id"]).all()
     if not in_order or not all_different(scores["utt_id"]):
         _check_same_ids(scores, manifest_table)
-    if in_order:  # as `spoofkit score` writes them; saves most of the time of a large set
+    if in_order:  # the order that `spoofkit score` writes; saves most of the time of a large set
         return manifest_table.with_columns(scores["score"])
     return manifest_table.join(scores, on="utt_id", how="left", maintain_order="left")
 
@@ -181,10 +181,10 @@ def read_trials(path: Path, manifest: Manifest, with_keys: bool = True) -> pl.Da
     Args:
         path: The score file.
         manifest: The manifest.
-        with_keys: Each trial must have a key; else see `add_scores`.
+        with_keys: Require a key of each trial, see `join_scores`; else see `add_scores`.
 
     Raises:
-        SpoofkitError: the file is broken, or does not fit the manifest; naming both.
+        SpoofkitError: the file is broken, or does not fit the manifest; the message names both.
     """
     scores = read_scores(path)
     try:
@@ -194,14 +194,13 @@ def read_trials(path: Path, manifest: Manifest, with_keys: bool = True) -> pl.Da
 
 
 def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:
-    """Put each trial's score beside its row of the manifest, for metrics: `add_scores`, and both classes are there.
+    """Add each trial's score to its row of the manifest, and require both classes, as metrics do.
 
     Raises:
-        SpoofkitError: as of `add_scores`; a key is neither `bonafide` nor `spoof`; or one of the two classes has no
-            trial.
+        SpoofkitError: see `add_scores`; or a key is neither `bonafide` nor `spoof`, or a class has no trial.
     """
     trials = add_scores(scores, manifest_table)
-    # A null key is no member either, but `is_in` says null to it.
+    # A null key is not a member either, but `is_in` gives null for it.
     unknown = manifest_table.filter(~pl.col("key").is_in(KEYS).fill_null(False))
     if unknown.height:
         shown = [f"{utt_id} {key!r}" for utt_id, key in unknown["utt_id", "key"].head(N_NAMED).rows()]
@@ -218,7 +217,7 @@ def join_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFr
 
 
 def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:
-    """Refuse ids that stand twice, or in one of the two tables only."""
+    """Refuse ids that occur twice, or in only one of the two tables."""
     for name, table in (("score file", scores), ("manifest", manifest_table)):
         if not all_different(table["utt_id"]):
             twice = table["utt_id"].filter(table["utt_id"].is_duplicated()).unique(maintain_order=True)
@@ -242,8 +241,8 @@ def _check_same_ids(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> None:
 
 def _read_bytes(path: Path | str) -> bytes:
     if Path(path).exists() and not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "no regular file, and is read more than once"
-        raise SpoofkitError(f"{path}: is {what}, expected a score file; name one")
+        what = "is a folder" if Path(path).is_dir() else "is not a regular file and cannot be read more than once"
+        raise SpoofkitError(f"{path}: {what}, expected a score file; name one")
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -251,17 +250,17 @@ def _read_bytes(path: Path | str) -> bytes:
 
 
 def _check_lines(data: bytes, path: Path | str) -> None:
-    """Refuse a file whose lines are not a header and then rows of exactly two fields."""
+    """Refuse a file that is not a header followed by rows of exactly two fields."""
     if not data.strip():
         raise SpoofkitError(
-            f"{path}: is empty, expected the header 'filename<TAB>cm-score' and one trial a line; score again"
+            f"{path}: is empty, expected the header 'filename<TAB>cm-score' and one trial per line; score again"
         )
     first = data.split(b"\n", 1)[0]
     if data.startswith(b"\x1f\x8b"):
         raise SpoofkitError(f"{path}: is compressed (gzip), expected text; unpack it first")
     if b"\r" in data:
         raise SpoofkitError(
-            f"{path}: has carriage returns (Windows line ends), expected '\\n' alone; convert it, as with dos2unix"
+            f"{path}: has Windows line ends (CRLF), expected LF; convert it, for instance with dos2unix"
         )
     if first != HEADER.encode():
         raise SpoofkitError(
@@ -270,14 +269,14 @@ def _check_lines(data: bytes, path: Path | str) -> None:
         )
     body = data[len(first) + 1 :]
     if not body:
-        raise SpoofkitError(f"{path}: has a header but no trial, expected one trial a line; score again")
+        raise SpoofkitError(f"{path}: has a header but no trial, expected one trial per line; score again")
     bad = lines_with_other_counts(body, b"\t", 1)
     if bad.size:
         lines = body.split(b"\n")
         last = len(lines) - 1 - body.endswith(b"\n")
         cut = bad.size == 1 and bad[0] == last and not body.endswith(b"\n") and b"\t" not in lines[last]
         shown = [f"line {i + 2} {_shown(lines[i])}" for i in bad[:N_NAMED].tolist()]
-        cure = "the file was cut short, so score again" if cut else "recreate it with `spoofkit score`"
+        cure = "the file was truncated, so score again" if cut else "recreate it with `spoofkit score`"
         raise SpoofkitError(
             f"{path}: expected two tab-separated columns, found others in {_named(bad.size, 'line', shown)}; {cure}"
         )
@@ -297,7 +296,7 @@ def _check_ids(table: pl.DataFrame, path: Path | str) -> None:
     empty = table.filter(pl.col("utt_id").fill_null("") == "")
     if empty.height:
         shown = [str(line) for line in empty["line"].head(N_NAMED)]
-        raise SpoofkitError(f"{path}: found no id in {_named(empty.height, 'line', shown)}; name the trials")
+        raise SpoofkitError(f"{path}: found no id in {_named(empty.height, 'line', shown)}; give every trial an id")
     if all_different(table["utt_id"]):
         return
     lines = table.group_by("utt_id", maintain_order=True).agg("line").filter(pl.col("line").list.len() > 1)
@@ -308,12 +307,12 @@ def _check_ids(table: pl.DataFrame, path: Path | str) -> None:
 
 
 def _named(n: int, noun: str, shown: Sequence[str]) -> str:
-    """How many there are, with the first ones by name: `7 scores (a, b, c, d, e and 2 more)`."""
+    """Format a number with the first items by name: `7 scores (a, b, c, d, e and 2 more)`."""
     rest = f" and {n - len(shown)} more" if n > len(shown) else ""
     return f"{n} {noun}{'' if n == 1 else 's'} ({', '.join(shown)}{rest})"
 
 
 def _shown(line: bytes) -> str:
-    """A line as an error sentence quotes it: readable, and not longer than a line."""
+    """Quote a line for an error message: readable, and not too long."""
     text = line.decode("utf-8", "replace")
     return repr(text if len(text) <= 60 else text[:57] + "…")

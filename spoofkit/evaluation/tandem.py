@@ -1,8 +1,8 @@
-"""A countermeasure beside a speaker verification system (ASV): min t-DCF in its two versions, a-DCF, t-EER.
+"""Metrics of a countermeasure in tandem with speaker verification (ASV): both versions of min t-DCF, a-DCF, t-EER.
 
-The figures of the two versions of the t-DCF are not comparable, so whoever prints one says which. numpy only; higher
-scores mean more bona fide (countermeasure) and more the target speaker (ASV). Constants of the challenges are named
-presets; everything is an argument.
+The two versions of the t-DCF are not comparable, so a printed figure must name its version. numpy only; higher scores
+mean more likely bona fide (countermeasure) and more likely the target speaker (ASV). The challenges' constants are
+named presets; every constant can be passed as an argument.
 """
 
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ class TandemCosts:
     nontarget_prior: float = 0.0095
     spoof_prior: float = 0.05
     miss_cost: float = 1
-    """Of rejecting a target, by whichever system."""
+    """Cost of rejecting a target, whichever system rejects it."""
     fa_cost: float = 10
-    """Of accepting a nontarget."""
+    """Cost of accepting a nontarget."""
     fa_spoof_cost: float = 10
-    """Of accepting a spoofed utterance."""
+    """Cost of accepting a spoofed utterance."""
 
     def __post_init__(self) -> None:
         priors = (self.target_prior, self.nontarget_prior, self.spoof_prior)
@@ -56,11 +56,11 @@ class TandemCosts:
 
 
 ASVSPOOF = TandemCosts()
-"""ASVspoof 2019 LA, 2021 LA and 5 alike."""
+"""The priors and costs of ASVspoof 2019 LA, 2021 LA and 5."""
 
 
 def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
-    """Error rates of an ASV system at the threshold of its own EER (targets against nontargets), as the challenges do.
+    """Compute the error rates of an ASV system at its own EER threshold (targets against nontargets).
 
     Raises:
         SpoofkitError: a class is empty, or a score is not a finite number.
@@ -75,7 +75,7 @@ def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayL
 
 
 def min_tdcf_2019(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, asv: AsvRates, costs: TandemCosts = ASVSPOOF) -> float:
-    """Minimum normalised tandem cost, the legacy version of ASVspoof 2019.
+    """Compute the minimum normalised tandem cost, the legacy version of ASVspoof 2019.
 
     Kinnunen et al., "t-DCF: a detection cost function for the tandem assessment of spoofing countermeasures and
     automatic speaker verification", Odyssey 2018: min (C1 miss + C2 fa) / min(C1, C2).
@@ -91,13 +91,13 @@ def min_tdcf_2019(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, asv: AsvRates, 
 
 
 def min_tdcf_2021(bonafide: npt.ArrayLike, spoof: npt.ArrayLike, asv: AsvRates, costs: TandemCosts = ASVSPOOF) -> float:
-    """Minimum normalised tandem cost, the version of ASVspoof 2021 and 5; at most 1.
+    """Compute the minimum normalised tandem cost, the version of ASVspoof 2021 and 5; at most 1.
 
     Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification: fundamentals",
     IEEE/ACM TASLP 28, 2020: min (C0 + C1 miss + C2 fa) / (C0 + min(C1, C2)).
 
     Raises:
-        SpoofkitError: as `min_tdcf_2019`.
+        SpoofkitError: see `min_tdcf_2019`.
     """
     c0 = costs.target_prior * costs.miss_cost * asv.miss + costs.nontarget_prior * costs.fa_cost * asv.fa
     c1 = costs.target_prior * costs.miss_cost - c0
@@ -111,23 +111,23 @@ def _require_positive(c1: float, c2: float, asv: AsvRates) -> None:
     if c1 <= 0 or c2 <= 0:
         raise SpoofkitError(
             f"t-DCF: with {asv} the weights of miss and false alarm are {c1:.4g} and {c2:.4g}, expected positive ones; "
-            "such an ASV system is worse than none, or no spoof deceives it"
+            "this ASV system is worse than none, or accepts no spoof; use the scores of another"
         )
 
 
 def min_adcf(
     target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike, costs: TandemCosts = ASVSPOOF
 ) -> float:
-    """Minimum normalised architecture-agnostic cost of spoofing-aware speaker verification; at most 1.
+    """Compute the minimum normalised architecture-agnostic DCF (a-DCF) of spoofing-aware verification; at most 1.
 
     Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust speaker verification",
-    Odyssey 2024: min over thresholds of [Cmiss Ptar Pmiss + Cfa Pnon Pfa_non + Cfa_spf Pspf Pfa_spf], over the lower
-    cost of accepting everything and rejecting everything. A score at the threshold is accepted.
+    Odyssey 2024: min over thresholds of [Cmiss Ptar Pmiss + Cfa Pnon Pfa_non + Cfa_spf Pspf Pfa_spf], divided by the
+    lower of the costs of accepting everything and of rejecting everything. A score at the threshold is accepted.
 
     Args:
-        target: Scores of the target speaker's bona fide trials; one system's, whatever it is made of.
-        nontarget: Of other speakers' bona fide trials.
-        spoof: Of spoofed trials.
+        target: Scores of the target speaker's bona fide trials, from one system of any architecture.
+        nontarget: Scores of other speakers' bona fide trials.
+        spoof: Scores of spoofed trials.
         costs: Priors and costs.
 
     Raises:
@@ -154,19 +154,21 @@ def concurrent_teer(
     nontarget: npt.ArrayLike,
     asv_spoof: npt.ArrayLike,
 ) -> float:
-    """Concurrent tandem EER, as a fraction: both systems' thresholds where miss and both false alarm rates are equal.
+    """Compute the concurrent tandem EER, as a fraction.
 
+    It is the error rate at the pair of thresholds where the miss rate and both false alarm rates are equal.
     Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators", IEEE TPAMI
-    46, 2024. The systems are taken to err independently: a target is missed by either; a nontarget is accepted where
-    the countermeasure accepts bona fide speech and the ASV system the speaker; a spoof where both accept it.
+    46, 2024. The errors of the two systems are assumed to be independent. A target is missed if either system rejects
+    it. A nontarget is accepted if the countermeasure accepts it as bona fide and the ASV system accepts the speaker. A
+    spoof is accepted if both systems accept it.
 
-    On real scores the three rates meet nowhere, so which thresholds count is a choice; it is that of the evaluation
-    package (asvspoof-challenge/asvspoof5, calculate_modules.py, compute_teer; its coarse search of large sets is not
-    made here). Each ASV threshold at which fewer targets are missed than impostors accepted is paired with the
-    countermeasure's threshold where the tandem's miss comes nearest to the mean of its false alarms. Of these pairs
-    the one counts at which both false alarms come nearest to each other, as ASV nontarget / ASV spoof against
-    countermeasure spoof / countermeasure bona fide accepted; of equal ones the first upwards. Its spoofs accepted by
-    both are the t-EER.
+    On real scores the three rates are never exactly equal, so a rule must choose the thresholds. This is the rule of
+    the evaluation package (asvspoof-challenge/asvspoof5, calculate_modules.py, compute_teer), without its coarse search
+    of large sets. Each ASV threshold at which fewer targets are missed than impostors accepted is paired with the
+    countermeasure threshold at which the tandem's miss rate is nearest to the mean of its false alarm rates. Of these
+    pairs, the one is chosen at which both false alarm rates are nearest to each other: the ASV system's ratio of
+    nontarget to spoof acceptance rates is compared with the countermeasure's ratio of spoof to bona fide acceptance
+    rates. Among equals the first in ascending order is chosen. The share of spoofs accepted by both is the t-EER.
 
     Args:
         bonafide: Countermeasure's scores of bona fide trials.
@@ -213,7 +215,7 @@ def concurrent_teer(
 def _asv_walk(
     target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Rates after rejecting 0, 1, … trials upwards, inside a tie targets first, then nontargets: miss and both fa."""
+    """Compute miss and both fa after rejecting 0, 1, … trials in ascending order; ties: targets, nontargets, spoofs."""
     names = ("target", "nontarget", "spoof (ASV)")
     classes = [sorted_scores(scores, name) for scores, name in zip((target, nontarget, spoof), names, strict=True)]
     order = np.argsort(np.concatenate(classes), kind="stable")
