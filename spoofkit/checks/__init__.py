@@ -1,1 +1,1 @@
-"""Looking at a list before it is used: is it whole, what does it share, what does it give away."""
+"""Checks of a manifest before it is used: is it complete, what does it share, what gives the class away."""

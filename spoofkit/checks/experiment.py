@@ -2,10 +2,10 @@
 
     python -m spoofkit.checks.experiment CONF [--processes N] [--train STAGE]... [--same FOLDER]... KEY=VALUE...
 
-What takes a fraction of a second stands here: the settings themselves, the folders that they name, whether N processes
-can share the batches of the stages to train, and whether the trainings in FOLDER (…/posttrain, …/finetune), if there
-are any, have these settings. Whether an encoder loads and a batch fits shows when a training
-starts, or in its `--dry-run`.
+These checks take a fraction of a second: the settings themselves, the folders that they name, whether N processes can
+share the batches of the stages to train, and whether an existing training in FOLDER (…/posttrain, …/finetune) has the
+same settings. Whether an encoder loads and a batch fits into memory is checked when a training starts, or by its
+`--dry-run`.
 """
 
 import argparse
@@ -27,11 +27,11 @@ STAGES = ("posttrain", "finetune")
 
 
 def require_folders(settings: Config) -> None:
-    """Refuse folders that the settings name and that are not there.
+    """Refuse settings that name a folder that does not exist.
 
     Raises:
-        SpoofkitError: a folder of noise or rooms is missing; or `encoder.name` is neither a folder nor could it be a
-            hub id or another name of an encoder.
+        SpoofkitError: a folder of noise or rooms is missing; or `encoder.name` is neither a folder nor a possible hub
+            id or other name of an encoder.
     """
     for stage in STAGES:
         augment = getattr(settings, stage).augment
@@ -51,10 +51,10 @@ def require_folders(settings: Config) -> None:
 
 
 def require_same(folder: Path, settings: Config) -> None:
-    """Refuse settings that are not those of the training in a folder; one that got nowhere claims nothing.
+    """Refuse settings that differ from those of the training in a folder, if it has got as far as a checkpoint.
 
     Raises:
-        SpoofkitError: naming the settings that differ.
+        SpoofkitError: settings differ, or the folder's are unreadable.
     """
     if not any(path for name in ("checkpoints", "encoder", "model") for path in folder.glob(f"{name}/*")):
         return
@@ -64,8 +64,8 @@ def require_same(folder: Path, settings: Config) -> None:
         raise SpoofkitError(f"{folder}/config.yaml: cannot be read as YAML; train again with --overwrite") from error
     if changed := differences(before, stage_settings(settings, folder.name)):
         raise SpoofkitError(
-            f"{folder}: holds a training with other settings ({'; '.join(changed[:3])}); give those, name another "
-            "experiment with --exp, or train again with --overwrite"
+            f"{folder}: holds a training with other settings ({'; '.join(changed[:3])}); restore them, choose "
+            "another experiment with --exp, or train again with --overwrite"
         )
 
 
@@ -73,7 +73,7 @@ def require_trainable(settings: Config) -> None:
     """Refuse post-training of a front-end without parameters.
 
     Raises:
-        SpoofkitError: it is one.
+        SpoofkitError: the front-end has no parameters.
     """
     if settings.encoder.name in SINC:
         raise SpoofkitError(
@@ -83,7 +83,7 @@ def require_trainable(settings: Config) -> None:
 
 
 def main() -> None:
-    """Check the settings that the command line names; a mistake is one sentence on stderr and exit code 1."""
+    """Check the settings named on the command line; an error is one sentence on stderr and exit code 1."""
     parser = argparse.ArgumentParser()
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

@@ -1,4 +1,4 @@
-"""What one audio file tells of itself: the findings of its header and of its samples."""
+"""Findings about single audio files, from their headers and their samples."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 
 SHORTEST_SAMPLES = 3_200  # 0.2 s: below this the encoders have fewer than ten frames
-LONG_ZEROS_SECONDS = 0.5  # of exact zeros at one end: recordings have none, cutting and padding tools leave them
-CLIPPED_SHARE = 1e-3  # of the samples at full scale: audible; a single peak is not
-OFFSET = 0.01  # of full scale: -40 dB
+LONG_ZEROS_SECONDS = 0.5  # exact zeros at one end: recordings have none, cutting and padding tools leave them
+CLIPPED_SHARE = 1e-3  # share of samples at full scale that is audible; a single peak is not
+OFFSET = 0.01  # share of full scale: -40 dB
 WHOLE_SET = "-"
 
 
@@ -21,11 +21,11 @@ class Finding:
     """One thing wrong with one utterance, or with the whole set."""
 
     utt_id: str
-    """WHOLE_SET: it is said of no single one."""
+    """WHOLE_SET if the finding is not about a single utterance."""
     severity: str
-    """`error`: the utterance cannot be used. `warning`: it can, and the reader should know."""
+    """`error`: the utterance cannot be used. `warning`: it can be used, but the reader should know."""
     kind: str
-    """In a word or two, the same for all of a kind."""
+    """Kind of finding, in a word or two."""
     problem: str
 
 
@@ -42,7 +42,7 @@ class Row:
 
 
 def findings_of_files(rows: list[Row], manifest: Manifest, damaged: dict[str, str]) -> Iterator[Finding]:
-    """What each file says of itself; `damaged` says what is wrong with shards."""
+    """Yield the findings about each file; `damaged` maps each damaged shard to what is wrong with it."""
     for row in rows:
         address = parse_address(manifest.audio_path(row.path))
         if address is not None and address.shard in damaged:
@@ -61,7 +61,11 @@ def findings_of_files(rows: list[Row], manifest: Manifest, damaged: dict[str, st
 
 def _check_header(info: AudioInfo, n_samples: int) -> Iterator[tuple[str, str, str]]:
     if n_samples not in (UNKNOWN_LENGTH, info.n_samples):
-        yield "error", "length", f"has {info.n_samples} samples, the manifest says {n_samples}; prepare it again"
+        yield (
+            "error",
+            "length",
+            f"has {info.n_samples} samples, the manifest says {n_samples}; prepare the set again",
+        )
     if info.n_samples < SHORTEST_SAMPLES:
         seconds, fewest = info.n_samples / SAMPLE_RATE, SHORTEST_SAMPLES / SAMPLE_RATE
         yield "error", "too short", f"lasts {seconds:.3f} s, expected at least {fewest} s"
@@ -69,9 +73,9 @@ def _check_header(info: AudioInfo, n_samples: int) -> Iterator[tuple[str, str, s
 
 def _check_sound(sound: Sound, downmix: str) -> Iterator[tuple[str, str, str]]:
     if sound.n_not_finite:
-        yield "error", "not finite", f"holds {sound.n_not_finite} NaN or infinite samples; fetch or convert it again"
+        yield "error", "not finite", f"holds {sound.n_not_finite} NaN or infinite samples; download or convert it again"
     if not sound.peak:
-        yield "error", "silence", "is digital silence throughout"
+        yield "error", "silence", "contains only digital silence"
     elif max(sound.zeros_before_s, sound.zeros_after_s) >= LONG_ZEROS_SECONDS:
         yield (
             "warning",
@@ -79,7 +83,7 @@ def _check_sound(sound: Sound, downmix: str) -> Iterator[tuple[str, str, str]]:
             f"begins with {sound.zeros_before_s:.2f} s and ends with {sound.zeros_after_s:.2f} s of exact zeros",
         )
     if sound.is_cancelled and downmix == "mean":
-        problem = "its channels cancel each other in their mean; prepare the set with --downmix first"
+        problem = "its channels cancel each other in the mean; prepare the set with --downmix first"
         yield "error", "channels cancel", problem
     if sound.clipped_share >= CLIPPED_SHARE:
         yield "warning", "clipping", f"{100 * sound.clipped_share:.2f} % of its samples are at full scale or beyond"

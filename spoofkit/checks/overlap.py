@@ -1,13 +1,13 @@
 """What two manifests share: files, utterances, speakers, audio, and where their corpora come from.
 
-    kind        an utterance of the evaluation list counts if the training list has
+    kind        an utterance of the evaluation list is counted if the training list has
     file        the same path below the same root
     utterance   its utt_id, with its speaker
     id          its utt_id, with another speaker or none known
     speaker     its speaker
-    audio       its samples: decoded, at 16 kHz, rounded to 16 bits; so FLAC, WAV and a pack of one recording are equal
+    audio       its samples: decoded, at 16 kHz, rounded to 16 bits, so one recording as FLAC, WAV or in a pack is equal
 
-The first two and the last are leaks: what was learned is tested. `-` is no speaker.
+The first two and the last are leaks: the test contains training data. `-` means that the speaker is unknown.
 """
 
 import hashlib
@@ -40,18 +40,18 @@ KINDS = {
 LEAKS = ("file", "utterance", "audio")
 N_EXAMPLES = 5
 MIDDLE_SAMPLES = 4_000  # 0.25 s: enough to tell almost all recordings of one length apart
-ROWS_AT_ONCE = 4096  # handed to the threads: a million at once would fill the memory
+ROWS_AT_ONCE = 4096  # rows given to the threads at once; a million would fill the memory
 COLUMNS = ("kind", "eval_utt_id", "train_utt_id", "eval_key", "train_key", "speaker")
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What was found."""
+    """What two manifests share."""
 
     summary: dict[str, Any]
     """Counts, examples and sentences, as plain JSON values."""
     rows: pl.DataFrame
-    """COLUMNS: one row for each kind and utterance of the evaluation list, with the first of the training list."""
+    """COLUMNS: one row per kind and utterance of the evaluation list, with its first match in the training list."""
 
     @property
     def is_leak(self) -> bool:
@@ -73,13 +73,13 @@ def find_overlap(
     Args:
         train: Manifest that a model is trained on.
         evaluation: Manifest that it is tested on.
-        audio: Compare samples too.
-        workers: Threads that decode.
-        train_corpus: Name in sources.yaml; empty: what the manifest was made from.
-        eval_corpus: The same of the other.
+        audio: Compare samples as well.
+        workers: Number of decoding threads.
+        train_corpus: Name in sources.yaml. Default: the corpus that the manifest was made from.
+        eval_corpus: Likewise for the evaluation manifest.
 
     Raises:
-        SpoofkitError: a manifest is broken, a corpus has no such name, or audio cannot be read.
+        SpoofkitError: a manifest is broken, a corpus is unknown, or audio cannot be read.
     """
     lists = read_manifest(train), read_manifest(evaluation)
     corpora = _corpus(lists[0], train_corpus, "--train-corpus"), _corpus(lists[1], eval_corpus, "--eval-corpus")
@@ -110,7 +110,7 @@ def find_overlap(
 
 
 def _corpus(manifest: Manifest, name: str, option: str) -> Corpus | None:
-    """The public corpus of a manifest; none if nobody says, or its sources are not known."""
+    """Return the public corpus of a manifest; None if it is not recorded, or its sources are unknown."""
     if not name:
         return prepared_corpus(str(manifest.made_from.get("corpus", "")))
     if name not in known_corpora():
@@ -119,7 +119,7 @@ def _corpus(manifest: Manifest, name: str, option: str) -> Corpus | None:
 
 
 def _matches(train: pl.DataFrame, evaluation: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
-    """Rows of the evaluation list whose values of `on` stand in the training list, each with the first there."""
+    """Find the rows of the evaluation list whose values of `on` are in the training list, with their first match."""
     first = train.unique(on, keep="first", maintain_order=True)
     first = first.select(*on, train_utt_id="utt_id", train_key="key", train_speaker="speaker")
     renamed = evaluation.select("utt_id", "key", "speaker", *(name for name in on if name != "speaker"))
@@ -146,7 +146,7 @@ def _same_speakers(train: pl.DataFrame, evaluation: pl.DataFrame) -> pl.DataFram
 
 
 def _same_audio(train: Manifest, evaluation: Manifest, workers: int) -> pl.DataFrame:
-    """Three sieves, so that few files are decoded whole: length, the middle, all samples."""
+    """Find equal audio in three passes (length, middle, all samples), so that few files are decoded completely."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
 
         def each(what: str, function: Callable[[Manifest, str, int], Any], manifest: Manifest, table: Any) -> list[Any]:
@@ -194,11 +194,11 @@ def _samples_digest(wave_S: np.ndarray) -> str:
     return hashlib.blake2b(whole_S.tobytes(), digest_size=16).hexdigest()
 
 
-# ---- Words
+# ---- Text
 
 
 def print_overlap(summary: dict[str, Any]) -> None:
-    """Print how much is shared of each kind, with examples, and what follows from it."""
+    """Print how much of each kind is shared, with examples, and what follows from it."""
     compared = summary["audio_compared"]
     audio = {"what": KINDS["audio"], "n_eval": None, "percent_of_eval": None}
     columns = [
@@ -218,7 +218,7 @@ def print_overlap(summary: dict[str, Any]) -> None:
 def _first(row: Row) -> str:
     if row["n_eval"] is None:
         return "not compared; pass --audio"
-    # Whoever shares a speaker has no one utterance that it is shared with.
+    # A speaker is shared with many utterances, so no single one is named.
     is_pair = row["kind"] != "speaker"
     return ", ".join(f"{one} ({other})" if is_pair and one != other else one for one, other in row["examples"]) or "-"
 
@@ -246,21 +246,19 @@ def _sentences(
         of = by_kind[contrary[0]]
         says.append(
             f"{of['n_other_key']:,} of those with the {of['what']} are bona fide in one list and spoof in the other: "
-            "one of the two is wrong, or the list says spoof of what is partly genuine"
+            "one of the two is wrong, or one list calls partly genuine utterances spoof"
         )
     related = None if summary["shared_sources"] is None else bool(summary["shared_sources"])
     n_ids = by_kind["id"]["n_eval"]
     if n_ids and related:
-        says.append(f"{n_ids:,} ids are alike without a speaker to confirm them: compare with --audio")
+        says.append(f"{n_ids:,} ids are equal, but no speaker confirms them: compare the audio with --audio")
     elif n_ids:
-        says.append(f"{n_ids:,} ids are alike, which may be chance, such as two lists that count from 0: see --audio")
+        says.append(f"{n_ids:,} ids are equal, perhaps by chance, such as two lists that count from 0: use --audio")
     n_voices = found["speaker"]["speaker"].n_unique()
     if n_voices and related is False:
-        says.append(f"{n_voices:,} speaker names are in both lists, which may be chance: no common source is known")
+        says.append(f"{n_voices:,} speaker names are in both lists, perhaps by chance: no common source is known")
     elif n_voices:
-        says.append(
-            f"{n_voices:,} speakers are in both lists: results on this list say little about voices never heard"
-        )
+        says.append(f"{n_voices:,} speakers are in both lists: results on this list say little about unseen speakers")
     return says
 
 
@@ -278,18 +276,18 @@ def _about_sources(train: Corpus | None, evaluation: Corpus | None) -> str:
         options = (("training", train, "--train-corpus"), ("evaluation", evaluation, "--eval-corpus"))
         unknown = [(name, option) for name, corpus, option in options if not corpus]
         names, by = " and the ".join(name for name, _ in unknown), " and ".join(option for _, option in unknown)
-        return f"which corpus the {names} list is of is unknown; {by} can say so"
+        return f"the corpus of the {names} list is unknown; name it with {by}"
     if train.name == evaluation.name:
-        return f"both lists are of {train.name}"
+        return f"both lists are from {train.name}"
     for made, of in ((train, evaluation), (evaluation, train)):
         if of.name in ancestry(made.name):
             return (
-                f"{made.name} is made of {of.name} ({made.cite}): utterances with the same id are the same recordings "
-                "by design, so train and evaluate on sets that stay apart in both"
+                f"{made.name} is made from {of.name} ({made.cite}): utterances with the same id are the same "
+                "recordings by design, so train and evaluate on sets that are disjoint in both"
             )
     if shared := shared_sources(train.name, evaluation.name):
         return (
             f"{train.name} ({train.cite}) and {evaluation.name} ({evaluation.cite}) both come from "
-            f"{' and '.join(shared)}: voices and recording conditions may be the same whatever their ids"
+            f"{' and '.join(shared)}: speakers and recording conditions may be the same even where ids differ"
         )
-    return f"{train.name} and {evaluation.name} have no source in common that is known here"
+    return f"{train.name} and {evaluation.name} have no known source in common"

@@ -1,4 +1,4 @@
-"""What only a look at all files of a set tells: doubles, outliers, and properties that give the class away."""
+"""Findings about a whole set: duplicates, outliers, and properties that give the class away."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -30,7 +30,7 @@ PIECE_BYTES = 4_096  # of files of one size, from the middle: almost all differ 
 
 
 def findings_of_set(rows: list[Row], manifest: Manifest, workers: int) -> Iterator[Finding]:
-    """What only a look at all files tells; `workers` threads compare those of one size."""
+    """Yield the findings that need all files; `workers` threads compare files of equal size."""
     with_info = [(row, row.info) for row in rows if isinstance(row.info, AudioInfo)]
     yield from _rejected_list(manifest)
     yield from _doubles(rows, manifest, workers)
@@ -69,7 +69,7 @@ def _outlying_lengths(with_info: list[tuple[Row, AudioInfo]]) -> Iterator[Findin
 
 
 def _telling_properties(with_info: list[tuple[Row, AudioInfo]]) -> Iterator[Finding]:
-    """Properties of the files by which a detector could tell the classes without listening."""
+    """Find properties of the files by which a detector could tell the classes without listening."""
     with_info = [(row, info) for row, info in with_info if row.key != NO_KEY]
     keys = Counter(row.key for row, _ in with_info)
     if len(keys) < 2:
@@ -101,7 +101,7 @@ def _rejected_list(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _doubles(rows: list[Row], manifest: Manifest, workers: int) -> Iterator[Finding]:
-    """Utterances that are one: the same file, the same MD5 in FLAC's header, the same samples, or the same bytes."""
+    """Find duplicates: the same file, the same MD5 in FLAC's header, the same samples, or the same bytes."""
     for group in _same_content(rows, manifest, workers):
         first_of_key = {row.key: row for row in reversed(group) if row.key != NO_KEY}
         for row in group:
@@ -134,7 +134,7 @@ def _same_content(rows: list[Row], manifest: Manifest, workers: int) -> list[lis
 
 
 def _groups(rows_and_values: Iterable[tuple[Row, Hashable]]) -> list[list[Row]]:
-    """Rows of equal value, where there are several."""
+    """Group rows by value, keeping groups of at least two."""
     by_value: dict[Any, list[Row]] = defaultdict(list)
     for row, value in rows_and_values:
         by_value[value].append(row)
@@ -142,11 +142,11 @@ def _groups(rows_and_values: Iterable[tuple[Row, Hashable]]) -> list[list[Row]]:
 
 
 def _piece(path: Path) -> tuple[int, str]:
-    """A file's size and the hash of its middle."""
+    """Return a file's size and the hash of its middle."""
     try:
         n_bytes = path.stat().st_size
         with open(path, "rb") as file:
             file.seek(max(0, (n_bytes - PIECE_BYTES) // 2))
             return n_bytes, hashlib.blake2b(file.read(PIECE_BYTES), digest_size=16).hexdigest()
     except OSError as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error.strerror}) any more; give the command again") from error
+        raise SpoofkitError(f"{path}: can no longer be read ({error.strerror}); run the command again") from error

@@ -1,6 +1,6 @@
-"""What decoding a whole file tells of it: whether it is finite and whole, silent or loud, and what its samples are.
+"""Facts that need a whole file to be decoded: whether it is finite and complete, silent or loud, and its digest.
 
-Facts only; what they mean for a set stands in `validate`.
+Facts only; `filecheck` and `setcheck` judge them.
 """
 
 import hashlib
@@ -26,28 +26,28 @@ class Sound:
     """BLAKE2b of the samples as stored, with rate and channels."""
     n_not_finite: int
     peak: float
-    """Largest absolute value, of full scale."""
+    """Largest absolute value, as a share of full scale."""
     clipped_share: float
     """Share of the samples at or beyond full scale."""
     offset: float
-    """Largest mean of a channel, as an absolute value, of full scale."""
+    """Largest absolute mean of a channel, as a share of full scale."""
     zeros_before_s: float
     """Seconds of exact zeros at the start."""
     zeros_after_s: float
     """Seconds of exact zeros at the end."""
     is_cancelled: bool
-    """Whether the mean of its channels loses what is in them."""
+    """Whether the channels cancel each other in their mean."""
 
 
 def examine(path: Path) -> Sound:
     """Decode a file, or read a packed utterance, block by block, and measure it.
 
     Raises:
-        SpoofkitError: it cannot be read, is cut short, or its samples are not those that its header states.
+        SpoofkitError: it cannot be read, is truncated, or its samples do not match its header.
     """
     with open_recording(path) as stored:
         digest = hashlib.blake2b(f"{stored.info.sample_rate} {stored.info.n_channels} ".encode(), digest_size=16)
-        # The largest positive value of n bits is 1 - 2^(1 - n); of floats, and of wide samples, 16 bits are meant.
+        # The largest positive value of n bits is 1 - 2^(1 - n); floats and wide samples are treated as 16 bits.
         full_scale = 1 - 2.0 ** (1 - min(stored.info.bits or 16, 16))
         meter, n_samples, n_not_finite, n_clipped, peak = ChannelMeter(), 0, 0, 0, 0.0
         sum_C: np.ndarray | float = 0.0

@@ -1,10 +1,10 @@
-"""Checking a manifest against the disk before a GPU is rented.
+"""Check a manifest against the disk before GPU time is spent.
 
-Always, from headers: the file is there and readable, as long as the manifest says, not shorter than 0.2 s; a WAV has
-all the bytes that it states; two ids do not share one file; rate, channels and length are those of the rest; and none
-of them tells bona fide from spoof. With `read_all_audio` also, from every sample: it decodes to the length and MD5 that
-its header states, is finite, not silent, not clipped or offset, does not vanish in the mean of its channels, and no two
-ids hold the same samples. What was found out is kept beside the manifest, see `headers`.
+Headers are always checked: the file exists and is readable, has the length of the manifest and at least 0.2 s; a WAV
+has all the bytes that it states; two ids do not share one file; rate, channels and length are like those of the other
+files; and none of these tells bona fide from spoof. With `read_all_audio` every sample is checked as well: the file
+decodes to the length and MD5 of its header, is finite, not silent, not clipped or offset, its channels do not cancel
+each other in the mean, and no two ids have the same samples. The facts are cached beside the manifest, see `headers`.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.data.stored import AudioInfo
 from spoofkit.errors import SpoofkitError
 
-DECODED_AT_ONCE = 8  # files that a thread decodes before what it found is written down
+DECODED_AT_ONCE = 8  # files that a thread decodes before it writes down their facts
 N_EXAMPLES = 3
 
 
@@ -37,27 +37,27 @@ class Validation:
     manifest: Manifest
     findings: list[Finding]
     n_by_av: int
-    """Files that libsndfile refused and FFmpeg reads; from headers, or with all audio read from decoding."""
+    """Files that libsndfile refuses and FFmpeg reads; from headers, or from decoding if all audio was read."""
     n_without_md5: int
-    """FLACs that state no MD5, so that nothing tells whether their samples are the encoded ones."""
+    """FLACs without an MD5, whose samples cannot be verified."""
     formats: dict[str, int]
-    """How many files have each sample format and rate, the most frequent first."""
+    """Number of files by sample format and rate, the most frequent first."""
 
     @property
     def n_errors(self) -> int:
-        """How many findings forbid the use of the set."""
+        """The number of errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
 
 def validate(path: Path, read_all_audio: bool = False, workers: int = 16) -> Validation:
-    """Check every row of a manifest; what is looked for stands at the top of this module.
+    """Check every row of a manifest; the module's docstring lists the checks.
 
-    Of packed audio, each shard's length is compared with its record, and with `read_all_audio` its checksum.
+    For packed audio, each shard's length is compared with its record, and with `read_all_audio` its checksum as well.
 
     Args:
-        path: The manifest; its own rules (ids, keys, paths) raise at once.
-        read_all_audio: Decode every file too.
-        workers: Threads that read.
+        path: The manifest; a violation of its own rules (ids, keys, paths) raises at once.
+        read_all_audio: Decode every file as well.
+        workers: Number of reading threads.
 
     Returns:
         The findings in the manifest's order, those of the whole set last.
@@ -98,7 +98,7 @@ def validate(path: Path, read_all_audio: bool = False, workers: int = 16) -> Val
 
 
 def findings_text(result: Validation) -> str:
-    """The findings as lines of utterance, severity, problem and kind, tab-separated; no header."""
+    """Format findings as lines of utterance, severity, problem and kind, tab-separated, without a header."""
     return "".join(
         "\t".join((found.utt_id, found.severity, " ".join(found.problem.split()), found.kind)) + "\n"
         for found in result.findings
@@ -106,7 +106,7 @@ def findings_text(result: Validation) -> str:
 
 
 def summary(result: Validation) -> list[str]:
-    """Lines: how many findings of each kind there are, and of which utterances the first are."""
+    """Return lines with the number of findings of each kind and their first utterances."""
     manifest = result.manifest
     n_warnings = len(result.findings) - result.n_errors
     lines = [f"{manifest.path}: {manifest.table.height:,} utterances, {result.n_errors} errors, {n_warnings} warnings"]
@@ -121,21 +121,18 @@ def summary(result: Validation) -> list[str]:
     if result.n_by_av:
         lines.append(f"  {result.n_by_av:,} files are read by FFmpeg because libsndfile refuses them")
     if result.n_without_md5:
-        lines.append(
-            f"  {result.n_without_md5:,} FLACs state no MD5: whether their samples are right cannot be checked"
-        )
+        lines.append(f"  {result.n_without_md5:,} FLACs state no MD5, so their samples cannot be verified")
     return [*lines, *(f"  {caveat}" for caveat in manifest.caveats())]
 
 
 def reject(result: Validation) -> int:
-    """Move the utterances with errors from the manifest to its list of rejected ones, and return their number.
+    """Move the utterances with errors from the manifest to its list of rejected utterances; return their number.
 
-    A file of spoofed regions beside the manifest loses them too.
-
-    The list is written first: killed in between, the same command finds the same errors and ends the same.
+    They are also removed from a file of spoofed regions beside the manifest. The list is written first: after a kill,
+    the same command finds the same errors and ends the same.
 
     Raises:
-        SpoofkitError: no utterance would remain, or the disk refuses.
+        SpoofkitError: no utterance would remain, or the disk refuses to write.
     """
     manifest = result.manifest
     reasons: dict[str, list[str]] = defaultdict(list)
@@ -149,8 +146,8 @@ def reject(result: Validation) -> int:
     remaining = table.filter(~is_rejected)
     if not remaining.height:
         raise SpoofkitError(
-            f"{manifest.path}: none of its {table.height:,} utterances can be used, expected some to remain; fix the "
-            f"corpus ({next(iter(reasons.values()))[0]})"
+            f"{manifest.path}: all {table.height:,} utterances have errors, expected at least one without; fix the "
+            f"corpus (first error: {next(iter(reasons.values()))[0]})"
         )
     new = table.filter(is_rejected).select(
         "utt_id", "path", "key", reason=pl.col("utt_id").replace_strict({u: "; ".join(r) for u, r in reasons.items()})
@@ -181,7 +178,7 @@ def _last_known(row: Row) -> AudioInfo | Sound | str:
 
 
 def _damaged_shards(manifest: Manifest) -> dict[str, str]:
-    """What is wrong with each damaged shard of a pack."""
+    """Find the damaged shards of a pack, and what is wrong with each."""
     addresses = [parse_address(manifest.audio_path(relative)) for relative in manifest.table["path"]]
     damaged = {}
     for shard in sorted({address.shard for address in addresses if address is not None}):
