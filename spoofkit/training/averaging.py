@@ -1,4 +1,4 @@
-"""Weights that are averages: a moving one over the steps, and the mean of the best evaluations.
+"""Averages of weights: a moving average over the steps, and the mean of the best evaluations.
 
 checkpoints/best/step_0000500.safetensors   the weights of one of the best evaluations so far
 """
@@ -27,7 +27,7 @@ TIE_BREAK_DIGITS = 6
 
 
 class MovingAverage:
-    """Exponential moving average of a model's trained parameters; starts from what they are.
+    """Exponential moving average of a model's trained parameters, starting from their current values.
 
     average = decay * average + (1 - decay) * parameter, after every step. Buffers (running statistics) are not
     averaged: they are averages already.
@@ -40,13 +40,13 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """After a step of the optimiser."""
+        """Update the averages; called after each optimiser step."""
         for name, parameter in self.parameters.items():
             self.averages[name].lerp_(parameter, 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averages for the length of the `with` block."""
+        """Give the model the averages for the length of the `with` block."""
         self.put_in_place()
         try:
             yield
@@ -55,7 +55,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def put_in_place(self) -> None:
-        """Exchange the model's parameters and the averages."""
+        """Swap the model's parameters and the averages."""
         for name, parameter in self.parameters.items():
             own = parameter.detach().clone()
             parameter.copy_(self.averages[name])
@@ -73,10 +73,9 @@ def keep_best(
     world: World,
     log: Callable[[str], None],
 ) -> bool:
-    """Keep the weights of an evaluation if it is among the best; say whether it is the best of all.
+    """Keep the weights of an evaluation if it is among the best; return whether it is the best of all.
 
-    `state.kept` lists the best first: lowest first criterion, among equals the lowest second one, among equals still
-    the earliest step.
+    `state.kept` lists the best first, sorted by the first criterion (lower is better), then the second, then the step.
     """
     new = {"step": step, "figures": figures}
     before = state.kept[:1]
@@ -89,15 +88,15 @@ def keep_best(
     state.kept = kept
     if before and before[0]["figures"][criteria[0]] == figures[criteria[0]]:
         equal, best = before[0]["step"], kept[0]["step"]
-        log(f"{criteria[0]} equals that of step {equal}: by {criteria[1]} step {best} is the best")
+        log(f"{criteria[0]} is the same as at step {equal}: step {best} is best by {criteria[1]}")
     return kept[0] is new
 
 
 def ranking(figures: dict[str, float], criteria: tuple[str, str]) -> tuple[float, float]:
-    """The figures of an evaluation that are compared, lower being better.
+    """Return the figures by which evaluations are compared; lower is better.
 
-    The second one is rounded, so that a model that has stopped changing does not get better by rounding errors. In the
-    state of a run that an older version began it is missing: then that evaluation is the worst of its equals.
+    The second figure is rounded, so that a model that has converged does not improve by rounding errors. It is missing
+    in the state of a run that an older version began; such an evaluation ranks last among its equals.
     """
     first, second = criteria
     return figures[first], round(figures.get(second, math.inf), TIE_BREAK_DIGITS)
@@ -112,7 +111,7 @@ def _write(path: Path, weights: dict[str, torch.Tensor]) -> str:
 
 
 def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> None:
-    """Put the mean of the kept weights into the model; of several with adapters, their mean merged.
+    """Put the mean of the kept weights into the model; with several adapters, merge their mean.
 
     Raises:
         SpoofkitError: one of them is missing or damaged.
@@ -126,7 +125,7 @@ def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> Non
     for path in paths:
         load_weights(model, mean_of([path]))
         adapters.append({name: (a.clone(), b.clone()) for name, (a, b) in pairs_of(encoder.network).items()})
-    load_weights(model, mean_of(paths))  # of the head
+    load_weights(model, mean_of(paths))  # for the head
     scale = scale_of(encoder.network)
     take_off(encoder.network)
     merge_pairs(encoder.network, adapters, scale)

@@ -1,9 +1,9 @@
-"""Checkpoints: each is whole or not there, is checked before it is read, and at every moment one can be loaded.
+"""Checkpoints: each is complete or absent and is verified before it is read; at any moment one can be loaded.
 
-step_0000500/           after so many steps: model.safetensors, optimizer.pt, state.json, extra.safetensors if there are
+step_0000500/           after 500 steps: model.safetensors, optimizer.pt, state.json, extra.safetensors if there are
                         further tensors, and SHA256SUMS, which `sha256sum -c` reads; the newest two are kept
 best/                   the weights of the best evaluations so far: see spoofkit.training.averaging
-damaged_step_0000500/   not what was written, so set aside
+damaged_step_0000500/   a checkpoint that does not match its checksums, set aside
 """
 
 import hashlib
@@ -30,50 +30,50 @@ FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
 
 @dataclass
 class LoopState:
-    """What the training loop knows besides tensors; `state.json` of a checkpoint."""
+    """The state of the training loop besides tensors; `state.json` of a checkpoint."""
 
     n_steps_done: int = 0
     pending: dict[str, Any] | None = None
-    """The line of figures of a step that was saved before it was evaluated."""
+    """Metrics of a step that is saved but not yet evaluated."""
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """Step, figures and checksum of the evaluations whose weights are kept, the best first."""
+    """Step, figures and checksum of each evaluation whose weights are kept, the best first."""
     n_without_better: int = 0
-    """Evaluations since the best one."""
+    """Number of evaluations since the best one."""
     last: dict[str, float] = field(default_factory=dict)
     """Figures of the last evaluation."""
     precision: str | None = None
-    """Of the run; none before its first step."""
+    """Precision of the run; None before its first step."""
     base_sha256: str | None = None
-    """Of the frozen weights on which adapters stand."""
+    """Hash of the frozen weights below the adapters."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run is taken up from."""
+    """What a run resumes from."""
 
     model: dict[str, torch.Tensor]
-    """See `learnt_state`: where adapters are trained, the frozen weights below them are not kept."""
+    """See `learnt_state`: if adapters are trained, the frozen weights below them are not included."""
     optimizer: dict[str, Any]
-    """Groups and moments, of parameters by name; by number before format 2."""
+    """Parameter groups and moments, by parameter name; before format 2 by number."""
     state: LoopState
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     """Further tensors, such as a moving average of the weights."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write step_NNNNNNN whole, then remove all but the newest few, and weights in best/ that none of these counts on.
+    """Write step_NNNNNNN atomically, then remove old checkpoints and the weights in best/ that no checkpoint needs.
 
     Args:
         folder: The folder of all checkpoints, in that of the experiment.
         checkpoint: What to write.
 
     Raises:
-        SpoofkitError: the disk refuses; the older checkpoints stand as they did.
+        SpoofkitError: the disk refuses to write; the older checkpoints are intact.
     """
     metrics = folder.parent / "metrics.jsonl"
     try:
         if metrics.exists():
-            sync(metrics)  # a run that resumes from this checkpoint wants all lines before it
+            sync(metrics)  # a run that resumes from this checkpoint needs all lines before it
     except OSError as error:
         raise not_written(metrics, error) from error
     _write(folder / f"step_{checkpoint.state.n_steps_done:07d}", _files(checkpoint))
@@ -84,48 +84,48 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         states = [_read_state(path) for path in folders[-N_CHECKPOINTS_KEPT:]]
         needed = {best_path(folder, entry["step"]) for state in states for entry in state.kept}
     except (SpoofkitError, KeyError, TypeError):
-        return  # an older one is damaged: what it counts on cannot be told, so everything stays
+        return  # an older one is damaged: what it needs is unknown, so everything stays
     for path in set((folder / "best").glob("step_*")) - needed:
         path.unlink(missing_ok=True)
 
 
 def best_path(folder: Path, step: int) -> Path:
-    """Where the weights of an evaluation are kept."""
+    """Return the path of the kept weights of an evaluation."""
     return folder / "best" / f"step_{step:07d}.safetensors"
 
 
 def kept_weights(folder: Path, kept: list[dict[str, Any]]) -> list[Path]:
-    """The files of the weights of the best evaluations.
+    """Return the paths of the weights of the best evaluations, verified.
 
     Args:
         folder: The experiment's folder.
         kept: See `LoopState`.
 
     Raises:
-        SpoofkitError: one of them is missing, or not what was written.
+        SpoofkitError: one of them is missing or damaged.
     """
     paths = [best_path(folder / "checkpoints", entry["step"]) for entry in kept]
     for path, entry in zip(paths, kept, strict=True):
         if not path.is_file() or file_sha256(path) != entry["sha256"]:
             raise SpoofkitError(
-                f"{path}: {'not what was written' if path.is_file() else 'is missing'}, and the run counts on it as "
-                "one of the best; put back a copy, or pass --overwrite to train again"
+                f"{path}: {'does not match its checksum' if path.is_file() else 'is missing'}, and the run needs these "
+                "weights of one of its best evaluations; restore a copy, or pass --overwrite to train again"
             )
     return paths
 
 
 def exist(folder: Path) -> bool:
-    """Whether there are checkpoints, damaged or not."""
+    """Return whether there are checkpoints, damaged or not."""
     return bool(_step_folders(folder))
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose files are what was written; none if there is none yet.
+    """Find the newest intact checkpoint; None if there is no checkpoint yet.
 
-    Damaged ones that are newer are set aside, and `say` is told so. One process of a run asks for all.
+    Newer damaged ones are set aside and reported through `say`. Only one process of a run may call this.
 
     Raises:
-        SpoofkitError: there are checkpoints and all of them are damaged; then they stay where they are.
+        SpoofkitError: all checkpoints are damaged; they stay where they are.
     """
     damaged: list[tuple[Path, str]] = []
     for path in reversed(_step_folders(folder)):
@@ -133,19 +133,19 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         if reason is None:
             for other, why in damaged:
                 aside = _set_aside(other).name
-                say(f"{other}: damaged checkpoint ({why}), set aside as {aside}; the run resumes from {path.name}")
+                say(f"{other}: damaged checkpoint ({why}), set aside as {aside}; resuming from {path.name}")
             return path
         damaged.append((path, reason))
     if damaged:
         found = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
         raise SpoofkitError(
-            f"{folder}: no checkpoint can be read ({found}); put back a copy of one, or pass --overwrite to train again"
+            f"{folder}: no checkpoint can be read ({found}); restore a copy of one, or pass --overwrite to train again"
         )
     return None
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint that `newest` has found whole, into the memory of the CPU.
+    """Read a checkpoint that `newest` has verified, into the memory of the CPU.
 
     Raises:
         SpoofkitError: it cannot be read after all.
@@ -167,8 +167,8 @@ def read(path: Path) -> Checkpoint:
 
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes | memoryview]]:
-    """Name and content of each file, one after the other, so that only one content is in memory."""
-    # Bytes written by Python, not by torch or safetensors: a full disk is then an OSError like every other.
+    """Yield name and content of each file, so that only one content is in memory at a time."""
+    # Python writes the bytes, not torch or safetensors, so that a full disk is an OSError as elsewhere.
     yield "model.safetensors", _tensor_bytes(checkpoint.model)
     buffer = io.BytesIO()
     torch.save(checkpoint.optimizer, buffer)
@@ -196,23 +196,23 @@ def _write(path: Path, files: Iterator[tuple[str, bytes | memoryview]]) -> None:
 
 
 def _damage(path: Path) -> str | None:
-    """In what the files of a folder differ from those that `_write` wrote; none if in nothing."""
+    """Return how the files of a folder differ from those that `_write` wrote; None if they do not."""
     name = SUMS
     try:
         sums = parse(read_text(path / SUMS))
-        # A line may be gone altogether. Notes that a user put beside our files are no damage.
+        # A line may be missing altogether. Files that a user put beside ours are not damage.
         there = {name for name in FILES if (path / name).exists()}
         if not there <= sums.keys() <= set(FILES):
-            return f"{SUMS} is not what was written"
+            return f"{SUMS} is damaged"
         for name, digest in sums.items():
             if file_sha256(path / name) != digest:
-                return f"{name} is not what was written"
+                return f"{name} does not match its checksum"
     except SpoofkitError as error:
         if isinstance(error.__cause__, PermissionError):
-            raise  # somebody else's, not damaged
+            raise  # another user's, not damaged
         return f"{name} {'is missing' if isinstance(error.__cause__, FileNotFoundError) else 'cannot be read'}"
     except ValueError:
-        return f"{SUMS} is not what was written"
+        return f"{SUMS} is damaged"
     return None
 
 
@@ -229,11 +229,11 @@ def _set_aside(path: Path) -> Path:
 
 
 def _step_folders(folder: Path) -> list[Path]:
-    """The checkpoints, oldest first; what others put beside them is left alone."""
+    """List the checkpoints, oldest first; other files beside them are ignored."""
     found = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{7,}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def one_line(error: Exception) -> str:
-    """The beginning of an error's message."""
+    """Shorten an error's message to one line."""
     return " ".join(str(error).split())[:160]

@@ -1,9 +1,9 @@
-"""Several processes as one: started by torchrun, they train on shares of the same batches and decide together.
+"""Several processes, started by torchrun, that train on shares of the same batches and decide together.
 
-What stands here is all that the rest needs to know of it. In a process of its own every function is the identity.
+This module is all that the others need to know of it. In a single process every function does nothing.
 
 An encoder that does not fit on one GPU is sharded: each process keeps a share of every layer (FSDP2, arXiv:2304.11277).
-That is where nearly all parameters are; stem, projection and head stay whole in every process, and their gradients are
+The layers hold nearly all parameters; stem, projection and head stay whole in every process, and their gradients are
 averaged here. Checkpoints hold whole tensors, so a run may resume with another number of processes, sharded or not.
 """
 
@@ -35,14 +35,14 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """Join the processes that torchrun started, if it did, for the length of the `with` block.
+    """Join the processes that torchrun started, if any, for the length of the `with` block.
 
     Args:
-        device: What was asked for; `cuda` becomes this process's own GPU.
+        device: The requested device; `cuda` becomes this process's own GPU.
 
     Raises:
-        SpoofkitError: fewer GPUs on this machine than processes, one GPU named for all of them, or only some of
-            torchrun's variables.
+        SpoofkitError: this machine has fewer GPUs than processes, one GPU is named for all of them, or some of
+            torchrun's variables are missing.
     """
     world = read_world()
     device = own_device(device, world)
@@ -58,25 +58,25 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
 
 @contextmanager
 def main_first(world: World, context: Any) -> Iterator[None]:
-    """Enter a context in rank 0 alone; the others come in after it has."""
+    """Enter a context in rank 0 only; the other processes wait until it has."""
     with context if world.is_main else nullcontext():
-        wait(world)
+        barrier(world)
         yield
 
 
 def wrap(module: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """The module whose backward pass averages gradients over all processes."""
+    """Wrap a module so that its backward pass averages gradients over all processes."""
     if not world.has_group:
         return module
     parallel = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
-    # See joint_statistics. Not as an argument, which torch 2.13 has renamed.
+    # See joint_statistics. Set here because torch 2.13 has renamed the argument.
     parallel.broadcast_buffers = False
     return parallel
 
 
 @contextmanager
 def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
-    """Keep gradients to this process: for all but the last of its micro-batches."""
+    """Accumulate gradients in this process only; used for all but the last of its micro-batches."""
     if active and isinstance(module, DistributedDataParallel):
         with module.no_sync():
             yield
@@ -86,16 +86,16 @@ def without_averaging(module: nn.Module, active: bool) -> Iterator[None]:
 
 @contextmanager
 def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
-    """Batch normalisation: leave every process the running statistics of one that had all the micro-batches in order.
+    """Give batch normalisation in every process the running statistics of one process with all micro-batches in order.
 
     An update by the statistics x of a micro-batch is r <- (1 - m) r + m x. From the same r, n updates bring process k
-    to a r + S_k with a = (1 - m)^n; all updates, one process after the other, to a^W r + sum_k a^(W - 1 - k) S_k.
+    to a r + S_k with a = (1 - m)^n. All updates in the order of the W processes give a^W r + sum_k a^(W - 1 - k) S_k.
     """
     norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and world.has_group]
     starts = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     yield
     for norm, (mean, variance, n_before) in zip(norms, starts, strict=True):
-        n_updates = int(norm.num_batches_tracked - n_before)  # none where it is frozen
+        n_updates = int(norm.num_batches_tracked - n_before)  # 0 if it is frozen
         kept = (1 - norm.momentum) ** n_updates
         for running, start in ((norm.running_mean, mean), (norm.running_var, variance)):
             own = (running - kept * start) * kept ** (world.size - 1 - world.rank)
@@ -105,7 +105,7 @@ def joint_statistics(module: nn.Module, world: World) -> Iterator[None]:
 
 
 def total(numbers: list[float], world: World, device: torch.device) -> list[float]:
-    """Each number summed over all processes."""
+    """Sum each number over all processes."""
     if not world.has_group:
         return numbers
     sums = torch.tensor(numbers, dtype=torch.float64, device=device)
@@ -114,13 +114,13 @@ def total(numbers: list[float], world: World, device: torch.device) -> list[floa
 
 
 def any_of(is_so: bool, world: World, device: torch.device) -> bool:
-    """True in all processes if it is so in one of them; every process must ask at the same place."""
+    """Return in all processes whether it is so in at least one; every process must call this."""
     (n_so,) = total([float(is_so)], world, device)
     return n_so > 0
 
 
 def from_main(world: World, compute: Callable[[], Answer]) -> Answer:
-    """What rank 0 computed, in every process; the others wait for it."""
+    """Compute in rank 0 and return the result in every process; the others wait."""
     if not world.has_group:
         return compute()
     answer = [compute() if world.is_main else None]
@@ -129,10 +129,10 @@ def from_main(world: World, compute: Callable[[], Answer]) -> Answer:
 
 
 def merged(values: dict[str, Any], world: World) -> dict[str, Any]:
-    """The dictionaries of all processes in one; every process gets it.
+    """Merge the dictionaries of all processes into one, for every process.
 
     Raises:
-        ValueError: two processes have the same key: a defect.
+        ValueError: two processes have the same key, which is a bug.
     """
     if not world.has_group:
         return values
@@ -144,43 +144,43 @@ def merged(values: dict[str, Any], world: World) -> dict[str, Any]:
     return together
 
 
-def wait(world: World) -> None:
-    """Go on when all processes are here."""
+def barrier(world: World) -> None:
+    """Wait until all processes are here."""
     if world.has_group:
         dist.barrier()
 
 
 def require_shardable(encoder: Encoder, world: World) -> None:
-    """Refuse what cannot be sharded.
+    """Refuse an encoder that cannot be sharded.
 
     Raises:
-        SpoofkitError: one process only, or a family whose layers cannot be sharded.
+        SpoofkitError: there is only one process, or the layers of this family cannot be sharded.
     """
     if not world.has_group:
-        raise SpoofkitError("--shard-layers: shares layers between processes, found one; start several with torchrun")
+        raise SpoofkitError("--shard-layers: needs several processes, found one; start them with torchrun")
     if isinstance(encoder, WavLMEncoder):
         raise SpoofkitError(
-            "--shard-layers: not for WavLM, whose layers are called part by part; its largest fits on one GPU"
+            "--shard-layers: WavLM's layers cannot be sharded; omit it, since the largest WavLM fits on one GPU"
         )
     if encoder.lora is not None:
         raise SpoofkitError(
-            "--shard-layers: does not go with encoder.lora, whose frozen weights have neither gradients nor moments; "
-            "leave it out"
+            "--shard-layers: cannot be combined with encoder.lora, whose frozen weights have neither gradients nor "
+            "moments; omit it"
         )
     if not len(encoder.layers):
-        raise SpoofkitError("--shard-layers: this encoder has no layers; leave it out")
+        raise SpoofkitError("--shard-layers: this encoder has no layers; omit it")
 
 
 def shard_layers(encoder: Encoder, world: World, device: torch.device) -> None:
-    """Replace the parameters of the encoder's layers by each process's share of them, on `device`."""
+    """Shard the parameters of the encoder's layers over the processes, on `device`."""
     mesh = init_device_mesh(device.type, (world.size,))
     for layer in encoder.layers:
-        # Said outright: a layer that has no sharded module above it would otherwise stay whole after its forward pass.
+        # Explicit, because a layer without a sharded module above it would stay whole after its forward pass.
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
 def clip_gradients(model: nn.Module, largest: float, world: World, is_sharded: bool) -> float:
-    """Clip the gradients to a norm of `largest`; the norm before. Average those that a sharded model has whole."""
+    """Clip gradients to a norm of `largest` and return the norm before; average the whole ones of a sharded model."""
     if not is_sharded:
         return float(nn.utils.clip_grad_norm_(model.parameters(), largest))
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -188,7 +188,7 @@ def clip_gradients(model: nn.Module, largest: float, world: World, is_sharded: b
         if not isinstance(gradient, DTensor):  # FSDP averages what is sharded
             dist.all_reduce(gradient)
             gradient /= world.size
-    # As torch's clip_grad_norm_, which takes no mixture of whole and sharded gradients.
+    # Like torch's clip_grad_norm_, which does not accept a mixture of whole and sharded gradients.
     squares = [whole(torch.linalg.vector_norm(gradient)).square() for gradient in gradients]
     norm = float(torch.stack(squares).sum().sqrt())
     factor = min(1.0, largest / (norm + 1e-6))
@@ -198,19 +198,19 @@ def clip_gradients(model: nn.Module, largest: float, world: World, is_sharded: b
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor, sharded or not; every process must ask."""
+    """Return a whole tensor, sharded or not; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sharded_as(tensor: torch.Tensor, parameter: torch.Tensor | None) -> torch.Tensor:
-    """A whole tensor, sharded as the parameter that it belongs to is."""
+    """Shard a whole tensor like the parameter that it belongs to."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
-        return tensor  # the latter: counts of steps, or a mistake that loading will name
+        return tensor  # another shape: a count of steps, or an error that loading will report
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def put_together(model: nn.Module) -> None:
-    """Make every parameter whole again, in every process, in the CPU's memory: for what is written at the end."""
+    """Make every parameter whole again, in every process, in CPU memory, so that the model can be written."""
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             share: torch.Tensor | None = parameter

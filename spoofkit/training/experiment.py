@@ -1,10 +1,10 @@
-"""An experiment folder: what a training writes, how it is locked, and how it is taken up again.
+"""An experiment folder: what a training writes, how it is locked, and what is kept when it resumes.
 
 config.yaml       the resolved settings of this stage
 inputs.json       hashes of what it was trained on
-runs.jsonl        one line each time it was started: when, where, from which step
-metrics.jsonl     one line a step; evaluations with the development error
-train.log         what was decided and when
+runs.jsonl        one line per start: when, where, from which step
+metrics.jsonl     one line per step; evaluations with the development error
+train.log         the log, with times
 checkpoints/      see spoofkit.training.checkpoints
 curve.png         loss and development error over steps
 tensorboard/      the same figures, if asked for
@@ -44,12 +44,12 @@ from spoofkit.terminal import say
 from spoofkit.training import checkpoints
 
 PRODUCTS = ("encoder", "frame_head", "model")
-"""Folders that trainings leave; each of them some."""
+"""All folders that trainings make; each training makes some of them."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold an experiment folder for this process; a second run on it is refused, a dead one's lock is void.
+    """Lock an experiment folder for this process; the lock of a dead process is ignored.
 
     Raises:
         SpoofkitError: another process is using the folder, or it cannot be written to.
@@ -73,12 +73,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Whether `folder` holds everything that this experiment would make.
+    """Return whether `folder` holds everything that this experiment would make.
 
     Args:
         folder: The experiment's folder.
-        products: Folders that a finished run leaves: some of PRODUCTS.
-        settings: The resolved settings that matter to this stage.
+        products: Folders that a finished training leaves, of PRODUCTS.
+        settings: The resolved settings of this stage.
         inputs: Hash by name of everything it reads.
 
     Raises:
@@ -86,7 +86,7 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     """
     has_products = any((folder / product).exists() for product in PRODUCTS)
     if not (has_products or checkpoints.exist(folder / "checkpoints")):
-        return False  # a run that was refused before its first checkpoint claims nothing
+        return False  # a run that stopped before its first checkpoint leaves nothing to protect
     try:
         before = _with_present_names(yaml.safe_load(read_text(folder / "config.yaml")))
         before |= {"inputs": read_json(folder / "inputs.json")}
@@ -114,7 +114,7 @@ def _with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def clear(folder: Path) -> None:
-    """Throw away what an earlier run left: first what a later run could take for its own, its settings last."""
+    """Delete what an earlier run left, its settings last, so that a kill leaves nothing a later run could misread."""
     for name in ("checkpoints", *PRODUCTS, "tensorboard"):
         if (folder / name).exists():
             remove_folder(folder / name)
@@ -151,12 +151,12 @@ def finished_stage(
     settings: dict[str, Any],
     inputs: dict[str, str],
 ) -> Stage:
-    """What `stages.json` says of a training that has ended; `runs` are those of which steps remain in the weights.
+    """Return the entry of `stages.json` for a finished training; its `runs` are those whose steps are in the weights.
 
     Args:
         folder: The experiment's folder.
-        name: Of the stage.
-        encoder: As loaded.
+        name: Name of the stage.
+        encoder: The trained encoder.
         kept: Step and figures of the weights that were chosen.
         settings: The resolved settings of this stage.
         inputs: Hash by name of what it read.
@@ -180,20 +180,20 @@ def finished_stage(
 
 
 def without_paths(settings: Any) -> Any:
-    """Settings with the last part of each name of a folder: what they are called elsewhere identifies no model."""
+    """Reduce each folder in settings to its name: where it is on this machine does not identify a model."""
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items()}
     return Path(settings).name if isinstance(settings, str) and Path(settings).is_dir() else settings
 
 
 def log(folder: Path, message: str) -> None:
-    """Add a line with the time to train.log, and show it."""
+    """Append a line with the time to train.log, and print it."""
     say(message)
     _append(folder / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
 
 def append_metrics(folder: Path, line: dict[str, Any]) -> None:
-    """Add one line to metrics.jsonl."""
+    """Append a line to metrics.jsonl."""
     _append(folder / "metrics.jsonl", json.dumps(line) + "\n")
 
 
@@ -206,10 +206,10 @@ def _append(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl: see `_read_lines`.
+    """Read all complete lines of metrics.jsonl: see `_read_lines`.
 
     Raises:
-        SpoofkitError: a whole line lacks its step or loss, which no kill does.
+        SpoofkitError: a complete line lacks its step or loss, which no kill can cause.
     """
     path = folder / "metrics.jsonl"
     lines = _read_lines(path)
@@ -223,7 +223,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file up to the first that a kill, a full disk or a power cut broke."""
+    """Read the lines of a file up to the first that a kill, a full disk or a power cut broke."""
     lines: list[dict[str, Any]] = []
     if path.exists():
         for line in read_text(path).split("\n")[:-1]:
@@ -235,6 +235,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def rewind_metrics(folder: Path, n_steps_written: int) -> None:
-    """Drop what was written after the checkpoint at which a run is taken up again."""
+    """Drop the metrics after the checkpoint from which a run resumes."""
     kept = [line for line in read_metrics(folder) if line["step"] <= n_steps_written]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept), overwrite=True)

@@ -49,14 +49,14 @@ def finetune(
         folder: The experiment's folder.
         config: Settings; `encoder.name` is the post-trained encoder's folder, or any encoder for direct fine-tuning.
         train_manifest: Utterances to train on.
-        dev_manifest: Utterances by whose EER, and where that is equal Cllr, the weights are chosen; all of them, whole.
+        dev_manifest: Utterances on which the weights are chosen by EER and, among equals, by Cllr; scored whole.
         run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
-        Step and figures of the weights that were kept; none if the folder was finished already.
+        Step and figures of the chosen weights; None if the folder was already finished.
 
     Raises:
-        SpoofkitError: see `train`, `load_encoder`; or a manifest holds one class only.
+        SpoofkitError: see `train` and `load_encoder`; or a manifest has only one class.
     """
     stage = config.finetune
     augmenter = load_augmenter(stage.augment, config.seed)
@@ -89,7 +89,7 @@ def _save(folder: Path, detector: Detector, stage: Stage) -> None:
 
 
 def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: FinetuneSettings, run: Run) -> Task:
-    """What the loop trains: utterances are told apart, and those of `dev` scored whole."""
+    """Build the loop's task: classify utterances, and score those of `dev` whole."""
     is_bonafide_N = (dev.table["key"] == "bonafide").to_numpy()
 
     def weights(batch: Batch) -> torch.Tensor:
@@ -103,7 +103,7 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
     def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
         # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
         plan = plan_batches(dev, batch_budget(run.device))
-        # Sharded layers are gathered by all processes together: then each evaluates everything.
+        # All processes gather sharded layers together, so each evaluates everything.
         share = World() if run.shard_layers else run.world
         own = plan[share.rank :: share.size]
         scores: dict[str, float] = {}
@@ -125,10 +125,10 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
 
 
 def require_utterances(settings: FinetuneSettings, world: World) -> None:
-    """Refuse a batch of which every process has fewer utterances at once than the head can be trained on.
+    """Refuse a batch that gives each process fewer utterances at a time than the head needs in training.
 
     Raises:
-        SpoofkitError: one utterance alone, for a head that needs two.
+        SpoofkitError: there is a single utterance, for a head that needs two.
     """
     try:
         settings.require_utterances(settings.micro_batch_size or settings.batch_size // world.size)
@@ -139,11 +139,11 @@ def require_utterances(settings: FinetuneSettings, world: World) -> None:
 def _check_utterances(
     manifest: Manifest, detector: Detector, crop_samples: int | None, augment: AugmentSettings | None = None
 ) -> None:
-    """Refuse what would only be noticed hours later: a missing class, an utterance the encoder cannot use."""
+    """Refuse early what would fail hours later: a missing class, an utterance the encoder cannot use."""
     keys = manifest.table["key"]
     if keys.n_unique() < 2:
-        raise SpoofkitError(f"{manifest.path}: holds {keys[0]} utterances only, expected both classes")
-    # An utterance that is played faster is shorter, by a sample more or less.
+        raise SpoofkitError(f"{manifest.path}: has only {keys[0]} utterances, expected both classes; add the others")
+    # A faster utterance is shorter, up to rounding by one sample.
     fastest = max(augment.speed_factors, default=1.0) if augment and augment.speed else 1.0
     shortest = detector.shortest if fastest <= 1 else ceil(detector.shortest * fastest) + 1
     for utt_id, n_samples in manifest.lengths().items():

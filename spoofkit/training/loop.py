@@ -1,6 +1,6 @@
-"""THE training loop, used by post-training and fine-tuning alike, in one process or many.
+"""The training loop of both post-training and fine-tuning, in one process or many.
 
-A run that is interrupted at any moment and started again ends with the same weights and metrics as one that was not.
+A run that is interrupted at any moment and resumed ends with the same weights and metrics as an uninterrupted one.
 """
 
 import math
@@ -46,7 +46,7 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: everything in which the two stages differ."""
+    """The model, data and loss of a training: everything in which the two stages differ."""
 
     model: nn.Module
     """Has `encoder`, `head` and `shortest`."""
@@ -56,9 +56,9 @@ class Task:
     """Sum of the weights of a batch's items."""
     loss: LossFunction
     evaluate: Callable[[Callable[[], bool]], dict[str, float]]
-    """Figures on the development set; asks now and then whether to stop."""
+    """Compute figures on the development set; calls its argument regularly to ask whether to stop."""
     criteria: tuple[str, str]
-    """The figure by which weights are chosen, and the one that decides between equals; lower is better."""
+    """The figure by which weights are chosen, and the tie-break; lower is better."""
 
     @property
     def encoder(self) -> Encoder:
@@ -68,28 +68,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how a training runs: its options that are no settings, and change nothing of its result."""
+    """Where and how a training runs: options that do not change its result and so are not settings."""
 
     device: torch.device
     workers: int = 0
-    """Loader processes."""
+    """Number of loader processes."""
     overwrite: bool = False
     """Start over."""
     compile_layers: bool = False
-    """Have torch compile the encoder's layers."""
+    """Compile the encoder's layers with torch.compile."""
     shard_layers: bool = False
-    """Each of several processes keeps a share of every layer."""
+    """Shard the encoder's layers over the processes."""
     tensorboard: bool = False
-    """Write the figures for TensorBoard too."""
+    """Also write the figures for TensorBoard."""
     dry_run: bool = False
-    """Only say what the first step does; nothing is written."""
+    """Only report on the first step; nothing is written."""
     world: World = distributed.SINGLE_PROCESS
     """The processes that train together."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training under way: what steps, evaluations and checkpoints share."""
+    """A running training: what steps, evaluations and checkpoints share."""
 
     folder: Path
     task: Task
@@ -99,11 +99,11 @@ class Training:
     average: MovingAverage | None
     state: LoopState
     dtype: torch.dtype
-    """Of autocast."""
+    """The dtype of autocast."""
     log: Callable[[str], None]
-    """Adds a line to train.log; what rank 0 alone does."""
+    """Append a line to train.log; does nothing except in rank 0."""
     write_metrics: Callable[[dict[str, Any]], None]
-    """Adds a line of figures; likewise."""
+    """Append a line of figures; likewise."""
 
     @property
     def extra(self) -> dict[str, torch.Tensor]:
@@ -112,23 +112,23 @@ class Training:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether as many evaluations as the settings' patience have brought no better one."""
+        """Whether the last `patience` evaluations have brought no improvement."""
         patience = self.settings.patience
         return patience is not None and self.state.n_without_better >= patience
 
 
 def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run) -> dict[str, Any]:
-    """Train, resuming from the newest checkpoint if there is one, and leave the chosen weights in `task.model`.
+    """Train, resuming from the newest checkpoint if there is one, and put the chosen weights into `task.model`.
 
     Args:
         folder: The experiment's folder, locked and recorded.
         task: What to train.
         settings: Steps, batch size, optimiser.
-        seed: Of the order of utterances and of dropout.
-        run: Where and how; the data depend neither on loader processes nor on the number of processes.
+        seed: Seed of the order of utterances and of dropout.
+        run: Where and how; the data depend neither on the loader processes nor on the number of processes.
 
     Returns:
-        `step` and `figures` of the evaluation whose weights were chosen (of an average: of the best one).
+        `step` and `figures` of the evaluation whose weights were chosen; for an average, of the best one.
 
     Raises:
         SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, disk or memory is full.
@@ -165,14 +165,14 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
             _save_and_evaluate(training, line, caught)
             progress.show(line, state.last.get(task.criteria[0]), optimizer.param_groups[0]["lr"], training.log)
     if training.is_out_of_patience:
-        training.log(f"stopped after step {state.n_steps_done}: {settings.patience} evaluations without a better one")
+        training.log(f"stopped after step {state.n_steps_done}: no improvement in {settings.patience} evaluations")
     return _choose_weights(training)
 
 
 def load_parts(
     task: Task, settings: TrainSettings, seed: int, run: Run, first_step: int, n_steps: int
 ) -> tuple[TrainingOrder, AbstractContextManager[Iterator[Batch]]]:
-    """The order of this process's micro-batches from a step on, and what loads them, while it is entered."""
+    """Return the order of this process's micro-batches from a step on, and a context manager that loads them."""
     order = TrainingOrder(
         task.n_items,
         settings.batch_size,
@@ -195,10 +195,10 @@ def load_parts(
 
 
 def _set_up(folder: Path, task: Task, settings: TrainSettings, run: Run) -> Training:
-    """Put the model on its device, resume from the newest checkpoint, and note in the folder that a run begins."""
+    """Move the model to its device, resume from the newest checkpoint, and record in the folder that a run begins."""
     encoder, world = task.encoder, run.world
     dtype, reason = training_precision(run.device, settings.precision)
-    if run.shard_layers:  # before the rest moves: what does not fit must not be there whole
+    if run.shard_layers:  # before the rest moves to the device, where the whole encoder may not fit
         distributed.shard_layers(encoder, world, run.device)
     with memory_advice(OUT_OF_MEMORY):
         model = task.model.to(run.device).train()
@@ -228,10 +228,10 @@ def _set_up(folder: Path, task: Task, settings: TrainSettings, run: Run) -> Trai
 
 
 def _loss_module(training: Training, is_head_first: bool) -> nn.Module:
-    """The loss as a module of all processes; while the head learns alone, the encoder is frozen."""
+    """Build the loss as a module over all processes; while only the head is trained, freeze the encoder."""
     task, run = training.task, training.run
     freeze_encoder(training.optimizer, task.encoder, is_head_first)
-    task.model.train()  # what is frozen is in evaluation mode, and that has changed just now
+    task.model.train()  # frozen parts are in evaluation mode, and which parts are frozen has just changed
     loss = LossModule(task.model, task.loss)
     return loss if run.shard_layers else distributed.wrap(loss, run.world, run.device)
 
@@ -240,26 +240,26 @@ def _require_finite(folder: Path, step: int, parts: list[Batch], loss: float, no
     """Refuse a step whose loss or gradient is not finite, naming utterances of its batch.
 
     Raises:
-        SpoofkitError: it is not.
+        SpoofkitError: loss or gradient is not finite.
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
     utt_ids = [utt_id for part in parts for utt_id in part.utt_ids]
     raise SpoofkitError(
-        f"{folder}: at step {step} the loss is {loss} and the gradient's norm {norm} (batch "
-        f"{', '.join(utt_ids[:4])} …); "
-        "nothing after the last checkpoint was kept: lower the learning rate or check these utterances"
+        f"{folder}: at step {step} the loss is {loss} and the gradient norm {norm}, expected finite numbers (batch "
+        f"{', '.join(utt_ids[:4])} …); lower the learning rate or check these utterances, then resume from the last "
+        "checkpoint"
     )
 
 
 def _save_and_evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
-    """Finish a step: write its figures, a checkpoint and an evaluation where they are due."""
+    """Finish a step: write its figures, and a checkpoint and an evaluation if they are due."""
     state, settings = training.state, training.settings
     is_evaluated = line["step"] == settings.n_steps or line["step"] % settings.eval_every == 0
     state.n_steps_done, state.pending = line["step"], line if is_evaluated else None
     if not is_evaluated:
         training.write_metrics(line)
-    # Before the evaluation, which may take long: a run that is killed in it has lost nothing.
+    # Before the evaluation, which may take long, so that a run killed in it loses nothing.
     _save_if_due(training, caught)
     if is_evaluated:
         _evaluate(training, line, caught)
@@ -278,11 +278,11 @@ def _save_if_due(training: Training, caught: Caught) -> None:
     checkpoint = resume.take(training.task.model, training.optimizer, state, training.extra)
     if run.world.is_main:
         checkpoints.save(training.folder / "checkpoints", checkpoint)
-    distributed.wait(run.world)
+    distributed.barrier(run.world)
     if should_stop:
         raise Interrupted(
-            f"{training.folder}: stopped after step {state.n_steps_done}, which is saved; the same command resumes "
-            "from there",
+            f"{training.folder}: stopped after step {state.n_steps_done}, which is saved; run the same command to "
+            "resume",
             caught.exit_code,
         )
 
@@ -291,14 +291,14 @@ def _evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
     """Evaluate a step that was saved, keep its weights if they are among the best, and write its figures."""
     folder, task, run, state = training.folder, training.task, training.run, training.state
 
-    # An evaluation of several processes runs to its end: none may leave the others waiting.
+    # An evaluation of several processes is not interrupted: none may leave the others waiting.
     def should_stop() -> bool:
         return run.world.size == 1 and bool(caught)
 
     try:
         with training.average.in_place() if training.average else nullcontext():
             own = task.evaluate(should_stop)
-            # One opinion for all: what follows from it must be the same everywhere.
+            # Rank 0's figures count, so that all processes decide the same.
             figures = distributed.from_main(run.world, lambda: own)
             is_better = keep_best(
                 folder, task.model, figures, line["step"], task.criteria, training.settings, state,
@@ -306,8 +306,7 @@ def _evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
             )  # fmt: skip
     except Interrupted:
         raise Interrupted(
-            f"{folder}: stopped while evaluating step {line['step']}, which is saved; the same command resumes from "
-            "there",
+            f"{folder}: stopped while evaluating step {line['step']}, which is saved; run the same command to resume",
             caught.exit_code,
         ) from None
     task.model.train()
@@ -320,7 +319,7 @@ def _evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
 
 
 def _choose_weights(training: Training) -> dict[str, Any]:
-    """Put the weights into the model that the settings choose, whole; the step and the figures that they have."""
+    """Put the weights that the settings choose into the model, whole, and return their step and figures."""
     state = training.state
     if training.settings.keep == "best":
         load_kept(training.folder, training.task.model, state.kept)

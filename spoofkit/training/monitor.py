@@ -1,4 +1,4 @@
-"""What people watch while a training runs: the progress bar, the curve, and TensorBoard (extra `tensorboard`)."""
+"""Monitoring of a training: the progress bar, the curve, and TensorBoard (extra `tensorboard`)."""
 
 import importlib.util
 import time
@@ -20,11 +20,11 @@ from spoofkit.training import experiment
 Answer = TypeVar("Answer")
 
 N_STEPS_TO_JUDGE = 10
-"""Steps after which the log estimates how long the run takes and how much memory it needs."""
+"""Steps after which the log states time per step, peak memory and ETA."""
 
 
 class Progress:
-    """The progress bar of a training, and how fast it is from its first step here on."""
+    """The progress bar of a training, and its speed since this run began."""
 
     def __init__(
         self, name: str, settings: TrainSettings, n_steps_done: int, device: torch.device, world: World
@@ -36,20 +36,20 @@ class Progress:
         self.n_steps, self.seconds_waited = 0, 0.0
 
     def wait(self, get: Callable[[], Answer]) -> Answer:
-        """Call `get`, and count the time that it takes as waiting for data."""
+        """Call `get`, and count its time as waiting for data."""
         asked = time.perf_counter()
         value = get()
         self.seconds_waited += time.perf_counter() - asked
         return value
 
     def show(self, line: dict[str, Any], dev: float | None, rate: float, log: Callable[[str], None]) -> None:
-        """Show a step that is done; of one of the first, log seconds per step, peak memory and time left.
+        """Show a finished step; after N_STEPS_TO_JUDGE steps log seconds per step, peak memory and ETA.
 
         Args:
-            line: The step's figures.
-            dev: The last evaluation's criterion.
+            line: Figures of the step.
+            dev: Criterion at the last evaluation.
             rate: Learning rate.
-            log: Logs a line.
+            log: Appends a line to the log.
         """
         self.n_steps += 1
         seconds = time.perf_counter() - self.started
@@ -66,12 +66,12 @@ class Progress:
 
 
 def evaluation_bar(world: World, what: str, unit: str, total: int) -> "tqdm[Any]":
-    """A bar of rank 0 on a terminal; a job's log has none."""
+    """Make a progress bar, shown by rank 0 on a terminal and never in the log of a job."""
     return tqdm(total=total, desc=what, unit=unit, leave=False, disable=None if world.is_main else True)
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration as people say it.
+    """Format a duration for people to read.
 
     >>> format_duration(40), format_duration(600), format_duration(5000)
     ('40 s', '10 min', '1.4 h')
@@ -117,21 +117,21 @@ def draw_curve(folder: Path, criterion: str) -> None:
 
 
 def require_tensorboard() -> None:
-    """Refuse where TensorBoard is not installed.
+    """Refuse if TensorBoard is not installed.
 
     Raises:
-        SpoofkitError: with what to install.
+        SpoofkitError: it is not; the message says what to install.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise SpoofkitError(
-            "--tensorboard: needs the package tensorboard; run `pip install 'spoofkit[tensorboard]'` or leave it out"
+            "--tensorboard: needs the package tensorboard; run `pip install 'spoofkit[tensorboard]'` or omit it"
         )
 
 
 def metrics_writer(folder: Path, first_step: int, tensorboard: bool) -> Callable[[dict[str, Any]], None]:
-    """What adds a line of figures to metrics.jsonl and, if asked for, to `folder`/tensorboard.
+    """Return a function that appends a line of figures to metrics.jsonl and, on request, to `folder`/tensorboard.
 
-    Events there from `first_step` on, which is written next, replace those of an interrupted run.
+    Events from `first_step` on, the next step to be written, replace those of an interrupted run.
     """
     writer: Any = None
     if tensorboard:

@@ -13,16 +13,16 @@ from spoofkit.processes import World
 from spoofkit.settings import OptimSettings
 from spoofkit.training import distributed
 
-EXPONENTIAL_END = 0.01  # share of the peak rate at which the exponential schedule arrives
+EXPONENTIAL_END = 0.01  # share of the peak rate at the end of the exponential schedule
 
 LossFunction = Callable[[Batch, float], torch.Tensor]
-"""Sum of the weighted losses of a batch's items, divided by the number given: the weight of the whole batch."""
+"""Returns the sum of the weighted losses of a batch's items, divided by the second argument, the batch's weight."""
 
 
 def learning_rate_factor(step: int, n_steps: int, settings: OptimSettings) -> float:
-    """Share of the peak learning rate at a step (0 is the first).
+    """Compute the share of the peak learning rate at a step (0 is the first).
 
-    Rises linearly over the warm-up, so that step 0 already learns, then falls towards its end at the last step.
+    It rises linearly over the warm-up, so that step 0 already learns, then falls towards its end at the last step.
     """
     n_warmup = round(settings.warmup_share * n_steps)
     if step < n_warmup:
@@ -36,11 +36,11 @@ def learning_rate_factor(step: int, n_steps: int, settings: OptimSettings) -> fl
 
 
 def make_optimizer(encoder: Encoder, head: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """AdamW over all trained parameters of encoder and head; biases and normalisations are not decayed.
+    """Make AdamW over all trained parameters of encoder and head; biases and normalisations are not decayed.
 
-    The encoder's rate falls by `layer_decay` a layer, from the topmost that is trained down to the stem (ELECTRA's
-    layer-wise decay, arXiv:2003.10555, appendix A). Each group carries its peak rate as `peak_lr`. Fused: three times
-    faster than the plain loop, on CPUs too.
+    The encoder's rate falls by the factor `layer_decay` per layer, from the topmost trained layer down to the stem
+    (ELECTRA's layer-wise decay, arXiv:2003.10555, appendix A). Each group carries its peak rate as `peak_lr`. The fused
+    kernel is three times faster than the plain loop, also on CPUs.
     """
     is_sharded = any(isinstance(parameter, DTensor) for parameter in encoder.parameters())
     depth = encoder.parameter_depths()
@@ -59,7 +59,7 @@ def make_optimizer(encoder: Encoder, head: nn.Module, settings: OptimSettings) -
             {"params": members, "peak_lr": peak, "lr": peak, "weight_decay": decay}
             for (peak, decay), members in groups.items()
         ],
-        # The fused kernel takes no mixture of whole and sharded parameters, nor does foreach.
+        # Neither the fused kernel nor foreach accepts a mixture of whole and sharded parameters.
         fused=not is_sharded,
         foreach=False if is_sharded else None,
     )
@@ -72,7 +72,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class LossModule(nn.Module):
-    """The loss as a module, which several processes can wrap to average its gradients."""
+    """A loss as a module, so that several processes can wrap it to average its gradients."""
 
     def __init__(self, model: nn.Module, loss: LossFunction) -> None:
         super().__init__()
@@ -92,19 +92,19 @@ def accumulate_gradients(
     dtype: torch.dtype,
     world: World,
 ) -> float:
-    """Add the gradients of the micro-batches `parts` to those of the parameters.
+    """Accumulate the gradients of the micro-batches `parts` in the parameters.
 
     Args:
         module: A `LossModule`, possibly wrapped for several processes.
         parts: This process's micro-batches of the batch.
         weight: Sum of the weights of the whole batch, over all processes.
-        seeds: Of dropout, one a micro-batch: see `torch_seed`.
-        device: Of the module.
-        dtype: Of autocast; float32: none.
+        seeds: Seeds of dropout, one per micro-batch: see `torch_seed`.
+        device: Device of the module.
+        dtype: The dtype of autocast; float32 turns it off.
         world: The processes among which the batch is shared.
 
     Returns:
-        The loss of these micro-batches: their share of the batch's.
+        The share of these micro-batches in the loss of the batch.
     """
     loss = 0.0
     for part, seed in zip(parts, seeds, strict=True):
@@ -114,14 +114,14 @@ def accumulate_gradients(
             torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
         ):
             part_loss = module(part.to(device), weight)
-            # Processes average their gradients, and this is a sum.
+            # Processes average their gradients, but the loss is a sum.
             (part_loss if world.size == 1 else part_loss * world.size).backward()
         loss += part_loss.item()
     return loss
 
 
 def freeze_encoder(optimizer: torch.optim.Optimizer, encoder: nn.Module, active: bool) -> None:
-    """Freeze the encoder's trained parameters, or thaw them; without gradients the optimiser leaves them out."""
+    """Freeze or unfreeze the encoder's trained parameters; the optimiser skips parameters without gradients."""
     in_encoder = {id(parameter) for parameter in encoder.parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -1,10 +1,10 @@
-"""Stage 1, mix-frame post-training: teach the encoder, frame by frame, what was injected (arXiv:2606.25328).
+"""Stage 1, mix-frame post-training: train the encoder to tell injected frames from untouched ones (arXiv:2606.25328).
 
-Leaves in the experiment's folder, beside what every training leaves: `encoder/`, a Hugging Face folder, and
+Besides the files of every training, it writes into the experiment's folder: `encoder/`, a Hugging Face folder, and
 `frame_head/`, which localisation needs.
 
-Fine-tuning changes the encoder, and that head no longer fits it. So a frame head can also be trained alone, by the same
-lists, onto the encoder of a finished model, which stays as it is: that leaves `model/`, with both heads.
+Fine-tuning changes the encoder, so that this head no longer fits it. Therefore a frame head can also be trained alone,
+from the same lists, on the unchanged encoder of a finished model (`onto`). That writes `model/`, with both heads.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ PRODUCTS: tuple[str, ...] = ("encoder", FRAME_HEAD)
 PRODUCTS_ONTO = ("model",)
 Lists = tuple[tuple[Path, Path], ...]
 """The training list and the held-out list, each with its manifest."""
-N_POSITION_BINS = 50  # of the position-only predictor: 80 ms each in a 4 s crop
+N_POSITION_BINS = 50  # bins of the position-only predictor: 80 ms each in a 4 s crop
 
 
 def posttrain(
@@ -62,7 +62,7 @@ def posttrain(
     onto: Path | None = None,
     run: Run,
 ) -> dict[str, Any] | None:
-    """Post-train the encoder that the settings name; see the module's docstring for what is written.
+    """Post-train the encoder that the settings name; the module's docstring says what is written.
 
     Args:
         folder: The experiment's folder.
@@ -71,16 +71,16 @@ def posttrain(
         dev_manifest: Utterances that the held-out list was drawn from.
         mix: Training mix list.
         dev_mix: Held-out mix list.
-        onto: A model folder: a frame head alone is trained, on its encoder as it is, in the place of that of the
+        onto: A model folder: train only a frame head, on the unchanged encoder of this model instead of that of the
             settings. The folder itself is not changed.
         run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
 
     Returns:
-        Step and figures of the weights that were kept; none if the folder was finished already.
+        Step and figures of the chosen weights; None if the folder was already finished.
 
     Raises:
-        SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; the lists were drawn with other settings; or `onto`
-            is no model that a frame head fits.
+        SpoofkitError: see `train`, `read_mix_list`, `load_encoder`; the lists were drawn with other settings; or no
+            frame head can be trained on `onto`.
     """
     if onto is not None:
         check_onto(folder, onto)
@@ -135,9 +135,9 @@ def _prepare(
 def _read_lists(
     lists: Lists, config: Config, encoder: Encoder, augmenter: Augmenter | None
 ) -> tuple[list[MixDataset], list[str]]:
-    """Read the training list and the held-out list, each with its manifest; caveats of the manifests."""
+    """Read the training and the held-out list, each with its manifest, and return the manifests' caveats too."""
     datasets, caveats = [], []
-    # Only what is learnt from is augmented.
+    # Only training data are augmented.
     for (list_path, manifest_path), own in zip(lists, (augmenter, None), strict=True):
         manifest = read_keyed_manifest(manifest_path)
         mix_list = read_mix_list(list_path, manifest)
@@ -152,7 +152,7 @@ def _read_lists(
 def _task(
     classifier: FrameClassifier, datasets: list[MixDataset], stage: PosttrainSettings, run: Run, position_eer: float
 ) -> Task:
-    """What the loop trains: frames of the first list are told apart, and those of the second evaluated."""
+    """Build the loop's task: classify the frames of the first list, and evaluate on those of the second."""
     encoder = classifier.encoder
     class_weights = (stage.injected_weight, stage.untouched_weight)
 
@@ -167,7 +167,7 @@ def _task(
         return frame_loss(output, embedding_BTE, batch.targets_BT, is_frame_BT, class_weights, total_weight)
 
     def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-        # Sharded layers are gathered by all processes together: then each evaluates everything.
+        # All processes gather sharded layers together, so each evaluates everything.
         share = World() if run.shard_layers else run.world
         figures = evaluate_frames(classifier, datasets[1], run.device, run.workers, should_stop, share)
         return figures | {"dev_position_only_eer_percent": 100 * position_eer}
@@ -183,10 +183,10 @@ def frame_loss(
     weights: tuple[float, float],
     total_weight: float,
 ) -> torch.Tensor:
-    """The output layer's weighted losses of the valid frames, summed and divided by `total_weight`.
+    """Sum the output layer's weighted losses of the valid frames, divided by `total_weight`.
 
     Raises:
-        ValueError: targets and frames disagree in number: a defect, never cropped to fit.
+        ValueError: the numbers of targets and frames differ, which is a bug.
     """
     if embedding_BTE.shape[:2] != targets_BT.shape:
         raise ValueError(f"{tuple(targets_BT.shape)} frame targets for {tuple(embedding_BTE.shape[:2])} frames")
@@ -195,7 +195,7 @@ def frame_loss(
 
 
 def frame_weights(target_N: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
-    """Weights of frames with target 1 and 0, frame by frame."""
+    """Return each frame's weight: the first of `weights` for target 1, the second for target 0."""
     return torch.where(target_N == 1, *weights)
 
 
@@ -208,12 +208,11 @@ def evaluate_frames(
     should_stop: Callable[[], bool] = lambda: False,
     world: World | None = None,
 ) -> dict[str, float]:
-    """Frame EER (official rule, every frame a trial) on all frames and away from the splices; mean training loss.
+    """Compute the frame EER on all frames and on those away from splices, and the mean loss.
 
-    In that mean frames are not weighted.
-
-    Away means more than BOUNDARY_FRAMES frames from every splice; the figure is left out where no such frame of one
-    target exists.
+    The EER follows the official rule, with every frame as a trial. Frames are away from splices if they are more than
+    BOUNDARY_FRAMES frames from each; that figure is missing if one of the two targets has no such frame. The mean is
+    over the training loss of every frame, not weighted by class.
     """
     classifier.eval()
     world = world or World()
@@ -255,15 +254,15 @@ def evaluate_frames(
 
 
 def frame_eer(logit_N: np.ndarray, target_N: np.ndarray) -> float:
-    """EER of telling frames with target 1 from the others, as a fraction."""
-    # Target 0 takes the part of bona fide: higher score, more likely untouched.
+    """Compute the EER of telling frames with target 1 from the others, as a fraction."""
+    # Target 0 plays the role of bona fide: a higher score means more likely untouched.
     return eer(-logit_N[~target_N].astype(np.float64), -logit_N[target_N].astype(np.float64)).eer
 
 
 def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
-    """Frame EER of a predictor that knows only how far into the utterance a frame lies.
+    """Compute the frame EER of a baseline that knows only how far into the utterance a frame is.
 
-    Regions lie seldom at the ends, so this is below 50 % and belongs beside every frame EER.
+    Regions are rarely at the ends, so this is below 50 %; every frame EER must be compared with it.
     """
 
     def positions_and_targets(dataset: MixDataset) -> tuple[np.ndarray, np.ndarray]:
@@ -284,11 +283,11 @@ def _position_only_eer(train_set: MixDataset, dev_set: MixDataset) -> float:
 
 
 def _require_list(mix: Path, manifest: Path, option: str) -> None:
-    """Refuse, before anything is written, a mix list that is not there."""
+    """Refuse a missing mix list before anything is written."""
     if not mix.exists():
         held_out = " --held-out" if option == "--dev-mix" else ""
         raise SpoofkitError(
-            f"{mix.parent}: has no {mix.name}, expected the list of mixes of {manifest}; draw it with `spoofkit "
+            f"{mix.parent}: has no {mix.name}, expected the mix list of {manifest}; draw it with `spoofkit "
             f"mixlist {manifest} -o {mix}{held_out}` and the same settings, or name another with {option}"
         )
 
@@ -296,9 +295,9 @@ def _require_list(mix: Path, manifest: Path, option: str) -> None:
 def _require_trained(encoder: Encoder, config: Config) -> None:
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise SpoofkitError(
-            f"encoder: nothing of {config.encoder.name} would be trained (freeze: {config.encoder.freeze}, layers: "
-            f"{config.posttrain.layers}), expected something to post-train; use `spoofkit finetune` directly, or "
-            "--onto for a frame head alone"
+            f"encoder: all parameters of {config.encoder.name} are frozen (freeze: {config.encoder.freeze}, layers: "
+            f"{config.posttrain.layers}), expected some to post-train; use `spoofkit finetune` directly, or "
+            "--onto to train only a frame head"
         )
 
 
@@ -320,7 +319,7 @@ def _check_drawn_with(mix_list: MixList, config: Config, path: Path, manifest_pa
     wanted = config.mix.model_dump(mode="json")
     now = {"crop_samples": config.crop_samples, "seed": config.seed} | {name: wanted[name] for name in DRAW_SETTINGS}
     drawn = {k: mix_list.made_from[k] for k in ("crop_samples", "seed")} | mix_list.made_from["mix"]
-    changed = [f"{key} {drawn.get(key)} there, {now[key]} now" for key in now if drawn.get(key) != now[key]]
+    changed = [f"{key} was {drawn.get(key)}, now {now[key]}" for key in now if drawn.get(key) != now[key]]
     if changed:
         raise SpoofkitError(
             f"{path}: was drawn with other settings ({'; '.join(changed[:3])}); draw it again with `spoofkit mixlist`"

@@ -1,6 +1,6 @@
-"""What of a run is in a checkpoint, and how it is put back: whole tensors, whatever the number of processes.
+"""Save and restore the state of a run: checkpoints hold whole tensors, whatever the number of processes.
 
-Resumed is uninterrupted: the same weights and metrics, to the bit for the same number of processes.
+A resumed run equals an uninterrupted one in weights and metrics, bit for bit with the same number of processes.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from spoofkit.training import checkpoints, distributed
 from spoofkit.training.checkpoints import Checkpoint, LoopState
 
 FORMAT = 2
-"""Of optimizer.pt: its parameters have names. Before, it was not written and they were numbered; that is read too."""
+"""Version of optimizer.pt, whose parameters have names. Before format 2 they had numbers, which are read as well."""
 IN_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """Sharded tensors are gathered one at a time, so that all of them together need not fit on one GPU."""
 
@@ -32,24 +32,24 @@ IN_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def take(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState, extra: dict[str, torch.Tensor]
 ) -> Checkpoint:
-    """What is to be saved, with whole tensors; all processes must ask, and rank 0 gets it."""
+    """Collect what a checkpoint holds, as whole tensors; all processes must call this, and rank 0 gets it."""
     moments = get_optimizer_state_dict(model, optimizer, options=IN_RANK_0)
     whole_extra = {name: distributed.whole(tensor).cpu() for name, tensor in extra.items()}
     return Checkpoint(whole_weights(model), {"format": FORMAT, **moments}, state, whole_extra)
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """`learnt_state` with whole tensors; all processes must ask, and rank 0 gets it."""
+    """Collect `learnt_state` as whole tensors; all processes must call this, and rank 0 gets it."""
     state = learnt_state(model)
     # Adapters are never sharded, and torch's helper would copy the frozen weights below them every time.
     return state if len(state) < len(model.state_dict()) else dict(get_model_state_dict(model, options=IN_RANK_0))  # type: ignore[arg-type]
 
 
 def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put what `whole_weights` gave into a model, sharded or not.
+    """Load the result of `whole_weights` into a model, sharded or not.
 
     Raises:
-        RuntimeError: names or shapes are others.
+        RuntimeError: names or shapes differ.
     """
     others = sorted(tensors.keys() ^ learnt_state(model).keys())
     if others:
@@ -65,15 +65,15 @@ def resume(
     world: World,
     log: Callable[[str], None],
 ) -> LoopState:
-    """Restore the newest checkpoint of an experiment, if there is one; the state of the run.
+    """Restore the newest checkpoint of an experiment, if there is one, and return the state of the run.
 
     Args:
         folder: The experiment's folder.
-        model: Takes the weights.
-        optimizer: Takes the moments.
-        extra: Take the further tensors.
+        model: Receives the weights.
+        optimizer: Receives the moments.
+        extra: Receive the further tensors.
         world: The processes that train together.
-        log: Is told of damaged checkpoints.
+        log: Reports damaged checkpoints.
 
     Raises:
         SpoofkitError: see `newest`, `read`, `kept_weights`, `restore`.
@@ -82,7 +82,7 @@ def resume(
     if path is None:
         return LoopState()
     checkpoint = checkpoints.read(path)
-    checkpoints.kept_weights(folder, checkpoint.state.kept)  # not in the end, after hours
+    checkpoints.kept_weights(folder, checkpoint.state.kept)  # verified now, not after hours of training
     restore(path, checkpoint, model, optimizer, extra)
     return checkpoint.state
 
@@ -94,17 +94,17 @@ def restore(
     optimizer: torch.optim.Optimizer,
     extra: dict[str, torch.Tensor],
 ) -> None:
-    """Put a checkpoint's tensors into model, optimiser and the tensors of `extra`.
+    """Load a checkpoint's tensors into model, optimiser and the tensors of `extra`.
 
     Raises:
-        SpoofkitError: names or shapes are others.
+        SpoofkitError: names or shapes differ.
     """
     parameters = dict(model.named_parameters())
     try:
         load_weights(model, checkpoint.model)
         _load_moments(optimizer, checkpoint.optimizer, parameters)
         if checkpoint.extra.keys() != extra.keys():
-            raise ValueError(f"further tensors {sorted(checkpoint.extra)[:3]} there, {sorted(extra)[:3]} here")
+            raise ValueError(f"further tensors {sorted(checkpoint.extra)[:3]}, expected {sorted(extra)[:3]}")
         with torch.no_grad():
             for name, tensor in extra.items():
                 if tensor.shape != checkpoint.extra[name].shape:
@@ -112,31 +112,33 @@ def restore(
                 tensor.copy_(distributed.sharded_as(checkpoint.extra[name], tensor))
     except (RuntimeError, ValueError, KeyError) as error:
         raise SpoofkitError(
-            f"{path}: does not fit this model ({checkpoints.one_line(error)}), probably another version of spoofkit "
-            "wrote it; continue with that version, or pass --overwrite to train again"
+            f"{path}: does not fit this model ({checkpoints.one_line(error)}), probably because another version of "
+            "spoofkit wrote it; continue with that version, or pass --overwrite to train again"
         ) from error
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any], parameters: dict[str, nn.Parameter]) -> None:
-    """Put saved moments into the optimiser.
+    """Load saved moments into the optimiser.
 
-    Not by torch's set_optimizer_state_dict: it takes a step to make moments first, and leaves them to parameters that
-    had none, so a resumed run would not be the same as an uninterrupted one.
+    torch's set_optimizer_state_dict is not used: it takes a step to create moments, also for parameters that had none,
+    so that a resumed run would differ from an uninterrupted one.
 
     Raises:
-        ValueError: they belong to other parameters.
+        ValueError: the moments belong to other parameters.
     """
     name_of = {parameter: name for name, parameter in parameters.items()}
     here = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     there = [key for group in saved["param_groups"] for key in group["params"]]
     if "format" in saved and (saved["format"], there) != (FORMAT, here):
-        raise ValueError(f"moments of format {saved['format']} and of {len(there)} parameters, here {len(here)}")
+        raise ValueError(
+            f"moments of format {saved['format']} and of {len(there)} parameters, expected {FORMAT} and {len(here)}"
+        )
     belongs_to = dict(zip(there, here, strict=True))  # numbers before format 2, counted through all groups
     state = {
         key: {what: distributed.sharded_as(value, parameters[belongs_to[key]]) for what, value in values.items()}
         for key, values in saved["state"].items()
     }
-    groups = [  # which kernel computes is this run's to say, not the checkpoint's; it decides where steps are counted
+    groups = [  # the kernel is a choice of this run, not of the checkpoint; it decides where steps are counted
         group | {kernel: own[kernel] for kernel in ("fused", "foreach")}
         for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
     ]
@@ -144,25 +146,25 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any], param
 
 
 def require_same_precision(folder: Path, state: LoopState, dtype: torch.dtype, reason: str) -> None:
-    """Note the precision of a run that begins; refuse to resume it in another.
+    """Record the precision of a new run; refuse to resume it in another.
 
     Raises:
-        SpoofkitError: the run was begun in another.
+        SpoofkitError: the run began in another precision.
     """
     precision = str(dtype).removeprefix("torch.")
     state.precision = state.precision or precision
     if state.precision != precision:
         raise SpoofkitError(
-            f"{folder}: was begun in {state.precision}, here it would resume in {precision} ({reason}); set "
-            "precision to fp32 or bf16 and start again with --overwrite, or resume where it was begun"
+            f"{folder}: began in {state.precision}, but would resume in {precision} ({reason}); resume on the kind of "
+            "hardware on which it began, or set precision to fp32 or bf16 and start again with --overwrite"
         )
 
 
 def require_same_base(folder: Path, state: LoopState, encoder: Encoder) -> None:
-    """Note in a run's state on which frozen weights its adapters stand, which no checkpoint holds; refuse others.
+    """Record the hash of the frozen weights below a run's adapters, which no checkpoint holds; refuse others.
 
     Raises:
-        SpoofkitError: the run was begun on others.
+        SpoofkitError: the run began on other weights.
     """
     if encoder.base is None:
         return
@@ -170,7 +172,6 @@ def require_same_base(folder: Path, state: LoopState, encoder: Encoder) -> None:
     state.base_sha256 = state.base_sha256 or found
     if state.base_sha256 != found:
         raise SpoofkitError(
-            f"{folder}: began on frozen weights with SHA-256 {state.base_sha256[:16]}…, those of "
-            f"{encoder.base.name} have {found[:16]}… now; put back the encoder of the beginning, or pass "
-            "--overwrite to train again"
+            f"{folder}: began on frozen weights with SHA-256 {state.base_sha256[:16]}…, but those of "
+            f"{encoder.base.name} now have {found[:16]}…; restore the first encoder, or pass --overwrite to train again"
         )

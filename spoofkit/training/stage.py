@@ -1,4 +1,4 @@
-"""What both stages do around the loop: lock the folder, check, train, write what was made. And the dry run."""
+"""The steps around the loop that both stages share: lock the folder, check, train, write; and the dry run."""
 
 import time
 from collections.abc import Callable
@@ -30,13 +30,13 @@ from spoofkit.training.optim import LossModule, accumulate_gradients
 
 @dataclass(frozen=True)
 class Prepared:
-    """A stage whose inputs were read and checked."""
+    """A stage whose inputs have been read and checked."""
 
     task: Task
     caveats: list[str]
-    """For the log."""
+    """Lines for the log."""
     save: Callable[[Stage], None]
-    """Writes the products, given what `stages.json` says of this stage."""
+    """Write the products, given this stage's entry of `stages.json`."""
 
 
 def run_stage(
@@ -54,17 +54,17 @@ def run_stage(
 
     Args:
         folder: The experiment's folder.
-        name: Of the stage.
-        products: Folders that it leaves.
+        name: Name of the stage.
+        products: Folders that it makes.
         inputs: Hash by name of everything it reads.
-        recorded: The settings that matter to it, as config.yaml has them.
+        recorded: The resolved settings of this stage, for config.yaml.
         settings: Those of them that the loop needs.
-        seed: Of data and dropout.
+        seed: Seed of data and dropout.
         run: Where and how; with `dry_run` the result has `lines` to show, and nothing is written.
-        prepare: Reads and checks the inputs, given the run with this process's own device and the others.
+        prepare: Reads and checks the inputs, given the run with this process's device and its world.
 
     Returns:
-        Step and figures of the weights that were kept; none if the folder was finished already.
+        Step and figures of the chosen weights; None if the folder was already finished.
     """
     locked = nullcontext() if run.dry_run else experiment.locked(folder)
     with distributed.joined(run.device) as (world, device), distributed.main_first(world, locked):
@@ -76,35 +76,35 @@ def run_stage(
         _require_runnable(run, task.encoder, settings)
         if run.dry_run:
             return {"lines": _first_step(task, settings, seed, run)}
-        if world.is_main:  # everything was checked: only now may an older run be thrown away
+        if world.is_main:  # everything was checked: only now may an older run be deleted
             if run.overwrite:
                 experiment.clear(folder)
             experiment.record(folder, recorded, inputs)
             for caveat in prepared.caveats:
                 experiment.log(folder, caveat)
-        distributed.wait(world)
+        distributed.barrier(world)
         result = train(folder, task, settings, seed, run)
-        with caught_signals():  # hours of work are not lost to a signal in their last second
+        with caught_signals():  # so that a signal in the last second does not lose hours of work
             if world.is_main:
                 prepared.save(experiment.finished_stage(folder, name, task.encoder, result, recorded, inputs))
-        distributed.wait(world)
+        distributed.barrier(world)
         return result
 
 
 def encoder_hash(name: str) -> str:
-    """What an encoder is known by: the hash of its folder, or its name (`tiny`, hub id)."""
+    """Return what identifies an encoder: the hash of its folder, or its name (`tiny`, a hub id)."""
     return folder_sha256(Path(name)) if Path(name).is_dir() else name
 
 
 def _require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> None:
-    """Refuse what could not be trained, before an older run is thrown away for it.
+    """Refuse what cannot be trained, before an older run is deleted.
 
     Raises:
-        SpoofkitError: a batch that cannot be shared, a precision the device lacks, or options that are not available.
+        SpoofkitError: a batch cannot be shared, the device lacks the precision, or an option is not available.
     """
     require_equal_shares(settings, run.world.size)
     if run.dry_run and run.world.size > 1:
-        raise SpoofkitError("--dry-run: looks at the whole batch in one process; start it without torchrun")
+        raise SpoofkitError("--dry-run: runs in a single process; start it without torchrun")
     training_precision(run.device, settings.precision)
     if run.tensorboard:
         require_tensorboard()
@@ -112,16 +112,16 @@ def _require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> No
         distributed.require_shardable(encoder, run.world)
         for what, is_on in (("--compile", run.compile_layers), ("head_first_steps", settings.optim.head_first_steps)):
             if is_on:
-                raise SpoofkitError(f"--shard-layers: does not go with {what}; leave out one of them")
+                raise SpoofkitError(f"--shard-layers: cannot be combined with {what}; omit one of them")
     if run.compile_layers:
         encoder.to(run.device).compile_layers()
 
 
 def _first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> list[str]:
-    """Compute the gradient of the first batch, and of the second for its time; nothing is written, nothing is learnt.
+    """Compute the gradient of the first two batches, the second to time it, without training or writing anything.
 
     Returns:
-        Lines for stdout: sizes, memory, time, and what the first batch looks like.
+        Lines for stdout: sizes, memory, time, and a description of the first batch.
     """
     model = task.model.to(run.device).train()
     dtype, reason = training_precision(run.device, settings.precision)
@@ -148,10 +148,10 @@ def _first_step(task: Task, settings: TrainSettings, seed: int, run: Run) -> lis
         f"steps: {settings.n_steps:,} of {settings.batch_size} items, {n_passes:.2f} passes over {task.n_items:,}",
         *_describe(first),
         f"first batch: loss {losses[0]:.4f}, gradient norm {norm:.4f}",
-        f"memory: {peak_gigabytes(run.device):.2f} GB so far, AdamW will take {8 * trained / 1e9:.2f} GB more",
+        f"memory: peak {peak_gigabytes(run.device):.2f} GB so far, AdamW will need {8 * trained / 1e9:.2f} GB more",
         # The first step warms up.
-        f"time: {seconds[1]:.2f} s a step on {run.device}, about {format_duration(settings.n_steps * seconds[1])} "
-        "in all without evaluations",
+        f"time: {seconds[1]:.2f} s per step on {run.device}, about {format_duration(settings.n_steps * seconds[1])} "
+        "in total, without evaluations",
     ]
 
 
