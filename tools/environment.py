@@ -3,7 +3,7 @@
     python tools/environment.py extras              # the extras that setup.cfg knows
     python tools/environment.py missing dev mini    # requirements of the extras that this environment lacks
 
-The requirements themselves stand in setup.cfg and nowhere else.
+The requirements themselves are in setup.cfg only.
 """
 
 import configparser
@@ -16,7 +16,7 @@ SETUP_CFG = Path(__file__).resolve().parent.parent / "setup.cfg"
 
 
 def read_requirements(setup_cfg: Path = SETUP_CFG) -> dict[str, list[str]]:
-    """Read the requirements by extra; those that every installation has stand under the empty name."""
+    """Read the requirements by extra; those of every installation have the empty name."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(setup_cfg, encoding="utf-8")
     groups = {"": parser["options"].get("install_requires", ""), **parser["options.extras_require"]}
@@ -24,7 +24,7 @@ def read_requirements(setup_cfg: Path = SETUP_CFG) -> dict[str, list[str]]:
 
 
 def is_missing(requirement: str) -> bool:
-    """Say whether this environment lacks the package, or has a version outside the range."""
+    """Return whether this environment lacks the package, or has a version outside the range."""
     try:
         found = metadata.version(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
     except metadata.PackageNotFoundError:
@@ -37,7 +37,7 @@ def is_missing(requirement: str) -> bool:
 
 
 def main(verb: str, *extras: str) -> None:
-    """Answer one question on stdout, one item a line."""
+    """Answer one question on stdout, one item per line."""
     requirements = read_requirements()
     if verb == "extras":
         answer = [extra for extra in requirements if extra]

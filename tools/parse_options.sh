@@ -12,29 +12,29 @@
 # run.sh sources this file through another (tools/stages.sh), the variables of that one are options too.
 #
 # A default of true or false makes a switch: --overwrite is --overwrite true. A default that is a number wants a number.
-# --settings and --NAME-args are lists of words: given again, they add up; a value of --NAME-args may begin with --.
+# --settings and --NAME-args are lists of words: repeated, they are joined; a value of --NAME-args may begin with --.
 # Refused with exit code 1: unknown options (with the nearest known one), missing values, any other value of a switch,
 # positional arguments, stages that do not exist. --help prints the comment at the top of run.sh, $HELP_OF_RECIPES,
 # options and stages.
 #
 #   stage N "title"        true if stage N is to run (stage <= N <= stop_stage); says so on stderr
-#   input_paths NAME...    for options that name what is read. A relative path given on the command line is looked for
-#                          where the user typed it, then in run.sh's folder, and made absolute; neither: refused
-#   enter_recipe NAME...   goes to run.sh's folder. Options called NAME, which name what is written, are made absolute
-#                          first, so that they mean what they meant where the user typed them
+#   input_paths NAME...    for options that name inputs. A relative path given on the command line is looked for in the
+#                          user's folder, then in run.sh's folder, and made absolute; if it is in neither, it is refused
+#   enter_recipe NAME...   changes to run.sh's folder. Options called NAME, which name outputs, are made absolute first,
+#                          so that they stay relative to the user's folder
 #   read_settings          sets the array overrides to the words of $settings, and to $encoder as one of them. A folder
-#                          that they name (encoder.name, *_folder) is made absolute if it exists where it was typed
-#   given_options          prints the options of the command line as they are now, one a line, but for the stages
+#                          that they name (encoder.name, *_folder) is made absolute if it exists in the user's folder
+#   given_options          prints the current values of the given options, one per line, except the stages
 #
 # Needs bash 4. Values are never evaluated. Names that begin with _po belong to this file.
 # shellcheck shell=bash
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-  printf '%s: is sourced by a run.sh, not run; see the comment at its top\n' "$0" >&2
+  printf '%s: must be sourced by a run.sh, not run; see the comment at its top\n' "$0" >&2
   exit 1
 fi
 if ((BASH_VERSINFO[0] < 4)); then
-  printf '%s: bash %s is too old, 4 or newer is needed; run it with a newer bash\n' "$0" "$BASH_VERSION" >&2
+  printf '%s: bash is version %s, expected 4 or newer; run it with a newer bash\n' "$0" "$BASH_VERSION" >&2
   exit 1
 fi
 
@@ -43,7 +43,7 @@ _po_die() {
   exit 1
 }
 
-# Where a script is. run.sh may have changed its folder already, so its path as called may lead nowhere by now.
+# Finds a script. run.sh may have changed the folder already, so that the path by which it was called is no longer valid.
 _po_find_script() { # _po_find_script PATH: sets _po_script
   local _po_try
   for _po_try in "$1" "./${1##*/}" "${OLDPWD:-.}/$1"; do
@@ -52,7 +52,7 @@ _po_find_script() { # _po_find_script PATH: sets _po_script
       return
     fi
   done
-  _po_die "cannot find itself from $PWD to read its options; source parse_options.sh before changing the folder"
+  _po_die "cannot find this script from $PWD to read its options; source parse_options.sh before changing the folder"
 }
 
 # Reads a script: its options with their help, from the lines above the sourcing one, and its stages with their titles.
@@ -76,7 +76,7 @@ _po_read_script() { # _po_read_script SOURCING_LINE
   done <"$_po_script"
 }
 
-# The number of letters to change, add or remove to make one word the other.
+# Computes the edit distance of two words.
 _po_distance() { # _po_distance WORD WORD: sets _po_cost
   local -a _po_row _po_previous
   local _po_i _po_j _po_best
@@ -131,7 +131,7 @@ _po_set() { # _po_set OPTION NAME VALUE
   if [[ -z ${_po_help[$2]+seen} ]]; then _po_refuse_unknown "$1" "$2"; fi
   case ${_po_default[$2]} in
     true | false) [[ $3 == true || $3 == false ]] || _po_die "$1 is '$3', but must be true or false" ;;
-    ?*) [[ -n $3 ]] || _po_die "$1 got an empty value; give one, or leave the option out for the default ${_po_default[$2]}" ;;
+    ?*) [[ -n $3 ]] || _po_die "$1 got an empty value; give one, or omit the option for the default ${_po_default[$2]}" ;;
   esac
   if _po_is_integer "${_po_default[$2]}"; then
     _po_is_integer "$3" || _po_die "$1 is '$3', but must be a whole number"
@@ -168,11 +168,11 @@ _po_parse() {
           continue
         fi
         (($# > 1)) || _po_die "$1 needs a value, but nothing follows it; write $1 VALUE"
-        [[ $2 != --?* || $_po_name == *_args ]] || _po_die "$1 needs a value, but the option $2 follows it; write $1 VALUE (or $1=$2 if that is meant)"
+        [[ $2 != --?* || $_po_name == *_args ]] || _po_die "$1 needs a value, but the option $2 follows it; write $1 VALUE (or $1=$2 if you mean that)"
         _po_set "$1" "$_po_name" "$2"
         shift 2
         ;;
-      *) _po_die "unexpected argument '$1': everything is an option here, such as --name VALUE; see --help" ;;
+      *) _po_die "unexpected argument '$1': expected only options, such as --name VALUE; see --help" ;;
     esac
   done
 }
@@ -182,7 +182,7 @@ _po_is_integer() { [[ $1 =~ ^[0-9]+$ ]]; }
 _po_check_stages() {
   local _po_number _po_last=-1
   [[ -n ${stage+set} && -n ${stop_stage+set} ]] || return 0
-  [ "$stage" -le "$stop_stage" ] || _po_die "--stage $stage lies after --stop-stage $stop_stage, so nothing would run; swap or change them"
+  [ "$stage" -le "$stop_stage" ] || _po_die "--stage $stage is after --stop-stage $stop_stage, so nothing would run; swap or change them"
   for _po_number in ${_po_stages[@]+"${_po_stages[@]}"}; do
     if [ "$_po_number" -gt "$_po_last" ]; then _po_last=$_po_number; fi
   done
@@ -190,7 +190,7 @@ _po_check_stages() {
 }
 
 stage() { # stage N "title"
-  _po_is_integer "${1-}" || _po_die "stage '${1-}' is no whole number; write: if stage 3 \"title\"; then"
+  _po_is_integer "${1-}" || _po_die "stage '${1-}' is not a whole number; write: if stage 3 \"title\"; then"
   [[ -n ${stage+set} && -n ${stop_stage+set} ]] || _po_die "stage $1 needs the variables stage and stop_stage; assign both above parse_options.sh"
   _po_is_integer "$stage" || _po_die "stage is '$stage', but must be a whole number"
   _po_is_integer "$stop_stage" || _po_die "stop_stage is '$stop_stage', but must be a whole number"
@@ -227,7 +227,7 @@ read_settings() {
   local _po_word _po_path _po_quote="'"
   local -a _po_words
   overrides=()
-  read -r -d '' -a _po_words <<<"$settings" || true # words, but no patterns of file names
+  read -r -d '' -a _po_words <<<"$settings" || true # words, without expansion of file name patterns
   for _po_word in ${_po_words[@]+"${_po_words[@]}"}; do
     case $_po_word in
       encoder.name=* | *_folder=*)
@@ -238,7 +238,7 @@ read_settings() {
     overrides+=("$_po_word")
   done
   settings=${overrides[*]-}
-  if [[ -n ${encoder-} ]]; then # quoted for YAML; a revision in the conf is that of the encoder in whose place it is
+  if [[ -n ${encoder-} ]]; then # quoted for YAML; a revision in the conf belongs to the encoder that it replaces
     _po_from_here "$encoder"
     encoder=$_po_path
     overrides+=("encoder.name='${_po_path//$_po_quote/$_po_quote$_po_quote}'" encoder.revision=null)
@@ -253,7 +253,7 @@ enter_recipe() { # enter_recipe NAME...
       printf -v "$_po_name" '%s' "$PWD/${!_po_name}"
     fi
   done
-  cd "$(dirname "$_po_script")" || _po_die "cannot enter its own folder"
+  cd "$(dirname "$_po_script")" || _po_die "cannot enter the folder of this script"
 }
 
 given_options() {

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Sets up spoofkit in .venv inside this clone. Neither root nor pip nor python3-venv is needed.
+# Installs spoofkit in .venv inside this clone. Needs neither root, pip nor python3-venv.
 #
 #   tools/setup.sh                     # what the verbs need
 #   tools/setup.sh --extras dev,mini   # also what the tests and egs/mini need; extras add up over calls
 #
-# A second call returns at once. After a failure the next call continues; after an interrupt it begins again with pip's
-# cache. A .venv that this script did not make is refused, never changed. Where an environment with spoofkit is active
-# (a venv or conda), that one is used and nothing is installed. Prints the environment's folder on stdout, the rest on
-# stderr; --quiet leaves out what is not news. The full log is .venv/setup.log.
+# A second call returns at once. After a failure the next call continues; after an interrupt it starts over, with pip's
+# cache. A .venv that this script did not create is refused, never changed. If an environment with spoofkit is active (a
+# venv or conda), it is used and nothing is installed. Prints the environment's folder on stdout and the rest on stderr;
+# --quiet prints nothing if there is nothing to do. The full log is .venv/setup.log.
 #
-#   SPOOFKIT_PYTHON=python3.12   choose the interpreter, 3.10 to 3.13 (else python3, then the newest in range)
-#   SPOOFKIT_TORCH=cpu|default   choose torch's build (else: the CPU build where no NVIDIA GPU is seen)
+#   SPOOFKIT_PYTHON=python3.12   the interpreter, 3.10 to 3.13. Default: python3, then the newest of these
+#   SPOOFKIT_TORCH=cpu|default   the build of torch. Default: the CPU build if there is no NVIDIA GPU
 set -euo pipefail
 
-TORCH_CPU='torch==2.13.0+cpu' # newest CPU build in the range of setup.cfg; a test holds the two together
+TORCH_CPU='torch==2.13.0+cpu' # newest CPU build in the range of setup.cfg, which a test checks
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 log=$venv/setup.log
-stamp=$venv/spoofkit-setup.stamp # what a complete environment was made from, a line each
-made=$venv/spoofkit-setup.made   # this script made the environment, and so may empty it
+stamp=$venv/spoofkit-setup.stamp # what a complete environment was made from, one item per line
+made=$venv/spoofkit-setup.made   # exists if this script made the environment, and so may empty it
 extras='' quiet=false
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -49,7 +49,7 @@ find_python() { # prints an interpreter from 3.10 to 3.13
     "(such as: sudo apt install python3) or name one with SPOOFKIT_PYTHON=/path/to/python3.12"
 }
 
-use_active() { # prints the folder of the active environment, and ends, if that has spoofkit and is not our own
+use_active() { # if another environment with spoofkit is active: prints its folder and exits
   local folder home missing
   for folder in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
     [[ -n $folder && ! $folder -ef $venv && -x $folder/bin/spoofkit ]] || continue
@@ -66,12 +66,12 @@ use_active() { # prints the folder of the active environment, and ends, if that 
   done
 }
 
-is_ours() { # whether .venv is of this clone, of the Python and with the build of torch that this call asks for
+is_ours() { # whether .venv belongs to this clone and has the requested Python and build of torch
   [[ $(stamped root) == "$root" && $(stamped python) == "$(version_of "$venv/bin/python")" ]] &&
     [[ -z ${SPOOFKIT_PYTHON:-} || $(stamped python) == "$(version_of "$SPOOFKIT_PYTHON")" ]] &&
     [[ ${SPOOFKIT_TORCH:-$(stamped torch)} == "$(stamped torch)" ]]
 }
-is_complete() { # whether it has all that this call asks for
+is_complete() { # whether .venv has everything that this call requests
   local extra
   is_ours && [[ $(stamped requirements) == "$(requirements)" ]] || return 1
   for extra in $extras; do [[ " $(stamped extras) " == *" $extra "* ]] || return 1; done
@@ -80,7 +80,7 @@ is_complete() { # whether it has all that this call asks for
 fetch_deb() { # fetch_deb PACKAGE: unpacks a Debian package into .venv/bootstrap without root rights
   local own=(-o Dir::State::Lists=lists -o Dir::Cache=cache -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=)
   mkdir -p "$venv/bootstrap/lists/partial" "$venv/bootstrap/cache/archives/partial" && cd "$venv/bootstrap" || return 1
-  # The machine's package lists may be missing or old, so these are our own.
+  # The machine's package lists may be missing or old, so we use our own.
   apt-get "${own[@]}" update && apt-get "${own[@]}" download "$1" && dpkg-deb -x "$1"_*.deb .
 }
 
@@ -103,7 +103,7 @@ uv_torch() { # PyTorch's own index through uv, which knows where it is; uv leave
     pip uninstall --yes uv
 }
 
-write_stamp() { # write_stamp BUILD [REQUIREMENTS]: without requirements, what stands is whole but not yet all
+write_stamp() { # write_stamp BUILD [REQUIREMENTS]: without requirements, the environment is intact but not complete
   printf '%s\n' "root $root" "python $(version_of "$venv/bin/python")" "torch $1" "extras $extras" "requirements ${2:-}" >"$stamp.tmp"
   mv "$stamp.tmp" "$stamp"
 }
@@ -118,32 +118,32 @@ set_up() {
   extras=$(printf '%s\n' $extras $(stamped extras) | sort -u | paste -sd' ') # what an earlier call asked for stays
   build=${SPOOFKIT_TORCH:-$(stamped torch)}
   if [[ -z $build ]]; then if has_gpu; then build=default; else build=cpu; fi; fi
-  [[ $build =~ ^(cpu|default)$ ]] || die "SPOOFKIT_TORCH=$build is neither cpu nor default; unset it or say one of the two"
+  [[ $build =~ ^(cpu|default)$ ]] || die "SPOOFKIT_TORCH=$build is neither cpu nor default; unset it or set it to one of these"
   if ! is_ours; then
     [[ -f $made ]] || refuse_foreign
     find "$venv/" -mindepth 1 -maxdepth 1 ! -name setup.lock ! -name "${made##*/}" -exec rm -rf {} +
     step "environment in .venv (Python $(version_of "$python"))" make_venv "$python" ||
-      fail "no environment could be made in $venv with $python; install python3-venv (sudo apt install python3-venv) and call again"
+      fail "cannot create an environment in $venv with $python; install python3-venv (sudo apt install python3-venv) and run this again"
     if [[ $build == cpu ]] && ! step 'torch, CPU build' pip install "$TORCH_CPU" &&
       ! step "torch, CPU build, from PyTorch's index (uv)" uv_torch; then
       say 'NO CPU BUILD OF TORCH AVAILABLE: the default build follows; it works without a GPU but takes 3 GB more'
     fi
   fi
-  rm -f "$stamp" # an interrupt from here on leaves nobody knows what, so the next call recreates it all
+  rm -f "$stamp" # an interrupt from here on leaves an unknown state, so the next call recreates everything
   cd "$root"
   step "spoofkit${extras:+ with extras $extras}" pip install --editable ".${extras:+[${extras// /,}]}" || {
     write_stamp "$build"
-    fail "spoofkit could not be installed into $venv; fix what the log says (network, disk) and call again, it continues there"
+    fail "spoofkit could not be installed into $venv; fix what the log says (network, disk) and run this again; it continues from there"
   }
   step 'check' "$venv/bin/python" -I -c 'import spoofkit, torch' ||
-    fail "the installed packages do not import; call again, which recreates $venv"
+    fail "the installed packages cannot be imported; run this again to recreate $venv"
   write_stamp "$build" "$(requirements)"
   say "ready: $venv ($(du -sm "$venv" | cut -f1) MB)"
 }
 
 refuse_foreign() {
-  die "$venv$([[ ! -L $venv ]] || echo " (a link to $(readlink "$venv"))") was not made by this script; it was not" \
-    'changed: activate it if it has spoofkit, or move or remove it, then call again'
+  die "$venv$([[ ! -L $venv ]] || echo " (a link to $(readlink "$venv"))") was not created by this script; nothing was" \
+    'changed: activate it if it has spoofkit, or move or remove it, then run this again'
 }
 
 while (($#)); do
@@ -161,7 +161,7 @@ use_active
 if is_complete; then
   $quiet || say "nothing to do: $venv is complete (Python $(stamped python), extras: $(stamped extras))"
 else
-  # In this order, since another call may be making it at this moment: what is not empty has the mark first of all.
+  # In this order, since another call may be creating it at this moment: the mark comes before anything else.
   if [[ -L $venv || (-n $(ls -A "$venv" 2>/dev/null) && ! -f $made && $(stamped root) != "$root") ]]; then
     refuse_foreign
   fi

@@ -9,15 +9,15 @@
 #   prepare_data() { prepared …; }   # stage 1; `begin` has it check the lists
 #   begin
 #
-# It enters the folder of run.sh. `begin` ends the checks: up to there nothing is written. Set by run.sh:
+# Sourcing it changes to the folder of run.sh. Nothing is written before `begin`, which ends the checks. Set by run.sh:
 #
 #   inputs, optional     names of options with a folder or file: those that stage 1 must have, and others
 #   train, dev           names of manifests below $data, without .tsv
 #
-#   need READER WRITER FILE...   stage READER reads what stage WRITER writes: refused if that is missing and not to run
-#   detector_needs SET...        the same of stages 4 to 6
-#   timeline_needs               the same of stage 7, if --timeline is true
-#   begin                        with --dry-run: says what would run, and ends
+#   need READER WRITER FILE...   stage READER reads FILEs of stage WRITER: refused if one is missing and WRITER will not run
+#   detector_needs SET...        the same for stages 4 to 6
+#   timeline_needs               the same for stage 7, if --timeline is true
+#   begin                        with --dry-run: prints what would run, and exits
 #
 #   prepared CORPUS DIR OUT "SET..." OPTION...   stage 1: OUT/SET.tsv of a corpus, each checked against the disk
 #   mix_lists            stage 2: $exp/posttrain/mix.tsv and mix_dev.tsv
@@ -30,28 +30,28 @@
 #   frame_scores MODEL MANIFEST OUT.npz OPTION...   for `localize`
 #   segment_report FRAMES.npz SEGMENTS.tsv OUT OPTION...   for `evaluate-segments`
 #
-# A job of slurm/ sets SPOOFKIT_GPU_CMD, which stands in for cmd.sh's gpu_cmd, and SPOOFKIT_TORCHRUN, the options with
-# which the processes of several machines find each other.
+# A job of slurm/ sets SPOOFKIT_GPU_CMD, which replaces cmd.sh's gpu_cmd, and SPOOFKIT_TORCHRUN, the options by which
+# the processes of several machines find each other.
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2086
 
 HELP_OF_RECIPES='A stage that was interrupted resumes; one whose results are up to date is skipped. Each stage reads
 files that an earlier one wrote, and nothing else, so any can be run alone. Options, settings and the files that the
-chosen stages read are checked before the first of them begins. Relative paths count from where you are; files and
-folders to read are looked for beside run.sh after that. Without --exp, --conf conf/NAME.yaml works in exp/NAME, beside
-run.sh. --partial means --partial true, and so does every option that is true or false.'
+chosen stages read are checked before the first of them begins. Relative paths are relative to the current folder; files
+and folders to read are also looked for beside run.sh. Without --exp, --conf conf/NAME.yaml works in exp/NAME, beside
+run.sh. --partial means --partial true; likewise every option that is true or false.'
 data=data                # folder of the manifests
-exp=                     # checkpoints, scores and results; empty: exp/NAME with --conf NAME.yaml
+exp=                     # checkpoints, scores and results. Default: exp/NAME with --conf NAME.yaml
 encoder=                 # instead of the conf's encoder.name: a folder, or a name on the Hugging Face hub
 settings=                # settings to override, separated by spaces, such as "seed=1 finetune.optim.lr=1e-6"
 partial=false            # true: accept corpora that are subsets of the published ones
-on_error=stop            # skip: leave out files that cannot be read, and list them in SET.rejected.tsv
-overwrite=false          # true: run the chosen stages again, also where their results are up to date
+on_error=stop            # stop, or skip: skip files that cannot be read, and list them in SET.rejected.tsv
+overwrite=false          # true: run the chosen stages again, even if their results are up to date
 device=auto              # auto, cpu, cuda, cuda:1
-workers=4                # processes that load audio, for each that trains or scores
-ngpu=                    # 4: train and score in four processes, a GPU each; 0: on the CPU; empty: one, on --device
+workers=4                # loader processes for each process that trains or scores
+ngpu=                    # 4: train and score in four processes, one per GPU; 0: on the CPU. Default: one, on --device
 nj=16                    # threads that read file headers in stage 1
-dry_run=false            # true: check options, settings and the inputs of all chosen stages, say so, and run nothing
+dry_run=false            # true: check options, settings and the inputs of all chosen stages, and run nothing
 prepare_args=            # more options for `spoofkit prepare`
 validate_args=           # for `validate`, such as "--read-audio"
 mixlist_args=            # for `mixlist`
@@ -71,7 +71,7 @@ refuse() {
 
 [[ -z $ngpu || $ngpu =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--ngpu is '$ngpu', but must be a whole number"
 [[ $ngpu != 0 || $device =~ ^(auto|cpu)$ ]] ||
-  refuse "--ngpu 0 means the CPU, but --device $device is given; leave one of them out"
+  refuse "--ngpu 0 means the CPU, but --device is $device; omit one of them"
 [[ $device =~ ^(auto|cpu|cuda(:[0-9]+)?)$ ]] || refuse "--device is '$device', but must be auto, cpu, cuda or cuda:N"
 [[ $on_error =~ ^(stop|skip)$ ]] || refuse "--on-error is '$on_error', but must be stop or skip"
 input_paths conf "${inputs[@]}" ${optional[@]+"${optional[@]}"}
@@ -83,7 +83,7 @@ enter_recipe data exp
 . ./path.sh
 . ./cmd.sh
 gpu_cmd=${SPOOFKIT_GPU_CMD-$gpu_cmd}
-set -f # the words of options are no patterns of file names
+set -f # words of options are not file name patterns
 
 conf_name=${conf##*/}
 exp=${exp:-exp/${conf_name%.*}}
@@ -107,7 +107,7 @@ need() { # need READER WRITER FILE...
   local file
   (($1 < stage || $1 > stop_stage || $2 >= stage)) && return
   for file in "${@:3}"; do
-    [[ -e $file ]] || refuse "stage $1 reads $file, which stage $2 writes and which is not there;" \
+    [[ -e $file ]] || refuse "stage $1 reads $file, which does not exist; stage $2 writes it:" \
       "begin with --stage $2, or correct --data, --exp or --conf"
   done
 }
@@ -119,7 +119,7 @@ if $posttrain; then
   need 3 2 "$exp/posttrain/mix.tsv" "$exp/posttrain/mix_dev.tsv"
   if ((stage <= 3 && stop_stage >= 3)); then trained+=(--train posttrain); fi
 elif ((stage > 1 && stop_stage < 4)); then
-  refuse "--posttrain false leaves out stages 2 and 3, so nothing would run; change --stage or --stop-stage"
+  refuse "--posttrain false skips stages 2 and 3, so nothing would run; change --stage or --stop-stage"
 fi
 
 detector_needs() { # detector_needs SET...
@@ -143,7 +143,7 @@ timeline_needs() {
 
 begin() {
   local verb words same=() number to_run=()
-  # The trainings that the chosen stages resume or read, but for those that they do again.
+  # The trainings that the chosen stages resume or read, except those that they repeat.
   if $posttrain && ((stop_stage >= 3)) && ! { $overwrite && ((stage <= 3)); }; then
     same+=(--same "$exp/posttrain")
   fi
@@ -153,11 +153,11 @@ begin() {
     ${overrides[@]+"${overrides[@]}"}
   for verb in prepare validate mixlist posttrain finetune score evaluate localize evaluate-segments; do
     words=${verb//-/_}_args
-    # That an option is unknown is said before help is given.
+    # An unknown option is refused before --help is reached.
     [[ -z ${!words} ]] || python -m spoofkit "$verb" ${!words} --help >/dev/null ||
       refuse "--$verb-args: 'spoofkit $verb' does not take '${!words}', see above"
   done
-  # Lists and counts of all corpora, before a header of the first is read.
+  # Check lists and counts of all corpora before the first header is read.
   if ((stage <= 1)); then checking=true; prepare_data; checking=false; fi
   if $dry_run; then
     for ((number = stage; number <= stop_stage; number++)); do
@@ -231,7 +231,7 @@ both_heads() {
   local out=$exp/timeline
   local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
   if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
-  # The same mixes; of their frames is asked whether they are spoofed, as a timeline is to say.
+  # The same mixes, but with targets that say which frames are spoofed, as a timeline shows.
   training posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" --set mix.frame_target=authenticity \
     $posttrain_args
   frame_scores "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv"

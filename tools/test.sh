@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1
 if ((workers > 8)); then workers=8; fi # each holds torch in memory
 
 failed=()
-check() { # check NAME COMMAND...: runs on after a failure, so that one call shows all of them
+check() { # check NAME COMMAND...: continues after a failure, so that one call shows all failures
   local name=$1; shift
   printf '== %s\n' "$name" >&2
   "$@" || failed+=("$name")

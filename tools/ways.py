@@ -1,4 +1,4 @@
-"""How long the ways through the code are: which functions and modules of the project a command enters.
+"""Measure the ways through the code: which functions and modules of the project a command enters.
 
     python tools/ways.py -- score MODEL eval.tsv -o scores.tsv           # a manifest row -> its score
     python tools/ways.py --start score_job --until finish -- score …     # the same, without loading the model
@@ -22,7 +22,7 @@ from typing import Any
 
 
 class Way:
-    """The functions that were entered, in order; of all threads."""
+    """The functions that were entered by any thread, in order."""
 
     def __init__(self, root: Path, start: str | None, until: str | None) -> None:
         self.root, self.start, self.until = f"{root}{os.sep}", start, until
@@ -46,7 +46,7 @@ class Way:
         self.is_over = code.co_name == self.until
 
     def modules(self) -> dict[str, int]:
-        """Functions entered in each module, most first."""
+        """Count the functions entered in each module, most first."""
         names = [stop.partition(":")[0] for stop in self.stops.values()]
         return dict(sorted(((name, names.count(name)) for name in set(names)), key=lambda item: (-item[1], item[0])))
 
@@ -54,7 +54,7 @@ class Way:
         return code.co_filename.startswith(self.root) and not code.co_name.startswith("<")
 
     def _modules_above(self, frame: FrameType) -> list[str]:
-        """Files of the project's functions that wait for this one, the nearest first."""
+        """List the files of the project's functions that wait for this one, the nearest first."""
         found, above = [], frame.f_back
         while above is not None:
             if self._counts(above.f_code):
