@@ -1,17 +1,17 @@
-"""Lists of a corpus: how long `prepare` takes to read ASVspoof 5's, beside a plain loop over lines.
+"""Time how long `prepare` takes to read ASVspoof 5's lists, compared with a plain loop over lines.
 
     python benchmarks/corpora.py                   # the three lists of track 1 with their published counts
     python benchmarks/corpora.py --repeats 7 --set eval
 
-The lists are generated: ids, attacks and codecs in the published number, in random order, no audio. Rows, interleaved
-in every round, of which the first warms up:
+The lists are generated: ids, attacks and codecs in the published numbers, in random order, without audio. The rows are
+interleaved in every round; the first round warms up:
 
     naive          a loop over lines: split, compare the number of fields, append to lists; checks nothing else
-    read           our reader: columns, ids, keys, attacks, no id twice
+    read           our reader: checks columns, ids, keys, attacks and that no id occurs twice
     prepare        the verb without headers: read, check the published counts, hash the list, write the manifest
-    read_manifest  the manifest back, with its own checks
+    read_manifest  read the manifest back, with its own checks
 
-Wall-clock seconds in one process, without importing. Printed are medians with the smallest and largest.
+Times are wall-clock seconds in one process, without imports: medians with the smallest and largest.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from spoofkit.data.manifest import read_manifest
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=list(asvspoof5.LISTS), action="append", help="which lists; none: all three")
+    parser.add_argument("--set", choices=list(asvspoof5.LISTS), action="append", help="lists (default: all three)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the lists are written; none: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="where to write the lists (default: the temporary folder)")
     options = parser.parse_args()
     print(f"# {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, polars {pl.__version__}")
     print(f"{'':24s} {'seconds':>8s}   smallest-largest of {options.repeats} rounds")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_list(folder: Path, name: str) -> int:
-    """Write a list of ASVspoof 5 with the published counts; attacks and codecs evenly shared out."""
+    """Write a list of ASVspoof 5 with the published counts, attacks and codecs evenly distributed."""
     rng = np.random.default_rng(0)
     counts: dict[str, Any] = published_counts("asvspoof5")[name]
     file_name, letter = asvspoof5.LISTS[name]

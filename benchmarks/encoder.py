@@ -1,11 +1,11 @@
-"""Encoders: ours beside transformers as it comes, interleaved in one run.
+"""Compare our encoders with unchanged transformers, interleaved in one run.
 
     python benchmarks/encoder.py                                 # wav2vec 2.0 base, WavLM base, XLS-R 300M
     python benchmarks/encoder.py --models wavlm-base --repeats 7 --device cuda
 
-Random weights of the published sizes; utterances of mixed lengths. Every row is timed once in every round, so that a
-machine that slows down slows all rows; printed are medians over rounds and the ratio to transformers' row, with the
-smallest and largest ratio of a round. `deviation` says how far the frames of a padded batch are from those of the
+Weights are random, of the published sizes; utterances have mixed lengths. Every row is timed once in every round, so
+that a machine that slows down slows all rows. The table shows medians over rounds and the ratio to transformers' row,
+with the smallest and largest ratio of a round. `deviation` is the distance of a padded batch's frames from those of the
 utterance alone, in standard deviations. The first round warms up and is not counted.
 """
 
@@ -110,7 +110,7 @@ def benchmark(name: str, device: torch.device, repeats: int, n_utterances: int, 
 
 
 def make(name: str, device: torch.device) -> tuple[Encoder, Any, Any]:
-    """Our encoder and transformers' model with the same weights, and the feature extractor."""
+    """Make our encoder and transformers' model with the same weights, and the feature extractor."""
     theirs, extractor = make_network(name, device)
     same, _ = make_network(name, device)
     same.load_state_dict(theirs.state_dict())
@@ -119,7 +119,7 @@ def make(name: str, device: torch.device) -> tuple[Encoder, Any, Any]:
 
 
 def training_rows(encoder: Encoder, theirs: Any, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """Forward, backward, AdamW; each in its own habit: ours fused, theirs torch's default."""
+    """Time a training step (forward, backward, AdamW): ours with fused AdamW, theirs with torch's default."""
     dtype, _ = training_precision(device, "auto")
     wave = 0.1 * torch.randn(TRAIN_BATCH, TRAIN_SAMPLES, device=device)
     n_samples = torch.full((TRAIN_BATCH,), TRAIN_SAMPLES, device=device)
@@ -166,7 +166,7 @@ def ratio(reference: list[float], times: list[float]) -> str:
 
 
 def deviation_of(frames: list[torch.Tensor], alone: list[torch.Tensor]) -> float:
-    """Largest difference of a frame from the utterance's alone, in standard deviations of its frames."""
+    """Compute the largest difference of a frame from the utterance's alone, in standard deviations of its frames."""
     return max(float((f - a).abs().max() / a.std()) for f, a in zip(frames, alone, strict=True))
 
 

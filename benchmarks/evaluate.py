@@ -1,12 +1,12 @@
-"""Evaluation: ours beside the plain sort-and-walk way of the official packages, interleaved in one run.
+"""Compare our evaluation with the plain sort and walk of the official packages, interleaved in one run.
 
     python benchmarks/evaluate.py                       # a list of the size of ASVspoof 5 eval
     python benchmarks/evaluate.py --trials 10000000 --repeats 3
 
 Scores are normal, with the attacks, codecs and class sizes of ASVspoof 5 eval and 700 speakers. `plain` does what the
 official evaluation packages do: it joins the classes, argsorts them, walks with cumulative sums for the EER and again
-for the DCF, and does so for each attack and codec after filtering the trials. Figures of both are compared and must be
-equal. Printed are medians over rounds and ratios with the smallest and largest of a round.
+for the DCF, and does so for each attack and codec after filtering the trials. The figures of both must be equal. The
+table shows medians over rounds, and ratios with the smallest and largest of a round.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def whole_command(folder: Path, trials: pl.DataFrame, repeats: int) -> None:
         ("the command, with page, PDF and PNG", ["-o", str(folder / "out"), "--overwrite"]),
     ):
         show(name, partial(subprocess.run, [*command, *more], check=True, capture_output=True), repeats)
-    print(f"most memory of a process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
+    print(f"peak memory of a process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
 
 
 def show(name: str, call: Callable[[], Any], repeats: int) -> None:

@@ -1,14 +1,14 @@
-"""Loading: crops a second that the loader delivers, from FLAC files and from a pack of them, interleaved in one run.
+"""Measure the loader: crops per second from FLAC files and from a pack of them, interleaved in one run.
 
     python benchmarks/loading.py                       # 600 utterances of 8 s, 64,600 samples of each, 0, 1, 2 workers
     python benchmarks/loading.py --workers 0 4 --n-utterances 2000 --folder /slow/disk
 
-The utterances are noise of a speech-like spectrum (what FLAC makes of plain tones would be too easy to decode), written
-to a temporary folder, so both rows are read from the page cache: what is measured is decoding, copying and handing over
-between processes, not a disk. `crops` are training items of `finetune`, `mixes` those of `posttrain` with up to three
-regions. Printed are medians over rounds with the smallest and largest; the first round warms up. The time to start the
-workers is left out. Then: what each augmentation costs an utterance of 64,600 samples, in batches on `--device`, codecs
-one by one as in a loader process.
+The utterances are noise with a speech-like spectrum (FLAC of plain tones would be too easy to decode), written to a
+temporary folder. Both rows are read from the page cache, so decoding, copying and the transfer between processes are
+measured, not a disk. `crops` are training items of `finetune`, `mixes` those of `posttrain` with up to three regions.
+The table shows medians over rounds with the smallest and largest; the first round warms up. The time to start the
+workers is not included. A second table shows the cost of each augmentation for an utterance of 64,600 samples, in
+batches on `--device`, but codecs one by one as in a loader process.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="batches in one round")
-    parser.add_argument("--folder", type=Path, help="where the corpus is written; none: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="where to write the corpus (default: the temporary folder)")
     parser.add_argument("--device", default="cpu", help="where batches are augmented")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def augmentation(device: torch.device, repeats: int) -> None:
 
 
 def _timed(dataset: UtteranceDataset | MixDataset, workers: int, n_steps: int) -> Callable[[], float]:
-    """Items a second between the first batch and the last."""
+    """Measure items per second between the first batch and the last."""
 
     def run() -> float:
         order = TrainingOrder(len(dataset), BATCH, 0, 0, n_steps + 1)

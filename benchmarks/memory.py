@@ -1,10 +1,10 @@
-"""Peak memory of a training step on a CPU beside what `spoofkit info` foretells.
+"""Compare the peak memory of a training step on a CPU with the estimate of `spoofkit info`.
 
     python benchmarks/memory.py                    # every row, each in a process of its own
-    python benchmarks/memory.py --rows tiny        # those whose name begins so
+    python benchmarks/memory.py --rows tiny        # rows whose name begins with tiny
 
-Encoders have random weights in published shapes; a row is three steps of forward pass, backward pass, clipping and
-AdamW in fp32, on `--batch` utterances of `--seconds`. The peak is the process's own, libraries and all.
+Encoders have random weights in published shapes. A row is three steps of forward pass, backward pass, clipping and
+AdamW in fp32, on `--batch` utterances of `--seconds`. The peak is that of the process, including libraries.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure(name: str, batch_size: int, seconds: float) -> dict[str, int]:
-    """Train for three steps; bytes."""
+    """Train for three steps and return the peak memory in bytes."""
     detector = make_detector(*ROWS[name]).train()
     n_samples = round(16_000 * seconds)
     wave_BS, n_samples_B = 0.1 * torch.randn(batch_size, n_samples), torch.full((batch_size,), n_samples)

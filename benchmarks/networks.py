@@ -1,4 +1,4 @@
-"""What the benchmarks share: encoders with random weights in published shapes, their arithmetic, the device's peak."""
+"""Shared by the benchmarks: encoders with random weights in published shapes, their FLOP, the peak of the device."""
 
 import platform
 import sys
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Whisper", {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048},
     ),
 }  # fmt: skip
-# The same kinds of layers, but a few and narrow: for a test of a benchmark itself.
+# The same kinds of layers, but few and narrow: for tests of the benchmarks.
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
     "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
@@ -69,7 +69,7 @@ def make_network(name: str, device: torch.device, is_small: bool = False) -> tup
 
 
 def make_encoder(name: str, network: Any, extractor: Any) -> Encoder:
-    """Make our encoder of a network that lies on its device; the stem is frozen."""
+    """Make our encoder from a network that is on its device; the stem is frozen."""
     device = next(network.parameters()).device
     encoder = ENCODERS[MODELS[name][0]](network, extractor).to(device).eval()
     encoder.freeze("stem")
@@ -77,7 +77,7 @@ def make_encoder(name: str, network: Any, extractor: Any) -> Encoder:
 
 
 def flops_of(encoder: Encoder, wave: torch.Tensor) -> int:
-    """Floating-point operations of one utterance: matrix products and convolutions."""
+    """Count the floating-point operations of one utterance: matrix products and convolutions."""
     wave_BS, n_samples_B = pad([wave], next(encoder.parameters()).device)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:  # it does not see into inference mode
         encoder(wave_BS, n_samples_B)
@@ -90,7 +90,7 @@ def pad(waves: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, 
 
 
 def gemm_peak(device: torch.device, dtype: torch.dtype = torch.float32, n_products: int = 50) -> float:
-    """FLOP/s of the best of some products: of a feed-forward layer's size on a CPU, of 8192 x 8192 on a GPU."""
+    """Measure the peak FLOP/s of matrix products: of a feed-forward layer's size on a CPU, of 8192 x 8192 on a GPU."""
     n, k, m = (1024, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
     a = torch.randn(n, k, device=device, dtype=dtype)
     b = torch.randn(k, m, device=device, dtype=dtype)

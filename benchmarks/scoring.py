@@ -1,4 +1,4 @@
-"""Scoring files: ours beside the field's usual ways, interleaved in one run; a large folder; an hour in one file.
+"""Compare our scoring of files with common scripts, interleaved in one run; score a large folder and an hour-long file.
 
     python benchmarks/scoring.py                                  # wav2vec 2.0 base, 24 files, then folder and hour
     python benchmarks/scoring.py --model xlsr-300m --files 200 --device cuda
@@ -9,13 +9,12 @@
 samples and scored alone; `whole, one by one` is the same without cutting. `padded` takes files in the order of the
 list, eight at a time, padded with zeros that the model hears; its deviation is from each file alone, in standard
 deviations of the scores. `loose` is `spoofkit score FILES`, `manifest` is `spoofkit score MANIFEST -o OUT`; with `onnx`
-the model is an exported one, on the CPU whatever `--device` says. Real time is seconds of audio in the files a second;
-CPU is that of all threads, a file.
+the model is an exported one, always on the CPU. `x real time` is seconds of audio per second; CPU is the time of all
+threads per file.
 
-`folder` and `hour` run the program itself with the `tiny` encoder: a folder of one-second files, in WAV and in FLAC;
-and an hour of audio, at 16 kHz in FLAC and at 44.1 kHz in stereo, with the most memory that the process ever held,
-beside that of a file of five seconds. `windows` is the same for the model of `--model`, with three windows instead of
-an hour's.
+`folder` and `hour` run the program itself with the `tiny` encoder, on a folder of one-second files (WAV and FLAC), and
+on an hour of audio (16 kHz FLAC and 44.1 kHz stereo), with peak memory compared with that of a five-second file.
+`windows` is the same as `hour` for the model of `--model`, with three windows of audio instead of an hour.
 """
 
 import argparse
@@ -95,14 +94,14 @@ def main() -> None:
 
 
 def exported_of(model: Path) -> Path:
-    """A model folder as an ONNX file beside it."""
+    """Export a model folder to an ONNX file beside it."""
     for line in export(model, model.with_suffix(".onnx"), reuse=True):
         print(f"# {line.replace(str(model.parent), '')}")
     return model.with_suffix(".onnx")
 
 
 def make_model(folder: Path, name: str) -> Detector:
-    """A detector with random weights, and its model folder."""
+    """Make a detector with random weights, and its model folder."""
     import transformers
 
     torch.manual_seed(0)
@@ -137,7 +136,7 @@ def make_set(folder: Path, n_files: int) -> Manifest:
 
 
 def noise(rng: np.random.Generator, n_samples: int) -> np.ndarray:
-    """Noise in syllables of a tenth of a second."""
+    """Make noise in syllables of a tenth of a second."""
     envelope = np.repeat(rng.uniform(0.02, 0.3, n_samples // 1600 + 1), 1600)[:n_samples]
     wave: np.ndarray = (envelope * rng.standard_normal(n_samples)).astype(np.float32)
     return wave
@@ -206,7 +205,7 @@ def padded(files: list[str]) -> Iterator[list[torch.Tensor]]:
 
 
 def score(detector: Detector, waves: list[torch.Tensor], device: torch.device) -> list[float]:
-    """What a plain script does: padding is sound like any other."""
+    """Score as a plain script does, with padding that the model hears."""
     wave_BS = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
     with torch.inference_mode():
         scores: list[float] = detector(wave_BS, torch.full((len(waves),), wave_BS.shape[1], device=device)).tolist()
@@ -262,15 +261,15 @@ def write_long(path: Path, hours: float, rate: int, channels: int) -> Path:
 
 
 class Took(NamedTuple):
-    """What a process of the program took."""
+    """Time and memory of one process of the program."""
 
     seconds: float
     cpu_seconds: float
     megabytes: float
-    """The most memory that it ever held, in 10^6 bytes."""
+    """Peak memory, in 10^6 bytes."""
 
 
-# What a parent held when it forked would count as its child's in rusage, so the child says it itself.
+# rusage would count the parent's memory at the fork as the child's, so the child prints its own.
 PROGRAM = """
 import re, sys
 from pathlib import Path

@@ -1,16 +1,16 @@
-"""Training: utterances a second and peak memory of our loop beside a plain transformers loop as it is often written.
+"""Compare utterances per second and peak memory of our training loop with a common plain transformers loop.
 
     python benchmarks/training.py                                    # wav2vec 2.0 base, 8 utterances a step
     python benchmarks/training.py --model xlsr-300m --batch 2
     python benchmarks/training.py --model xlsr-300m --batch 32 --device cuda --workers 8 --breakdown
 
-`plain` is fp32, torch's AdamW as it comes, files decoded whole, then repeated or cut to 64,600 samples, and collated
-one by one in Python. `ours` is the loop of `spoofkit finetune` itself, on the same encoder (random weights, nothing
+`plain` is fp32, torch's default AdamW, files decoded whole, then repeated or cut to 64,600 samples, and collated one by
+one in Python. `ours` is the loop of `spoofkit finetune` itself, on the same encoder (random weights, nothing
 frozen but the stem, no dropout, no masking of time), the same FLAC files, the same number of loader processes and
 threads; once in fp32 and once in the precision it chooses by itself. Every row runs in a process of its own, once in
 every round, so that a machine that slows down slows all rows and a peak of memory belongs to one row. Time is taken
-from the start of one forward pass to that of the last, the first two steps left out; memory is the peak of that time.
-Evaluation and checkpoints are left out. How fast the loader alone is says `benchmarks/loading.py`.
+from the start of one forward pass to that of the last, without the first two steps; memory is the peak in that time.
+Evaluation and checkpoints are not included. For the loader alone see `benchmarks/loading.py`.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of the files, of which 4.04 s are used")
-    parser.add_argument("--breakdown", action="store_true", help="also where the time of our step goes")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of the files; 4.04 s of each are used")
+    parser.add_argument("--breakdown", action="store_true", help="also show how the time of our step is spent")
     parser.add_argument("--lora", type=int, help="rank of adapters, which then are all that is trained of the encoder")
     parser.add_argument("--small", action="store_true", help="a few narrow layers instead of the published shape")
     parser.add_argument("--row", choices=[*ROWS, "breakdown"], help=argparse.SUPPRESS)
@@ -129,12 +129,12 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 class Enough(Exception):
-    """The last forward pass was begun: what follows, such as a checkpoint, is not measured."""
+    """Raised at the last forward pass: what follows, such as a checkpoint, is not measured."""
 
 
 @dataclass
 class Clock:
-    """Looks at the clock, and at the memory used so far, at the start of every forward pass; ends at the last one."""
+    """Records time and peak memory at the start of every forward pass, and ends the run at the last."""
 
     device: torch.device
     n_ticks: int
@@ -149,7 +149,7 @@ class Clock:
         self.rest_GB = self._peak()  # imports and, on a GPU, nothing
 
     def tick(self) -> None:
-        """A forward pass begins."""
+        """Record the start of a forward pass."""
         synchronise(self.device)
         self.times.append(time.perf_counter())
         self.peak_GB = self._peak()
@@ -232,7 +232,7 @@ def plain_loop(manifest: Manifest, options: argparse.Namespace, device: torch.de
 
 
 def breakdown(options: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of the parts of our step, each waited for."""
+    """Measure the median seconds of each part of our step, waiting for the device after each."""
     device = torch.device(options.device)
     clock = Clock(device, WARM_UP + options.steps + 1)
     task, config = our_task(read_manifest(options.corpus / "set.tsv"), options, device, clock)
@@ -273,8 +273,10 @@ def breakdown(options: argparse.Namespace) -> dict[str, float]:
 
 
 def flops_of_step(options: argparse.Namespace) -> int:
-    """Of one utterance: a backward pass costs twice the forward pass, once if the weights themselves are frozen, and
-    nothing in the stem, which is frozen; adapters are left out.
+    """Count the floating-point operations of a training step per utterance, without adapters.
+
+    A backward pass costs twice the forward pass, or once if the weights are frozen; the stem, which is always frozen,
+    costs nothing.
     """
     device = torch.device(options.device)
     encoder = make_encoder(options.model, *make_network(options.model, device, options.small))

@@ -1,1 +1,1 @@
-"""What works on a GPU, and how fast: the parts of `benchmarks/gpu.sh`."""
+"""The parts of `benchmarks/gpu.sh`: what works on a GPU, and how fast."""

@@ -1,4 +1,4 @@
-"""Supervise a run: one worker process does the parts; one that hangs or dies is replaced, and the rest goes on."""
+"""Supervise a run: one worker process runs the parts; a worker that hangs or dies is replaced for the other parts."""
 
 import argparse
 import multiprocessing
@@ -23,9 +23,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for block.md, results.json and log.txt; must be new or empty")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: try the script itself")
-    parser.add_argument("--commit", default="unknown", help="what the block says of the code")
+    parser.add_argument("--commit", default="unknown", help="commit to name in the block")
     parser.add_argument("--parts", default=",".join(PLAN), help="only these, separated by commas: %(default)s")
-    parser.add_argument("--seconds", type=float, default=440.0, help="after which no part goes on")
+    parser.add_argument("--seconds", type=float, default=440.0, help="time limit of the whole run")
     parser.add_argument("--sabotage", action="append", default=[], metavar="PART=fail|hang", help="for tests")
     options = parser.parse_args()
     names = options.parts.split(",")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def supervise(report: Report, options: dict[str, Any], end: float) -> None:
-    """Do all parts, with as many workers as that takes."""
+    """Run all parts, with as many workers as necessary."""
     left = list(report.blocks)
     report.write()
     while left and time.monotonic() < end:
@@ -60,7 +60,7 @@ def supervise(report: Report, options: dict[str, Any], end: float) -> None:
 
 
 def watch(report: Report, names: list[str], options: dict[str, Any], end: float) -> int:
-    """Follow one worker until it is through, or a part failed, hung or took it down; how many parts are over."""
+    """Follow one worker until it has finished or a part failed, hung or killed it; return how many parts are over."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     worker = context.Process(target=work, args=(names, options, sender))
@@ -106,7 +106,7 @@ def watch(report: Report, names: list[str], options: dict[str, Any], end: float)
 
 
 def end_group(worker: Any) -> None:
-    """Kill a worker and whatever it started."""
+    """Kill a worker and all processes that it started."""
     worker.join(0.5)
     try:
         os.killpg(worker.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Where a run measures, and how: the device, the size of things, precisions, the clock, the program's verbs."""
+"""The means of measuring: device, sizes, precisions, clock, and the program's verbs."""
 
 import contextlib
 import io
@@ -24,26 +24,26 @@ PRECISIONS = ("fp32", "TF32", "bf16")
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part is given."""
+    """What every part gets: device, sizes and folders."""
 
     device: torch.device
     work: Path
     """Folder for what the parts write, removed at the end."""
     is_small: bool
-    """Narrow networks and few files: a test of the script itself."""
+    """Narrow networks and few files, for a test of the script itself."""
     batches: tuple[int, ...]
     n_files: int
     train_batches: tuple[int, ...]
     n_train_steps: int
     n_products: int
     most_seconds: float
-    """After which no more repeats of a measurement are begun."""
+    """Seconds after which no further repeat of a measurement is begun."""
     workers: int
     """Loader processes."""
 
     @classmethod
     def of(cls, device: str, size: str, work: Path) -> "Bench":
-        """The sizes by their name."""
+        """Return the sizes of a name."""
         where = choose_device(device)
         if size == "tiny":
             return cls(where, work, True, (1, 2), 24, (2, 4), 2, 3, 0.05, 0)
@@ -51,20 +51,20 @@ class Bench:
         return cls(where, work, False, (1, 16, 64, 256), 3000, (32, 64), 10, 20, 0.5, workers)
 
     def clean_up(self) -> None:
-        """Give back what a part left on the GPU."""
+        """Free the GPU memory that a part left."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those that the device has: TF32 is a GPU's."""
+        """The precisions of the device; only GPUs have TF32."""
         return PRECISIONS if self.device.type == "cuda" else ("fp32", "bf16")
 
 
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in fp32 proper, with TF32 in products and convolutions, or in bf16 by autocast."""
+    """Compute in plain fp32, with TF32 in products and convolutions, or in bf16 by autocast."""
     if precision == "fp32":
         with plain_fp32():
             yield
@@ -83,7 +83,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 @cache
 def peak_of(device: torch.device, precision: str, n_products: int) -> float:
-    """FLOP/s of matrix products in a precision; measured once in a process."""
+    """Measure the peak FLOP/s of matrix products in a precision, once per process."""
     if precision == "bf16":
         return gemm_peak(device, torch.bfloat16, n_products)
     with computing_in(precision, device):
@@ -91,7 +91,7 @@ def peak_of(device: torch.device, precision: str, n_products: int) -> float:
 
 
 def median_seconds(runs: dict[str, Callable[[], object]], bench: Bench) -> dict[str, float]:
-    """Median time of each run, one after the other in every round; the first two rounds warm up."""
+    """Measure the median time of each run, interleaved in every round; the first two rounds warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     n_rounds, began = 0, time.perf_counter()
     while n_rounds < 5 or (n_rounds < 20 and time.perf_counter() - began < bench.most_seconds):
@@ -107,7 +107,7 @@ def median_seconds(runs: dict[str, Callable[[], object]], bench: Bench) -> dict[
 
 @dataclass(frozen=True)
 class Ended:
-    """How a verb ended."""
+    """The result of a verb."""
 
     exit_code: int
     out: str

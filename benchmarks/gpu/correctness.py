@@ -1,4 +1,4 @@
-"""Is it right? The device against the CPU, the program's verbs from corpus to scores, and what can go wrong."""
+"""Correctness: the device against the CPU, the program's verbs from corpus to scores, and failures."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ finetune: {<<: *short, head: attentive}
 
 
 def scores(bench: Bench) -> Rows:
-    """Eight utterances of 1 to 4 s, random weights."""
+    """Compare scores of eight utterances of 1 to 4 s, with random weights, to those of the CPU."""
     rng = np.random.default_rng(0)
     waves = [wave(rng, index, seconds) for index, seconds in enumerate((1.0, 1.3, 1.7, 2.2, 2.6, 3.1, 3.6, 4.0))]
     yield Row("largest difference from the CPU's scores; spread: the standard deviation of the utterances' scores")
@@ -64,14 +64,14 @@ def scores(bench: Bench) -> Rows:
 
 
 def detector_on(bench: Bench, name: str) -> tuple[Detector, Detector]:
-    """A detector with random weights on the device, and the same on the CPU."""
+    """Make a detector with random weights on the device, and the same on the CPU."""
     encoder = make_encoder(name, *make_network(name, bench.device, bench.is_small))
     detector = Detector(encoder, "mean").to(bench.device).eval()
     return detector, copy.deepcopy(detector).to("cpu")
 
 
 def wave(rng: np.random.Generator, index: int, seconds: float) -> np.ndarray:
-    """Every other one a buzz, the others noise in syllables."""
+    """Make a wave: a buzz for every other index, noise in syllables for the rest."""
     n_samples = round(seconds * RATE)
     if index % 2:
         return noise(rng, n_samples)
@@ -81,7 +81,7 @@ def wave(rng: np.random.Generator, index: int, seconds: float) -> np.ndarray:
 
 
 def scores_alone(detector: Detector, waves: list[np.ndarray], device: torch.device) -> np.ndarray:
-    """Each utterance by itself, as `score` computes it."""
+    """Score each utterance by itself, as `score` does."""
     scorer = scorer_of(detector, device)
     return np.concatenate([scorer.score_padded(*pad([wave_S])).utterance_B for wave_S in waves])
 
@@ -89,7 +89,7 @@ def scores_alone(detector: Detector, waves: list[np.ndarray], device: torch.devi
 def shift_in(
     precision: str, detector: Detector, waves: list[np.ndarray], expected: np.ndarray, bench: Bench
 ) -> np.ndarray:
-    """How far each score moves in another precision."""
+    """Compute how far each score moves in another precision."""
     wave_BS, n_samples_B = (torch.from_numpy(array).to(bench.device) for array in pad(waves))
     with torch.inference_mode(), computing_in(precision, bench.device):
         shifted = detector(wave_BS, n_samples_B).float().cpu().numpy()
@@ -97,7 +97,7 @@ def shift_in(
 
 
 def end_to_end(bench: Bench) -> Rows:
-    """Every verb as a user calls it, on the `tiny` encoder; then the same model's scores on the CPU."""
+    """Run every verb as a user does, with the `tiny` encoder; then compare the model's scores with the CPU's."""
     data, exp, conf = make_corpus(bench), bench.work / "exp", bench.work / "conf.yaml"
     lists = ("--train", data / "train.tsv", "--dev", data / "dev.tsv", "-c", conf)
     device = ("--device", bench.device)
@@ -119,7 +119,7 @@ def end_to_end(bench: Bench) -> Rows:
 
 
 def make_corpus(bench: Bench) -> Path:
-    """A manifest of each of two sets, settings beside them; made once."""
+    """Make manifests of two sets and settings beside them, once."""
     data = bench.work / "data"
     if data.exists():
         return data
@@ -144,7 +144,7 @@ def succeeded(*arguments: object) -> Ended:
 
 
 def require_close(one: Path, other: Path, most: float | None, what: str) -> Row:
-    """Compare two score files; a row with the largest difference. Without `most`, a share of the spread is allowed."""
+    """Compare two score files and return a row with the largest difference. Default: allow a share of the spread."""
     first, second = read_scores(one), read_scores(other)
     first_N, second_N = first["score"].to_numpy(), second["score"].to_numpy()
     difference, spread = float(np.abs(first_N - second_N).max()), float(first_N.std())
@@ -155,7 +155,7 @@ def require_close(one: Path, other: Path, most: float | None, what: str) -> Row:
 
 
 def resume(bench: Bench) -> Rows:
-    """SIGKILL to `python3 -m spoofkit finetune` after its first checkpoint, then the same command once more."""
+    """Kill `python3 -m spoofkit finetune` after its first checkpoint, then run the same command again."""
     data, n_steps = make_corpus(bench), 60
     exp = bench.work / "killed"
     arguments = finetune_of(bench, n_steps=n_steps, checkpoint_every=10)
@@ -182,7 +182,7 @@ def resume(bench: Bench) -> Rows:
 
 
 def finetune_of(bench: Bench, encoder: Path | None = None, **settings: object) -> list[Any]:
-    """Arguments of `finetune` in fp32 on the small corpus."""
+    """Return the arguments of `finetune` in fp32 on the small corpus."""
     data = make_corpus(bench)
     settings = {"precision": "fp32", "eval_every": settings["n_steps"]} | settings
     changes = [part for name, value in settings.items() for part in ("--set", f"finetune.{name}={value}")]
@@ -192,7 +192,7 @@ def finetune_of(bench: Bench, encoder: Path | None = None, **settings: object) -
 
 
 def encoder_folder(bench: Bench, name: str) -> Path:
-    """An encoder with random weights as a Hugging Face folder; written once."""
+    """Write an encoder with random weights as a Hugging Face folder, once."""
     folder = bench.work / name
     if not folder.exists():
         make_encoder(name, *make_network(name, bench.device, bench.is_small)).save(folder)
@@ -200,7 +200,7 @@ def encoder_folder(bench: Bench, name: str) -> Path:
 
 
 def lora(bench: Bench) -> Rows:
-    """A model whose adapters are merged scores on the device as on the CPU."""
+    """Check that a model with merged adapters scores on the device as on the CPU."""
     folder, exp = encoder_folder(bench, "wav2vec2-base"), bench.work / "lora"
     arguments = [*finetune_of(bench, folder, n_steps=5), "--set", "encoder.lora={rank: 8}"]
     ended = succeeded("finetune", exp, *arguments)
@@ -215,7 +215,7 @@ def lora(bench: Bench) -> Rows:
 
 
 def out_of_memory(bench: Bench) -> Rows:
-    """Training and scoring with hardly any memory end with exit code 1 and a sentence that says what to do."""
+    """Check that training and scoring out of memory end with exit code 1 and a sentence that says what to do."""
     if bench.device.type != "cuda":
         raise NotPossible("only a GPU's memory can be limited for one process")
     succeeded("finetune", bench.work / "small", *finetune_of(bench, n_steps=1))
@@ -242,7 +242,7 @@ def out_of_memory(bench: Bench) -> Rows:
 
 
 def group(bench: Bench) -> Rows:
-    """The same training alone, under DDP and with sharded layers, each in a process group of one process."""
+    """Run the same training alone, under DDP and with sharded layers, each in a process group of one process."""
     folder, data = encoder_folder(bench, "wav2vec2-base"), make_corpus(bench)
     backend = "NCCL" if bench.device.type == "cuda" else "gloo"
     yield Row(f"{backend}, one process: communication between processes was not tested")
@@ -265,7 +265,7 @@ def group(bench: Bench) -> Rows:
 
 
 def environment_of_torchrun() -> dict[str, str]:
-    """What torchrun tells a single process, and the switch that makes it join a group."""
+    """Set torchrun's variables for a single process, and the switch that makes it join a group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

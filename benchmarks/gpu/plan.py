@@ -1,11 +1,11 @@
-"""The parts in order of value, and what a part may do. Nothing here imports torch: the supervisor stays alive."""
+"""The parts, the most valuable first, and how a part may end. Nothing here imports torch, for the supervisor's sake."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A line of a part's block, and the same as data for the JSON; none for a heading."""
+    """A line of a part's block, and the same as data for the JSON; a heading has no data."""
 
     text: str
     figures: dict[str, Any] | None = None
@@ -15,7 +15,7 @@ Rows = Iterator[Row]
 
 
 class Part(NamedTuple):
-    """A part of the run: its heading in the block and the seconds that it may take."""
+    """A part of the run: its heading in the block and its time limit in seconds."""
 
     title: str
     seconds: float
@@ -26,7 +26,7 @@ class NotPossible(Exception):
 
 
 class Failed(Exception):
-    """Raised by a part: it ran, and what came out is wrong; the message says what, and what was expected."""
+    """Raised by a part: its result is wrong; the message says what was found and expected."""
 
 
 PLAN = {

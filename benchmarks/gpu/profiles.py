@@ -1,4 +1,4 @@
-"""The profiler's top twenty: where the device's time goes in scoring and in a training step."""
+"""The profiler's top twenty operations, in scoring and in a training step."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ N_PASSES = 3
 
 
 def scoring(bench: Bench) -> Rows:
-    """XLS-R 300M, 64 utterances of 4 s (a tiny run: 2), fp32."""
+    """Profile XLS-R 300M on 64 utterances of 4 s (a tiny run: 2), in fp32."""
     batch = 2 if bench.is_small else 64
     detector = make_detector(bench).eval()
     wave_BS, n_samples_B = inputs(batch, bench)
@@ -31,7 +31,7 @@ def scoring(bench: Bench) -> Rows:
 
 
 def training(bench: Bench) -> Rows:
-    """XLS-R 300M, 32 utterances of 4 s (a tiny run: 2), all weights but the stem's, AdamW."""
+    """Profile training XLS-R 300M on 32 utterances of 4 s (a tiny run: 2): all weights except the stem's, AdamW."""
     batch = 2 if bench.is_small else 32
     detector = make_detector(bench).train()
     wave_BS, n_samples_B = inputs(batch, bench)
@@ -64,7 +64,7 @@ def inputs(batch: int, bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def table(run: Callable[[], None], bench: Bench) -> Rows:
-    """What takes the most time of its own, over some passes after two to warm up."""
+    """Tabulate the operations with the most time of their own, over some passes after two to warm up."""
     is_gpu = bench.device.type == "cuda"
     for _ in range(2):
         run()
@@ -76,7 +76,7 @@ def table(run: Callable[[], None], bench: Bench) -> Rows:
         synchronise(bench.device)
     own = "self_device_time_total" if is_gpu else "self_cpu_time_total"
     events = sorted(profiler.key_averages(), key=lambda event: getattr(event, own), reverse=True)
-    # Of a GPU the kernels themselves; the operators that start them would count the same time again.
+    # On a GPU only the kernels; the operators that start them would count the same time again.
     if is_gpu:
         events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA] or events
     total = sum(getattr(event, own) for event in events)

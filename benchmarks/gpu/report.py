@@ -1,4 +1,4 @@
-"""What a run leaves, written again after every row: the block for RESULTS.md and the same as JSON."""
+"""The output of a run, written again after every row: the block for RESULTS.md and the same as JSON."""
 
 import json
 import os
@@ -14,7 +14,7 @@ NOT_RUN = "not run"
 
 @dataclass
 class Block:
-    """How a part went so far."""
+    """The state of a part."""
 
     title: str
     status: str = NOT_RUN
@@ -26,7 +26,7 @@ class Block:
 
 @dataclass
 class Report:
-    """A run, and the folder that it is written to."""
+    """A run and its output folder."""
 
     folder: Path
     options: dict[str, Any]
@@ -36,11 +36,11 @@ class Report:
 
     @classmethod
     def of(cls, folder: Path, options: dict[str, Any], plan: dict[str, Part]) -> "Report":
-        """An empty one: every part is still to come."""
+        """Make an empty report, with every part still to run."""
         return cls(folder, options, {name: Block(part.title) for name, part in plan.items()})
 
     def write(self) -> None:
-        """Replace both files; a reader never sees half of one."""
+        """Replace both files atomically."""
         values = {
             "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
@@ -56,7 +56,7 @@ class Report:
         replace(self.folder / "block.md", self.markdown())
 
     def markdown(self) -> str:
-        """The block, to be pasted into benchmarks/RESULTS.md."""
+        """Format the block to paste into benchmarks/RESULTS.md."""
         device = self.facts.get("device", self.options["device"])
         counts: dict[str, int] = {}
         for block in self.blocks.values():
@@ -81,7 +81,7 @@ class Report:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file whole, and make sure that it is on the disk."""
+    """Write a file atomically, and sync it to the disk."""
     temporary = path.with_suffix(".part")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""How fast? Matrix products, the forward pass of each family, files from disk to scores."""
+"""Speed: matrix products, the forward pass of each family, files from disk to scores."""
 
 import dataclasses
 import time
@@ -23,14 +23,14 @@ COMPILED_BATCH = 64
 
 
 def products(bench: Bench) -> Rows:
-    """The best of some products; shares of peak are shares of these."""
+    """Measure the best matrix products; shares of peak refer to these."""
     for precision in bench.precisions:
         peak = peak_of(bench.device, precision, bench.n_products)
         yield Row(f"{precision}  {peak / 1e12:8.2f} TFLOP/s", {precision: peak})
 
 
 def forward(bench: Bench, name: str) -> Rows:
-    """Ours on utterances of 4 s, transformers' own module beside it, in eager mode."""
+    """Time our encoder and transformers' module on utterances of 4 s, in eager mode."""
     network, extractor = make_network(name, bench.device, bench.is_small)
     encoder = make_encoder(name, network, extractor)
     n_flops = flops_of(encoder, torch.zeros(SAMPLES))
@@ -58,7 +58,7 @@ def forward(bench: Bench, name: str) -> Rows:
 
 
 def times_of(encoder: Encoder, network: Any, batch: int, precision: str, bench: Bench) -> dict[str, float]:
-    """Seconds of a batch, on waves that lie on the device already."""
+    """Time a batch whose waves are already on the device, in seconds."""
     wave_BS = 0.1 * torch.randn(batch, SAMPLES, device=bench.device)
     n_samples_B = torch.full((batch,), SAMPLES, device=bench.device)
     if hasattr(network, "conv1"):  # Whisper
@@ -72,7 +72,7 @@ def times_of(encoder: Encoder, network: Any, batch: int, precision: str, bench: 
 
 
 def compiled(bench: Bench) -> Rows:
-    """Our encoder with its layers compiled beside itself in eager mode, at one shape."""
+    """Time our encoder with compiled layers and in eager mode, at one shape."""
     if bench.device.type != "cuda":
         raise NotPossible("compiling is measured on a GPU; for a CPU see the entry on choices in the encoders")
     network, extractor = make_network("xlsr-300m", bench.device, bench.is_small)
@@ -99,7 +99,7 @@ def compiled(bench: Bench) -> Rows:
 
 
 def score_files(bench: Bench) -> Rows:
-    """`score` on a manifest of FLAC files of 1 to 10 s with XLS-R 300M in fp32, and how much of it is waiting."""
+    """Time `score` on a manifest of FLAC files of 1 to 10 s with XLS-R 300M in fp32, and how long it waits for data."""
     start = time.perf_counter()
     manifest = make_set(bench.work / "files", bench.n_files)
     seconds = float(manifest.table["n_samples"].sum() / 16_000)

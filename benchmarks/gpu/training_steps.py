@@ -1,4 +1,4 @@
-"""Training steps as `finetune` does them: speed, memory beside what `info` foretells, where the time goes."""
+"""Training steps of `finetune`: speed, memory compared with the estimate of `info`, time of each part."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ SECONDS = 5.0
 
 
 def steps(bench: Bench, name: str, rank: int | None) -> Rows:
-    """Our loop in the precision that it chooses by itself, on files of 5 s of which 4.04 s are used."""
+    """Run our loop in its default precision, on crops of 4.04 s from files of 5 s."""
     corpus = bench.work / "to_train_on"
     if not corpus.exists():
         corpus.mkdir()

@@ -1,7 +1,7 @@
-"""The process that does the parts, one after the other, and tells the supervisor of each row as soon as it is there.
+"""The process that runs the parts, one after the other, and reports each row to the supervisor at once.
 
-It lives as long as nothing goes wrong, so that torch is imported once and not for every part; after a part that failed
-or hung the supervisor starts another, for what a GPU makes of an error may outlast it.
+It runs until a part fails, so that torch is imported once and not for every part. After a part that failed or hung the
+supervisor starts a new worker, because the effect of an error on a GPU may outlast the part.
 """
 
 import importlib.metadata
@@ -27,7 +27,7 @@ PACKAGES = ("torch", "transformers", "peft", "numpy", "polars", "soundfile", "so
 
 
 def work(names: list[str], options: dict[str, Any], connection: Connection) -> None:
-    """Do the parts; runs in a process of its own, whose group dies with it."""
+    """Run the parts, in a process of its own whose group dies with it."""
     os.setsid()
     threading.Thread(target=end_with_supervisor, daemon=True).start()
     log = os.open(options["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -62,7 +62,7 @@ def work(names: list[str], options: dict[str, Any], connection: Connection) -> N
 
 
 def end_with_supervisor() -> None:
-    """Leave nothing behind when the supervisor is killed."""
+    """End with the supervisor, even if that is killed."""
     supervisor = parent_process()
     assert supervisor is not None
     wait([supervisor.sentinel])
@@ -70,7 +70,7 @@ def end_with_supervisor() -> None:
 
 
 def parts() -> dict[str, Callable[[Any], Rows]]:
-    """What computes each part."""
+    """Map each part to its function."""
     from gpu import correctness, profiles, speed, training_steps
 
     return {
@@ -97,7 +97,7 @@ def parts() -> dict[str, Callable[[Any], Rows]]:
 
 
 def sabotage(how: str | None) -> None:
-    """Do to a part what a test asks for."""
+    """Make a part fail in the way that a test requests."""
     if how == "fail":
         raise RuntimeError("sabotaged: this part was made to fail")
     if how == "hang":
@@ -105,7 +105,7 @@ def sabotage(how: str | None) -> None:
 
 
 def facts_of(device: Any) -> dict[str, str]:
-    """Device, driver, versions; what cannot be found out is left out."""
+    """Collect device, driver and versions, as far as they are known."""
     import torch
     from networks import cpu_name
 
