@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# ASVspoof 2021: train on ASVspoof 2019 LA, evaluate on 2019 LA, 2021 LA, 2021 DF and In-the-Wild, and say how far LA
-# and DF are apart (method: arXiv:2606.25328, which claims a gap of 0.16 points).
+# ASVspoof 2021: train on ASVspoof 2019 LA, evaluate on 2019 LA, 2021 LA, 2021 DF and In-the-Wild, and compute the gap
+# between LA and DF (method: arXiv:2606.25328, which claims a gap of 0.16 points).
 #
 #   ./run.sh --la19 /data/asvspoof2019/LA --la21 /data/asvspoof2021/LA --df21 /data/asvspoof2021/DF \
 #     --itw /data/release_in_the_wild
 #   ./run.sh --stage 5 --overwrite                              # score and evaluate again
 #   ./run.sh --posttrain false --exp exp/direct --la19 DIR …    # the control: no post-training
 #
-# A corpus that is not given is left out of the evaluation; only 2019 LA is needed.
+# A corpus that is not given is not evaluated; only 2019 LA is required.
 set -euo pipefail
 
 la19=                    # ASVspoof 2019 LA: ASVspoof2019_LA_{train,dev,eval} and ASVspoof2019_LA_cm_protocols
@@ -16,7 +16,7 @@ df21=                    # ASVspoof 2021 DF: ASVspoof2021_DF_eval and keys/DF
 itw=                     # In-the-Wild: meta.csv and the files it lists
 asv21=                   # ASV scores of 2021 LA, keys/LA/ASV/ASVTorch_Kaldi/score.txt: adds the min t-DCF to its report
 conf=conf/xlsr300m.yaml  # settings of the experiment
-posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
+posttrain=true           # false: fine-tune the encoder directly (no stages 2 and 3)
 stage=1                  # first stage to run
 stop_stage=7             # last stage to run
 inputs=(la19) optional=(la21 df21 itw asv21) train=la19/train dev=la19/dev
@@ -53,6 +53,6 @@ if stage 7 "gap between LA and DF"; then
   if [[ -f $data/la21/eval.tsv && -f $data/df21/eval.tsv ]]; then
     python local/gap.py "$exp" "$data" la21/eval df21/eval
   else
-    echo "$0: 2021 LA and DF are not both in $data, so there is no gap to state" >&2
+    echo "$0: $data does not have both 2021 LA and DF, so no gap is computed" >&2
   fi
 fi

@@ -1,2 +1,2 @@
-# Sourced by run.sh: puts spoofkit on the path; makes .venv in the clone at the first call (see tools/setup.sh).
+# Sourced by run.sh: puts spoofkit on PATH; the first call creates .venv in the clone (see tools/setup.sh).
 . ../../tools/activate.sh

@@ -7,14 +7,14 @@
 #   ./run.sh --corpus /data/asvspoof5 --dry-run                # only check what can be checked
 #   ./run.sh --stage 5 --stop-stage 6 --overwrite              # score and evaluate again
 #   ./run.sh --posttrain false --exp exp/direct --corpus DIR   # the control: no post-training (see README.md)
-#   ./run.sh --stage 7                                         # a frame head for the model: where is it spoofed?
+#   ./run.sh --stage 7                                         # a frame head for the model, to localise spoofs
 set -euo pipefail
 
 corpus=                  # folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists
 conf=conf/mfpt.yaml      # settings of the experiment
-posttrain=true           # false: fine-tune the encoder as it comes (no stages 2 and 3)
-timeline=false           # true: stage 7 too, which trains for as many steps as stage 3, but a frame head alone
-stage=1                  # first stage to run; 7 alone needs no --timeline
+posttrain=true           # false: fine-tune the encoder directly (no stages 2 and 3)
+timeline=false           # true: run stage 7 too, which trains only a frame head, for as many steps as stage 3
+stage=1                  # first stage to run; --stage 7 needs no --timeline
 stop_stage=7             # last stage to run
 inputs=(corpus) train=train dev=dev
 . "$(dirname "$0")/../../tools/stages.sh"
@@ -31,4 +31,4 @@ if stage 4 "fine-tuning"; then fine_tuning; fi
 if stage 5 "scores"; then scores dev eval; fi
 if stage 6 "report"; then report dev eval; fi
 if $timeline && stage 7 "timeline"; then both_heads; fi
-if ! $timeline && ((stop_stage == 7)); then echo "$0: done; stage 7, the timeline, is optional: --stage 7 runs it" >&2; fi
+if ! $timeline && ((stop_stage == 7)); then echo "$0: done; run the optional stage 7 (timeline) with --stage 7" >&2; fi

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# The whole road on real speech, on a CPU, in minutes: a small corpus laid out as ASVspoof 5 is released, then the
-# stages of ../asvspoof5/run.sh, with mix-frame post-training and, beside it, direct fine-tuning of as many steps.
+# The whole pipeline on real speech, on a CPU, in minutes: a small corpus in the layout of ASVspoof 5, then the stages of
+# ../asvspoof5/run.sh, with mix-frame post-training and, for comparison, direct fine-tuning with as many steps.
 #
 #   ./run.sh                              # everything: set-up, corpus, training, report
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
 #   ./run.sh --stage 5 --overwrite        # score, evaluate and compare again
 #
-# A stage that was interrupted resumes; one whose results are up to date is skipped. Relative paths count from where you
-# are; files and folders to read are looked for beside this file after that. It shows that the road works and what it
-# costs; it is no evidence for or against the method (README.md says why).
+# A stage that was interrupted resumes; one whose results are up to date is skipped. Relative paths are relative to the
+# current folder; files and folders to read are also looked for beside this file. The recipe shows that the pipeline
+# works and what it costs; it is no evidence for or against the method (README.md says why).
 set -euo pipefail
-[[ -t 2 ]] || export TQDM_MININTERVAL=30  # in a log, progress is a line now and then
+[[ -t 2 ]] || export TQDM_MININTERVAL=30  # in a log, show progress rarely
 
-speech=               # folder of human recordings, a sub-folder a speaker; empty: fetch Debian's packages
-downloads=downloads   # cache of what is fetched; once it is filled, no network is needed
-corpus=corpus         # the corpus that stage 0 makes
+speech=               # folder of human recordings, one sub-folder per speaker. Default: Debian's packages
+downloads=downloads   # cache of downloads; once it is filled, no network is needed
+corpus=corpus         # the corpus that stage 0 builds
 data=data             # manifests
-exp=                  # mixframe_seed0, direct_seed0, mixframe_seed1 …; empty: exp, or exp/NAME with --conf NAME.yaml
-conf=conf/tiny.yaml   # settings of both
+exp=                  # mixframe_seed0, direct_seed0, mixframe_seed1 … Default: exp, or exp/NAME with --conf NAME.yaml
+conf=conf/tiny.yaml   # settings of both experiments
 encoder=              # instead of the conf's encoder.name: a folder, or a name on the Hugging Face hub
 settings=             # settings to override, separated by spaces, such as "finetune.n_steps=100"
-overwrite=false       # true: run the chosen stages again, also where their results are up to date
-seeds="0 1 2"         # one pair of experiments each
+overwrite=false       # true: run the chosen stages again, even if their results are up to date
+seeds="0 1 2"         # one pair of experiments per seed
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"
@@ -41,9 +41,9 @@ if stage 0 "corpus"; then
   python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
 fi
 
-# The two experiments of a seed run side by side, each on half of the cores: the first is shown, the second writes a log.
+# The two experiments of a seed run at the same time, each on half of the cores: the first prints, the second writes a log.
 export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
-recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were asked for
+recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were chosen
   local first=$1 last=$2; shift 2
   first=$(( first > stage ? first : stage )) last=$(( last < stop_stage ? last : stop_stage ))
   (( first > last )) || ../asvspoof5/run.sh --stage "$first" --stop-stage "$last" --corpus "$corpus" --data "$data" \
@@ -56,7 +56,7 @@ for seed in $seeds; do
   shown=$exp/mixframe_seed$seed logged=$exp/direct_seed$seed
   mkdir -p "$logged"
   echo "== Seed $seed: $shown here, $logged beside it (its log: $logged/run.log) ==" >&2
-  set -m  # a process group of its own, so that all of it can be ended
+  set -m  # its own process group, so that all of it can be stopped
   recipe 4 6 --exp "$logged" --posttrain false \
     --settings "$settings seed=$seed finetune.n_steps=$direct_steps" >"$logged/run.log" 2>&1 &
   set +m

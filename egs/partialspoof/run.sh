@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# PartialSpoof: which parts of an utterance are spoofed? Post-trains on mixes of ASVspoof 2019 LA with frame targets
-# that say what is spoofed, and evaluates frames and segments on PartialSpoof, which it has never seen.
+# PartialSpoof: which parts of an utterance are spoofed? Post-trains on mixes of ASVspoof 2019 LA with frame targets for
+# spoofed audio, and evaluates frames and segments on PartialSpoof, which is not in the training data.
 #
 #   ./run.sh --la19 /data/asvspoof2019/LA --corpus /data/PartialSpoof
-#   ./run.sh --stage 4 --overwrite         # frame scores and figures again
+#   ./run.sh --stage 4 --overwrite         # compute frame scores and figures again
 set -euo pipefail
 
 la19=                    # ASVspoof 2019 LA: ASVspoof2019_LA_{train,dev} and ASVspoof2019_LA_cm_protocols

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How far two evaluation sets are apart: both EERs, their difference, and intervals from resampled speakers.
+"""Compare two evaluation sets: both EERs, their difference, and intervals from resampled speakers.
 
     python local/gap.py exp/xlsr300m data la21/eval df21/eval
 
 Reads EXP/scores/SET.tsv and DATA/SET.tsv, prints a table and writes EXP/gap.json. EERs are the official ASVspoof
-figure, in percent. A speaker who is in both sets is drawn for both: what a speaker does to both figures does not widen
+figure, in percent. A speaker who is in both sets is drawn for both, so that an effect on both figures does not widen
 the interval of their difference. A small gap says nothing by itself: two sets can be equally bad.
 """
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
-    """EERs of both sets and their difference, each with its interval."""
+    """Compute the EERs of both sets and their difference, each with its interval."""
     manifests = [read_manifest(data / f"{name}.tsv") for name in sets]
     trials = [
         join_scores(read_scores(exp / "scores" / f"{name}.tsv"), manifest.table)
@@ -55,7 +55,7 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
         unknown = table.filter(pl.col("speaker") == "-").height
         if unknown:
             raise SpoofkitError(
-                f"{data / name}.tsv: the speaker of {unknown:,} trials is unknown, so none can be drawn"
+                f"{data / name}.tsv: the speaker of {unknown:,} trials is unknown, so speakers cannot be resampled"
             )
     speakers = sorted(set().union(*(table["speaker"].unique() for table in trials)))
     number = {speaker: index for index, speaker in enumerate(speakers)}
@@ -79,7 +79,7 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
 
 
 def line_of(value: float, replicates: np.ndarray, n_speakers: int) -> dict[str, float]:
-    """A figure and its interval."""
+    """Return a figure and its interval."""
     low, high = interval(replicates)
     return {"value": value, "low": low, "high": high, "n_speakers": n_speakers}
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Stage 4 of run.sh, fine-tuning, on all GPUs of one machine or several; resumes by itself where Slurm ended it.
+# Stage 4 of run.sh, fine-tuning, on all GPUs of one machine or several; resumes by itself after Slurm ends it.
 #
 #   cd egs/asvspoof5; sbatch slurm/finetune.sh --exp exp/try1 --settings seed=1   # the options of run.sh
 #
-# Change the lines with EDIT; what they say now is for conf/mfpt.yaml on one machine with four GPUs.
+# Change the lines marked EDIT; their values are for conf/mfpt.yaml on one machine with four GPUs.
 #SBATCH --job-name=finetune
-#SBATCH --output=slurm/%x-%j.log     # beside this file; the folder must exist, or the job fails without a word
-#SBATCH --open-mode=append           # what a requeued job says stands below what it said before
+#SBATCH --output=slurm/%x-%j.log     # beside this file; the folder must exist, or the job fails silently
+#SBATCH --open-mode=append           # a requeued job appends to its log
 ##SBATCH --account=PROJECT           # EDIT: remove one # and name the project, if the cluster charges one
 ##SBATCH --partition=gpu             # EDIT: remove one # and name the queue with the GPUs, if it is not the default
 #SBATCH --nodes=1                    # EDIT: machines

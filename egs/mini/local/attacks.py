@@ -1,4 +1,4 @@
-"""The table of attacks: which there are, which set each belongs to, and what each is made with.
+"""The table of attacks: the set of each, and how it is made.
 
 Disjoint between the sets and numbered as in ASVspoof 5: A01 onwards train, A09 dev, A17 eval. An attack is either
 copy-synthesis of human speech of its set (`copy`) or speech from text (`engine`). The neural ones are in eval only.
@@ -15,7 +15,7 @@ import vocoders
 
 @dataclass(frozen=True)
 class SyntheticVoice:
-    """A voice of a synthesizer: it has a speaker id of its own."""
+    """A voice of a synthesizer, with a speaker id of its own."""
 
     name: str
     gender: str
@@ -46,7 +46,7 @@ def _espeak_style(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _flite_style(rng: np.random.Generator) -> dict[str, Any]:
-    # Most human voices of train are women's: a male synthesizer at its own pitch would be told by its pitch alone.
+    # Most human voices of train are female: a male synthesizer at its own pitch would be recognised by its pitch alone.
     return {"stretch": float(rng.uniform(0.92, 1.18)), "pitch": float(rng.uniform(95, 240))}
 
 

@@ -25,7 +25,7 @@ N_FILES = (1200, 400, 700)  # of each class in train, dev, eval
 
 
 def main() -> int:
-    """Read the command line; a user's mistake becomes one sentence and exit code 1."""
+    """Read the command line and build; an error is one sentence and exit code 1."""
     arguments = _parser().parse_args()
     # One thread a process (set before numpy is imported): all cores are busy with processes, and sums keep one order.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -44,7 +44,7 @@ def main() -> int:
         say(f"build_corpus.py: {error}")
         return 1
     except KeyboardInterrupt:
-        say("build_corpus.py: interrupted; the same command resumes")
+        say("build_corpus.py: interrupted; run the same command to resume")
         return 130
     return 0
 
@@ -100,20 +100,20 @@ def build(
     without_debian: bool = False,
     only: tuple[str, ...] = (),
 ) -> None:
-    """Build the corpus in `out`, or find it complete.
+    """Build the corpus in `out`, unless it is complete.
 
     Args:
         out: Folder for the corpus; an interrupted build in it is continued.
         cache: Folder for downloads.
         speech: Human recordings to use in place of Debian's.
-        seed: Of every random draw.
-        jobs: Processes; the bytes do not depend on it.
+        seed: Seed of every random draw.
+        jobs: Number of processes; the files do not depend on it.
         n_files: Files of each class in train, dev, eval.
         without_debian: Leave out the attacks that need Debian packages.
-        only: Labels of the attacks to use; none means all.
+        only: Labels of the attacks to use. Default: all.
 
     Raises:
-        SpoofkitError: whatever is missing or does not fit.
+        SpoofkitError: something is missing or does not fit.
     """
     settings: dict[str, Any] = {
         "format": FORMAT,
@@ -130,7 +130,7 @@ def build(
     if is_complete(out, settings):
         print(f"{out}: complete already ({2 * sum(n_files):,} files)")
         return
-    # Imported here, so that a finished corpus is recognised in a blink.
+    # Imported here, so that a finished corpus is recognised at once.
     import produce
 
     produce.produce(out, cache, settings, speech, jobs)
@@ -139,7 +139,7 @@ def build(
 
 
 def is_complete(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether `out` holds the corpus of these settings; remembers the settings of a build begun.
+    """Return whether `out` holds the corpus of these settings; record the settings of a new build.
 
     Raises:
         SpoofkitError: `out` holds, or was begun with, something else.

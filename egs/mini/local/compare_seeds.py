@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mix-frame post-training beside direct fine-tuning at equal optimiser steps: EER by seed, pool, attack and voice.
+"""Compare mix-frame post-training with direct fine-tuning at equal steps: EER by seed, pool, attack and voice.
 
     python local/compare_seeds.py exp data/eval.tsv 0 1 2
 
@@ -23,20 +23,20 @@ from spoofkit.evaluation.scores import join_scores, read_scores
 from spoofkit.files import read_text, write_json
 
 METHODS = {"direct": "direct fine-tuning", "mixframe": "mix-frame post-training"}
-# What a listener hears at once, and what keeps the human's spectrum. Which attack is which: corpus/ORIGIN.tsv.
+# Attacks that a listener hears at once, and attacks that keep the human spectrum; see corpus/ORIGIN.tsv.
 SYNTHESIZERS = ("A17", "A18", "A19", "A22", "A23")
 COPIES = ("A20", "A21")
 
 
 def n_steps(experiment: Path) -> int:
-    """Optimiser steps of an experiment, over both stages."""
+    """Count the optimiser steps of an experiment, over both stages."""
     configs = [experiment / stage / "config.yaml" for stage in ("posttrain", "finetune")]
     settings = [yaml.safe_load(read_text(path)) for path in configs if path.exists()]
     return sum(s["posttrain" if "posttrain" in s else "finetune"]["n_steps"] for s in settings)
 
 
 def pools(trials: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The trials of each line of the table: bona fide of all voices with some attacks, or of one voice with all."""
+    """Return the trials of each line: all bona fide with some attacks, or one voice's bona fide with all attacks."""
     is_bonafide = pl.col("key") == "bonafide"
     chosen = {
         "all": pl.lit(True),
@@ -52,14 +52,14 @@ def pools(trials: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def eer_percent(trials: pl.DataFrame) -> float:
-    """EER of a pool, in percent."""
+    """Compute the EER of a pool, in percent."""
     is_bonafide = trials["key"] == "bonafide"
     bonafide, spoof = (trials.filter(chosen)["score"].to_numpy() for chosen in (is_bonafide, ~is_bonafide))
     return 100 * eer(bonafide, spoof).eer
 
 
 def compare(exp: Path, manifest_path: Path, seeds: list[str]) -> dict[str, dict[str, list[float]]]:
-    """EER in percent by pool, method and seed.
+    """Compute the EER in percent by pool, method and seed.
 
     Raises:
         SpoofkitError: a run is missing, or the two methods had different numbers of optimiser steps.
@@ -94,13 +94,13 @@ def print_table(found: dict[str, dict[str, list[float]]], seeds: list[str], step
 
 
 def print_row(name: str, values: list[float], sign: str = "") -> None:
-    """One line: a value a seed, their mean and their range."""
+    """Print one line: a value per seed, their mean and their range."""
     cells = [f"{value:{sign}.2f}" for value in [*values, statistics.mean(values)]]
     print(f"{name:32}" + "".join(f"{cell:>9}" for cell in [*cells, f"{max(values) - min(values):.2f}"]))
 
 
 def main() -> None:
-    """Read the command line; a user's mistake is one sentence and exit code 1."""
+    """Read the command line and compare; an error is one sentence and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exp", type=Path, help="folder with direct_seed0, mixframe_seed0 …")
     parser.add_argument("manifest", type=Path, help="the eval manifest")
@@ -114,7 +114,7 @@ def main() -> None:
     print_table(found, arguments.seeds, n_steps(arguments.exp / f"direct_seed{arguments.seeds[0]}"))
     for method in METHODS:
         report = arguments.exp / f"{method}_seed{arguments.seeds[0]}" / "results" / "eval" / "report.html"
-        print(f"report: {report.resolve()}")  # the reader may stand in another folder than the recipe
+        print(f"report: {report.resolve()}")  # the user may be in another folder than the recipe
 
 
 if __name__ == "__main__":

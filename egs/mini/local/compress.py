@@ -1,8 +1,8 @@
-"""Through a codec and back, aligned: the wave that went in and the one that comes out line up sample by sample.
+"""Code and decode audio, aligned: input and output waves correspond sample by sample.
 
 All codecs come with PyAV's and soundfile's wheels, so no ffmpeg program is needed. PyAV's build has no Speex encoder;
-AAC, a codec of ASVspoof 5 too, stands in its place. Two groups: what Debian's human recordings had been through
-before we got them (every file of both classes goes through one of these), and the conditions of the eval set.
+AAC, also a codec of ASVspoof 5, replaces it. There are two groups: the codecs of Debian's human recordings (every file
+of both classes goes through one of these), and the conditions of the eval set.
 """
 
 import io
@@ -21,7 +21,7 @@ VORBIS_QUALITY = 0.6  # soundfile's compression level, 0 (large) to 1 (small): n
 
 @dataclass(frozen=True)
 class Codec:
-    """One condition of the eval set: what stands in the columns CODEC and CODEC_Q, and what is done."""
+    """One condition of the eval set: its values of the columns CODEC and CODEC_Q, and how to code."""
 
     codec: str
     quality: str
@@ -30,9 +30,9 @@ class Codec:
     """FFmpeg's name."""
     container: str
     sample_rate: int
-    """Hz, at which the codec works."""
+    """Sampling rate of the codec, in Hz."""
     bit_rate: int | None
-    """bit/s; none where the format fixes it."""
+    """bit/s; None if the format fixes it."""
 
 
 EVAL_CODECS = (
@@ -59,12 +59,12 @@ def through(codec: Codec, wave_S: np.ndarray) -> np.ndarray:
 
 
 def through_g722(wave_S: np.ndarray) -> np.ndarray:
-    """G.722 at 64 kbit/s, the codec of the Asterisk prompts; same length, aligned."""
+    """Code and decode with G.722 at 64 kbit/s, the codec of the Asterisk prompts; same length, aligned."""
     return _through_av(wave_S, "g722", "g722", SAMPLE_RATE, None, delay=G722_DELAY)
 
 
 def through_vorbis(wave_S: np.ndarray) -> np.ndarray:
-    """Ogg Vorbis, the codec of the Tux Paint recordings; same length, aligned."""
+    """Code and decode with Ogg Vorbis, the codec of the Tux Paint recordings; same length, aligned."""
     buffer = io.BytesIO()
     with soundfile.SoundFile(
         buffer, "w", SAMPLE_RATE, 1, format="OGG", subtype="VORBIS", compression_level=VORBIS_QUALITY
@@ -85,7 +85,7 @@ def decode_g722(data: bytes) -> np.ndarray:
 def _through_av(
     wave_S: np.ndarray, encoder: str, container: str, rate: int, bit_rate: int | None, delay: int
 ) -> np.ndarray:
-    # Some silence behind, so that a delayed codec still gives back the last samples.
+    # Some silence at the end, so that a delayed codec still returns the last samples.
     padded_S = np.concatenate([wave_S, np.zeros(SAMPLE_RATE // 10)])
     pcm_S = np.round(np.clip(padded_S, -1, 1) * 32767).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(pcm_S[None], format="s16", layout="mono")

@@ -1,8 +1,8 @@
-"""Trivial predictors: one number a file that no detector should be able to live on.
+"""Trivial predictors: one number per file that should not suffice to detect spoofs.
 
-Each is tried alone, its sign chosen on train, and all together in a logistic regression fitted on train. An EER near
-50 % means useless. What the regression reaches on eval is the figure that a detector must beat to have heard
-anything; it is printed whenever a corpus is built and kept in cues.tsv.
+Each is tested alone, its sign chosen on train, and all together in a logistic regression fitted on train. A predictor
+with an EER near 50 % is useless. A detector must beat the regression's EER on eval to have used the speech at all; it
+is printed whenever a corpus is built and kept in cues.tsv.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def cue_table(
     evaluation: Sequence[dict[str, float]],
     eval_is_bonafide: np.ndarray,
 ) -> list[CueRow]:
-    """Work out the EER of each cue and of all together; the sign and the weights come from train alone."""
+    """Compute the EER of each cue and of all together; the sign and the weights come from train alone."""
     names = list(train[0])
     train_NC = np.array([[row[name] for name in names] for row in train])
     eval_NC = np.array([[row[name] for name in names] for row in evaluation])
@@ -98,7 +98,7 @@ def cue_table(
 
 
 def fit_logistic(features_NC: np.ndarray, is_one_N: np.ndarray) -> np.ndarray:
-    """Fit a logistic regression by Newton's method; returns the intercept and the C weights."""
+    """Fit a logistic regression by Newton's method; return the intercept and the C weights."""
     design_NC = np.column_stack([np.ones(len(features_NC)), features_NC])
     penalty_C = RIDGE * np.r_[0, np.ones(features_NC.shape[1])] * len(features_NC)
     weights_C = np.zeros(design_NC.shape[1])
@@ -124,7 +124,7 @@ def write_table(path: Path, rows: Sequence[CueRow]) -> None:
 
 
 def text_table(rows: Sequence[CueRow]) -> str:
-    """Lay the table out for people."""
+    """Format the table for the terminal."""
     width = max(len(row.cue) for row in rows)
     lines = [
         f"{'trivial predictor':{width}}  train EER  eval EER   (50 % = useless, a detector must beat the last line)"

@@ -1,4 +1,4 @@
-"""ORIGIN.tsv and README.txt of a corpus: what each speaker, attack and codec is, and under which licence."""
+"""ORIGIN.tsv and README.txt of a corpus: the source and licence of each speaker, attack and codec."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ The audio belongs to those whom ORIGIN.tsv names, under the licences given there
 def write_origin(
     path: Path, files: Sequence[PlannedFile], speeches: Sequence[Speech], attacks: Sequence[Attack]
 ) -> None:
-    """Write one row a speaker, attack and codec: kind, id, set, n_files, description, origin and licence."""
+    """Write one row per speaker, attack and codec: kind, id, set, n_files, description, origin and licence."""
     rows = [("kind", "id", "set", "n_files", "gender", "languages", "description", "origin")]
     by_voice: dict[tuple[str, str], list[PlannedFile]] = {}
     for file in files:

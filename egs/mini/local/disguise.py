@@ -1,9 +1,9 @@
-"""Making trivial cues useless: what is done to every file of both classes, so that only the speech itself can tell.
+"""Remove trivial cues: every file of both classes is processed alike, so that only the speech tells the class.
 
 Human prompts and synthetic speech differ in bandwidth, level, silence, length, noise and compression, and a detector
-learns that first. In order: high-pass, pauses cut short and ends trimmed (`active_speech`); a piece that begins and
-ends mid-speech, its length drawn from the bona fide lengths (`cut`); low-pass, level, noise up to a drawn
-signal-to-noise ratio, fades, one of the codecs that human recordings had been through (`finish`).
+learns that first. The steps are: high-pass, shorten pauses and trim the ends (`active_speech`); cut a piece that begins
+and ends mid-speech, with a length drawn from the bona fide lengths (`cut`); low-pass, level, noise up to a drawn
+signal-to-noise ratio, fades, and one of the codecs of the human recordings (`finish`).
 """
 
 import itertools
@@ -122,6 +122,6 @@ def finish(piece_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise_floor(wave_S: np.ndarray) -> float:
-    """RMS of the quietest frames: noise that a recording brings along counts towards the noise it gets."""
+    """Compute the RMS of the quietest frames; a recording's own noise counts towards the noise that is added."""
     frames_TF = wave_S[: len(wave_S) // FRAME * FRAME].reshape(-1, FRAME)
     return float(np.percentile(np.sqrt((frames_TF**2).mean(axis=1)), 3))

@@ -1,13 +1,13 @@
-"""Debian packages without root: downloaded with lists of our own, checked, unpacked into the cache.
+"""Fetch Debian packages without root: download with our own lists, verify, unpack into the cache.
 
     cache/apt/         package lists and apt's own cache, while downloading
     cache/debs/        the downloaded *.deb
-    cache/debs.json    {wanted: [package, …], files: {file name: SHA-256}}; exists only when all are there
+    cache/debs.json    {wanted: [package, …], files: {file name: SHA-256}}; exists only once all are downloaded
     cache/unpacked/    the packages unpacked, as under /
 
 Nothing is installed and no maintainer script runs. apt verifies what it downloads against the signed lists; the
 hashes recorded here verify the cache again before every use, and a filled cache needs no network.
-Which packages are wanted is decided elsewhere (human.py, attacks.py).
+human.py and attacks.py name the packages.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from spoofkit.files import file_sha256, read_json, write_json, write_text
 NEVER_FETCHED = ("libc6", "libc-bin")
 POLL_SECONDS = 0.25
 NOT_UNPACKED = ("png", "svg", "jpg", "dat", "wav")
-ELSEWHERE = "or build on a machine with Debian 12/13 or Ubuntu, or pass --speech DIR --without-debian to do without"
+ELSEWHERE = "or build on a machine with Debian 12/13 or Ubuntu, or pass --speech DIR --without-debian to build without"
 
 
 def fetch_packages(cache: Path, wanted: list[str]) -> Path:
-    """Make sure that the wanted packages and the libraries they need lie unpacked in the cache.
+    """Make sure that the wanted packages and the libraries they need are unpacked in the cache.
 
     Args:
         cache: Folder for downloads; kept between builds.
@@ -68,7 +68,7 @@ def _download(cache: Path, wanted: list[str]) -> dict[str, str]:
     for tool in ("apt-get", "apt-cache", "dpkg-deb", "tar"):
         if shutil.which(tool) is None:
             raise SpoofkitError(
-                f"{tool}: not found, so the Debian packages of the mini corpus cannot be had; {ELSEWHERE}"
+                f"{tool}: not found, so the Debian packages of the mini corpus cannot be downloaded; {ELSEWHERE}"
             )
     apt_options = _apt_folders(cache / "apt")
     trouble = _update(apt_options)
@@ -106,7 +106,7 @@ def _environment() -> dict[str, str]:
 
 
 def _apt_folders(apt: Path) -> list[str]:
-    """Options that give apt lists and a cache of our own, so that it needs neither root nor usable system lists."""
+    """Return options that give apt lists and a cache of its own, so that it needs neither root nor system lists."""
     for folder in ("lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True, exist_ok=True)
     return [
@@ -119,9 +119,9 @@ def _apt_folders(apt: Path) -> list[str]:
 
 
 def _update(apt_options: list[str]) -> str:
-    """Fetch the package lists; returns apt's first complaint.
+    """Fetch the package lists; return apt's first complaint.
 
-    A complaint is no error yet: it may be about a third party's list. It is told if a package turns out to be missing.
+    A complaint is not yet an error: it may be about a third party's list. It is reported if a package is missing.
     """
     done = subprocess.run(["apt-get", *apt_options, "-q", "update"], capture_output=True, text=True, env=_environment())
     complaints = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith(("E:", "W:", "Err:"))]
@@ -137,9 +137,9 @@ def _run(command: list[str], what: str, cwd: Path | None = None) -> str:
 
 
 def _known(apt_options: list[str], names: list[str]) -> dict[str, dict[str, str]]:
-    """Look packages up in the lists: {name: its fields}. Unknown names are left out."""
+    """Look packages up in the lists and return {name: its fields}; unknown names are skipped."""
     command = ["apt-cache", *apt_options, "show", "--no-all-versions", *names]
-    # apt-cache fails as soon as one name is unknown; which one is found out by the caller.
+    # apt-cache fails if one name is unknown; the caller finds out which one.
     shown = subprocess.run(command, capture_output=True, text=True, env=_environment()).stdout
     known = {}
     for stanza in shown.strip().split("\n\n"):
@@ -160,7 +160,7 @@ def _check_all_known(known: dict[str, dict[str, str]], names: list[str], trouble
 
 
 def _deb_of(debs: Path, name: str, fields: dict[str, str]) -> Path | None:
-    """Find the whole file of a package in this version among the downloaded ones."""
+    """Find the complete file of a package in this version among the downloaded ones."""
     for path in sorted(debs.glob(f"{name}_*.deb")):
         if path.stat().st_size == int(fields["Size"]) and file_sha256(path) == fields["SHA256"]:
             return path
@@ -168,7 +168,7 @@ def _deb_of(debs: Path, name: str, fields: dict[str, str]) -> Path | None:
 
 
 def _download_with_progress(apt_options: list[str], debs: Path, names: list[str], n_bytes: int) -> None:
-    """Download packages into `debs`; apt resumes what an interrupt left partial."""
+    """Download packages into `debs`; apt resumes partial downloads."""
     command = ["apt-get", *apt_options, "-q", "download", *names]
     before = _folder_bytes(debs)
     with tqdm(total=n_bytes, desc="Debian packages", unit="B", unit_scale=True) as bar:
@@ -202,7 +202,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _unpack(cache: Path, files: dict[str, str]) -> Path:
-    """Unpack the recorded packages once; the stamp is written last, so a half-unpacked folder is done again."""
+    """Unpack the recorded packages once; the stamp is written last, so a half-unpacked folder is unpacked again."""
     root = cache / "unpacked"
     stamp = cache / "root.stamp"
     expected = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
@@ -217,7 +217,7 @@ def _unpack(cache: Path, files: dict[str, str]) -> Path:
 
 
 def _unpack_one(deb: Path, root: Path) -> None:
-    """Unpack one package, less its pictures: stamps are two thirds pictures."""
+    """Unpack one package without its pictures, which are two thirds of the stamps."""
     excluded = [f"--exclude=*.{suffix}" for suffix in NOT_UNPACKED]
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

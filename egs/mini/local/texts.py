@@ -1,7 +1,7 @@
-"""What the synthesizers say: Tux Paint's captions, the very sentences that the volunteers read, or a list of our own.
+"""Texts for the synthesizers: Tux Paint's captions, which the volunteers also read, or a list of our own.
 
 A caption (a stamp) belongs to one set in all its languages. With `--speech` there are no captions; simple English
-and Italian sentences are made up instead.
+and Italian sentences are generated instead.
 """
 
 import re
@@ -43,7 +43,7 @@ _ITALIAN = tuple(
 
 
 def captions(root: Path) -> Texts:
-    """Read Tux Paint's captions: one .txt a stamp, English first, then `language.utf8=…` lines."""
+    """Read Tux Paint's captions: one .txt per stamp, English first, then `language.utf8=…` lines."""
     stamps = root / "usr/share/tuxpaint/stamps"
     texts: Texts = {}
     for path in sorted(stamps.glob("**/*.txt")):
@@ -66,7 +66,7 @@ def captions(root: Path) -> Texts:
 
 
 def made_up_sentences(seed: int) -> Texts:
-    """Make English and Italian sentences up; the sets share words but no sentence."""
+    """Generate English and Italian sentences; the sets share words but no sentence."""
     texts: Texts = {}
     for language, parts in (("en", _ENGLISH), ("it", _ITALIAN)):
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
@@ -86,7 +86,7 @@ def _pick(parts: tuple[tuple[str, ...], ...], number: int) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """Leave letters, digits, spaces, commas and apostrophes: what every synthesizer reads and Scheme need not quote."""
+    """Keep only letters, digits, spaces, commas and apostrophes, which every synthesizer reads without quoting."""
     text = text.replace("’", "'").replace("\u00ad", "")
     text = re.sub(r"\(.*?\)", " ", text)
     text = re.sub(r"[^\w ,']", " ", text).replace("_", " ")
@@ -94,13 +94,13 @@ def clean(text: str) -> str:
 
 
 def ascii_only(text: str) -> str:
-    """Drop accents: festival and flite read ASCII."""
+    """Remove accents, since festival and flite read ASCII."""
     folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"\s+", " ", folded).strip()
 
 
 def draw(sentences: list[str], n_characters: int, rng: np.random.Generator) -> str:
-    """Draw sentences, one after the other, until there are at least so many characters."""
+    """Draw sentences until they have at least the given number of characters."""
     text = ""
     while len(text) < n_characters:
         text = f"{text} {sentences[int(rng.integers(len(sentences)))]}".strip()

@@ -1,4 +1,4 @@
-"""Copy-synthesis: human speech analysed into parameters and synthesized again, in numpy and scipy.
+"""Copy-synthesis: analyse human speech into parameters and synthesize it again, in numpy and scipy.
 
 An LPC vocoder, Griffin-Lim from a mel or a linear spectrogram, and a pulse-and-noise cepstral vocoder that changes
 pitch and formants (a plain voice conversion). Shape legend: `S` samples at 16 kHz, `T` frames, `K` frequency bins,
@@ -27,7 +27,7 @@ def pitch(wave_S: np.ndarray) -> np.ndarray:
     window_correlation = _autocorrelation(np.hanning(PITCH_WINDOW)[None])[0]
     correlation_TL = _autocorrelation(frames_TS) / window_correlation[None, :PITCH_WINDOW].clip(1e-3)
     correlation_TL /= correlation_TL[:, :1].clip(1e-9)
-    # A little less weight for long lags, so that a period is not taken for two.
+    # Slightly less weight for long lags, so that one period is not mistaken for two.
     lags = np.arange(shortest, longest)
     weighted_TL = correlation_TL[:, shortest:longest] * (1 - 0.12 * lags / longest)
     best_T = weighted_TL.argmax(axis=1)
@@ -37,7 +37,7 @@ def pitch(wave_S: np.ndarray) -> np.ndarray:
 
 
 def lpc_vocoder(wave_S: np.ndarray, rng: np.random.Generator, order: int = 18) -> np.ndarray:
-    """Linear prediction every 10 ms, excited by pulses where voiced and by noise where not."""
+    """Vocode by linear prediction every 10 ms, excited by pulses if voiced and by noise if not."""
     window, hop = 480, PITCH_HOP
     frames_TS = _frames(wave_S, window, hop) * np.hanning(window)
     r_TP = _autocorrelation(frames_TS)[:, : order + 1]
@@ -55,7 +55,7 @@ def lpc_vocoder(wave_S: np.ndarray, rng: np.random.Generator, order: int = 18) -
 
 
 def _excitation(pitch_T: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit-power excitation: pulses in voiced frames, white noise in unvoiced ones."""
+    """Make a unit-power excitation: pulses in voiced frames, white noise in unvoiced ones."""
     pitch_S = np.repeat(pitch_T, PITCH_HOP)[:n_samples]
     pitch_S = np.pad(pitch_S, (0, n_samples - len(pitch_S)), "edge")
     phase_S = np.cumsum(pitch_S / SAMPLE_RATE)
@@ -68,7 +68,7 @@ def _excitation(pitch_T: np.ndarray, n_samples: int, rng: np.random.Generator) -
 def mel_griffin_lim(
     wave_S: np.ndarray, rng: np.random.Generator, n_fft: int, hop: int, n_mels: int, n_iterations: int
 ) -> np.ndarray:
-    """Invert a mel spectrogram: bands spread back over the bins, phases found by Griffin-Lim."""
+    """Invert a mel spectrogram: spread the bands over the bins, find the phases by Griffin-Lim."""
     magnitude_TK = np.abs(_stft(wave_S, n_fft, hop))
     filters_MK = mel_filters(n_fft, n_mels)
     mel_TM = magnitude_TK @ filters_MK.T
@@ -79,7 +79,7 @@ def mel_griffin_lim(
 def linear_griffin_lim(
     wave_S: np.ndarray, rng: np.random.Generator, n_fft: int, hop: int, n_iterations: int
 ) -> np.ndarray:
-    """Keep the magnitudes of a short-time spectrum, throw the phases away and find new ones."""
+    """Keep the magnitudes of a short-time spectrum and replace its phases by Griffin-Lim's."""
     magnitude_TK = np.abs(_stft(wave_S, n_fft, hop))
     return griffin_lim(magnitude_TK, len(wave_S), n_fft, hop, n_iterations, rng)
 
@@ -87,7 +87,7 @@ def linear_griffin_lim(
 def griffin_lim(
     magnitude_TK: np.ndarray, n_samples: int, n_fft: int, hop: int, n_iterations: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Fast Griffin-Lim (Perraudin et al., 2013; momentum 0.99) from random phases."""
+    """Find phases by fast Griffin-Lim (Perraudin et al., 2013; momentum 0.99) from random ones."""
     phase_TK = np.exp(2j * np.pi * rng.random(magnitude_TK.shape))
     previous_TK = np.zeros_like(phase_TK)
     for _ in range(n_iterations):
@@ -99,7 +99,7 @@ def griffin_lim(
 
 
 def mel_filters(n_fft: int, n_mels: int) -> np.ndarray:
-    """Triangular filters, equally wide in mel (2595 log10(1 + f/700)), from 0 Hz to 8 kHz; shape (M, K)."""
+    """Make triangular filters of equal width in mel (2595 log10(1 + f/700)), from 0 Hz to 8 kHz; shape (M, K)."""
     top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     edges_hz = 700 * (10 ** (np.linspace(0, top, n_mels + 2) / 2595) - 1)
     bins_hz = np.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1)
@@ -167,7 +167,7 @@ def _median3(values_T: np.ndarray) -> np.ndarray:
 
 
 def _frames(wave_S: np.ndarray, window: int, hop: int) -> np.ndarray:
-    """Cut into centred frames: frame t is centred on sample t * hop; shape (S // hop + 1, window)."""
+    """Cut into frames, with frame t centred on sample t * hop; shape (S // hop + 1, window)."""
     padded_S = np.pad(wave_S, window // 2)
     starts = np.arange(len(wave_S) // hop + 1) * hop
     return np.lib.stride_tricks.sliding_window_view(padded_S, window)[starts]
