@@ -115,7 +115,7 @@ def test_evaluation_of_a_run_begun_before_there_was_a_second_figure_loses_a_tie(
 def test_log_names_a_tie_and_which_step_it_makes_the_best(options: list[object], tmp_path: Path) -> None:
     changes = ["finetune.n_steps=3", "finetune.optim={lr: 1e-12, head_lr: 1e-12}"]  # every evaluation is the same
     run_cli("finetune", tmp_path / "exp", *options, *(part for change in changes for part in ("--set", change)))
-    tie = "dev_eer_percent equals that of step 1: by dev_cllr step 1 is the best"
+    tie = "dev_eer_percent is the same as at step 1: step 1 is best by dev_cllr"
     assert (tmp_path / "exp/train.log").read_text().count(tie) == 2
 
 
@@ -134,7 +134,7 @@ def test_a_run_stops_when_nothing_gets_better(options: list[object], tmp_path: P
     sets = [part for change in changes for part in ("--set", change)]
     run_cli("finetune", tmp_path / "exp", *options, *sets)
     assert len(metrics(tmp_path / "exp")) == 3  # the first is the best, two are not better
-    assert "stopped after step 3: 2 evaluations without a better one" in (tmp_path / "exp/train.log").read_text()
+    assert "stopped after step 3: no improvement in 2 evaluations" in (tmp_path / "exp/train.log").read_text()
     assert (tmp_path / "exp/model/model.json").is_file()
 
 
@@ -188,7 +188,7 @@ def test_kept_weights_that_are_not_what_was_written_are_refused_at_the_start(
     content = bytearray(best.read_bytes())
     content[-3] ^= 1  # a last bit: the mean would be hardly another
     best.write_bytes(content)
-    assert f"{best}: not what was written" in refusal("finetune", exp, *options, "--set", "finetune.average_best=2")
+    assert f"{best}: does not match" in refusal("finetune", exp, *options, "--set", "finetune.average_best=2")
     best.unlink()
     assert f"{best}: is missing" in refusal("finetune", exp, *options, "--set", "finetune.average_best=2")
 

@@ -97,7 +97,7 @@ def test_seeds_give_mean_spread_and_welchs_p(files: Path) -> None:
     assert row["eer_official_percent"]["difference"] == pytest.approx(np.mean(seeds[1]) - np.mean(seeds[0]))
     text = run_cli("compare", *names, files / "set.tsv").stdout
     assert "(3 seeds)" in text
-    assert "the difference exceeds what seeds do" in text
+    assert "the difference exceeds" in text
     assert "1,000 draws of 40 speakers" in text
 
 
@@ -193,7 +193,9 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     for out in ("c.tsv", "a.tsv"):  # whose record would be the calibration; the scores themselves
         command = ("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / out, "--overwrite")
         assert "would replace what it is made of" in refusal(*command)
-    assert "is where the record" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "x.json")
+    assert "x.json: this name is reserved" in refusal(
+        "apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "x.json"
+    )
     assert calibration.read_bytes() == before
     run_cli("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "llr.tsv")
     done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", "-o", tmp_path / "out", "--replicates", 0)
@@ -213,10 +215,10 @@ def test_a_fusion_is_applied_to_as_many_systems_in_whatever_order_their_trials_s
     a = read_scores(files / "a0.tsv")
     expected = record["scales"] @ np.stack([a["score"].to_numpy(), b["score"].to_numpy()]) + record["offset"]
     assert read_scores(tmp_path / "llr.tsv")["score"].to_numpy() == pytest.approx(expected, rel=1e-6)
-    assert "is for 2 systems, found 1 score files" in refusal("apply", out, files / "a0.tsv", "-o", tmp_path / "x.tsv")
+    assert "2 systems, found 1 score files" in refusal("apply", out, files / "a0.tsv", "-o", tmp_path / "x.tsv")
     write_scores(tmp_path / "others.tsv", ["x"], [1.0])
     sentence = refusal("apply", out, files / "a0.tsv", tmp_path / "others.tsv", "-o", tmp_path / "x.tsv")
-    assert "holds other trials than" in sentence
+    assert "others.tsv: its trials differ" in sentence
     assert "expected scores of two or more systems" in refusal("fuse", files / "a.tsv", files / "set.tsv", "-o", out)
     assert not (tmp_path / "x.tsv").exists()
 
@@ -230,7 +232,7 @@ def test_bayes_decisions_cost_least_of_the_three_whatever_the_score() -> None:
         cost = {"accept": 8 * p_spoof, "reject": 2 * (1 - p_spoof), "abstain": abstain}
         assert cost[cut.decide(llr)] <= min(cost.values()) + 1e-9
     assert bayes_thresholds(ASVSPOOF5) == Thresholds(-math.log(1.9), -math.log(1.9))
-    with pytest.raises(SpoofkitError, match=r"less than 1\.6, from where deciding is always cheaper"):
+    with pytest.raises(SpoofkitError, match=r"less than 1\.6"):
         bayes_thresholds(costs, 1.6)
 
 
@@ -254,7 +256,7 @@ def test_threshold_says_from_where_to_accept(files: Path, tmp_path: Path) -> Non
     scores = read_scores(files / "a.tsv").filter(pl.col("utt_id").is_in(table["utt_id"].to_list()))
     write_scores(tmp_path / "mine.tsv", scores["utt_id"].to_list(), scores["score"].to_numpy())
     text = run_cli("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01).stdout
-    assert "of 400 genuine recordings 1.00% would be rejected" in text
+    assert "rejects 1.00% of these 400 genuine recordings" in text
     assert "belong together" in refusal("threshold", tmp_path / "mine.tsv")
     command = ("threshold", tmp_path / "mine.tsv", "--reject-genuine", 0.01, "--fa-cost", 3)
     assert "costs have no effect" in refusal(*command)
@@ -270,7 +272,7 @@ def test_a_fusion_is_refused_for_other_models_and_for_another_order(files: Path,
     run_cli("fuse", a, b, files / "set.tsv", "-o", fusion)
     sentence = refusal("apply", fusion, b, a, "-o", out)
     assert "was scored by model bbbbbbbbbbbb, expected aaaaaaaaaaaa" in sentence
-    assert "it is system 2, so mind the order" in sentence
+    assert "this is system 2, check the order" in sentence
     (tmp_path / "b1.json").write_text(json.dumps({"model_sha256": "c" * 64}))
     assert "fit a calibration for this model" in refusal("apply", fusion, a, b, "-o", out)
     assert not out.exists()
@@ -329,7 +331,7 @@ def test_a_calibration_that_does_not_say_whose_scores_it_is_for_is_applied_with_
     for name, fitted_on in (("absent", None), ("a list", ["a" * 64]), ("nameless", {"made_by": [{}]})):
         (tmp_path / "d.json").write_text(json.dumps(known | {"fitted_on": fitted_on}))
         done = run_cli("apply", tmp_path / "d.json", a, "-o", tmp_path / f"{name}.tsv")
-        assert f"{tmp_path / 'd.json'}: does not say on which model's scores" in done.stderr
+        assert f"{tmp_path / 'd.json'}: does not record the model" in done.stderr
 
 
 def with_record(files: Path, folder: Path, name: str, **record: object) -> Path:
@@ -345,12 +347,10 @@ def test_scores_are_calibrated_once_and_with_what_was_fitted_on_their_like(files
     raw, llr, again = tmp_path / "raw.json", tmp_path / "llr.tsv", tmp_path / "again.tsv"
     run_cli("calibrate", a, manifest, "-o", raw)
     run_cli("apply", raw, a, "-o", llr)
-    assert "llr.tsv: holds calibrated ones, expected raw scores" in refusal("apply", raw, llr, "-o", again)
+    assert "llr.tsv: holds calibrated scores, " in refusal("apply", raw, llr, "-o", again)
     assert json.loads(llr.with_suffix(".json").read_text())["model_sha256"] == "a" * 64
     run_cli("calibrate", llr, manifest, "-o", tmp_path / "second.json")
-    assert "a.tsv: holds raw scores, expected calibrated ones" in refusal(
-        "apply", tmp_path / "second.json", a, "-o", again
-    )
+    assert "a.tsv: holds raw scores, " in refusal("apply", tmp_path / "second.json", a, "-o", again)
     run_cli("apply", tmp_path / "second.json", llr, "-o", again)
     other = with_record(files, tmp_path, "b", model_sha256="b" * 64)
     assert "fit a calibration for this model" in refusal(
@@ -367,7 +367,7 @@ def test_scores_that_are_not_those_of_their_record_are_refused(files: Path, tmp_
     a = with_record(files, tmp_path, "a", model_sha256="a" * 64, contamination="trained on this very set")
     run_cli("calibrate", a, files / "set.tsv", "-o", tmp_path / "c.json")
     a.write_bytes((files / "b1.tsv").read_bytes())
-    sentence = f"{a}: is not the file that a.json was written beside"
+    sentence = f"{a}: does not match its record a.json"
     for command in (
         ["apply", tmp_path / "c.json", a, "-o", tmp_path / "out.tsv"],
         ["calibrate", a, files / "set.tsv", "-o", tmp_path / "out.json"],
@@ -381,7 +381,7 @@ def test_scores_that_are_not_those_of_their_record_are_refused(files: Path, tmp_
     run_cli("evaluate", a, files / "set.tsv", "--replicates", 0)
     record.rename(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('{"model_sha256": 5}')
-    assert "stands where the record of the scores would" in refusal("evaluate", a, files / "set.tsv")
+    assert "a.json: is not a record of scores" in refusal("evaluate", a, files / "set.tsv")
 
 
 def test_nothing_is_replaced_by_what_is_made_of_it(files: Path, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_apply_that_fails_leaves_what_stood_there(files: Path, tmp_path: Path) -
     before = out.read_bytes(), out.with_suffix(".json").read_bytes()
     calibration.write_text(json.dumps(unchecked_calibration(calibration) | {"scales": [1e308]}))
     sentence = refusal("apply", calibration, files / "a.tsv", "-o", out, "--overwrite")
-    assert "expected finite ratios" in sentence
+    assert "expected a finite ratio" in sentence
     assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == before
 
 
@@ -418,7 +418,7 @@ def test_a_threshold_from_genuine_recordings_rejects_as_many_as_it_says(tmp_path
     scores = 1 - np.geomspace(1e-9, 1e-7, 1000)
     write_scores(tmp_path / "genuine.tsv", [f"u{n:04d}" for n in range(1000)], scores)
     words = run_cli("threshold", tmp_path / "genuine.tsv", "--reject-genuine", 0.01).stdout
-    accept_from = float(words.split("accept from ")[1].split(" ")[0])
+    accept_from = float(words.split("accept from ")[1].split(":")[0])
     assert (scores < accept_from).sum() == 10
 
 

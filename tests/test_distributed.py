@@ -194,7 +194,7 @@ def test_adapters_trained_by_two_processes_follow_the_course_of_one(
     torchrun(2, "finetune", tmp_path / "two", *options)
     assert_same_course(tmp_path / "one", tmp_path / "two", "model/encoder/adapter_model.safetensors")
     done = torchrun(2, "finetune", tmp_path / "three", *options, "--shard-layers", ok=False)
-    assert "--shard-layers: does not go with encoder.lora" in done.stderr
+    assert "--shard-layers: cannot be combined with encoder.lora" in done.stderr
 
 
 def test_sharded_layers_follow_the_course_of_whole_ones_and_their_checkpoints_are_whole(

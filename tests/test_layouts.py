@@ -105,7 +105,7 @@ def test_lists_of_2021_are_cut_to_the_subset_that_is_published(tmp_path: Path) -
         (("--subset", "all"), "only the lists of 2021 have subsets"),
         (("--resample", "bogus"), "--resample bogus: expected one of"),
         (("--replicates", 5), "too few for an interval"),
-        (("--by", "attack"), "is there in any case"),
+        (("--by", "attack"), "--by attack: "),
     ):
         assert sentence in refusal(*command, *options, "--overwrite")
 
@@ -276,7 +276,7 @@ def test_what_is_wrong_with_another_system_is_said_with_its_name(
     assert "turned: has seen these speakers" in done.stderr
     assert "turned: EER is above 50 %" in done.stderr
     (tmp_path / "turned.json").write_text("[1]")
-    assert "is none; move it away" in refusal(*command, "--overwrite")
+    assert "is not a record of scores" in refusal(*command, "--overwrite")
 
 
 def test_asv_scores_give_both_versions_of_the_tandem_cost(

@@ -540,7 +540,7 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_in(
     run_cli("finetune", tmp_path / "exp", *sources)
     shutil.rmtree(tmp_path / "exp/model")  # as if killed before it was written
     monkeypatch.setattr(devices, "_has_bf16", lambda _: (True, "here"))
-    assert "was begun in float32, here it would resume in bfloat16" in refusal("finetune", tmp_path / "exp", *sources)
+    assert "began in float32, but would resume in bfloat16" in refusal("finetune", tmp_path / "exp", *sources)
 
 
 def test_training_in_bf16_leaves_finite_fp32_weights(

@@ -161,9 +161,7 @@ def test_table_and_json_hold_what_is_printed(tmp_path: Path) -> None:
     table = pl.read_csv(out, separator="\t", infer_schema=False)
     assert table.filter(pl.col("kind") == "utterance")["eval_utt_id"].to_list() == sorted(rows)
     assert "exists already" in refusal("overlap", *lists, "--out", out)
-    assert run_cli("overlap", *lists, ok=False).stdout.splitlines()[-1] == (
-        "1 speakers are in both lists: results on this list say little about voices never heard"
-    )
+    assert run_cli("overlap", *lists, ok=False).stdout.splitlines()[-1].startswith("1 speakers are in both lists")
 
 
 def test_lists_that_share_nothing_pass_and_say_whether_audio_was_compared(tmp_path: Path) -> None:
@@ -190,17 +188,17 @@ def test_corpora_that_come_from_one_source_are_told(tmp_path: Path) -> None:
     (tmp_path / "2").mkdir()
     (tmp_path / "3").mkdir()
     text = says(tmp_path / "1", "asvspoof2019_la", "partialspoof")
-    assert "PartialSpoof is made of ASVspoof 2019 LA (arXiv:2204.05177)" in text
+    assert "PartialSpoof is made from ASVspoof 2019 LA (arXiv:2204.05177)" in text
     assert "the same recordings by design" in text
-    assert "both come from LibriVox: voices" in says(tmp_path / "2", "asvspoof5", "mlaad")
-    assert "have no source in common that is known here" in says(tmp_path / "3", "asvspoof5", "spoofceleb")
+    assert "both come from LibriVox" in says(tmp_path / "2", "asvspoof5", "mlaad")
+    assert "have no known source in common" in says(tmp_path / "3", "asvspoof5", "spoofceleb")
 
 
 def test_a_corpus_that_no_manifest_names_is_unknown_until_it_is_named(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / str(number)).mkdir()
     text = says(tmp_path / "0", "asvspoof2019_la", "generic")
-    assert "which corpus the evaluation list is of is unknown; --eval-corpus can say so" in text
+    assert "the corpus of the evaluation list is unknown; name it with --eval-corpus" in text
     assert "both come from VCTK" in says(tmp_path / "1", "asvspoof2019_la", "generic", "--eval-corpus", "DFADD")
     lists = [write_list(tmp_path / f"2/{name}.tsv", {name: {}}) for name in "ab"]
     assert "--train-corpus Atlantis: no such corpus" in refusal("overlap", *lists, "--train-corpus", "Atlantis")

@@ -767,7 +767,7 @@ def test_an_attack_called_like_a_colour_keeps_its_name():
 def test_columns_that_are_no_conditions_are_refused():
     trials = make_trials()
     called_like_a_figure = trials.with_columns(n_spoof=pl.lit("x"))
-    with pytest.raises(SpoofkitError, match="--by n_spoof: is the name of a figure too; rename the column"):
+    with pytest.raises(SpoofkitError, match="--by n_spoof: is also the name of a metric"):
         measure(called_like_a_figure, by=("n_spoof",))
     many = pl.concat([trials] * 10).with_row_index("nth").with_columns(pl.col("nth").cast(pl.Utf8))
     with pytest.raises(SpoofkitError, match=r"--by nth: has 6,000 values, expected at most 5,000"):
@@ -802,7 +802,7 @@ def test_costs_of_ones_own_are_used_throughout_and_said(tmp_path):
     assert result["act_dcf"] == metrics.act_dcf(*classes, costs)
     assert result["systems"][0]["min_dcf"] == result["min_dcf"]
     assert result["intervals"]["min_dcf"][0] < result["min_dcf"] < result["intervals"]["min_dcf"][1]
-    assert "DCFs with P(spoof) 0.3, costs 2 of a miss and 5 of a false alarm, not those of ASVspoof 5" in done.stdout
+    assert "not those of ASVspoof 5: P(spoof) 0.3, miss 2, false alarm 5" in done.stdout
     assert "DCFs with" not in run_cli("evaluate", scores, manifest).stdout
     compared = run_cli("compare", scores, other, manifest, *given, "--resample", "trial", "--json")
     both = json.loads(compared.stdout)

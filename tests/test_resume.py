@@ -419,11 +419,11 @@ def test_a_damaged_checkpoint_is_reported_and_set_aside_and_the_one_before_it_us
     exp = save(tmp_path, 3, 6)
     damage(exp / "checkpoints/step_0000006" / name, how)
     assert loaded_step(exp) == 3
-    words = "is missing" if how == "missing" else "is not what was written"
-    damaged = words if name == "SHA256SUMS" else f"{name} {words}"
+    damaged = name if how == "missing" else f"{name} {'is damaged' if name == 'SHA256SUMS' else 'does not match'}"
     sentence = capsys.readouterr().err.strip()
     assert sentence.startswith(f"{exp}/checkpoints/step_0000006: damaged checkpoint (")
-    assert f"{damaged}), set aside as damaged_step_0000006; the run resumes from step_0000003" in sentence
+    assert f"({damaged}" in sentence
+    assert "), set aside as damaged_step_0000006; resuming from step_0000003" in sentence
     assert (exp / "train.log").read_text().strip().endswith(sentence)
     assert names_in(exp) == {"step_0000003", "damaged_step_0000006"}
     assert loaded_step(exp) == 3
@@ -450,7 +450,7 @@ def test_where_all_checkpoints_are_damaged_the_run_is_refused_and_nothing_moved(
     for _ in range(2):  # the second time must not take the folder for a new one
         with pytest.raises(SpoofkitError) as refused:
             loaded_step(exp)
-        assert "step_0000006: state.json is missing; step_0000003: model.safetensors is not what" in str(refused.value)
+        assert "step_0000006: state.json is missing; step_0000003: model.safetensors does not" in str(refused.value)
         assert names_in(exp) == {"step_0000003", "step_0000006"}
     save(exp, 9)  # what a damaged one counts on cannot be told, but it is in nobody's way
     assert loaded_step(exp) == 9

@@ -73,7 +73,7 @@ def test_missing_final_newline_is_a_warning_and_no_error(score_file):
         ("\ufeff" + HEADER + "a\t1\n", ["line 1 is '\\ufefffilename"]),
         (HEADER.replace("\n", "\r\n") + "a\t1\r\n", ["Windows line ends"]),
         (HEADER + "a\t1\nb\t2\tx\n\nc 3\n", ["in 3 lines", "line 3 'b\\t2\\tx'", "line 4 ''", "line 5 'c 3'"]),
-        (HEADER + "a\t1\nE_00", ["in 1 line (line 3 'E_00')", "the file was cut short"]),
+        (HEADER + "a\t1\nE_00", ["in 1 line (line 3 'E_00')", "truncated"]),
         (HEADER + "a\t1\nb\t", ["1 score (b '' in line 3)"]),
         (HEADER + "a\tnan\nb\tinf\nc\t-Infinity\nd\thigh\ne\t1_0\nf\t\ng\t1e999\nh\t1\n",
          ["7 scores (a 'nan' in line 2, b 'inf' in line 3, c '-Infinity' in line 4, d 'high' in line 5, "
@@ -111,7 +111,7 @@ def test_the_scores_in_a_table_are_read_and_rows_that_say_why_there_is_none_are_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (TABLE, "has a header but no recording"),
+        (TABLE, "has a header but no rows"),
         (TABLE + "a\t1\t2\t0.9\taccept\t4\t\t\nb\t1\t2\n", "row 3 has 3 cells, expected 8"),
         (TABLE + "a\t\t\t\tabstain\t\t\tsilence\n", "none of its 1 recordings has a score"),
         (TABLE + "a\t1\t\t0.9\taccept\t4\t\t\n", "1 score (a '' in line 2)"),
@@ -249,5 +249,5 @@ def test_what_is_no_file_of_text_is_refused_by_what_it_is(tmp_path):
     with pytest.raises(SpoofkitError, match=r"is compressed \(gzip\)"):
         read_scores(tmp_path / "s.tsv")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SpoofkitError, match="no regular file, and is read more than once"):
+    with pytest.raises(SpoofkitError, match="is not a regular file"):
         read_scores(tmp_path / "pipe")

@@ -280,7 +280,7 @@ def test_the_weights_of_the_chosen_step_are_handed_on(keep: str, manifests: Path
 
 def test_a_mix_list_drawn_with_other_settings_is_refused(mixes: list[object], tmp_path: Path) -> None:
     sentence = refusal("posttrain", tmp_path / "exp", *mixes, "--set", "mix.margin_samples=500")
-    assert "was drawn with other settings (margin_samples 400 there, 500 now)" in sentence
+    assert "was drawn with other settings (margin_samples was 400, now 500)" in sentence
 
 
 def test_both_frame_targets_train_on_the_same_list(mixes: list[object], tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
     accept_from, reject_below = found["accept_from"], found["reject_below"]
     if "rejects" in found:
         said = (
-            f"accept scores from {accept_from!r}: rejects {found['rejects']:.2%} of these {found['n_bonafide']:,} "
+            f"accept from {accept_from!r}: rejects {found['rejects']:.2%} of these {found['n_bonafide']:,} "
             f"genuine recordings, and at most {found['rejects_at_most']:.2%} of others like them (95 % confidence)"
         )
     else:
