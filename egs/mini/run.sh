@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on real speech, on a CPU, in minutes: a small corpus in the layout of ASVspoof 5, then the stages of
-# ../asvspoof5/run.sh, with mix-frame post-training and, for comparison, direct fine-tuning with as many steps.
+# The whole pipeline on real speech, on a CPU, in minutes: a small corpus in the layout of ASVspoof 5, then the stages
+# of ../asvspoof5/run.sh, with mix-frame post-training and, for comparison, direct fine-tuning with as many steps.
 #
 #   ./run.sh                              # everything: set-up, corpus, training, report
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
@@ -41,7 +41,7 @@ if stage 0 "corpus"; then
   python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
 fi
 
-# The two experiments of a seed run at the same time, each on half of the cores: the first prints, the second writes a log.
+# The two experiments of a seed run at once, each on half of the cores: the first prints, the second writes a log.
 export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
 recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were chosen
   local first=$1 last=$2; shift 2

@@ -4,15 +4,15 @@
 #
 # Five minutes before the end (--signal) the training gets a signal to save and stop, and the job is requeued; when it
 # starts again, the same command resumes. The job is requeued if the signal was sent, whatever the exit code: it need
-# not be 75, because srun may kill the processes of one machine after those of another have ended. Slurm does not requeue
-# a preempted job that saves and ends within its grace time, so this script does. A job that fails or is cancelled is
-# not requeued.
+# not be 75, because srun may kill the processes of one machine after those of another have ended. Slurm does not
+# requeue a preempted job that saves and ends within its grace time, so this script does. A job that fails or is
+# cancelled is not requeued.
 # shellcheck shell=bash
 . slurm/job.sh
 
 MAX_RESTARTS=100  # so that a job without progress is not requeued for ever
-# Slurm signals only what srun started; spoofkit.torchrun, one on each machine, passes the signal on. This script runs on
-# the first machine of the job, which is the rendezvous.
+# Slurm signals only what srun started; spoofkit.torchrun, one on each machine, passes the signal on. This script runs
+# on the first machine of the job, which is the rendezvous.
 SPOOFKIT_GPU_CMD="srun --nodes=$SLURM_NNODES --ntasks=$SLURM_NNODES --cpus-per-task=$SLURM_CPUS_PER_TASK"
 SPOOFKIT_GPU_CMD+=" --kill-on-bad-exit=1"
 SPOOFKIT_TORCHRUN="--nnodes=$SLURM_NNODES --rdzv-backend=c10d --rdzv-id=$SLURM_JOB_ID"
