@@ -101,7 +101,7 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         fit(turned, many, 0.5)
     with pytest.raises(SpoofkitError, match="one class only"):
         fit([[1.0], [2.0]], [True, True], 0.5)
-    with pytest.raises(SpoofkitError, match=r"prior of bona fide is 1\.0"):
+    with pytest.raises(SpoofkitError, match=r"bona fide prior is 1\.0"):
         fit([[1.0], [2.0]], [True, False], 1.0)
 
 

@@ -159,7 +159,7 @@ def test_stage_that_is_no_number_is_refused(recipe: Path, value: str) -> None:
 
 
 def test_stages_that_would_run_nothing_are_refused(recipe: Path) -> None:
-    assert "--stage 2 lies after --stop-stage 1" in refusal(recipe, "--stage", "2", "--stop-stage", "1")
+    assert "--stage 2 is after --stop-stage 1" in refusal(recipe, "--stage", "2", "--stop-stage", "1")
     assert "--stage is 3, but the last stage is 2" in refusal(recipe, "--stage", "3", "--stop-stage", "9")
 
 
@@ -282,4 +282,4 @@ def test_failing_command_inside_a_stage_stops_the_recipe(recipe: Path) -> None:
 def test_parser_that_is_run_instead_of_sourced_says_so() -> None:
     done = run(TOOLS / "parse_options.sh")
     assert done.returncode == 1
-    assert "is sourced by a run.sh, not run" in done.stderr
+    assert "must be sourced by a run.sh" in done.stderr

@@ -317,7 +317,7 @@ def test_a_mix_list_that_is_not_there_is_said_to_be_drawn_and_nothing_is_left(
     train, dev = manifests / "train.tsv", manifests / "dev.tsv"
     sets = ["--train", train, "--dev", dev]
     sentence = refusal("posttrain", exp, *sets)
-    assert sentence.startswith(f"{exp}: has no mix.tsv, expected the list of mixes of {train}; draw it with")
+    assert sentence.startswith(f"{exp}: has no mix.tsv, expected the mix list of {train}; draw it with")
     assert f"`spoofkit mixlist {train} -o {exp}/mix.tsv`" in sentence
     assert "or name another with --mix" in sentence
     given = mixes[mixes.index("--mix") + 1]
@@ -399,7 +399,7 @@ def test_one_class_is_refused(manifests: Path, conf: Path, tmp_path: Path) -> No
     sentence = refusal(
         "finetune", tmp_path / "exp", "--train", tmp_path / "one.tsv", "--dev", manifests / "dev.tsv", "-c", conf
     )
-    assert "holds bonafide utterances only, expected both classes" in sentence
+    assert "has only bonafide utterances, expected both classes" in sentence
 
 
 def test_training_learns_to_tell_the_miniature_apart(manifests: Path, conf: Path, tmp_path: Path) -> None:
