@@ -1,4 +1,4 @@
-"""`python -m spoofkit`, as torchrun starts it."""
+"""Run `python -m spoofkit`, as torchrun starts it."""
 
 from spoofkit.cli.main import main
 

@@ -1,7 +1,7 @@
-"""What a folder of weights is known by, and whether it is still what was written: SHA-256 of its files.
+"""SHA-256 of a folder of weights: what identifies it, and whether it is still what was written.
 
-SHA256SUMS stands in each folder that spoofkit writes weights to and covers all files in it that make a score, as
-`sha256sum -c SHA256SUMS` reads it. The hash of a folder is that of the same list, whether it stands there or not.
+Each folder that spoofkit writes weights to has a SHA256SUMS. It covers all files in the folder that affect a score, as
+`sha256sum -c SHA256SUMS` reads it. The hash of a folder is that of the same list, whether the file is there or not.
 """
 
 import time
@@ -16,18 +16,18 @@ from spoofkit.terminal import say
 SUMS = "SHA256SUMS"
 NOT_COVERED = (STAGES, SUMS)
 OURS = (STAGES, "model.json")
-"""What tells a folder that spoofkit wrote from one of others."""
+"""Files that only a folder written by spoofkit has."""
 SETTLED_SECONDS = 2.0
-"""After so long a change of a file shows in its time, however coarse the clock of the file system."""
+"""After this time a change of a file shows in its modification time, however coarse the file system's clock."""
 _hashed: dict[tuple[int, ...], str] = {}
 _remarked: set[str] = set()
 
 
 def folder_sha256(folder: Path, without: str = "") -> str:
-    """One hash over the names and bytes of all files of a folder, so that a model is known by it.
+    """Hash the names and bytes of all files of a folder, to identify a model.
 
-    When and where it was trained is left out: see spoofkit.stages. Links are followed, to files and to folders: what
-    they lead to makes the scores, and the hub's cache consists of links.
+    When and where it was trained is left out: see spoofkit.stages. Links to files and folders are followed: what they
+    lead to determines the scores, and the hub's cache consists of links.
 
     Args:
         folder: The folder.
@@ -47,9 +47,10 @@ def write_sums(folder: Path, without: str = "") -> None:
 
 
 def require_intact(folder: Path) -> None:
-    """Refuse a folder whose files are not those that spoofkit wrote; the folders in it are looked at too.
+    """Refuse a folder whose files are not those that spoofkit wrote; its subfolders are checked too.
 
-    A folder of ours from before there were checksums is read with a remark, once a process; one of others without.
+    A folder that spoofkit wrote before there were checksums is read with a warning, once a process; a folder of other
+    programs is read without one.
 
     Raises:
         SpoofkitError: a file is missing, damaged or was changed.
@@ -60,33 +61,33 @@ def require_intact(folder: Path) -> None:
             _require_as_written(part)
         elif any((part / name).is_file() for name in OURS) and not _remarked:
             _remarked.add(str(part))
-            say(f"{part}: has no {SUMS}, so damage to its files may go unnoticed")
+            say(f"{part}: has no {SUMS}, so damage to its files would not be detected")
 
 
 def _require_as_written(folder: Path) -> None:
     try:
         sums = parse(read_text(folder / SUMS))
     except ValueError as error:
-        raise SpoofkitError(f"{folder / SUMS}: is damaged, expected a checksum a line; copy it again") from error
-    # Nothing is opened because its name stands in a file.
+        raise SpoofkitError(f"{folder / SUMS}: is damaged, expected one checksum per line; copy it again") from error
+    # Nothing is opened because a file names it.
     there = _files_below(folder, "")
     for name, digest in sums.items():
         if name not in there:
             raise SpoofkitError(f"{folder}: has no {name}, which its {SUMS} names; copy the folder again")
         if _sha256_once(there[name]) != digest:
             raise SpoofkitError(
-                f"{folder / name}: its SHA-256 is not that of {SUMS}, so it is damaged or was changed; copy the folder "
-                f"again, or remove {folder / SUMS} if you changed the file yourself"
+                f"{folder / name}: its SHA-256 differs from that in {SUMS}: it is damaged or was changed; copy the "
+                f"folder again, or remove {folder / SUMS} if you changed the file yourself"
             )
 
 
 def as_text(sums: dict[str, str]) -> str:
-    """Checksums by name, as `sha256sum` writes them."""
+    """Format checksums by name as `sha256sum` writes them."""
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
 def parse(text: str) -> dict[str, str]:
-    """Read them back.
+    """Parse what `as_text` wrote.
 
     Raises:
         ValueError: it is empty, or not exactly what `as_text` writes.
@@ -99,7 +100,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _sha256_once(path: Path) -> str:
-    """As `file_sha256`, read once a process: loading a model asks for it, and so does its identity."""
+    """Return `file_sha256`, computed once a process: loading a model needs it, and so does the record of its scores."""
     try:
         found = path.stat()
     except OSError:
@@ -114,7 +115,7 @@ def _sha256_once(path: Path) -> str:
 
 
 def _files_below(folder: Path, without: str) -> dict[str, Path]:
-    """The files that count, by name, sorted."""
+    """Return the files that count, by name, sorted."""
     paths = sorted(path for path in _walk(folder) if path.relative_to(folder).parts[0] != without)
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
@@ -122,7 +123,7 @@ def _files_below(folder: Path, without: str) -> dict[str, Path]:
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:
-        raise SpoofkitError(f"{folder}: is a link to a folder that it lies in, so it has no end; remove the link")
+        raise SpoofkitError(f"{folder}: is a link to a folder that contains it, which never ends; remove the link")
     for path in folder.iterdir():
         if path.is_dir():
             yield from _walk(path, (*above, real))

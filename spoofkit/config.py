@@ -1,4 +1,4 @@
-"""Reading an experiment's settings: one YAML file, strictly checked, over which `--set section.key=value` may stand.
+"""Reading an experiment's settings: one YAML file, strictly checked, which `--set section.key=value` overrides.
 
 Unknown keys, repeated keys and values out of range are refused by name. What the settings are: `spoofkit.settings`.
 """
@@ -18,7 +18,7 @@ from spoofkit.settings import Config
 
 
 def load_config(path: Path | str | None, overrides: list[str] | None = None) -> Config:
-    """Read the settings of `path` (none: the defaults), then apply `section.key=value` overrides.
+    """Read the settings in `path` (None gives the defaults), then apply `section.key=value` overrides.
 
     Raises:
         SpoofkitError: unreadable YAML, unknown or repeated key, wrong type, value out of range.
@@ -44,14 +44,14 @@ OF_STAGE = {
 
 
 def stage_settings(config: Config, stage: str) -> dict[str, Any]:
-    """Return the settings that matter to `posttrain` or `finetune`, as its config.yaml holds them."""
+    """Return the settings that `posttrain` or `finetune` uses, as its config.yaml holds them."""
     return config.model_dump(mode="json", include=OF_STAGE[stage])
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Say in which settings two experiments differ.
+    """Describe the settings in which two experiments differ.
 
-    An encoder's name does not count: it is known by its hash among the inputs, under whatever path.
+    An encoder's name does not count: its hash among the inputs identifies it, under whatever path.
     """
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{name}: {before} there, {now} now"]
@@ -72,7 +72,7 @@ def _check(values: dict[str, Any], where: str, overrides: list[str]) -> Config:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which nothing stands twice: YAML's `*alias` is the same object, and `--set` must change one place."""
+    """Copy a value so that no object occurs twice: YAML aliases share one object, and `--set` must change one place."""
     if isinstance(value, dict):
         return {key: _unshared(inside) for key, inside in value.items()}
     return [_unshared(inside) for inside in value] if isinstance(value, list) else value
@@ -106,7 +106,7 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -116,7 +116,7 @@ _StrictLoader.add_implicit_resolver(
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values a node stands for, aliases written out; 0 in `sizes` marks a node that is being counted."""
+    """Count the values of a node with aliases expanded; 0 in `sizes` marks a node that is being counted."""
     if id(node) not in sizes:
         sizes[id(node)] = 0
         inside = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -124,10 +124,10 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
         sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
         if sizes[id(node)] > MOST_VALUES:
             raise yaml.composer.ComposerError(
-                None, None, f"more than {MOST_VALUES:,} values, aliases written out", node.start_mark
+                None, None, f"more than {MOST_VALUES:,} values with aliases expanded", node.start_mark
             )
     elif sizes[id(node)] == 0:
-        raise yaml.composer.ComposerError(None, None, "an alias holds itself", node.start_mark)
+        raise yaml.composer.ComposerError(None, None, "an alias contains itself", node.start_mark)
     return sizes[id(node)]
 
 
@@ -152,13 +152,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """Name of the first wrong setting, and what is wrong with it."""
+    """Return the name of the first wrong setting, and what is wrong with it."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _keys_at(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
         if problem["loc"][-1] in RENAMED:
             hint = f"it is now {RENAMED[problem['loc'][-1]]}"
         return where, f"unknown setting {where}; {hint}"

@@ -1,4 +1,4 @@
-"""Is this installation healthy? The checks behind `spoofkit doctor`.
+"""The checks of `spoofkit doctor`: whether this installation is healthy.
 
 Each check looks at one thing, never raises, and says what was found and, where that is not good, how to fix it.
 Nothing here changes or downloads anything. The Typer command lives in spoofkit.cli.
@@ -38,7 +38,7 @@ ADVISED_DISK_BYTES = 10 * GIB  # a post-training folder of XLS-R 300M with two c
 
 
 def run_checks() -> list[Check]:
-    """Run all checks, in the order in which one thing builds on another; takes some seconds."""
+    """Run all checks, each after those that it depends on; takes some seconds."""
     checks = [_guarded("python", check_python)]
     requirements = _guarded_requirements()
     if isinstance(requirements, Check):
@@ -69,7 +69,7 @@ def is_healthy(checks: list[Check]) -> bool:
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:
-    """The checks as plain JSON values, for `spoofkit doctor --json`."""
+    """Return the checks as plain JSON values, for `spoofkit doctor --json`."""
     return {"healthy": is_healthy(checks), "checks": [asdict(check) for check in checks]}
 
 
@@ -93,7 +93,7 @@ def print_checks(checks: list[Check]) -> None:
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
-    """Python is one of the versions spoofkit is tested with."""
+    """Check that Python is one of the versions spoofkit is tested with."""
     found = f"{'.'.join(map(str, version))} at {sys.executable}"
     expected = f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} to {NEWEST_PYTHON[0]}.{NEWEST_PYTHON[1]}"
     if version[:2] < OLDEST_PYTHON:
@@ -104,7 +104,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
 
 
 def read_requirements() -> dict[str, str]:
-    """Version range by distribution name, for what every installation needs.
+    """Return the version range of every required distribution by its name.
 
     They come from the installed metadata, or from setup.cfg where spoofkit runs from a tree without being installed.
     """
@@ -121,7 +121,7 @@ def read_requirements() -> dict[str, str]:
 
 
 def check_dependency(name: str, spec: str) -> Check:
-    """The package `name` imports and its version lies in the range `spec`."""
+    """Check that the package `name` imports and its version lies in the range `spec`."""
     from packaging.specifiers import SpecifierSet
 
     again = f"pip install '{name}{spec}'"
@@ -140,7 +140,7 @@ def check_dependency(name: str, spec: str) -> Check:
 
 
 def check_torchaudio() -> Check:
-    """The optional torchaudio is absent or imports; a broken one breaks transformers too."""
+    """Check that the optional torchaudio is absent or imports; a broken one breaks transformers too."""
     if importlib.util.find_spec("torchaudio") is None:
         return Check("torchaudio", True, "not installed (optional)")
     version = metadata.version("torchaudio")
@@ -150,7 +150,7 @@ def check_torchaudio() -> Check:
         return Check(
             "torchaudio",
             False,
-            f"{version} beside torch {metadata.version('torch')} does not import, "
+            f"{version} does not import with torch {metadata.version('torch')}, "
             f"and then transformers' speech models do not import either: {_in_one_line(error)}",
             "pip uninstall torchaudio (spoofkit does not need it), or install the build that matches torch",
         )
@@ -158,7 +158,7 @@ def check_torchaudio() -> Check:
 
 
 def check_transformers_models() -> Check:
-    """The front-ends' classes import; this is where a broken torchaudio or torchvision shows."""
+    """Check that the front-ends' classes import; a broken torchaudio or torchvision shows here."""
     name = "transformers models"
     try:
         from transformers import HubertModel, Wav2Vec2Model, WavLMModel
@@ -171,7 +171,7 @@ def check_transformers_models() -> Check:
 
 
 def check_flac() -> Check:
-    """Libsndfile writes FLAC and reads the same samples back."""
+    """Check that libsndfile writes FLAC and reads the same samples back."""
     import numpy as np
     import soundfile
 
@@ -188,7 +188,7 @@ def check_flac() -> Check:
 
 
 def check_decoders() -> Check:
-    """PyAV decodes the compressed formats that libsndfile may not."""
+    """Check that PyAV decodes the compressed formats that libsndfile may not."""
     import av.codec
 
     missing = []
@@ -204,7 +204,7 @@ def check_decoders() -> Check:
 
 
 def check_resampling() -> Check:
-    """Soxr halves the rate of a constant to a constant."""
+    """Check that soxr resamples a constant to a constant."""
     import numpy as np
     import soxr
 
@@ -217,7 +217,7 @@ def check_resampling() -> Check:
 
 
 def check_figures() -> Check:
-    """Matplotlib draws a PNG without a display."""
+    """Check that matplotlib draws a PNG without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -231,7 +231,7 @@ def check_figures() -> Check:
 
 
 def _guarded(name: str, check: Callable[..., Check], *arguments: Any) -> Check:
-    """Run one check; whatever it raises is what it found."""
+    """Run one check; an exception becomes what it found."""
     try:
         return check(*arguments)
     except Exception as error:

@@ -17,7 +17,7 @@ class Check:
     """What one check found.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         ok: True if good, False if something will not work, None for a warning.
         found: What was found.
         advice: How to fix it; empty if there is nothing to fix.
@@ -30,7 +30,7 @@ class Check:
 
 
 def check_cpu() -> Check:
-    """Torch uses the cores that this process may use."""
+    """Check that torch uses the cores that this process may use."""
     import torch
 
     n_usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -43,7 +43,7 @@ def check_cpu() -> Check:
 
 
 def check_cpu_bf16(cpu_flags: frozenset[str] | None = None) -> Check:
-    """Whether bf16 on this CPU has hardware behind it; without, autocast is about 20 times slower than fp32."""
+    """Check whether this CPU has hardware for bf16; without it autocast is about 20 times slower than fp32."""
     flags = _read_cpu_flags() if cpu_flags is None else cpu_flags
     hardware = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # the last is ARM's
     if hardware:
@@ -53,7 +53,7 @@ def check_cpu_bf16(cpu_flags: frozenset[str] | None = None) -> Check:
 
 
 def check_gpu() -> Check:
-    """CUDA devices that torch can use, and whether they compute in bf16."""
+    """List the CUDA devices that torch can use, and whether they compute in bf16."""
     import torch
 
     if torch.cuda.is_available():
@@ -63,7 +63,7 @@ def check_gpu() -> Check:
             advice = "SPOOFKIT_TORCH=default tools/setup.sh installs the build that uses the GPU"
         else:
             advice = "the driver may be too old for this torch, or the GPU hidden: see nvidia-smi, CUDA_VISIBLE_DEVICES"
-        return Check("gpu", None, f"an NVIDIA GPU is here, but torch {torch.__version__} cannot use it", advice)
+        return Check("gpu", None, f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it", advice)
     if torch.backends.mps.is_available():
         return Check("gpu", True, "Apple MPS")
     return Check("gpu", True, "none: small sets and single files run on the CPU, full experiments need one")
@@ -81,7 +81,7 @@ def _check_cuda_devices() -> Check:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
-    """Data-loading workers hand over batches through /dev/shm; containers often have 64 MB of it."""
+    """Check the size of /dev/shm, which loader processes pass batches through; containers often have 64 MB of it."""
     name = "shared memory"
     if not folder.is_dir():
         if platform.system() != "Linux":
@@ -95,7 +95,7 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
 
 
 def check_disk(name: str, folder: Path, advised_bytes: int) -> Check:
-    """Free space where `folder` is or will be, and whether one may write there."""
+    """Check the free space where `folder` is or will be, and whether it can be written to."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     n_bytes = shutil.disk_usage(existing).free
     found = f"{n_bytes / GIB:.1f} GiB free in {folder}"
@@ -104,24 +104,24 @@ def check_disk(name: str, folder: Path, advised_bytes: int) -> Check:
     if n_bytes < LEAST_DISK_BYTES:
         return Check(name, False, found, "free some space, or work on another disk")
     if n_bytes < advised_bytes:
-        advice = f"foundation models want {advised_bytes / GIB:.0f} GiB; free some, or work on another disk"
+        advice = f"foundation models need about {advised_bytes / GIB:.0f} GiB; free some, or work on another disk"
         return Check(name, None, found, advice)
     return Check(name, True, found)
 
 
 def check_weights_disk() -> Check:
-    """Free space in the Hugging Face cache, where downloaded weights go."""
+    """Check the free space of the Hugging Face cache, where downloaded weights go."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     check = check_disk("disk for weights", Path(HF_HUB_CACHE).absolute(), ADVISED_CACHE_BYTES)
     if check.ok:
         return check
-    # Only who downloads weights needs this place, so it is no failure.
+    # Only downloads need this space, so it is no failure.
     return Check(check.name, None, check.found, "export HF_HOME=/a/larger/disk before weights are downloaded")
 
 
 def _read_cpu_flags() -> frozenset[str]:
-    """Instruction sets of the first core as Linux names them; empty elsewhere."""
+    """Read the instruction sets of the first core as Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -2,7 +2,7 @@
 
 
 class SpoofkitError(Exception):
-    """A user's mistake or a failed check, told in one sentence.
+    """A user's mistake or a failed check, described in one sentence.
 
     The sentence says where, what was found, what was expected and how to fix it. The command line prints it
     without a traceback and exits with code 1; every other exception is a defect of spoofkit and keeps its traceback.
@@ -10,9 +10,9 @@ class SpoofkitError(Exception):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop by a signal; what it has done is saved, and the same command resumes from there.
+    """A signal stopped a run; its work is saved, and the same command resumes from there.
 
-    `exit_code` says by whom: 130 for Ctrl-C, 75 (EX_TEMPFAIL) for a scheduler's SIGTERM or SIGUSR1.
+    `exit_code` tells which signal: 130 for Ctrl-C, 75 (EX_TEMPFAIL) for a scheduler's SIGTERM or SIGUSR1.
     """
 
     def __init__(self, message: str, exit_code: int = 130) -> None:

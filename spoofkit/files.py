@@ -28,7 +28,7 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise SpoofkitError if the file `path` exists and may not be replaced; a folder never may."""
+    """Raise SpoofkitError if the file `path` exists and may not be replaced; a folder never is."""
     if path.is_dir():
         raise SpoofkitError(f"{path}: is a folder, expected the name of a file; name a file inside it")
     if path.exists() and not overwrite:
@@ -40,8 +40,8 @@ def atomic_path(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path that becomes the file `path` when the block ends without an exception.
 
     Args:
-        path: Final name; its parent folders are made.
-        overwrite: Replace the file that stands there; otherwise it is refused before any work is done.
+        path: Final name; its parent folders are created.
+        overwrite: Replace an existing file; otherwise it is refused before any work is done.
 
     Raises:
         SpoofkitError: `path` exists and `overwrite` is false, it is a folder, or the disk refuses (full, read-only,
@@ -58,14 +58,14 @@ def atomic_path(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder that becomes `path` when the block ends, in place of one that stood there.
+    """Yield an empty temporary folder that replaces the folder `path` when the block ends.
 
-    A folder cannot be renamed over a full one, so for an instant the old one stands aside under a name that ends in
-    `.old`; `leftovers.remove_leftovers` puts it back if the process died just then.
+    A folder cannot be renamed over a full one, so for an instant the old one has a name that ends in
+    `.old`; `leftovers.remove_leftovers` restores it if the process died at that moment.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or path.is_symlink()):
-        raise SpoofkitError(f"{path}: is not a folder, expected one or nothing there; move it away")
+        raise SpoofkitError(f"{path}: is not a folder, expected a folder or a new name; move it away")
     with _temporary_beside(path, is_folder=True) as temporary:
         yield temporary
         for inside in temporary.rglob("*"):
@@ -86,7 +86,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder that others might take for whole: a kill halfway leaves nothing under its name.
+    """Remove a folder so that a kill halfway leaves no incomplete folder under its name.
 
     Raises:
         SpoofkitError: the disk refuses.
@@ -111,16 +111,16 @@ def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
 
 
 def not_written(path: Path, error: OSError, done: str = "written") -> SpoofkitError:
-    """The sentence for a disk that refuses: full, read-only, no permission."""
-    fix = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
+    """Return the error for a disk that refuses to write: full, read-only, no permission."""
+    fix = "free some space" if error.errno in NO_ROOM else "check the folder's permissions"
     return SpoofkitError(
         f"{path}: cannot be {done} ({error.strerror or error}); the previous file is intact; "
-        f"{fix} and give the same command again"
+        f"{fix} and run the same command again"
     )
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that a power cut does not take its name away again.
+    """Create a folder and its parents, durably: a power cut does not undo it.
 
     Raises:
         OSError: the disk refuses.
@@ -132,7 +132,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str, overwrite: bool = False) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path`, completely or not at all."""
     with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -148,7 +148,7 @@ def read_text(path: Path | str) -> str:
 
 
 def read_utf8(path: Path | str) -> bytes:
-    """As `read_text`, but not decoded: what reads a list of a million lines needs no str of it."""
+    """Read a UTF-8 file as checked bytes: a list of a million lines needs no str."""
     try:
         data = Path(path).read_bytes()
         if not data.isascii():
@@ -162,13 +162,13 @@ def read_utf8(path: Path | str) -> bytes:
 
 
 def not_read(path: Path | str, error: OSError) -> SpoofkitError:
-    """The sentence for a file that cannot be read; of one that is missing, what is there in its place."""
+    """Return the error for a file that cannot be read; for a missing one it names the nearest existing name."""
     instead = instead_of(path) if isinstance(error, FileNotFoundError) else ""
     return SpoofkitError(f"{path}: cannot be read ({error.strerror}){instead}; check the name")
 
 
 def lines_with_other_counts(data: bytes, character: bytes, count: int) -> npt.NDArray[np.int64]:
-    """Which lines of a text, from 0, hold a character another number of times; an end without newline ends a line too.
+    """Return the indices of the lines in which a character does not occur `count` times; the last may lack a newline.
 
     >>> lines_with_other_counts(b"a.b\\nc\\n..", b".", 1).tolist()
     [1, 2]
@@ -187,13 +187,11 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, brackets in brackets
-        raise SpoofkitError(
-            f"{path}: not valid JSON ({error}); make it again with the command that wrote it"
-        ) from error
+        raise SpoofkitError(f"{path}: not valid JSON ({error}); recreate it with the command that wrote it") from error
 
 
 def tsv_fault(name: str, to_file: bool) -> str:
-    """Say why a name cannot stand in a TSV, on stdout or in a file; empty if it can."""
+    """Return why a TSV cannot hold a name, on stdout or in a file; empty if it can."""
     # What os.fsdecode makes of bytes that are no UTF-8 is written to stdout as those bytes; a file is UTF-8.
     if not re.search(r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
         return ""
@@ -202,7 +200,7 @@ def tsv_fault(name: str, to_file: bool) -> str:
 
 
 def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as handle:
@@ -214,12 +212,12 @@ def file_sha256(path: Path | str) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, in hex."""
+    """Return the SHA-256 of a text's UTF-8 bytes, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Have a file, or a folder's list of names, written to the disk itself.
+    """Flush a file, or a folder's list of names, to disk.
 
     Raises:
         OSError: the disk refuses.

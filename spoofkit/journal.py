@@ -1,12 +1,12 @@
-"""Journals: what is done so far, kept line by line, so that a process that was killed resumes.
+"""Journals: finished work, kept line by line, so that a killed process can be resumed.
 
     b1946ac9 {"part":"3/8","identity":{…}}                   the header: what the lines belong to
     591785b7 {"batch":2,"scores":{"E_0000000042":-1.25,…}}
 
-A line is the CRC-32 of what follows it, a blank, and JSON. What the JSON means is the business of its user: parts of
-scores, caches of headers, measures of an audit. Lines are only ever appended, by one process at a time. A kill loses
-nothing, a power cut at most the last FSYNC_SECONDS. Only lines before the first torn or damaged one count: a journal
-that is resumed is cut off there, and the rest is done again.
+A line is the CRC-32 of what follows it, a blank, and JSON. What the JSON means is up to the caller: parts of scores,
+caches of headers, measures of an audit. Lines are only ever appended, by one process at a time. A kill loses nothing, a
+power cut at most the last FSYNC_SECONDS. Only lines before the first torn or damaged one count: a journal that is
+resumed is truncated there, and the rest is done again.
 """
 
 import json
@@ -29,23 +29,23 @@ FSYNC_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Contents:
-    """What a journal holds, up to the first line that is torn or damaged."""
+    """The contents of a journal, up to the first torn or damaged line."""
 
     header: dict[str, Any]
-    """What the lines belong to; empty: no header, so nothing."""
+    """What the lines belong to; empty if there is no header, and then no lines."""
     lines: list[Any]
     n_bytes: int
-    """Length of header and lines in the file."""
+    """Bytes of header and lines in the file."""
     is_whole: bool
-    """Nothing follows them."""
+    """Whether nothing follows them."""
 
 
 class Journal:
-    """A journal that this process holds: see `open_journal`."""
+    """A journal that this process has locked: see `open_journal`."""
 
     def __init__(self, path: Path, handle: IO[bytes], lines: list[Any]) -> None:
         self.lines = lines
-        """What it held when it was opened."""
+        """Lines that it held when it was opened."""
         self._path = path
         self._handle = handle
         self._synced_at = time.monotonic()
@@ -66,7 +66,7 @@ class Journal:
             raise _not_written(self._path, error) from error
 
     def sync(self) -> None:
-        """Have all lines written to the disk itself.
+        """Flush all lines to disk.
 
         Raises:
             OSError: the disk refuses.
@@ -76,7 +76,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Contents:
-    """Read a journal, or as much of it as is whole; a missing one is empty.
+    """Read the undamaged beginning of a journal; a missing one is empty.
 
     Raises:
         SpoofkitError: it cannot be read.
@@ -89,18 +89,18 @@ def read_journal(path: Path) -> Contents:
 
 @contextmanager
 def open_journal(path: Path, header: dict[str, Any], resumes: Callable[[Contents], bool]) -> Iterator[Journal]:
-    """Hold a journal for this process while the `with` block lasts.
+    """Lock a journal for this process while the `with` block lasts.
 
     Do not open the file in another way meanwhile: closing it anywhere in this process drops the lock.
 
     Args:
         path: The file; created with its folder if it is not there.
         header: What the lines of a new journal belong to, as plain JSON values.
-        resumes: Whether to append to what is there; otherwise it is thrown away. What it raises leaves the file as it
-            is.
+        resumes: Whether to append to what is there; otherwise it is discarded. An exception from it leaves the file
+            unchanged.
 
     Raises:
-        SpoofkitError: another process holds it, or the disk refuses.
+        SpoofkitError: another process has locked it, or the disk refuses.
     """
     try:
         make_folder(path.parent)
@@ -128,13 +128,13 @@ def open_journal(path: Path, header: dict[str, Any], resumes: Callable[[Contents
 
 
 def encode(value: Any) -> bytes:
-    """Return a value as a line."""
+    """Encode a value as a line."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def parse(data: bytes) -> Contents:
-    """Read lines up to the first that is torn or damaged."""
+    """Parse lines up to the first torn or damaged one."""
     values: list[Any] = []
     start = 0
     while (end := data.find(b"\n", start)) >= 0:
@@ -156,5 +156,5 @@ def _held(path: Path) -> SpoofkitError:
 
 
 def _not_written(path: Path, error: OSError) -> SpoofkitError:
-    fix = "make room there" if error.errno in NO_ROOM else "see that this folder may be written to"
+    fix = "free some space" if error.errno in NO_ROOM else "check the folder's permissions"
     return SpoofkitError(f"{path}: cannot be written ({error.strerror}); {fix}, then the same command resumes")

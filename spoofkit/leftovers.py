@@ -1,7 +1,7 @@
-"""The temporary names under which outputs are written, and removing what killed processes left under them.
+"""Temporary names under which outputs are written, and removing what killed processes left under them.
 
-A process holds a lock on what it is writing, which the kernel drops when the process dies, however it dies. So what
-nobody holds is a leftover, and what another run is writing at this moment is left alone; where the file system has no
+A process locks what it is writing, and the kernel drops the lock when the process dies, however it dies. So a temporary
+file without a lock is a leftover, and one that another process is writing is not touched; where the file system has no
 locks, nothing is removed.
 """
 
@@ -37,7 +37,7 @@ def temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Remove what killed processes left of writing `path`; a folder is looked through once in a process."""
+    """Remove what killed processes left of writing `path`; each folder is searched once a process."""
     own = re.compile(rf"\.{re.escape(path.stem)}\.{TOKEN}\.tmp{re.escape(path.suffix)}")
     for name in _seen_in(path.parent.resolve()):
         if own.fullmatch(name):
@@ -45,11 +45,11 @@ def remove_leftovers_of(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Remove what killed processes were writing in `folder`, and put back a folder that stood aside.
+    """Remove what killed processes were writing in `folder`, and restore a folder that was being replaced.
 
     Args:
         folder: Where to look; nothing below it.
-        names: Regular expression for the final names that are the caller's own.
+        names: Regular expression for the final names of the caller's own files.
     """
     pattern = re.compile(rf"\.({names})\.{TOKEN}\.(tmp|old)(\..*)?")
     for left in sorted(folder.glob(".*")):
@@ -61,7 +61,7 @@ def remove_leftovers(folder: Path, names: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder; nothing, if it is not there."""
+    """Remove a file, a link or a whole folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -86,7 +86,7 @@ def _made(path: Path, is_folder: bool) -> tuple[Path, int]:
 
 @lru_cache(1024)
 def _seen_in(folder: Path) -> tuple[str, ...]:
-    """Names of temporary files that stand in a folder when it is first looked at."""
+    """Return the names of the temporary files in a folder when it is first searched."""
     pattern = re.compile(rf"\..+\.{TOKEN}\.tmp(\..*)?")
     with suppress(OSError), os.scandir(folder) as entries:
         return tuple(entry.name for entry in entries if pattern.fullmatch(entry.name))

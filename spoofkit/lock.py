@@ -1,4 +1,4 @@
-"""One run a folder: a lock that the kernel drops with its process, or where there are none a file with its name."""
+"""One process a folder: a lock that the kernel drops with its process, or, without locks, a file that names it."""
 
 import errno
 import fcntl
@@ -18,20 +18,20 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 @contextmanager
 def held(path: Path) -> Iterator[str | None]:
-    """Hold the lock file `path` while the `with` block lasts.
+    """Lock a folder by its lock file `path` while the `with` block lasts.
 
-    The kernel lets go of its lock when the process dies, however it dies, so what a dead run left is void and taken
-    over. Where the file system has no locks, `path` with `_owner` added is made instead; it names host and process, and
+    The kernel releases the lock when the process dies, however it dies, so the lock of a dead process is taken over.
+    Where the file system has no locks, `path` with `_owner` added is created instead; it names host and process, and
     only a dead process of this host can be told from a live one.
 
     Args:
         path: The lock file, in a folder that exists; it stays.
 
     Yields:
-        A sentence that the user should read (a dead run's lock was taken over, there are no locks here), or none.
+        A sentence for the user (a dead process' lock was taken over, the file system has no locks), or None.
 
     Raises:
-        SpoofkitError: another run holds it.
+        SpoofkitError: another process holds it.
         OSError: the folder cannot be written to.
     """
     with (
@@ -44,7 +44,7 @@ def held(path: Path) -> Iterator[str | None]:
         left = _read(handle)
         _write(handle, _own_name())
         try:
-            yield f"{path.parent}: took over the lock of a run that died ({left})" if left else None
+            yield f"{path.parent}: took over the lock of a process that died ({left})" if left else None
         finally:
             with suppress(OSError):  # the run is over, and its own error, if any, says more
                 _write(handle, "")
@@ -52,7 +52,7 @@ def held(path: Path) -> Iterator[str | None]:
 
 @contextmanager
 def locked(handle: IO[Any], path: Path, refusal: Callable[[], SpoofkitError]) -> Iterator[str | None]:
-    """Lock an open file for this process while the `with` block lasts, in the way of `held`.
+    """Lock an open file for this process while the `with` block lasts, as `held` does.
 
     Args:
         handle: The file, open for writing.
@@ -60,7 +60,7 @@ def locked(handle: IO[Any], path: Path, refusal: Callable[[], SpoofkitError]) ->
         refusal: Makes the error to raise when another process holds it.
 
     Yields:
-        A sentence that the user should read, or none, if the file system has locks.
+        A sentence for the user if the file system has no locks, else None.
 
     Raises:
         SpoofkitError: another process holds it.
@@ -82,17 +82,17 @@ def locked(handle: IO[Any], path: Path, refusal: Callable[[], SpoofkitError]) ->
 
 @contextmanager
 def _owned(path: Path, reason: str) -> Iterator[str]:
-    """Own `path`, which only one process can make, where there are no locks."""
+    """Create `path`, which only one process can, where there are no locks."""
     note = (
-        f"{path.parent}: this file system has no locks ({reason}), so {path.name} names the run at work; should its "
-        "machine die, remove that file"
+        f"{path.parent}: this file system has no locks ({reason}); {path.name} marks the folder as in use; if that "
+        "process's machine dies, remove the file"
     )
     if path.exists():
         left = path.read_text(encoding="utf-8").strip()
         if not _is_dead_here(left):
             raise _refusal(path, left, f"if it is dead, remove {path}; else ")
         path.unlink(missing_ok=True)
-        note += f"; took over that of a run that died ({left})"
+        note += f"; took over that of a process that died ({left})"
     try:
         with open(path, "x", encoding="utf-8") as handle:
             handle.write(_own_name())
@@ -109,13 +109,13 @@ def _own_name() -> str:
 
 
 def _is_dead_here(name: str) -> bool:
-    """Whether a name like `_own_name` is that of a process of this host which is no more."""
+    """Return whether a name like `_own_name` is that of a dead process of this host."""
     host, _, rest = name.partition(", process ")
     pid = rest.partition(",")[0]
     if host != socket.gethostname() or not pid.isdigit():
         return False
     if int(pid) == os.getpid():
-        return True  # a container that was started again gives the same numbers
+        return True  # a restarted container gives the same numbers
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

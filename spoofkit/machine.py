@@ -1,4 +1,4 @@
-"""Where, when and from which code this process runs: for the records beside what it writes. Imports no torch."""
+"""Where, when and from which code this process runs, for the records of its outputs. Imports no torch."""
 
 import platform
 import subprocess
@@ -13,12 +13,12 @@ PATIENCE_SECONDS = 10  # with git, on a slow network file system
 
 
 def now() -> str:
-    """Date and time in UTC, to the second: `2026-11-29T07:00:00+00:00`."""
+    """Return date and time in UTC, to the second: `2026-11-29T07:00:00+00:00`."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def cpu_name() -> str:
-    """The processor's name as Linux gives it, or else its architecture."""
+    """Return the processor's name as Linux gives it, or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -28,16 +28,16 @@ def cpu_name() -> str:
 
 
 def command() -> list[str]:
-    """The command line, as text: bytes of a name that are no UTF-8 stand there as escapes."""
+    """Return the command line as text; bytes of a name that are not UTF-8 become escapes."""
     words = ["spoofkit", *sys.argv[1:]]
     return [word.encode("utf-8", "backslashreplace").decode() for word in words]
 
 
 @cache
 def commit() -> str | None:
-    """The git commit of this package, with `+changes` if its files differ from it; none if it is no git checkout."""
+    """Return the git commit of this package, with `+changes` if its files differ; None if it is no git checkout."""
     checkout = Path(spoofkit.__file__).resolve().parents[1]
-    if not (checkout / ".git").exists():  # never the repository in which an environment happens to lie
+    if not (checkout / ".git").exists():  # never the repository that an environment happens to be in
         return None
     try:
         found = [
@@ -51,5 +51,5 @@ def commit() -> str | None:
             for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "spoofkit"))
         ]
     except (OSError, subprocess.SubprocessError):
-        return None  # no git here, or the checkout is somebody else's
+        return None  # no git, or the checkout belongs to another user
     return f"{found[0]}+changes" if found[1] else found[0]

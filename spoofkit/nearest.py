@@ -1,4 +1,4 @@
-"""What is there in the place of a missing file: a name that differs in normalisation, case, suffix or some letters."""
+"""The nearest existing name to a missing file's: another Unicode normalisation, case, suffix or some other letters."""
 
 import difflib
 import os
@@ -7,19 +7,19 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-MOST_LISTED = 20_000  # names; of a larger folder only the likeliest are looked for
+MOST_LISTED = 20_000  # names; in a larger folder only the likeliest are tried
 MOST_COMPARED = 2_000  # names, letter by letter: some 20 ms
 LIKELY_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg", ".m4a")
 
 
 def instead_of(path: Path | str) -> str:
-    """Return, in parentheses after a blank, what is there in the place of a missing file; empty if nothing is alike.
+    """Return the nearest existing name to a missing file's, as " (…)"; empty if none is similar.
 
-    Where the folder is missing too, that is said, and what is there in its place.
+    If the folder is missing too, that is stated, with the nearest name to it.
     """
     try:
         return _instead_of(Path(path))
-    except (OSError, ValueError):  # a folder that may not be read, a NUL in the name
+    except (OSError, ValueError):  # an unreadable folder, a NUL in the name
         return ""
 
 
@@ -37,7 +37,7 @@ def _instead_of(path: Path) -> str:
 
 @lru_cache(16)
 def _names(folder: Path, _: int) -> tuple[str, ...] | None:
-    """Names in a folder, sorted, as long as its time of change is the same; none of a large one."""
+    """Return the names in a folder, sorted and cached by its modification time; None for a large one."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in islice(entries, MOST_LISTED + 1))
     return tuple(names) if len(names) <= MOST_LISTED else None
@@ -50,7 +50,7 @@ def _likely(folder: Path, name: str) -> tuple[str, ...]:
 
 
 def _likeliest(name: str, names: tuple[str, ...]) -> str:
-    """The name that is most alike, with what it differs in; empty if none is alike."""
+    """Return the most similar name and how it differs; empty if none is similar."""
 
     def composed(text: str) -> str:
         return unicodedata.normalize("NFC", text)

@@ -1,18 +1,18 @@
-"""The state of an output that stands there already: one rule for every verb that writes.
+"""The state of an output that exists already: one rule for every verb that writes.
 
-An output is one file or folder, or several that belong together. Its *record* says what it was **made from** (hashes of
-the inputs, settings) and what its files were when they were written (SHA-256). It is the output itself where that has
-room for it (a manifest, a mix list, `eval.json`), the JSON that a format has beside it (`eval.json` of `eval.tsv`), or
-else `OUT.made_from.json`.
+An output is one file or folder, or several that belong together. Its *record* holds what it was **made from** (hashes
+of the inputs, settings) and the SHA-256 of its files when they were written. The record is in the output itself where
+its format allows that (a manifest, a mix list, `eval.json`), in the JSON beside it (`eval.json` of `eval.tsv`), or else
+in `OUT.made_from.json`.
 
-    missing       none of its files stands there           is made
-    up to date    made from the same, every file whole     --reuse skips it
-    incomplete    the same, but one of its files is gone    --reuse recreates it
+    missing       none of its files exists                  is created
+    up to date    made from the same, every file intact     --reuse skips it
+    incomplete    the same, but one of its files is missing --reuse recreates it
     changed       made from other inputs or settings        refused; --overwrite recreates it
     damaged       not what was written                      refused; --overwrite recreates it
-    foreign       another's                                 refused; if its record is another's, with --overwrite too
+    foreign       not written by this verb                  refused; if its record is foreign, with --overwrite too
 
-Without `--reuse` and `--overwrite` nothing that stands there is replaced; of both, `--overwrite` counts.
+Without `--reuse` and `--overwrite` nothing that exists is replaced; given both, `--overwrite` wins.
 """
 
 import json
@@ -38,11 +38,11 @@ INPUTS = {
     "sidecar_sha256": "record of the scores",
     "threshold_from_sha256": "file of --threshold-from",
 }
-"""What names in records mean to people, where they do not say it: `manifest_sha256` is the manifest."""
+"""What names in records mean, where they do not say it themselves: `manifest_sha256` is the manifest."""
 
 
 class State(Enum):
-    """Of an output, or of one of its files."""
+    """State of an output, or of one of its files."""
 
     MISSING = "missing"
     UP_TO_DATE = "up to date"
@@ -54,14 +54,14 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Standing:
-    """What an output that stands says of itself."""
+    """What the record of an existing output says."""
 
     made_from: MadeFrom | None
-    """None: that it is of another verb, or of another program."""
+    """None if another verb or another program wrote it."""
     sha256: Mapping[Path, str] = field(default_factory=dict)
-    """What its files were when they were written, as far as that is known."""
+    """SHA-256 of its files when they were written, as far as known."""
     damage: str = ""
-    """Why it cannot be what was written; empty: nothing shows."""
+    """Why it cannot be what was written; empty if no damage is known."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,30 @@ class Output:
 
     verb: str
     files: tuple[Path, ...]
-    """Files and folders; the first is the one that the user named."""
+    """Files and folders; the user named the first."""
     record: Path
-    """Which file says what they were made from; it may be one of them."""
+    """The file that holds what they were made from; it may be one of them."""
     made_from: MadeFrom
     """What they would be made from now, as plain JSON values."""
     read: Callable[[Path], Standing]
-    """Reads the record that stands."""
+    """Reads the record of the existing output."""
     is_own: Callable[[Path], bool] = lambda path: False
-    """Of a file that stands without the record: whether it is what a kill left of this verb."""
+    """Whether a file without a record is what this verb left when it was killed."""
     is_folder: bool = False
-    """Whether the first of the files is a folder. Without its record --overwrite replaces only one that `is_older`."""
+    """Whether the first of the files is a folder. If it has no record, --overwrite replaces it only if `is_older`."""
     is_older: Callable[[Path], bool] = lambda path: False
-    """Whether a folder is what this verb wrote when it wrote no record yet."""
+    """Whether a folder is what an early version of this verb wrote, without a record."""
 
     def every(self) -> list[Path]:
-        """All files and the record, each once."""
+        """Return all files and the record, each once."""
         return list(dict.fromkeys((*self.files, self.record)))
 
 
 def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
-    """Whether an output is up to date and skipped; otherwise it may be written, in place of what stands there.
+    """Return whether an output is up to date, so that it is skipped; otherwise it may be written or replaced.
 
     Raises:
-        SpoofkitError: it may not, saying which file is in which state, and what to do.
+        SpoofkitError: it may not be replaced; names the file, its state, and what to do.
     """
     standing = [path for path in output.files if _stands(path)]
     for path in standing:
@@ -117,7 +117,7 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
 
 
 def refuse_standing(files: Iterable[Path]) -> None:
-    """Refuse files that stand there, where neither --reuse nor --overwrite says what to do with them.
+    """Refuse existing files, where neither --reuse nor --overwrite was given.
 
     Raises:
         SpoofkitError: naming the first.
@@ -131,7 +131,7 @@ def refuse_standing(files: Iterable[Path]) -> None:
 
 
 def refuse_foreign(output: Output) -> None:
-    """Refuse what not even --overwrite replaces: the record of something else, and a folder of which nothing is known.
+    """Refuse what not even --overwrite replaces: the record of something else, and an unknown folder.
 
     Raises:
         SpoofkitError: naming it.
@@ -145,13 +145,13 @@ def refuse_foreign(output: Output) -> None:
             raise _foreign(output, stranger)
     elif output.is_folder and _stands(named) and not output.is_older(named):
         raise SpoofkitError(
-            f"{named}: exists but was not written by `spoofkit {output.verb}`, as {output.record.name} beside it would "
-            "say; name another output, or remove it"
+            f"{named}: exists but was not written by `spoofkit {output.verb}` (there is no {output.record.name} beside "
+            "it); name another output, or remove it"
         )
 
 
 def find_state(output: Output) -> tuple[State, Path, str]:
-    """The state of an output, the file that shows it, and why."""
+    """Return the state of an output, the file that shows it, and why."""
     named = output.files[0]
     every = output.every()
     missing = [path for path in every if not _stands(path)]
@@ -177,7 +177,7 @@ def find_state(output: Output) -> tuple[State, Path, str]:
 
 
 def changed_inputs(before: MadeFrom, now: MadeFrom) -> list[str]:
-    """Return what differs between two records of what an output was made from, in words; empty if nothing does.
+    """Name the inputs and settings in which two `made_from` differ; empty if they are equal.
 
     >>> changed_inputs({"mix_sha256": "a", "options": {"by": []}}, {"mix_sha256": "b", "options": {"by": ["codec"]}})
     ['mix', 'by']
@@ -195,20 +195,20 @@ def changed_inputs(before: MadeFrom, now: MadeFrom) -> list[str]:
 
 
 def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise SpoofkitError if an output would replace what it is made of, whatever the names say."""
+    """Raise SpoofkitError if an output would replace one of its own inputs, under whatever name."""
     made_of = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in made_of:
-            raise SpoofkitError(f"{path}: would replace what it is made of; name another output")
+            raise SpoofkitError(f"{path}: would replace one of its own inputs; name another output")
 
 
 def skipped(path: Path) -> str:
-    """What is said of an output that is up to date."""
+    """Return the message for an output that is up to date."""
     return f"{path}: up to date, skipped"
 
 
 def hashes_of(path: Path, name: str) -> dict[str, str]:
-    """SHA-256 of a file that is to be called `name`, or of all files of a folder."""
+    """Return the SHA-256 of a file that is to be called `name`, or of all files of a folder."""
     if not path.is_dir():
         return {name: file_sha256(path)}
     inside = sorted(file for file in path.rglob("*") if file.is_file())
@@ -227,8 +227,8 @@ def read_json_record(
 
     Args:
         mark: An entry that only the records of this verb have.
-        made_from: What of a record says what the output was made from.
-        hashes: Entries that hold the SHA-256 of one file; besides, `files_sha256` holds those of files by their names.
+        made_from: Takes what the output was made from out of a record.
+        hashes: Entries that hold the SHA-256 of one file. The entry `files_sha256` holds those of files by their names.
     """
 
     def read(path: Path) -> Standing:
@@ -252,13 +252,13 @@ def read_json_record(
 
 
 def sealed(record: dict[str, Any], contents: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A record with the SHA-256 of files beside it, by name, and of itself."""
+    """Add to a record the SHA-256 of files beside it, by name, and of itself."""
     whole = record | ({"files_sha256": dict(contents)} if contents else {})
     return whole | {"sha256": checksum(whole)}
 
 
 def checksum(record: Mapping[str, Any]) -> str:
-    """SHA-256 of all values of a record but the checksum itself, however they are laid out as JSON."""
+    """Return the SHA-256 of all values of a record but the checksum itself, however the JSON is formatted."""
     rest = {name: value for name, value in record.items() if name != "sha256"}
     return text_sha256(json.dumps(rest, sort_keys=True))
 
@@ -271,9 +271,9 @@ def output_with_own_record(
     is_folder: bool = False,
     is_older: Callable[[Path], bool] = lambda path: False,
 ) -> Output:
-    """An output that has no room for a record, and no JSON beside it: `OUT.made_from.json` is its record."""
+    """Describe an output whose record is `OUT.made_from.json`, since neither it nor a JSON beside it can hold one."""
     record = path.with_name(f"{path.name}.made_from.json")
-    # As JSON gives them back: tuples become lists.
+    # As JSON returns them: tuples become lists.
     plain = json.loads(json.dumps({"verb": verb, **made_from}))
     read = read_json_record("made_from")
 
@@ -285,24 +285,24 @@ def output_with_own_record(
 
 
 def write_own_record(output: Output, temporary: Path, **more: Any) -> None:
-    """Write the record of `output_with_own_record` before its one file appears: a kill leaves no file without record.
+    """Write the record of `output_with_own_record` before its file appears: a kill leaves no file without a record.
 
     Args:
-        output: What is written.
-        temporary: Where the file, or folder, stands complete.
-        more: What else is to be read back.
+        output: The output.
+        temporary: The complete file or folder, under its temporary name.
+        more: Further entries of the record.
     """
     hashes = hashes_of(temporary, output.files[0].name)
     write_json(output.record, sealed({"made_from": output.made_from, **more}, hashes), overwrite=True)
 
 
 def _stands(path: Path) -> bool:
-    """An empty folder is as good as none."""
+    """Return whether a path exists; an empty folder counts as missing."""
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def _stranger(output: Output, found: Standing) -> Path | None:
-    """A file in the folder that was not written with it."""
+    """Return a file in the output's folder that was not written with it."""
     if not output.is_folder or not found.sha256:
         return None
     inside = (path for path in sorted(output.files[0].rglob("*")) if path.is_file() or path.is_symlink())
@@ -315,6 +315,6 @@ def _foreign(output: Output, path: Path) -> SpoofkitError:
             f"{path}: exists but was not written by `spoofkit {output.verb}`; name another output, or move it away"
         )
     return SpoofkitError(
-        f"{path}: exists, but {output.record.name}, which would say what it was made from, is missing; name another "
-        "output, or use --overwrite to recreate it"
+        f"{path}: exists, but its record {output.record.name} is missing, so what it was made from is unknown; name "
+        "another output, or use --overwrite to recreate it"
     )

@@ -1,4 +1,4 @@
-"""Several processes that torchrun started as one run: which of them this is, its device, and waiting for the others.
+"""Several processes that torchrun started as one run: which of them this is, its device, and the barrier between them.
 
 torch is imported only where there are several.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 GROUP_OF_ONE = "SPOOFKIT_GROUP_OF_ONE"
-"""For tests alone: at 1, a process that torchrun started by itself joins a process group as one of several would."""
+"""For tests only: if it is 1, a single process of torchrun joins a process group as one of several would."""
 LONGEST_WAIT = timedelta(days=30)  # one process may have the long recordings, another nothing left to do
 
 
@@ -28,7 +28,7 @@ class World:
     rank: int = 0
     size: int = 1
     groups_one: bool = False
-    """A single process joins a process group too: see GROUP_OF_ONE."""
+    """Whether a single process joins a process group too: see GROUP_OF_ONE."""
 
     @property
     def has_group(self) -> bool:
@@ -37,12 +37,12 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Rank 0 writes; the others read what it wrote."""
+        """Whether this is rank 0, which writes; the others read what it wrote."""
         return self.rank == 0
 
 
 def read_world() -> World:
-    """What torchrun says in the environment; a process of its own is alone.
+    """Read torchrun's variables from the environment; without them there is one process.
 
     Raises:
         SpoofkitError: only some of torchrun's variables are set.
@@ -65,7 +65,7 @@ def read_world() -> World:
 
 
 def own_device(device: "torch.device", world: World) -> "torch.device":
-    """The device of this process: of several, `cuda` becomes its own GPU.
+    """Return the device of this process: with several processes, `cuda` becomes its own GPU.
 
     Raises:
         SpoofkitError: fewer GPUs on this machine than processes, or one GPU named for all of them.
@@ -73,7 +73,7 @@ def own_device(device: "torch.device", world: World) -> "torch.device":
     if not world.has_group:
         return device
     if ":" in str(device):
-        raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; say cuda")
+        raise SpoofkitError(f"--device {device}: under torchrun each process takes its own GPU; use --device cuda")
     if device.type != "cuda":
         return device
     import torch
@@ -90,10 +90,10 @@ def own_device(device: "torch.device", world: World) -> "torch.device":
 
 
 def require_equal_shares(settings: TrainSettings, n_processes: int) -> None:
-    """Refuse a batch that a number of processes cannot share equally, in whole micro-batches.
+    """Refuse a batch that cannot be divided equally among the processes, in whole micro-batches.
 
     Raises:
-        SpoofkitError: naming the batch sizes that would do.
+        SpoofkitError: names the batch sizes that are possible.
     """
     unit = (settings.micro_batch_size or 1) * n_processes
     if settings.batch_size % unit:
@@ -106,10 +106,10 @@ def require_equal_shares(settings: TrainSettings, n_processes: int) -> None:
 
 @contextmanager
 def meeting() -> Iterator[Callable[[], None]]:
-    """Let the processes of a run wait for each other: yields a function that returns when all have called it.
+    """Yield a barrier: a function that returns when all processes of the run have called it.
 
     Raises:
-        SpoofkitError: by that function, if another one ended before it came.
+        SpoofkitError: by that function, if another process ended before it reached the barrier.
     """
     from torch import distributed as dist
 
@@ -118,11 +118,11 @@ def meeting() -> Iterator[Callable[[], None]]:
             dist.barrier()
         except RuntimeError as error:
             raise SpoofkitError(
-                "torchrun: another process of this run has ended, its message says why; what this one made is kept, "
+                "torchrun: another process of this run has ended, see its message; the work of this process is saved, "
                 "and the same command resumes"
             ) from error
 
-    dist.init_process_group("gloo", timeout=LONGEST_WAIT)  # by the network of the host: no GPU is kept busy waiting
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)  # over the host's network, so that no GPU is busy waiting
     try:
         yield wait
     finally:

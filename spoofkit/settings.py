@@ -1,7 +1,7 @@
-"""An experiment's settings: what they are, what they mean, which values they may have.
+"""An experiment's settings: their names, meanings and allowed values.
 
-What changes a result stands here; what names a place or a machine (folders, device, workers) stands on the command
-line. How they are read from a file stands in `spoofkit.config`.
+What changes a result is a setting; what names a place or a machine (folders, device, workers) is an option of the
+command line. `spoofkit.config` reads them from a file.
 """
 
 from os import PathLike, fspath
@@ -16,7 +16,7 @@ LoraTarget = Literal["attention", "output", "feed_forward"]
 LORA_TARGETS: list[LoraTarget] = ["attention", "feed_forward"]
 HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
 HEADS_OF_SEVERAL_UTTERANCES = ("ecapa",)
-"""Their batch norms see one vector an utterance, so that in training an utterance alone has no statistics."""
+"""Heads whose batch norms see one vector per utterance, so that a single training utterance has no statistics."""
 
 
 class LoraSettings(Settings):
@@ -32,12 +32,12 @@ class LoraSettings(Settings):
     """Linear layers with an adapter, by role: query, key and value; the output projection of attention; both dense
     layers of the feed-forward. The default is that of arXiv:2606.25328."""
     start: Literal["continue", "new"] = "continue"
-    """Of an encoder folder with adapters: train the same ones further, or merge them into the frozen weights and train
-    new ones. Without `lora` they are merged, and `freeze` says what is trained."""
+    """For an encoder folder with adapters: `continue` trains them further, `new` merges them into the frozen weights
+    and trains new ones. Without `lora` they are merged, and `freeze` says what is trained."""
 
 
 class EncoderSettings(Settings):
-    """The front-end: which network turns a waveform into frames, how much of it, and what of it is trained."""
+    """The front-end: the network that turns a waveform into frames, how many layers of it, and what is trained."""
 
     name: Annotated[str, BeforeValidator(lambda name: fspath(name) if isinstance(name, PathLike) else name)] = (
         "facebook/wav2vec2-xls-r-300m"
@@ -45,25 +45,25 @@ class EncoderSettings(Settings):
     """A hub id, a Hugging Face folder, a folder of adapters that `posttrain` or `finetune` left, torchaudio:BUNDLE, or
     from scratch: tiny, sinc-aasist, sinc-rawnet2."""
     revision: str | None = None
-    """Commit, tag or branch of a hub id; none means its main branch."""
+    """Commit, tag or branch of a hub id. Default: its main branch."""
     n_layers: Count | None = None
-    """Keep only the first so many transformer layers; none keeps all."""
+    """Number of transformer layers to keep, counted from the input. Default: all."""
     freeze: Literal["none", "stem", "all"] | Count = "stem"
-    """What is not trained: `stem`, the convolutions; k: the first k layers and all below; `all`; `none` for `tiny`."""
+    """What is not trained: `stem`, the convolutions; k, the first k layers and all below; `all`; `none`, for `tiny`."""
     lora: LoraSettings | None = None
-    """Train low-rank adapters in the transformer layers, and nothing else of the encoder."""
+    """Train low-rank adapters in the transformer layers, and nothing else in the encoder. Default: no adapters."""
     gradient_checkpointing: bool = False
-    """Less memory, more time: layers are computed again in the backward pass."""
+    """Recompute layers in the backward pass: less memory, more time."""
 
     @model_validator(mode="after")
     def _train_random_weights(self) -> "EncoderSettings":
         if self.name == "tiny" and (self.freeze != "none" or self.lora):
             raise ValueError(
-                "freeze: tiny starts from random weights, so all of it must be trained: say none, and no lora"
+                "freeze: tiny starts from random weights, so all of it must be trained; set freeze: none, without lora"
             )
         if self.lora and self.freeze != "stem":
             raise ValueError(
-                f"freeze: lora trains nothing of the encoder but its adapters; leave out freeze: {self.freeze}"
+                f"freeze: lora trains only adapters, the rest of the encoder is frozen; remove freeze: {self.freeze}"
             )
         return self
 
@@ -76,17 +76,17 @@ class OptimSettings(Settings):
     head_lr: Positive = 1e-3
     """Peak learning rate of the head."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decay of matrices; biases and normalisations are not decayed."""
+    """Weight decay of matrices; biases and normalisations are not decayed."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate for each layer further down, the stem lowest of all; 1: the same for all."""
+    """Factor on the learning rate for each layer further from the output, down to the stem; 1: the same for all."""
     warmup_share: Share = 0.1
-    """Share of the steps in which the learning rate rises linearly."""
+    """Share of the steps during which the learning rate rises linearly."""
     schedule: Literal["linear", "cosine", "exponential", "constant"] = "linear"
-    """Way down after the warm-up: to zero, or by `exponential` to a hundredth of the peak."""
+    """Decay after the warm-up: to zero, or with `exponential` to a hundredth of the peak."""
     head_first_steps: Annotated[int, Field(ge=0)] = 0
-    """In the first so many steps only the head learns; the warm-up is counted from the start all the same."""
+    """Number of first steps in which only the head is trained; the warm-up counts from step 0 anyway."""
     clip_norm: Positive = 1.0
-    """Largest norm of the gradient."""
+    """Gradients are clipped to this norm."""
 
 
 class LossSettings(Settings):
@@ -95,15 +95,15 @@ class LossSettings(Settings):
     kind: Literal["ce", "focal", "am_softmax", "oc_softmax", "p2sgrad"] = "ce"
     """Cross-entropy, focal (arXiv:1708.02002), AM- and OC-softmax (1801.05599, 2010.13995), P2SGrad (2103.11326)."""
     gamma: Annotated[float, Field(ge=0)] = 2.0
-    """focal: how much easy utterances are turned down."""
+    """focal: how strongly easy utterances are down-weighted."""
     scale: Positive = 20.0
     """am_softmax, oc_softmax: scale of the cosines (the OC-softmax paper's value for both)."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.9
     """am_softmax: margin of the cosines (the OC-softmax paper's value)."""
     margin_bonafide: Annotated[float, Field(ge=-1, le=1)] = 0.9
-    """oc_softmax: bona fide cosines are pulled above it."""
+    """oc_softmax: bona fide cosines are pulled above this value."""
     margin_spoof: Annotated[float, Field(ge=-1, le=1)] = 0.2
-    """oc_softmax: spoofed cosines are pushed below it."""
+    """oc_softmax: spoofed cosines are pushed below this value."""
 
     @model_validator(mode="after")
     def _constants_belong_to_kind(self) -> "LossSettings":
@@ -115,44 +115,45 @@ class LossSettings(Settings):
         for name, field in type(self).model_fields.items():
             foreign = name != "kind" and name not in used.get(self.kind, set())
             if foreign and getattr(self, name) != field.default:
-                raise ValueError(f"{name}: has no meaning for kind {self.kind}; leave it out")
+                raise ValueError(f"{name}: is not used by kind {self.kind}; remove it")
         return self
 
 
 class TrainSettings(Settings):
-    """What both trainings have in common."""
+    """Settings that both training stages share."""
 
     n_steps: Count = 1000
     """Optimiser steps."""
     batch_size: Count = 32
-    """Utterances in one optimiser step, of all processes together."""
+    """Utterances in one optimiser step, over all processes together."""
     micro_batch_size: Count | None = None
-    """Utterances that go through the model at once: the batch is cut into micro-batches of this size, which are dealt
-    to the processes. Less memory, the same gradient; batch normalisation sees one micro-batch, whatever the number of
-    processes. none: the share of each process at once."""
+    """Utterances that go through the model at once: the batch is split into micro-batches of this size, which are
+    distributed over the processes. Less memory, the same gradient; batch normalisation sees one micro-batch, whatever
+    the number of processes. Default: the whole share of a process at once."""
     eval_every: Count = 500
     """Steps between evaluations on the development set; the last step is always evaluated."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of matrix products while training: `auto` takes bf16 where the hardware has it. Scores are always fp32."""
+    """Precision of matrix products in training: `auto` takes bf16 where the hardware has it. Scores are always fp32."""
     keep: Literal["best", "last"] = "best"
-    """Which weights are handed on: those of the best evaluation, or the last step's."""
+    """Which weights are saved as the result: those of the best evaluation, or of the last step."""
     average_best: Count = 1
-    """With keep: best, the mean of the weights of so many best evaluations."""
+    """With keep: best, number of best evaluations whose weights are averaged."""
     patience: Count | None = None
-    """Stop after so many evaluations without a better one; none: go through all steps."""
+    """Number of evaluations without improvement after which training stops. Default: never, all steps are run."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Evaluate and hand on an exponential moving average of the weights, such as 0.999; none: not."""
+    """Decay of an exponential moving average of the weights, such as 0.999, which is evaluated and saved. Default: no
+    average."""
     augment: AugmentSettings = AugmentSettings()
-    """Augmentation of what is learnt from; frame targets hold."""
+    """Augmentation of training utterances; frame targets stay valid."""
     optim: OptimSettings = OptimSettings()
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "TrainSettings":
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"micro_batch_size: batch_size {self.batch_size} is no multiple of {self.micro_batch_size}"
+                f"micro_batch_size: batch_size {self.batch_size} is not a multiple of {self.micro_batch_size}"
             )
         if self.optim.head_first_steps >= self.n_steps:
             raise ValueError(
@@ -160,7 +161,7 @@ class TrainSettings(Settings):
                 "the encoder"
             )
         if self.average_best > 1 and self.keep == "last":
-            raise ValueError("average_best: has no meaning with keep: last; say keep: best")
+            raise ValueError("average_best: is not used with keep: last; set keep: best")
         return self
 
 
@@ -170,7 +171,7 @@ class PosttrainSettings(TrainSettings):
     head: Literal["linear", "mlp"] = "linear"
     """The frame classifier: linear, or with one hidden layer."""
     layers: Literal["last", "weighted", "gated"] | LayerNumber = "last"
-    """Which layers it reads: see FinetuneSettings. Layers above the one that is read stay as they were."""
+    """Which layers it reads: see FinetuneSettings. Layers above the one that is read are not changed."""
     loss: LossSettings = LossSettings()
     """Frame loss."""
     injected_weight: Positive = 1.0
@@ -182,7 +183,7 @@ class PosttrainSettings(TrainSettings):
     def _regions_stay(self) -> "PosttrainSettings":
         if self.augment.speed:
             raise ValueError(
-                f"augment.speed: {self.augment.speed} would move the injected regions of mixes; say 0, "
+                f"augment.speed: {self.augment.speed} would move the injected regions of mixes; set it to 0, "
                 "and set finetune.augment.speed"
             )
         return self
@@ -191,7 +192,7 @@ class PosttrainSettings(TrainSettings):
     def _loss_fits_frames(self) -> "PosttrainSettings":
         if self.loss.kind == "oc_softmax":
             raise ValueError(
-                "loss.kind: oc_softmax gathers bona fide utterances around one centre, frames have none; say ce"
+                "loss.kind: oc_softmax needs one centre of bona fide utterances, which frames do not have; use ce"
             )
         return self
 
@@ -210,18 +211,18 @@ class FinetuneSettings(TrainSettings):
     loss: LossSettings = LossSettings()
     """Utterance loss."""
     bonafide_weight: Positive = 0.9
-    """Weight of bona fide utterances in the loss (ASVspoof habit: 0.9)."""
+    """Weight of bona fide utterances in the loss (0.9 as is usual for ASVspoof)."""
     spoof_weight: Positive = 0.1
-    """Weight of spoofed utterances (ASVspoof habit: 0.1)."""
+    """Weight of spoofed utterances (0.1 as is usual for ASVspoof)."""
     choose_by: Literal["eer", "min_dcf"] = "eer"
-    """Development figure by which the best evaluation is chosen."""
+    """Figure on the development set by which the best evaluation is chosen."""
 
     @model_validator(mode="after")
     def _layers_fit_head(self) -> "FinetuneSettings":
         if (self.layers == "all") != (self.head in HEADS_OF_ALL_LAYERS):
             raise ValueError(
                 f"layers: {self.layers} does not go with head {self.head}; "
-                f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (say all), the others one or a merge"
+                f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (layers: all), the others one layer or a merge"
             )
         return self
 
@@ -231,15 +232,15 @@ class FinetuneSettings(TrainSettings):
         return self
 
     def require_utterances(self, n_at_once: int) -> None:
-        """Refuse fewer utterances at once than the head can be trained on.
+        """Refuse a single utterance at once where the head cannot be trained on it.
 
         Raises:
-            ValueError: it is one alone, and the head needs two.
+            ValueError: it is one utterance, and the head needs two.
         """
         if n_at_once < 2 and self.head in HEADS_OF_SEVERAL_UTTERANCES:
             name = "micro_batch_size" if self.micro_batch_size else "batch_size"
             raise ValueError(
-                f"{name}: {getattr(self, name)} hands head {self.head} one utterance at a time, expected at least two "
+                f"{name}: {getattr(self, name)} gives head {self.head} one utterance at a time, expected at least two "
                 "for its batch norms; raise it, or use fewer processes"
             )
 
@@ -250,7 +251,7 @@ class Config(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Every random draw is a function of this seed, the epoch and the index."""
     crop_samples: Annotated[int, Field(ge=3200)] = 64_600
-    """Longest training input; 64,600 samples (4.04 s) are the paper's. Shorter utterances are used whole: in a batch
+    """Longest training input; 64,600 samples (4.04 s) as in the paper. Shorter utterances are used whole: in a batch
     they are padded with zeros, masked wherever frames are counted or averaged, and never repeated."""
     encoder: EncoderSettings = EncoderSettings()
     mix: MixSettings = MixSettings()

@@ -1,4 +1,4 @@
-"""Signals that ask long work to stop: it keeps what it has, and its exit code says whether the same command resumes."""
+"""Signals that stop a long run: it saves its work, and its exit code says whether the same command resumes it."""
 
 import os
 import signal
@@ -7,27 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGUSR1: os.EX_TEMPFAIL}
-"""Ctrl-C: as shells have it. A scheduler's: 75, the same command resumes."""
+"""Ctrl-C gives the code that shells use; a scheduler's signals give 75: the same command resumes."""
 
 
 class Caught:
-    """Which signal came, if one did."""
+    """The signal that was received, if any."""
 
     number: int | None = None
 
     def __bool__(self) -> bool:
-        """Whether one came."""
+        """Return whether a signal was received."""
         return self.number is not None
 
     @property
     def exit_code(self) -> int:
-        """Of a process that stops for it; 75 if only another process of the run was asked."""
+        """Exit code of a process that stops for it; 75 if only another process of the run received it."""
         return os.EX_TEMPFAIL if self.number is None else EXIT_CODES[signal.Signals(self.number)]
 
 
 @contextmanager
 def caught_signals() -> Iterator[Caught]:
-    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying of them, for the length of the `with` block."""
+    """Note SIGINT, SIGTERM and SIGUSR1 instead of dying from them, while the `with` block lasts."""
     caught = Caught()
 
     def note(number: int, _: types.FrameType | None) -> None:

@@ -1,6 +1,6 @@
-"""How an encoder or a model was trained: one entry a stage, oldest first, in `stages.json` in the encoder's folder.
+"""How an encoder or a model was trained: one entry per stage, oldest first, in `stages.json` in the encoder's folder.
 
-An entry says what the stage was made of (settings, hashes of its inputs), what came of it (steps, the kept weights and
+An entry says what the stage was made from (settings, hashes of its inputs), its result (steps, the kept weights and
 their figures) and, under `finished` and `runs`, when and where it ran. The file follows the weights, as
 `provenance.json` does. No hash of a folder covers it: the same weights from another day or machine are the same model.
 """
@@ -20,19 +20,19 @@ POSTTRAINING, FINETUNING, FRAME_HEAD, AVERAGE = "post-training", "fine-tuning", 
 NOT_RECORDED = "not recorded"
 WHEN_AND_WHERE = ("finished", "runs")
 UNPUBLISHED = {"from scratch": "encoder from random weights", "fixed filters, no tensors": "encoder of fixed filters"}
-"""What `Encoder.loaded` says of encoders that nobody published, and what to call them."""
+"""What `Encoder.loaded` says of encoders without published weights, and what to call them."""
 N_HASH_DIGITS = 12  # of a hash, for people
 
 Stage = dict[str, Any]
 
 
 def write_stages(folder: Path, stages: Sequence[Stage]) -> None:
-    """Write `stages.json` into a folder that is being made; without stages the weights are as published."""
+    """Write `stages.json` into a folder that is being written; without stages the weights are as published."""
     write_json(folder / FILE, list(stages), overwrite=True)
 
 
 def read_stages(folder: Path) -> list[Stage]:
-    """Read it back; of a folder without it, that nothing is recorded.
+    """Read `stages.json`; for a folder without it, return that nothing is recorded.
 
     Raises:
         SpoofkitError: it is not what spoofkit writes.
@@ -48,7 +48,7 @@ def read_stages(folder: Path) -> list[Stage]:
 
 
 def are_stages(value: Any) -> bool:
-    """Whether a JSON value is a list of stages."""
+    """Return whether a JSON value is a list of stages."""
     try:
         _STAGES.validate_python(value, strict=True)
     except ValidationError:
@@ -98,7 +98,7 @@ _STAGES = TypeAdapter(list[_Training | _Average | _NotRecorded])
 
 
 def facts(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages without when and where they ran: the same for the same training on any day and machine."""
+    """Return the stages without when and where they ran: equal for the same training on any day and machine."""
     return [
         {name: value for name, value in stage.items() if name not in WHEN_AND_WHERE}
         | ({"of": [one | {"stages": facts(one["stages"])} for one in stage["of"]]} if stage["stage"] == AVERAGE else {})
@@ -107,10 +107,10 @@ def facts(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def trained_as(stages: Sequence[Stage]) -> EncoderSettings | None:
-    """What of the encoder the last stage trained, and how; of a mean, the last stage of the first model.
+    """Return how the last stage trained the encoder; for a mean, the last stage of the first model.
 
     Returns:
-        Settings of which `name` means nothing; none if nothing is recorded.
+        Settings whose `name` has no meaning; None if nothing is recorded.
     """
     if not stages:
         return None
@@ -127,10 +127,10 @@ def trained_as(stages: Sequence[Stage]) -> EncoderSettings | None:
 
 
 def is_from_scratch(stages: Sequence[Stage], loaded: str) -> bool:
-    """Whether no published weights were trained on.
+    """Return whether training did not start from published weights.
 
     Args:
-        stages: Of the encoder.
+        stages: Stages of the encoder.
         loaded: What `Encoder.loaded` says of it.
     """
     if not stages:
@@ -141,7 +141,7 @@ def is_from_scratch(stages: Sequence[Stage], loaded: str) -> bool:
 
 
 def posttraining(stages: Sequence[Stage]) -> str | list[Stage]:
-    """What model.json says of how its encoder was post-trained: the facts, or a sentence that there are none."""
+    """Return what model.json says of how its encoder was post-trained: the facts, or a sentence that there are none."""
     before = [stage for stage in stages if stage["stage"] in (POSTTRAINING, AVERAGE)]
     if before:
         return facts(before)
@@ -156,7 +156,7 @@ def _without_posttraining(stages: Sequence[Stage]) -> str:
 
 
 def in_words(stages: Sequence[Stage]) -> list[tuple[str, str]]:
-    """Name and description of each stage, for people; always with a line about post-training."""
+    """Return the name and description of each stage as text; always with a line about post-training."""
     lines = [line for stage in stages for line in _in_words(stage)]
     if any(stage["stage"] in (POSTTRAINING, AVERAGE) for stage in stages):
         return lines
@@ -164,7 +164,7 @@ def in_words(stages: Sequence[Stage]) -> list[tuple[str, str]]:
 
 
 def posttraining_in_words(stages: Sequence[Stage]) -> str:
-    """The lines of `in_words` about post-training, as one."""
+    """Join the lines of `in_words` about post-training into one."""
     return "; then ".join(words for name, words in in_words(stages) if name in (POSTTRAINING, AVERAGE))
 
 

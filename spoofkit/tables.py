@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 FEWEST_TRIALS = 100
-"""Of either class: with fewer, one trial moves an error rate by more than a point, and the EER is in parentheses."""
+"""Trials of either class: with fewer, one trial moves an error rate by more than a point; the EER is in parentheses."""
 MOST_DIGITS = 3
-"""After the point, of an EER in percent."""
+"""Digits after the point of an EER in percent."""
 GAP = 2  # spaces between two columns
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -33,18 +33,18 @@ class Column:
     """One column of a table."""
 
     name: str
-    """Of the value in a row; heads the column in TSV."""
+    """Key of the value in a row, and the column's name in TSV."""
     heading: str | None = None
-    """For people; by default the name."""
+    """Heading on a terminal and in LaTeX. Default: the name."""
     form: str | Callable[[Row], str] = ""
-    """For people: a format, such as `,` or `.3f`, of the value, where None is `-`; or a function of the row."""
+    """How the value is shown: a format such as `,` or `.3f`, where None becomes `-`, or a function of the row."""
     is_text: bool = False
-    """Aligned left, and wrapped where the line is too short. Figures are aligned right and never cut."""
+    """Whether it is aligned left and wrapped where the line is too short. Figures are aligned right and never cut."""
     style: Callable[[Row], str] = lambda row: ""
     """Colour of a cell on a terminal, as rich names it."""
 
     def texts(self, rows: Sequence[Row]) -> list[str]:
-        """Write the heading and the cells for people."""
+        """Format the heading and the cells for people."""
         heading = self.name if self.heading is None else self.heading
         if callable(self.form):
             return [heading, *map(self.form, rows)]
@@ -54,19 +54,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows; the first column says what a row is of."""
+    """Columns and rows; the first column names what a row describes."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]
     totals: Sequence[Row] = ()
-    """Rows of everything, below the others."""
+    """Total rows, below the others."""
     has_headings: bool = True
 
 
 def show(*parts: str | Table, console: "Console | None" = None) -> None:
     """Print sentences and tables for people on stdout, in a pipe too: `--tsv` and `--json` keep names as they are.
 
-    A table is as wide as the console (80 columns in a pipe). What has no text column that could wrap is printed in as
+    A table is as wide as the console (80 columns in a pipe). A table without a text column to wrap is printed in as
     many blocks of columns as it needs.
     """
     from rich.console import Console
@@ -83,7 +83,7 @@ def show(*parts: str | Table, console: "Console | None" = None) -> None:
 
 
 def as_tsv(table: Table) -> str:
-    """Write a table with tabs, a row a line, with all digits; None is an empty field."""
+    """Format a table as TSV with all digits; None is an empty field."""
     names = [column.name for column in table.columns]
     values = [[row[name] for name in names] for row in (*table.rows, *table.totals)]
     lines = [names, *(["" if value is None else str(value) for value in row] for row in values)]
@@ -91,7 +91,7 @@ def as_tsv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """Write a LaTeX table (booktabs). Headings are LaTeX already, cells are escaped."""
+    """Format a table as LaTeX (booktabs). Headings are LaTeX already, cells are escaped."""
     rows = [*table.rows, *table.totals]
     headings, *cells = zip(*(column.texts(rows) for column in table.columns), strict=True)
     lines = [" & ".join(text.translate(LATEX) for text in row) + r" \\" for row in cells]
@@ -161,7 +161,7 @@ def eer_digits(row: Row) -> int:
     """Return the digits after the point that an EER in percent supports.
 
     Args:
-        row: `n_bonafide` and `n_spoof`, the fewer of which say by how much one trial moves the EER: below 1 point for
+        row: Has `n_bonafide` and `n_spoof`: the smaller decides by how much one trial moves the EER, below 1 point for
             one digit, 0.1 for two. If it has `intervals`, also no more than two digits of half the interval's width.
 
     >>> [eer_digits({"n_bonafide": n, "n_spoof": 10**6}) for n in (10, 100, 7_355, 138_688)]
@@ -177,7 +177,7 @@ def eer_digits(row: Row) -> int:
 
 
 def eer_text(row: Row, most: int = MOST_DIGITS) -> str:
-    """Write a row's EER in percent; in parentheses where it has too few trials, empty where it has none.
+    """Format a row's EER in percent; in parentheses where it has too few trials, empty where it has none.
 
     >>> eer_text({"n_bonafide": 500, "n_spoof": 10, "eer_official_percent": 0.0})
     '(0)'
@@ -189,17 +189,17 @@ def eer_text(row: Row, most: int = MOST_DIGITS) -> str:
 
 
 def has_few(row: Row) -> bool:
-    """Say whether the EER of a row rests on too few trials, and so stands in parentheses."""
+    """Return whether the EER of a row rests on too few trials, and so is put in parentheses."""
     return row["eer_official_percent"] is not None and min(row["n_bonafide"], row["n_spoof"]) < FEWEST_TRIALS
 
 
 def rounded(value: float, row: Row, more: int = 0) -> str:
-    """Write a number with as many digits after the point as the row's EER has, and `more`."""
+    """Format a number with as many digits after the point as the row's EER has, plus `more`."""
     return f"{value:.{eer_digits(row) + more}f}"
 
 
 def figure_text(row: Row, name: str) -> str:
-    """Write another figure of a row, such as `min_dcf`: one digit more than its EER has, empty where it has none."""
+    """Format another figure of a row, such as `min_dcf`: one digit more than its EER has, empty where it has none."""
     return "" if row[name] is None else rounded(row[name], row, 1)
 
 

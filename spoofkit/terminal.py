@@ -1,4 +1,4 @@
-r"""Text on its way out: on a terminal control characters are shown, in files and pipes every name stays as it is.
+r"""Writing text out: on a terminal control characters are escaped, in files and pipes every name stays unchanged.
 
 File names, ids and settings come from strangers. Written raw to a terminal, an escape sequence in one of them clears
 the screen or overwrites another recording's decision. So all text leaves by `echo` (stdout) or `say` (stderr), tables
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 # C0, DEL and C1; what reorders text or ends a line, as Unicode has it; what os.fsdecode makes of other bytes than UTF-8
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# of these only what cannot be written as bytes
+# of these only surrogates that are no bytes
 UNENCODABLE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -28,7 +28,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(value: Any) -> Any:
-    """Return a text with each of its lines made `visible`; of anything else, such as markup, itself."""
+    """Return a text with each of its lines made `visible`; anything else, such as markup, unchanged."""
     return "\n".join(map(visible, value.split("\n"))) if type(value) is str else value
 
 
@@ -39,24 +39,24 @@ def echo(*cells: str) -> None:
 
 
 def echo_text(text: str) -> None:
-    """Write a text to stdout in which every line break and tab is meant, because no name in it can hold one."""
+    """Write a text to stdout whose line breaks and tabs are all intended, because no name in it can hold one."""
     for line in text.removesuffix("\n").split("\n") if text else ():
         echo(*line.split("\t"))
 
 
 def echo_json(value: Any) -> None:
-    """Write what `--json` asks for to stdout: plain values, with all digits, on one line."""
+    """Write the output of `--json` to stdout: plain values, with all digits, on one line."""
     echo(json.dumps(value))
 
 
 def json_line(value: Any) -> str:
-    r"""Return JSON on one line, with other letters than ASCII as they are and control characters as `\uXXXX`."""
+    r"""Return JSON on one line, with non-ASCII letters unescaped and control characters as `\uXXXX`."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def say(message: str) -> None:
-    """Write one line for the person at the terminal to stderr, above any progress bar; stdout stays the result."""
+    """Write one line for the user to stderr, above any progress bar; stdout is for results."""
     from tqdm import tqdm
 
     tqdm.write(_line((message,), sys.stderr), file=sys.stderr, end="")
@@ -64,7 +64,7 @@ def say(message: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Let names that are not UTF-8 pass to files and pipes as the bytes they are, and show tracebacks escaped."""
+    """Pass names that are not UTF-8 to files and pipes as their bytes, and show tracebacks escaped."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")

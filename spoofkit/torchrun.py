@@ -1,7 +1,7 @@
 """torchrun with the exit codes of spoofkit: `python -m spoofkit.torchrun OPTIONS -m spoofkit VERB …`.
 
-torchrun exits with 1, below a traceback, whatever its processes say. Here a run that was interrupted ends with their
-exit code (75: the same command resumes it; 130: Ctrl-C), every other failure with 1 and their own sentence.
+torchrun exits with 1 and a traceback, whatever its processes return. Here an interrupted run ends with their exit code
+(75: the same command resumes it; 130: Ctrl-C), every other failure with 1 and their own sentence.
 """
 
 import os
@@ -19,7 +19,7 @@ PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 
 def main() -> None:
-    """Run torchrun's own main with the command line's arguments."""
+    """Run torchrun with the command line's arguments."""
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", PATIENCE)
     try:
         run.main([f"--signals-to-handle={PASSED_ON}", *sys.argv[1:]])

@@ -309,7 +309,7 @@ def test_a_codec_that_ffmpeg_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -
     from spoofkit.data import codecs
 
     monkeypatch.setitem(codecs.FFMPEG, "mp3", ("libshine_of_old", "mp3", 16_000, (16_000,)))
-    with pytest.raises(SpoofkitError, match=r"augment\.codecs: the FFmpeg of this machine cannot do mp3 .*; leave mp3"):
+    with pytest.raises(SpoofkitError, match=r"augment\.codecs: the FFmpeg of this machine lacks mp3"):
         load_augmenter(AugmentSettings(codec=0.5, codecs=["mp3"]), 0)
     unused = load_augmenter(AugmentSettings(rawboost=0.5, codecs=["mp3"]), 0)  # codec: 0, so nobody asks for it
     assert unused.settings.rawboost == 0.5
@@ -534,7 +534,7 @@ def test_nothing_is_augmented_unless_asked_for(manifests: Path) -> None:
         ("finetune.augment={noise: 0.5}", "noise_folder: is not set, and noise: 0.5 needs sounds from it"),
         ("finetune.augment={reverb: 0.5}", "reverb_folder: is not set, and reverb: 0.5 needs sounds from it"),
         ("finetune.augment={noise_snr_db: [9, 3]}", "the first number must not be above the second, found 9 and 3"),
-        ("posttrain.augment={speed: 0.5}", "augment.speed: 0.5 would move the injected regions of mixes; say 0"),
+        ("posttrain.augment={speed: 0.5}", "augment.speed: 0.5 would move the injected regions of mixes"),
         ("finetune.augment={codecs: [mp4]}", "finetune.augment.codecs"),
         ("finetune.augment={codecs: []}", "finetune.augment.codecs"),
         ("finetune.augment={rawbost: 1}", "did you mean 'rawboost'?"),

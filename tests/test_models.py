@@ -157,18 +157,18 @@ def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
         ("finetune: {head: mhfa}", "finetune: layers: last does not go with head mhfa; sls and mhfa read all layers"),
         ("finetune: {layers: all}", "finetune: layers: all does not go with head mean"),
         ("finetune: {layers: -1}", "finetune.layers"),
-        ("finetune: {loss: {kind: focal, margin: 0.5}}", "finetune.loss: margin: has no meaning for kind focal"),
+        ("finetune: {loss: {kind: focal, margin: 0.5}}", "finetune.loss: margin: is not used by kind focal"),
         (
             "finetune: {head: ecapa, batch_size: 6, micro_batch_size: 1}",
-            "finetune: micro_batch_size: 1 hands head ecapa",
+            "finetune: micro_batch_size: 1 gives head ecapa",
         ),
-        ("finetune: {head: ecapa, batch_size: 1}", "finetune: batch_size: 1 hands head ecapa one utterance"),
-        ("finetune: {batch_size: 6, micro_batch_size: 4}", "micro_batch_size: batch_size 6 is no multiple of 4"),
+        ("finetune: {head: ecapa, batch_size: 1}", "finetune: batch_size: 1 gives head ecapa one utterance"),
+        ("finetune: {batch_size: 6, micro_batch_size: 4}", "micro_batch_size: batch_size 6 is not a multiple of 4"),
         ("finetune: {accumulate: 4}", "unknown setting finetune.accumulate; it is now micro_batch_size"),
-        ("finetune: {average_best: 3, keep: last}", "finetune: average_best: has no meaning with keep: last"),
-        ("posttrain: {loss: {kind: oc_softmax}}", "posttrain: loss.kind: oc_softmax gathers bona fide utterances"),
+        ("finetune: {average_best: 3, keep: last}", "finetune: average_best: is not used with keep: last"),
+        ("posttrain: {loss: {kind: oc_softmax}}", "posttrain: loss.kind: oc_softmax needs one centre"),
         ("finetune: {loss: {kind: hinge}}", "finetune.loss.kind: Input should be 'ce', 'focal'"),
-        ("encoder: {name: x/y, freeze: 2, lora: {}}", "encoder: freeze: lora trains nothing of the encoder but"),
+        ("encoder: {name: x/y, freeze: 2, lora: {}}", "encoder: freeze: lora trains only adapters"),
         ("encoder: {freeze: some}", "encoder.freeze"),
     ],
 )
@@ -182,7 +182,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: str, sentence
 def test_a_batch_of_which_each_process_has_one_utterance_is_refused_for_heads_that_need_two() -> None:
     settings = FinetuneSettings(head="ecapa", batch_size=4)
     require_utterances(settings, World(rank=0, size=2))
-    with pytest.raises(SpoofkitError, match=r"finetune\.batch_size: 4 hands head ecapa one utterance"):
+    with pytest.raises(SpoofkitError, match=r"finetune\.batch_size: 4 gives head ecapa one utterance"):
         require_utterances(settings, World(rank=0, size=4))
     require_utterances(FinetuneSettings(head="mean", batch_size=4), World(rank=0, size=4))
 

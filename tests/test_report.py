@@ -399,7 +399,7 @@ def test_sidecar_of_the_scores_is_never_overwritten(tmp_path):
     scores, manifest, _ = write_inputs(tmp_path, make_trials())
     scores = scores.rename(tmp_path / "eval.tsv")
     (tmp_path / "eval.json").write_text('{"model": "exp/1"}')
-    with pytest.raises(SpoofkitError, match=r"eval\.json: would replace what it is made of"):
+    with pytest.raises(SpoofkitError, match=r"eval\.json: would replace"):
         evaluate(scores, manifest, tmp_path, overwrite=True)
     assert (tmp_path / "eval.json").read_text() == '{"model": "exp/1"}'
 
