@@ -198,7 +198,7 @@ def test_a_wav_from_a_pipe_lacks_nothing_that_it_states(size: int, tmp_path: Pat
 
 def refused_as_cut(path: Path, n_bytes: int) -> None:
     """By all that reads sound, also where the part that is asked for is there."""
-    sentence = rf"{path.name}: ends {n_bytes:,} bytes before the samples do that its header states, expected all"
+    sentence = rf"{path.name}: lacks {n_bytes:,} bytes of the samples that its header states"
     for read in (probe, read_audio, lambda path: read_audio(path, 100, 50), lambda path: next(read_blocks(path, 50))):
         with pytest.raises(SpoofkitError, match=sentence):
             read(path)
@@ -261,7 +261,7 @@ def test_what_is_no_regular_file_is_said_to_be_none_and_what_is_missing_to_be_mi
     (tmp_path / "good.wav").symlink_to("a.wav")
     for path in (tmp_path / "pipe.wav", tmp_path / "loop.wav", tmp_path, Path(os.devnull)):
         for read in (read_audio, probe, lambda path: next(read_blocks(path))):
-            with pytest.raises(SpoofkitError, match=r"is no regular file.*, expected audio in one"):
+            with pytest.raises(SpoofkitError, match=r"is no regular file"):
                 read(path)
     for name in ("nowhere.wav", "none.wav", "a.wav/b.wav"):
         with pytest.raises(SpoofkitError, match="no such file"):

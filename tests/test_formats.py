@@ -228,7 +228,7 @@ def test_a_flac_does_not_hide_another_of_the_same_length(md5: bytes, between: by
     data = first.getvalue()
     (tmp_path / "a.flac").write_bytes(data[:26] + (md5 or data[26:42]) + data[42:] + between + second.getvalue())
     for read in (read_audio, examine, lambda path: list(read_blocks(path))):
-        with pytest.raises(SpoofkitError, match="something was joined to it"):
+        with pytest.raises(SpoofkitError, match="something was appended to"):
             read(tmp_path / "a.flac")
 
 

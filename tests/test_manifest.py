@@ -103,7 +103,7 @@ def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"utt_id": ["a", "a"]}, "utt_id 'a' stands 2 times"),
+        ({"utt_id": ["a", "a"]}, "utt_id 'a' occurs 2 times"),
         ({"key": ["bonafide", "genuine"]}, "key of 'u1' is 'genuine', expected bonafide, spoof or '-'"),
         (
             {"path": ["x.flac", "../../etc/passwd"]},
@@ -137,8 +137,8 @@ HEADER = "utt_id\tpath\tkey\tspeaker\tattack\tcodec\tn_samples\n"
         ("# root=/c\n" + HEADER + "a\tp\n", "line 3: .* has 2 fields, expected 7"),
         ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\t6\n", "line 3: .* has 8 fields, expected 7"),
         ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n\n", "line 4: '' has 1 fields"),
-        ("# root=/c\n" + HEADER.replace("codec", "attack") + "a\tp\tspoof\ts\t-\t-\t5\n", "'attack' stands twice"),
-        ("# root=/c\n# rows=2\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "holds 1 rows and should hold 2"),
+        ("# root=/c\n" + HEADER.replace("codec", "attack") + "a\tp\tspoof\ts\t-\t-\t5\n", "two columns 'attack'"),
+        ("# root=/c\n# rows=2\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "holds 1 rows, expected 2"),
         ("# root=/c\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5", "cut short"),
         ("# root=/c\n# made_from={x\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "made_from=' is damaged"),
         ("# root=/c\n# downmix=left\n" + HEADER + "a\tp\tspoof\ts\t-\t-\t5\n", "'# downmix=' says 'left', expected"),

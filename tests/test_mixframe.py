@@ -174,7 +174,7 @@ def edit_last(text: str, column: int, value: str) -> str:
         (lambda t: t.rstrip("\n"), "cut short"),
         (lambda t: t.replace("\tu0", "\tv0"), "which is not in"),
         (lambda t: edit_last(t, 4, "99999999"), "a region of mix_0000299 lies outside its utterance"),
-        (lambda t: edit_last(t, 7, "64601"), "its rows form 301 mixes|lies outside its utterance"),
+        (lambda t: edit_last(t, 7, "64601"), "holds 301 mixes|lies outside its utterance"),
         (lambda t: edit_last(t, 7, "many"), "not a mix list table"),
         (lambda t: edit_last(t, 7, ""), "an empty field"),
     ],

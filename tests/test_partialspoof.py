@@ -360,7 +360,7 @@ def test_regions_are_written_and_read_back_exactly(tmp_path: Path) -> None:
         ("", "begins with ''"),
         ("utt_id\tstart_seconds\tend_seconds\n", "expected a file of spoofed regions"),
         ("# rows=1\nutt_id\tstart\tend\na\t-\t-\n", "has the columns utt_id, start, end"),
-        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t-\t-\n", "holds 1 rows and says 'rows=2'"),
+        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t-\t-\n", "holds 1 rows but states 'rows=2'"),
         ("# rows=1\nutt_id\tstart_seconds\tend_seconds\na\t-\t-", "is cut short or was edited"),
         ("# rows=1\nutt_id\tstart_seconds\tend_seconds\na\t1\tx\n", "line 3: found 'x', expected a time"),
         ("# rows=1\nutt_id\tstart_seconds\tend_seconds\na\t1\tnan\n", "line 3: found 'nan', expected a time"),
@@ -368,11 +368,11 @@ def test_regions_are_written_and_read_back_exactly(tmp_path: Path) -> None:
         ("# rows=1\nutt_id\tstart_seconds\tend_seconds\na\t1\t1\n", "line 3: region 1 to 1 s of 'a' is empty"),
         ("# rows=1\nutt_id\tstart_seconds\tend_seconds\na\t-1\t1\n", "line 3: region -1 to 1 s of 'a' is empty"),
         ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t1\t2\na\t1.5\t3\n", "line 4: region 1.5 to 3 s of 'a'"),
-        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t-\t-\na\t1\t3\n", "line 4: 'a' stood there before"),
-        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t1\t3\na\t-\t-\n", "line 4: 'a' stood there before"),
+        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t-\t-\na\t1\t3\n", "line 4: 'a' is on earlier lines"),
+        ("# rows=2\nutt_id\tstart_seconds\tend_seconds\na\t1\t3\na\t-\t-\n", "line 4: 'a' is on earlier lines"),
         (
             "# rows=3\nutt_id\tstart_seconds\tend_seconds\na\t1\t2\nb\t-\t-\na\t3\t4\n",
-            "line 5: 'a' stood there before",
+            "line 5: 'a' is on earlier lines",
         ),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_line_that_cannot_be_right_is_named(line: str, fact: str, reference: P
 
 def test_a_spoofed_utterance_without_a_region_is_refused_unless_its_key_is_unknown(reference: Path) -> None:
     reference.write_text(written("my call", SPOOFED["my call"]))
-    with pytest.raises(SpoofkitError, match="no region of 1 utterances whose key is spoof"):
+    with pytest.raises(SpoofkitError, match="no region for 1 utterances whose key is spoof"):
         read_rttm(reference, manifest_of(LENGTHS))
     found = read_rttm(reference, manifest_of(LENGTHS, KEYS | {"通话 1": "-"}))
     assert found["通话 1"].shape == (0, 2)

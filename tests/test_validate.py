@@ -474,7 +474,7 @@ def test_a_disk_that_refuses_what_is_kept_does_not_stop_the_pass(whole, tmp_path
     (tmp_path / "file").write_text("in the way")
     found = read_headers(whole[0], list(whole[1]), tmp_path / "file/.set.headers.jsonl")
     assert found == [probe(whole[0] / name) for name in whole[1]]
-    assert capsys.readouterr().err.count("what is read now is not kept") == 1
+    assert capsys.readouterr().err.count("headers are read without a cache") == 1
 
 
 def test_decoded_facts_are_kept_too(whole, tmp_path: Path, monkeypatch) -> None:

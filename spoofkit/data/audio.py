@@ -1,11 +1,10 @@
 """Reading audio: any recording becomes 16 kHz mono float32, whole, in part or block by block, or is refused by name.
 
-All of it stands on the blocks of `decoders`, so that what is read depends neither on who reads nor on which part is
-asked for. A part is read where it lies if the header can be trusted and the format can be entered anywhere; before a
-part of any other file, and of one whose channels are to be averaged, all of it is decoded once, so that what the whole
-is refused for its parts are refused for too. Nothing is replaced by silence. The address of a packed utterance
-(`packed`) may stand wherever a path may. Audio of a manifest is read through `Manifest.read_audio`, which knows the
-set's down-mix.
+All functions read the blocks of `decoders`, so that samples depend neither on the caller nor on the part that is read.
+A part is read in place if the header can be trusted and the format allows exact seeking; before a part of any other
+file, or of one whose channels are averaged, the whole file is decoded once, so that parts are refused for the same
+reasons as the whole. Nothing is replaced by silence. Every path may also be the address of a packed utterance
+(`packed`). Audio of a manifest is read through `Manifest.read_audio`, which knows the set's down-mix.
 """
 
 import os
@@ -29,15 +28,15 @@ EXTENSIONS = (
     *(".wma", ".amr", ".3gp", ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".mka", ".avi", ".mpg", ".ts"),
     *HEADERLESS,
 )
-"""What is taken for a recording inside a folder; of a video its sound. A file that is named may be called anything."""
-MEASURED_FILES = 100_000  # of which a process remembers what decoding them told
+"""Suffixes of recordings inside a folder; of a video the sound is read. A file that the user names may have any."""
+MEASURED_FILES = 100_000  # whose measurements a process remembers
 NO_SAMPLES = "holds no samples, expected speech; remove it from the list or fetch it again"
 
 
 def is_audio_name(name: str) -> bool:
-    """Tell whether a file in a folder is taken for a recording, by its name.
+    """Return whether a file in a folder is taken for a recording, by its name.
 
-    Hidden ones are not: what macOS leaves beside a file (`._x.wav`) has its suffix and is no audio.
+    Hidden files are not: macOS leaves files (`._x.wav`) that have the suffix and are no audio.
 
     >>> is_audio_name("call.AMR"), is_audio_name("._call.wav"), is_audio_name("README.md")
     (True, False, False)
@@ -46,10 +45,10 @@ def is_audio_name(name: str) -> bool:
 
 
 def probe(path: Path | str) -> AudioInfo:
-    """Read what is known of a file; where its header does not tell its length for certain, it is decoded.
+    """Read the facts of a file; it is decoded if its header does not tell its length reliably.
 
     Raises:
-        SpoofkitError: missing, unreadable, empty, cut short, or longer than what its header states.
+        SpoofkitError: missing, unreadable, empty, cut short, or longer than its header states.
     """
     with open_recording(path) as stored:
         info = stored.info
@@ -67,15 +66,15 @@ def read_audio(
     Args:
         path: Any audio file, or an address.
         start: First sample, counted at 16 kHz.
-        n_samples: How many samples at 16 kHz; none reads to the end.
-        downmix: One of DOWNMIXES, or a channel's number from 1; nothing is left to do of it for an address.
+        n_samples: Number of samples at 16 kHz. Default: up to the end.
+        downmix: One of DOWNMIXES, or a channel's number from 1; without effect for an address.
 
     Returns:
         float32 array of shape (samples,).
 
     Raises:
-        SpoofkitError: missing, undecodable, empty, damaged, shorter than its header states or than asked for, more than
-            its header states, too long, not finite; it lacks the channel asked for, or its channels cancel each other.
+        SpoofkitError: missing, undecodable, empty, damaged, shorter than its header states or than asked for, longer
+            than its header states, too long, not finite; it lacks the channel, or its channels cancel each other.
     """
     if (address := parse_address(path)) is not None:
         wave_S = read_packed(address, start, n_samples)
@@ -86,8 +85,8 @@ def read_audio(
         raise SpoofkitError(f"{path}: {NO_SAMPLES if not start else NO_SAMPLES.replace(',', f' from {start} on,', 1)}")
     if n_samples is not None and wave_S.size < n_samples:
         raise SpoofkitError(
-            f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
-            "the file is cut short or the manifest is older than it"
+            f"{path}: found {wave_S.size} samples, expected {n_samples}; "
+            "the file is cut short, or the manifest is older than the file"
         )
     return np.ascontiguousarray(wave_S)
 
@@ -97,14 +96,14 @@ def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = D
 
     Args:
         path: Any audio file, or an address.
-        n_samples: Most samples at 16 kHz that are read, from the start; none: all.
+        n_samples: Number of samples at 16 kHz to read from the start. Default: all.
         downmix: One of DOWNMIXES, or a channel's number from 1.
 
     Yields:
         float32 arrays of shape (samples,), about a second each.
 
     Raises:
-        SpoofkitError: see `read_audio`; some blocks may have been given before a fault is met.
+        SpoofkitError: see `read_audio`; some blocks may have been yielded before a fault is found.
     """
     is_empty = True
     for block_S in _wave(path, 0, n_samples, downmix):
@@ -115,10 +114,9 @@ def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = D
 
 
 def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
-    """Tell which channels of a recording are read by themselves, each a `downmix` for `read_audio`.
+    """Choose the channels of a recording that are read separately, each a `downmix` for `read_audio`.
 
-    The header tells how many there are. Only to tell if several differ, which is measured over all of them, the
-    recording is decoded.
+    The header tells how many there are. The recording is decoded only to measure whether several differ.
 
     Args:
         path: Any audio file, or an address.
@@ -129,7 +127,7 @@ def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
         `("mean",)`, or numbers of channels, such as `("1", "2")`.
 
     Raises:
-        SpoofkitError: it cannot be read, or lacks the channel asked for.
+        SpoofkitError: it cannot be read, or lacks the channel.
     """
     if rule in ("mean", "first"):
         return ("mean",) if rule == "mean" else ("1",)
@@ -144,7 +142,7 @@ def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
 
 
 def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> Iterator[np.ndarray]:
-    """Finite blocks at 16 kHz, of what was asked for or as much of it as there is."""
+    """Yield finite blocks at 16 kHz: the part that was asked for, or as much of it as there is."""
     is_part = start > 0 or n_samples is not None
     with open_recording(path) as stored:
         is_mixed = downmix == DOWNMIXES[0] and stored.info.n_channels > 1
@@ -167,11 +165,11 @@ def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> 
 def _at_16k(
     stored: Stored, start: int, n_samples: int | None, downmix: str, meter: ChannelMeter | None
 ) -> Iterator[np.ndarray]:
-    """Blocks from a sample on; what is given to `meter` is all that is decoded."""
+    """Yield blocks at 16 kHz from a sample on; `meter` gets all that is decoded."""
     is_native = stored.info.sample_rate == SAMPLE_RATE
-    # Resampled sound does not depend on what comes later, bit for bit; on where it began it does.
+    # Resampled sound does not depend on what comes later, bit for bit, but it does on where it begins.
     resampler = None if is_native else soxr.ResampleStream(stored.info.sample_rate, SAMPLE_RATE, 1, dtype="float32")
-    # A part in one piece is fastest.
+    # Reading a part in one piece is fastest.
     for channels_SC in stored.blocks(start, n_samples or 0) if is_native else stored.blocks():
         if meter is not None:
             meter.add(channels_SC)
@@ -187,7 +185,7 @@ def _at_16k(
 
 
 def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.ndarray]:
-    """Yield the first `n_samples` samples; stop decoding at the block that holds the last."""
+    """Yield the first `n_samples` samples; decoding stops at the block that holds the last."""
     for block_S in blocks:
         block_S = block_S[:n_samples]
         if block_S.size:
@@ -199,7 +197,7 @@ def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.n
 
 
 def _measure(path: Path | str) -> ChannelMeter:
-    """Decode a whole file once in the life of a process, and compare its channels."""
+    """Decode a whole file, once per process, and compare its channels."""
     status = os.stat(path)
     return _measured(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
 

@@ -1,11 +1,11 @@
-"""Augmentation of training utterances: what is drawn for an item, what loader processes do, what the device does.
+"""Augmentation of training utterances: what is drawn for an item, what the loader applies, what the device applies.
 
-A recording is made in this order: speed, room, background noise, codec, and RawBoost (a channel of its own). Speed and
-codecs are work for a CPU, and so is reading a room or a noise; convolving, adding and RawBoost are done for a whole
-batch where the model is. An utterance that gets a codec gets its room and noise before it, in the loader.
+The order is that of a real recording: speed, room, background noise, codec, and RawBoost (a channel). Speed, codecs and
+reading rooms and noises run in the loader on the CPU; convolution, addition and RawBoost run on the whole batch on the
+model's device. An utterance that gets a codec gets its room and noise before it, in the loader.
 
-All that happens to item `index` in `epoch` is a function of (seed, epoch, index). Apart from speed nothing moves: every
-sample, and so every frame target, stays where it was.
+The augmentation of item `index` in `epoch` is a function of (seed, epoch, index). Except for speed, nothing is shifted:
+samples keep their positions, and frame targets stay valid.
 """
 
 from collections.abc import Callable
@@ -27,19 +27,19 @@ from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import text_sha256
 
-LONGEST_RIR = SAMPLE_RATE  # samples after the direct path: what rings longer is far below what is heard
+LONGEST_RIR = SAMPLE_RATE  # samples after the direct path; what follows is far below audibility
 NO_SEED = -1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to happen to one item."""
+    """The augmentation drawn for one item."""
 
     speed: float = 1.0
     rir: Path | None = None
     noise: Path | None = None
     noise_start: float = 0.0
-    """Where in the noise file to begin, as a share of what is possible."""
+    """Where in the noise file to begin, as a share of the possible places."""
     snr_db: float = 0.0
     codec: str | None = None
     bit_rate_choice: float = 0.0
@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is left for the device to do to one item: K taps, S samples; none where there is nothing to do."""
+    """What the device applies to one item: K taps, S samples; None where there is nothing to apply."""
 
     rir_K: np.ndarray | None = None
     noise_S: np.ndarray | None = None
@@ -58,7 +58,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """The same for a batch: which rows have what, R of them, padded with zeros."""
+    """What the device applies to a batch: for each kind its R rows, padded with zeros."""
 
     rir_rows: list[int]
     rir_RK: torch.Tensor
@@ -69,13 +69,13 @@ class DrawnBatch:
     rawboost_seeds: list[int]
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "DrawnBatch":
-        """The same with every tensor changed: moved to a device, or pinned."""
+        """Apply a change to every tensor, such as moving it to a device or pinning it."""
         return replace(self, rir_RK=change(self.rir_RK), noise_RS=change(self.noise_RS), snr_db_R=change(self.snr_db_R))
 
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Settings, seed, and the files to draw from."""
+    """Settings, seed, and the files that are drawn from."""
 
     settings: AugmentSettings
     seed: int
@@ -83,9 +83,9 @@ class Augmenter:
     noises: tuple[Path, ...]
 
     def plan(self, epoch: int, index: int) -> Plan:
-        """Draw what happens to an item."""
+        """Draw the augmentation of an item."""
         s, rng = self.settings, generator(self.seed, AUGMENT_STREAM, epoch, index)
-        # All is drawn, wanted or not: so switching one kind on or off changes nothing in the others.
+        # Everything is drawn, used or not, so that switching one kind on or off does not change the others.
         chance_of = dict(zip(("speed", "reverb", "noise", "codec", "rawboost"), rng.random(5), strict=True))
         which = dict(zip(("speed", "reverb", "noise", "codec"), rng.random(4), strict=True))
         noise_start, snr_db, bit_rate_choice = rng.random(), rng.uniform(*s.noise_snr_db), rng.random()
@@ -104,9 +104,9 @@ class Augmenter:
 
 
 def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
-    """List the files that the settings name, and open each once; none if all augmentation is off.
+    """List the files that the settings name, and open each once; None if all augmentation is off.
 
-    A file that cannot be read would otherwise be met when it is drawn, and again by every resumed run.
+    Otherwise an unreadable file would be found only when it is drawn, and again by every resumed run.
 
     Raises:
         SpoofkitError: a folder is missing or holds no audio, a file cannot be read, a room is silent, or FFmpeg lacks
@@ -126,7 +126,7 @@ def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
 
 
 def augment_inputs(augmenter: Augmenter | None) -> dict[str, str]:
-    """Hashes, by name, of the sounds that are drawn from: their names and sizes, not their bytes."""
+    """Hash the lists of files that are drawn from: their names and sizes, not their bytes."""
     lists = {} if augmenter is None else {"reverb": augmenter.rirs, "noise": augmenter.noises}
     return {
         name: text_sha256("\n".join(f"{path} {path.stat().st_size}" for path in paths))
@@ -149,14 +149,14 @@ def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object])
 
 
 def augment_item(wave_S: np.ndarray, plan: Plan) -> tuple[np.ndarray, Drawn]:
-    """Do what is done in the loader, and read what the device needs for the rest.
+    """Apply the loader's share of an augmentation, and read what the device needs for the rest.
 
     Args:
         wave_S: float32 waveform.
-        plan: What to do.
+        plan: The augmentation that was drawn.
 
     Returns:
-        The waveform, of the same length unless its speed changed, and what is left to do.
+        The waveform, of the same length unless its speed changed, and what is left for the device.
 
     Raises:
         SpoofkitError: a room or noise cannot be read.
@@ -177,13 +177,13 @@ def augment_item(wave_S: np.ndarray, plan: Plan) -> tuple[np.ndarray, Drawn]:
 
 
 def change_speed(wave_S: np.ndarray, factor: float) -> np.ndarray:
-    """Play `factor` times as fast, pitch and all: about size / factor samples."""
+    """Play `factor` times as fast, which also shifts the pitch: about size / factor samples."""
     changed_S: np.ndarray = soxr.resample(wave_S, factor * SAMPLE_RATE, SAMPLE_RATE)
     return changed_S
 
 
 def read_rir(path: Path) -> np.ndarray:
-    """Read a room impulse response from its direct path on, which is scaled to 1; shape (taps,)."""
+    """Read a room impulse response from its direct path on, scaled so that this is 1; shape (taps,)."""
     rir_K = read_audio(path)
     direct = int(np.abs(rir_K).argmax())
     if rir_K[direct] == 0:
@@ -193,7 +193,7 @@ def read_rir(path: Path) -> np.ndarray:
 
 
 def read_noise(path: Path, start: float, n_samples: int) -> np.ndarray:
-    """Read `n_samples` of a noise, from a share `start` of the possible places on; a short one is repeated."""
+    """Read `n_samples` of a noise, beginning at a share `start` of the possible places; a short one is repeated."""
     n_there = probe(path).n_samples
     if n_there >= n_samples:
         return read_audio(path, int(start * (n_there - n_samples + 1)), n_samples)
@@ -201,7 +201,7 @@ def read_noise(path: Path, start: float, n_samples: int) -> np.ndarray:
 
 
 def stack(drawn: list[Drawn]) -> DrawnBatch:
-    """Gather what was drawn for the items of a batch."""
+    """Collate what the device applies to the items of a batch."""
 
     def padded(rows: list[np.ndarray]) -> torch.Tensor:
         if not rows:
@@ -226,12 +226,12 @@ def stack(drawn: list[Drawn]) -> DrawnBatch:
 def augment_batch(
     wave_BS: torch.Tensor, n_samples_B: torch.Tensor, drawn: DrawnBatch, settings: AugmentSettings
 ) -> torch.Tensor:
-    """Do to a batch, where it lies, what the loader left: room, noise, RawBoost.
+    """Apply to a batch, on its device, what the loader left: room, noise, RawBoost.
 
     Args:
         wave_BS: Waveforms, zero from `n_samples_B` on; not changed.
         n_samples_B: Their lengths.
-        drawn: What to do, on the same device.
+        drawn: What to apply, on the same device.
         settings: Which kinds of RawBoost.
 
     Returns:
@@ -245,7 +245,7 @@ def augment_batch(
 
 
 def _surround(wave_BS: torch.Tensor, n_samples_B: torch.Tensor, drawn: DrawnBatch) -> None:
-    """Room, then noise, of the rows that have them, in place."""
+    """Add room and then noise to the rows that have them, in place."""
     if rows := drawn.rir_rows:
         wave_BS[rows] = reverberate(wave_BS[rows], n_samples_B[rows], drawn.rir_RK)
     if rows := drawn.noise_rows:

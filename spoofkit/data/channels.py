@@ -1,6 +1,6 @@
-"""How several channels become one, or are told apart: their mean, one of them, or each by itself.
+"""Channels of a recording: their mean, one of them, or each separately.
 
-Of a set, its manifest says which (`# downmix=first`); of loose recordings, `--channels` does. Nothing is read here.
+For a set, its manifest says which (`# downmix=first`); for loose recordings, `--channels` does. Nothing is read here.
 """
 
 import re
@@ -12,10 +12,10 @@ import numpy as np
 from spoofkit.errors import SpoofkitError
 
 DOWNMIXES = ("mean", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-"""How a manifest names the mean of all channels, or one of them. A file of one channel is that channel."""
+"""How a manifest names the mean of all channels, or one of them. A mono file has the same samples for all."""
 AUTO, EACH = "auto", "each"
 CHANNELS = f"{AUTO}, mean, first, {EACH} or a number from 1"
-"""What `--channels` takes: see `require_channels`."""
+"""Values of `--channels`, for messages: see `require_channels`."""
 
 CANCELLED = 1e-3  # of the channels' mean energy: -30 dB; of unrelated channels' there remains 1 / channels
 DIFFERENT = 1e-4
@@ -25,7 +25,7 @@ CHOOSE = "choose one with --channels (`score`, `localize`) or --downmix (`prepar
 
 
 class ChannelMeter:
-    """Compares the channels of a recording as it is read, over all of it."""
+    """A meter that compares the channels of a recording over its whole length, while it is read."""
 
     def __init__(self) -> None:
         self.n_samples = 0
@@ -34,11 +34,11 @@ class ChannelMeter:
         self._apart_C: np.ndarray | float = 0.0  # of each channel's difference from the first
 
     def add(self, channels_SC: np.ndarray) -> None:
-        """Take a block of shape (samples, channels)."""
+        """Add a block of shape (samples, channels)."""
         self.n_channels = channels_SC.shape[1]
         self.n_samples += channels_SC.shape[0]
         if self.n_channels > 1:
-            with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+            with np.errstate(all="ignore"):  # values that are not finite are refused elsewhere
                 apart_SC = channels_SC[:, 1:] - channels_SC[:, :1]
                 self._energy += float(np.square(channels_SC, dtype=np.float64).sum()) / self.n_channels
                 self._mixed += float(np.square(channels_SC.mean(axis=1, dtype=np.float64)).sum())
@@ -46,13 +46,13 @@ class ChannelMeter:
 
     @property
     def are_different(self) -> bool:
-        """Whether some channel is not the first: their difference is above -40 dB of their level, and no dither."""
+        """Whether a channel differs from the first by more than -40 dB of their level, and by more than dither."""
         apart = float(np.max(self._apart_C))
         return apart > DIFFERENT * self._energy and apart > self._inaudible
 
     @property
     def is_mean_lost(self) -> bool:
-        """Whether the channels cancel: their mean is more than 30 dB below them, and they are no silence."""
+        """Whether the channels cancel: their mean is more than 30 dB below them, and they are not silent."""
         return self.n_channels > 1 and self._energy > self._inaudible and self._mixed < CANCELLED * self._energy
 
     @property
@@ -64,31 +64,31 @@ class ChannelMeter:
         if self.is_mean_lost:
             raise SpoofkitError(
                 f"{where}: its {self.n_channels} channels cancel each other (their mean is more than 30 dB below "
-                f"them), expected speech that survives their mean; {CHOOSE}, or leave the recording out"
+                f"them), expected speech in their mean; {CHOOSE}, or remove the recording"
             )
 
 
 def require_channels(rule: str, manifest: Path | None = None) -> None:
-    """Refuse what `--channels` cannot say, and the option for a set, of which the manifest says it for all verbs.
+    """Refuse an invalid `--channels`, and the option for a set, whose manifest decides for all verbs.
 
     Args:
-        rule: What it says.
-        manifest: Of the set; none: recordings are loose.
+        rule: Value of the option.
+        manifest: Manifest of the set. Default: recordings are loose.
 
     Raises:
-        SpoofkitError: it is none of CHANNELS, or other than `auto` for a set.
+        SpoofkitError: it is none of CHANNELS, or is not `auto` for a set.
     """
     if rule not in (AUTO, "mean", "first", EACH) and not re.fullmatch(r"[1-9][0-9]{0,3}", rule):
         raise SpoofkitError(f"--channels {rule}: expected {CHANNELS}")
     if manifest is not None and rule != AUTO:
         raise SpoofkitError(
-            f"--channels {rule}: is about loose recordings, found the manifest {manifest}, whose header says how "
-            "channels are mixed; leave it out, or prepare the set with --downmix"
+            f"--channels {rule}: is for loose recordings only; the header of the manifest {manifest} says how its "
+            "channels are mixed; leave the option out, or prepare the set with --downmix"
         )
 
 
 def apart_in_words(paths: Collection[str]) -> str:
-    """Say of which recordings each channel is taken by itself because they differ.
+    """Name the recordings whose channels differ, so that each channel is taken separately.
 
     >>> apart_in_words(["call.wav"])
     'call.wav: its channels differ, so each is a recording of its own; --channels mean averages them'
@@ -99,7 +99,7 @@ def apart_in_words(paths: Collection[str]) -> str:
 
 
 def channel_number(downmix: str) -> int | None:
-    """Return the channel that is read, from 1; none: the mean of all.
+    """Return the number, from 1, of the channel that is read; None for the mean of all.
 
     Args:
         downmix: One of DOWNMIXES, or a number from 1.
@@ -111,10 +111,10 @@ def channel_number(downmix: str) -> int | None:
 
 
 def mix_down(channels_SC: np.ndarray, downmix: str, where: Path | str) -> np.ndarray:
-    """Make one channel of several; that they do not cancel each other is judged over the whole (`ChannelMeter`).
+    """Mix several channels into one; `ChannelMeter` checks over the whole recording that they do not cancel.
 
     Raises:
-        SpoofkitError: the channel asked for is not there.
+        SpoofkitError: there is no such channel.
     """
     n_channels = channels_SC.shape[1]
     if n_channels == 1:

@@ -1,8 +1,8 @@
-"""Speech and music codecs as augmentation: there and back, in memory, with every sample left where it was.
+"""Speech and music codecs as augmentation: encoded and decoded in memory, without shifting samples.
 
-G.711's two laws are numpy; GSM 06.10 comes with libsndfile, the others with FFmpeg, whose build says which it has.
-Coding delays a waveform by some hundred samples. How many is measured once for each codec and rate, on a fixed noise,
-and taken back, so that frame targets hold.
+G.711's two laws are numpy; GSM 06.10 comes with libsndfile, the others with FFmpeg, as far as its build has them.
+Coding delays a waveform by some hundred samples. The delay is measured once for each codec and rate, on a fixed noise,
+and removed, so that frame targets stay valid.
 """
 
 import io
@@ -18,7 +18,7 @@ from spoofkit.errors import SpoofkitError
 
 RATE = 16_000  # Hz
 TELEPHONE_RATE = 8_000
-# FFmpeg's encoder, decoder, sampling rate, and the bit rates to draw from.
+# FFmpeg's encoder, decoder, sampling rate, and the bit rates that are drawn from.
 FFMPEG = {
     "mp3": ("libmp3lame", "mp3float", 16_000, (16_000, 24_000, 32_000, 64_000)),
     "aac": ("aac", "aac", 16_000, (16_000, 24_000, 32_000, 64_000)),
@@ -33,7 +33,7 @@ PROBE_SAMPLES = 16_000
 
 
 def code(wave_S: np.ndarray, name: str, choice: float = 0.0) -> np.ndarray:
-    """What a codec makes of a waveform.
+    """Encode a waveform and decode it again.
 
     Args:
         wave_S: float32, 16 kHz; louder than full scale is scaled down to it first.
@@ -53,7 +53,7 @@ def code(wave_S: np.ndarray, name: str, choice: float = 0.0) -> np.ndarray:
 
 
 def bit_rate(name: str, choice: float) -> int:
-    """The bit rate, in bit/s, that `choice` means."""
+    """Return the bit rate, in bit/s, that `choice` selects."""
     rates = FFMPEG[name][3] if name in FFMPEG else (0,)
     return rates[int(choice * len(rates))]
 
@@ -74,14 +74,14 @@ def require_codec(name: str) -> None:
         av.CodecContext.create(decoder, "r")
     except ValueError as error:  # PyAV's UnknownCodecError
         raise SpoofkitError(
-            f"augment.codecs: the FFmpeg of this machine cannot do {name} ({error}), expected {encoder} and {decoder} "
-            f"in it; leave {name} out, or install PyAV's wheel from PyPI"
+            f"augment.codecs: the FFmpeg of this machine lacks {name} ({error}), expected {encoder} and {decoder}; "
+            f"leave {name} out, or install PyAV's wheel from PyPI"
         ) from error
 
 
 def _aligned(wave_S: np.ndarray, name: str, rate: int, delay: int) -> np.ndarray:
-    """The coded waveform, `delay` samples earlier, as long as the original."""
-    # The end is still inside the encoder when the input ends.
+    """Return the coded waveform, `delay` samples earlier, with the original length."""
+    # When the input ends, its last samples are still inside the encoder.
     coded_S = _there_and_back(name, rate)(np.pad(wave_S, (0, LONGEST_DELAY)))[delay:]
     short = max(0, wave_S.size - coded_S.size)
     return np.pad(coded_S[: wave_S.size], (0, short)).astype(np.float32, copy=False)
@@ -89,7 +89,7 @@ def _aligned(wave_S: np.ndarray, name: str, rate: int, delay: int) -> np.ndarray
 
 @cache
 def _delay(name: str, rate: int) -> int:
-    """By how many samples a codec delays, from the cross-correlation with what went in."""
+    """Measure a codec's delay in samples, from the cross-correlation with its input."""
     rng = np.random.default_rng(0)
     noise_S = 0.1 * soxr.resample(rng.standard_normal(PROBE_SAMPLES // 8), RATE // 8, RATE).astype(np.float32)
     coded_S = _there_and_back(name, rate)(np.pad(noise_S, (0, LONGEST_DELAY)))
@@ -115,14 +115,14 @@ def _at_rate(sampling_rate: int, coder: Callable[[np.ndarray], np.ndarray], wave
 
 
 def _quantised(levels: np.ndarray, wave_S: np.ndarray) -> np.ndarray:
-    """Each sample's nearest level."""
+    """Round each sample to the nearest level."""
     nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, wave_S)
     return levels[nearest].astype(np.float32)
 
 
 @cache
 def _g711_levels(law: str) -> np.ndarray:
-    """The 255 or 256 values that 8 bits of G.711 (ITU-T G.711, tables 1 and 2) stand for, sorted, 1 = full scale."""
+    """Return the 255 or 256 values of 8-bit G.711 (ITU-T G.711, tables 1 and 2), sorted, 1 = full scale."""
     segment, step = np.meshgrid(np.arange(8), np.arange(16), indexing="ij")
     if law == "mulaw":
         magnitude = ((8 * step + 132) << segment) - 132
@@ -140,7 +140,7 @@ def _gsm(wave_S: np.ndarray) -> np.ndarray:
 
 
 def _ffmpeg(wave_S: np.ndarray, encoder: str, decoder: str, sampling_rate: int, rate: int) -> np.ndarray:
-    """Encode and decode without a container, which would hide how many samples of delay there are."""
+    """Encode and decode without a container, which would hide the delay."""
     import av
 
     out: Any = av.CodecContext.create(encoder, "w")
@@ -165,6 +165,6 @@ def _ffmpeg(wave_S: np.ndarray, encoder: str, decoder: str, sampling_rate: int, 
 
 
 def _as_float(block: np.ndarray) -> np.ndarray:
-    """One mono block of a decoder as float32, 1 = full scale."""
+    """Convert one mono block of a decoder to float32, 1 = full scale."""
     wave_S = block.reshape(-1)
     return wave_S / np.float32(32_768) if wave_S.dtype == np.int16 else wave_S.astype(np.float32)

@@ -1,11 +1,11 @@
-"""How the bytes of a recording are laid out: whether all are there, and nothing behind its samples is left out.
+"""The layout of a recording's bytes: whether all are there, and nothing after its samples would be left out.
 
 A container is a row of chunks that fills its file: WAV (RIFF, RIFX, RF64: EBU Tech 3306, BW64: ITU-R BS.2088), AIFF,
 W64, CAF, MP4 and MOV (ISO 14496-12), Matroska and WebM (RFC 9559), ASF and AVI; AU and NIST SPHERE are a header and
 samples.
-A decoder takes what it finds of them and ends without a word where a file was cut, or where a second recording or more
-samples follow than the header states. So the chunks are walked first, and a file that they do not fill is refused.
-Tags and zeros behind the samples are no fault. Nothing is decoded here.
+A decoder reads what it finds and stops silently where a file was cut, or where a second recording or more samples
+follow than the header states. So the chunks are walked first, and a file that they do not fill is refused. Tags and
+zeros after the samples are allowed. Nothing is decoded here.
 """
 
 import re
@@ -20,7 +20,7 @@ from spoofkit.errors import SpoofkitError
 # 0x7FFF_F000 less what is no whole frame (SoX), 0x8000_0000 (arecord).
 LARGEST = (1 << 31, 1 << 32)
 ABOUT = 1 << 16
-LONG = (b"RF64", b"BW64")  # state sizes of more than 4 GiB in a chunk of their own
+LONG = (b"RF64", b"BW64")  # state sizes of more than 4 GiB in a separate chunk
 MOST_CHUNKS = 10_000_000  # more than the blocks of a day of Matroska
 W64_START = bytes.fromhex("726966662e91cf11a5d628db04c10000")  # "riff" and the rest of Sony's identifier
 W64_DATA = b"data"
@@ -41,55 +41,55 @@ class Chunk(NamedTuple):
 
     name: bytes
     start: int
-    """Of its content."""
+    """Where its content begins."""
     end: int | None
-    """Of its content; none: it states no size and goes on to the end of the file."""
+    """Where its content ends; None if it states no size and extends to the end of the file."""
     following: int = 0
-    """Where the next one begins; 0: at `end`."""
+    """Where the next chunk begins; 0 means at `end`."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where the samples of a container of plain samples lie."""
+    """Extent of the samples in a container of uncompressed samples."""
 
     n_bytes: int
     is_stated: bool
-    """False: its header states no size, and all to the end of the file are samples."""
+    """Whether its header states a size; otherwise everything up to the end of the file is samples."""
 
 
 def refuse_cut(where: str, n_missing: int) -> NoReturn:
-    """Raise that a file ends before what its header states."""
+    """Raise SpoofkitError: the file ends before the samples that its header states."""
     raise SpoofkitError(
-        f"{where}: ends {n_missing:,} bytes before the samples do that its header states, expected all of them; it is "
-        f"cut short or still being written, so {HOW}"
+        f"{where}: lacks {n_missing:,} bytes of the samples that its header states; it is cut short or still being "
+        f"written, so {HOW}"
     )
 
 
 def refuse_rest(where: str, n_bytes: int) -> NoReturn:
-    """Raise that something follows that is read by nobody."""
+    """Raise SpoofkitError: something follows the samples that no decoder would read."""
     raise SpoofkitError(
-        f"{where}: {n_bytes:,} bytes follow behind the samples that its header states, expected tags at most; the "
-        f"header is wrong, or something was joined to it, so {HOW}"
+        f"{where}: {n_bytes:,} bytes follow the samples that its header states, expected only tags; the header is "
+        f"wrong, or something was appended to the file, so {HOW}"
     )
 
 
 def refuse_joined(where: str, place: int) -> NoReturn:
-    """Raise that a second recording follows in a file."""
+    """Raise SpoofkitError: a second recording follows in the file."""
     raise SpoofkitError(
-        f"{where}: a second recording begins at byte {place:,}, expected one a file; split them, or join them with "
+        f"{where}: a second recording begins at byte {place:,}, expected one per file; split them, or join them with "
         "`ffmpeg -f concat` instead"
     )
 
 
 def refuse_tracks(where: str, n_tracks: int) -> NoReturn:
-    """Raise that several recordings lie beside each other in a file."""
+    """Raise SpoofkitError: the file has several audio tracks."""
     raise SpoofkitError(
         f"{where}: has {n_tracks} audio tracks, expected one; take each out with `ffmpeg -i IN -map 0:a:0 OUT.flac`"
     )
 
 
 def plain_extent(span: Span, where: str) -> Extent | None:
-    """Find the samples of a WAV, AIFF, W64, CAF, AU or NIST file; none: it is no such file.
+    """Find the samples of a WAV, AIFF, W64, CAF, AU or NIST file; None if it is no such file.
 
     Raises:
         SpoofkitError: it is cut short, or more follows than it states.
@@ -115,10 +115,10 @@ def plain_extent(span: Span, where: str) -> Extent | None:
 
 
 def require_filled(span: Span, where: str) -> bool:
-    """Check the pieces of MP4, Matroska, ASF or AVI; false: it is no such file.
+    """Check the chunks of an MP4, Matroska, ASF or AVI file; False if it is no such file.
 
     Raises:
-        SpoofkitError: it is cut short, damaged between its pieces, or a second recording follows.
+        SpoofkitError: it is cut short, damaged between its chunks, or a second recording follows.
     """
     start = span.at(0, 16)
     if start[:4] == EBML:
@@ -141,7 +141,7 @@ def require_filled(span: Span, where: str) -> bool:
 
 
 Parser = Callable[[int], Chunk | None]
-"""From a place to the chunk there; none: there is no room for a whole header."""
+"""Takes a place and returns the chunk there; None if the file ends within its header."""
 
 
 def _riff(span: Span, order: str, is_long: bool) -> Parser:
@@ -163,7 +163,7 @@ def _riff(span: Span, order: str, is_long: bool) -> Parser:
         if is_samples and not size and not _is_filled(span, place + 8, parse):
             return Chunk(header[:4], place + 8, None)
         end = place + 8 + size
-        # A chunk of odd size is followed by a zero; not every writer knows.
+        # A chunk of odd size is followed by a zero, which some writers omit.
         return Chunk(header[:4], place + 8, end, end + (size % 2 and span.at(end, 1) == b"\0"))
 
     return parse
@@ -175,7 +175,7 @@ def _guid(span: Span, aligned: int) -> Parser:
         size = int.from_bytes(header[16:], "little")
         if len(header) < 24:
             return None
-        # W64's names of chunks begin with four letters, the rest is the same.
+        # W64's chunk names differ in the first four letters only.
         name = header[:4] if aligned > 1 else header[:16]
         is_unstated = size in (0, 24) and (aligned == 1 or name == W64_DATA) and place + 24 < end_of_content(span)
         if is_unstated or (name == W64_DATA and size >= 1 << 62):
@@ -214,17 +214,17 @@ SAMPLES = (b"data", b"SSND")
 
 
 def _walk(span: Span, where: str, place: int, parse: Parser, samples: tuple[bytes, ...] = SAMPLES) -> Iterator[Chunk]:
-    """Chunks up to the end of a file, or to where its tags begin.
+    """Yield the chunks up to the end of a file, or to where its tags begin.
 
     Args:
         span: The file.
         where: Its name.
-        place: Of the first chunk.
+        place: Where the first chunk begins.
         parse: Reads a chunk's header.
-        samples: Names of chunks behind which only small ones follow; empty: any may be cut.
+        samples: Names of chunks that only small ones follow; empty: any may be cut.
 
     Raises:
-        SpoofkitError: one does not end where the file does, or something stands there that is no chunk.
+        SpoofkitError: one does not end where the file does, or something that is no chunk follows.
     """
     content_end, is_behind = end_of_content(span), not samples
     while place < len(span) and not (is_behind and place and place >= content_end):
@@ -245,7 +245,7 @@ def _walk(span: Span, where: str, place: int, parse: Parser, samples: tuple[byte
 
 
 def _is_filled(span: Span, place: int, parse: Parser) -> bool:
-    """Whether nothing but whole chunks, or nothing at all, follows from a place on."""
+    """Return whether only whole chunks, or nothing, follow from a place on."""
     try:
         names = [chunk.name for chunk in _walk(span, "", place, parse)]
     except SpoofkitError:
@@ -254,7 +254,7 @@ def _is_filled(span: Span, place: int, parse: Parser) -> bool:
 
 
 def _only(span: Span, where: str, place: int, parse: Parser, samples: bytes) -> Extent:
-    """The one chunk of samples."""
+    """Find the only chunk of samples."""
     found = None
     for chunk in _walk(span, where, place, parse):
         if chunk.name in (b"RIFF", b"RIFX", b"FORM", b"caff", b"riff", *LONG) or (found and chunk.name == samples):
@@ -267,7 +267,7 @@ def _only(span: Span, where: str, place: int, parse: Parser, samples: bytes) -> 
 
 
 def _one_piece(span: Span, where: str, offset: int, size: int | None) -> Extent:
-    """Samples from an offset on, and nothing behind them."""
+    """Return the extent of samples from an offset on; nothing may follow them."""
     if size is None:
         return Extent(max(0, len(span) - offset), False)
     if offset + size > len(span):
@@ -278,7 +278,7 @@ def _one_piece(span: Span, where: str, offset: int, size: int | None) -> Extent:
 
 
 def _nist(span: Span, where: str) -> Extent | None:
-    """SPHERE: lines of `name -type value` behind the header's size; compressed samples have no size of their own."""
+    """Find the samples of SPHERE, whose header has lines `name -type value`; compressed samples state no size."""
     head = span.at(0, 1 << 16)
     words = head[:16].split()
     offset = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1024

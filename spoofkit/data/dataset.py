@@ -1,4 +1,4 @@
-"""What a training step or an evaluation reads: items by (epoch, index), and their padded batches.
+"""Datasets for training and evaluation: items by (epoch, index), and their padded batches.
 
 Every random draw is a function of (seed, epoch, index), and the order of an epoch of (seed, epoch), so a resumed run
 sees what an uninterrupted one sees, whatever the number of loader processes.
@@ -34,14 +34,14 @@ class Item:
     targets_T: np.ndarray | None = None
     """Frame targets of a mix."""
     is_far_T: np.ndarray | None = None
-    """True where a frame lies more than BOUNDARY_FRAMES frames away from every splice."""
+    """True where a frame is more than BOUNDARY_FRAMES frames away from every splice."""
     drawn: Drawn | None = None
-    """What is left of its augmentation; none: it is not augmented."""
+    """What the device still has to apply of its augmentation; None if it is not augmented."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Items padded to the longest: B batch, S samples, T frames."""
+    """Items padded to the length of the longest: B batch, S samples, T frames."""
 
     utt_ids: list[str]
     wave_BS: torch.Tensor
@@ -52,15 +52,15 @@ class Batch:
     drawn: DrawnBatch | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
+        """Move the batch to a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in pinned memory; torch's loader asks for it by this name."""
+        """Copy the batch to pinned memory; torch's loader calls this method by name."""
         return self._each(torch.Tensor.pin_memory)
 
     def augmented(self, settings: AugmentSettings) -> "Batch":
-        """The batch with what was drawn for it done to it, where it lies; itself if nothing was drawn."""
+        """Apply on its device what was drawn for the batch; return the batch itself if nothing was."""
         if self.drawn is None:
             return self
         wave_BS = augment_batch(self.wave_BS, self.n_samples_B, self.drawn, settings)
@@ -79,7 +79,7 @@ class Batch:
 
 
 def collate(items: list[Item]) -> Batch:
-    """Pad items with zeros at the end; what is padding is told by `n_samples_B` and the encoder."""
+    """Pad items with zeros at the end; `n_samples_B` and the encoder tell what is padding."""
     return Batch(
         [item.utt_id for item in items],
         _pad([torch.from_numpy(item.wave_S) for item in items]),
@@ -100,7 +100,7 @@ def _pad(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 class MixDataset(Dataset[Item]):
-    """Mixed utterances, spliced when asked for; only the samples that are needed are decoded."""
+    """Mixed utterances, spliced on access; only the samples that are needed are decoded."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class MixDataset(Dataset[Item]):
         return Item(mix.mix_id, wave_S, targets_T=self.targets(epoch_and_index[1]), is_far_T=~near_T, drawn=drawn)
 
     def targets(self, index: int) -> np.ndarray:
-        """Frame targets of one mix, without touching audio; shape (frames,)."""
+        """Return the frame targets of one mix without reading audio; shape (frames,)."""
         return frame_targets(self.mixes[index], self.geometry, self.frame_target, self.spoofed)
 
     def _read(self, utt_id: str, start: int, n_samples: int) -> np.ndarray:
@@ -147,7 +147,7 @@ class UtteranceDataset(Dataset[Item]):
         first_samples: int | None = None,
         augmenter: Augmenter | None = None,
     ) -> None:
-        """`crop_with` gives seed and length of random crops; `first_samples` keeps the beginning; neither: whole."""
+        """Choose random crops with the seed and length of `crop_with`, or the `first_samples`. Default: whole."""
         self.augmenter = augmenter
         self.manifest, self.crop_with, self.first_samples = manifest, crop_with, first_samples
         self.rows = list(manifest.table.select("utt_id", "path", "key", "n_samples").iter_rows())
@@ -164,7 +164,7 @@ class UtteranceDataset(Dataset[Item]):
         plan = Plan() if self.augmenter is None else self.augmenter.plan(epoch, index)
         drawn = None
         if self.crop_with is not None:
-            # Played faster, more of the utterance fits into a crop.
+            # Played faster, more of the utterance fits into the crop.
             length = min(n_samples, int(self.crop_with.crop_samples * plan.speed))
             start = int(generator(self.crop_with.seed, CROP_STREAM, epoch, index).integers(n_samples - length + 1))
             wave_S = self.manifest.read_audio(relative, start, length)
@@ -174,8 +174,8 @@ class UtteranceDataset(Dataset[Item]):
             wave_S = self.manifest.read_audio(relative)
             if wave_S.size != n_samples:
                 raise SpoofkitError(
-                    f"{path}: found {wave_S.size} samples where {n_samples} were expected; "
-                    "the file is cut short or the manifest is older than it"
+                    f"{path}: found {wave_S.size} samples, expected {n_samples}; "
+                    "the file is cut short, or the manifest is older than the file"
                 )
         if self.augmenter is not None:
             wave_S, drawn = augment_item(wave_S, plan)
@@ -183,11 +183,11 @@ class UtteranceDataset(Dataset[Item]):
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of each step's batch, from a given step on, in micro-batches.
+    """A sampler of the (epoch, index) pairs of each step's batch, from a given step on, in micro-batches.
 
-    Batches run across the ends of epochs, so every step has the full batch size. A batch is cut into micro-batches of
-    `micro_batch_size`; process 0 gets the first `n_micro_batches` of them, process 1 the next. Without that size each
-    process gets its share of the batch as one.
+    Batches continue across the ends of epochs, so every step has the full batch size. A batch is split into
+    micro-batches of `micro_batch_size`; process 0 gets the first `n_micro_batches` of them, process 1 the next. Without
+    that size each process gets its share of the batch at once.
     """
 
     def __init__(

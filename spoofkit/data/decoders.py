@@ -1,7 +1,8 @@
-"""The one way in which recordings are decoded: block by block, as stored, to the end of the file or not at all.
+"""Decoding recordings: block by block, as stored, to the end of the file or not at all.
 
-libsndfile decodes what it knows exactly, FFmpeg's libraries the rest. Which is which, and what is checked, stands in
-docs/audio.md. Both get an open file and never its name, so nothing is opened that a name or a file's content points to.
+libsndfile decodes the formats whose length it knows exactly, FFmpeg's libraries the rest; docs/audio.md says which,
+and what is checked. Both get an open file and never its name, so nothing is opened that a name or a file's content
+points to.
 """
 
 import os
@@ -32,8 +33,8 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
     """Open any audio file, or an address of packed audio.
 
     Raises:
-        SpoofkitError: missing, undecodable, cut short, too long, something follows that would not be read, or it
-            changes before it is closed.
+        SpoofkitError: missing, undecodable, cut short, too long, with something after its samples that would not be
+            read, or changed before it is closed.
     """
     where = str(path)
     if (address := parse_address(path)) is not None:
@@ -53,7 +54,9 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
         yield stored
         after = os.fstat(descriptor)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise SpoofkitError(f"{path}: changed while it was read, expected a finished file; read it when it is one")
+            raise SpoofkitError(
+                f"{path}: changed while it was read, expected a finished file; wait until it is written"
+            )
 
 
 def _require_file(path: Path | str) -> None:
@@ -67,7 +70,7 @@ def _require_file(path: Path | str) -> None:
         raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
     except OSError as error:
         why = f" ({error.strerror})"
-    raise SpoofkitError(f"{path}: is no regular file{why}, expected audio in one; name one, or write the audio to one")
+    raise SpoofkitError(f"{path}: is no regular file{why}, expected an audio file; write the audio to a file first")
 
 
 def _packed(where: str, address: Address) -> Stored:
@@ -91,7 +94,7 @@ def _open_one(stack: ExitStack, where: str, span: Span, layout: Layout) -> Store
 
 
 def _joined(where: str, parts: list[Stored]) -> Stored:
-    """The recordings of one file, one after the other."""
+    """Join the recordings of one file, one after the other."""
     infos = [part.info for part in parts]
     if len({(info.sample_rate, info.n_channels) for info in infos}) > 1:
         raise SpoofkitError(
@@ -108,7 +111,7 @@ def _joined(where: str, parts: list[Stored]) -> Stored:
 
 
 def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
-    """A FLAC: libsndfile and FFmpeg compare the CRC of the frames they read; here is what concerns the whole."""
+    """Check a FLAC as a whole; libsndfile and FFmpeg compare the CRC of each frame that they read."""
     flac, last = layout.flac, layout.last_flac_frame
     assert flac is not None
 
@@ -117,7 +120,7 @@ def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
             for block_SC in stored.read(first, size):
                 first += block_SC.shape[0]
                 yield block_SC
-        except soundfile.LibsndfileError:  # it gives up on some that are whole, which FFmpeg has to prove
+        except soundfile.LibsndfileError:  # it fails on some intact files, so FFmpeg decides
             with ExitStack() as stack:
                 yield from by_ffmpeg(stack, where, span, layout).read(first, size)
 
@@ -132,13 +135,13 @@ def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
             yield block_SC
         if md5 is not None and md5.hex() != flac.md5:
             raise SpoofkitError(
-                f"{where}: decodes to other samples than its FLAC header states (MD5), expected the same; it is "
-                f"damaged, or something was joined to it, so {HOW}"
+                f"{where}: the MD5 of its samples differs from that in its FLAC header; it is damaged, or something "
+                f"was appended to it, so {HOW}"
             )
         if flac.n_samples and (last is None or not is_whole_frame(span, last) or holds_another(span, flac.frames_at)):
             raise SpoofkitError(
-                f"{where}: does not end with the frame that its FLAC header states to be the last "
-                f"({flac.n_samples:,} samples), expected it; something was joined to it, or it is damaged, so {HOW}"
+                f"{where}: does not end with the last of the {flac.n_samples:,} samples that its FLAC header states; "
+                f"something was appended to it, or it is damaged, so {HOW}"
             )
 
     return replace(stored, read=read)

@@ -1,8 +1,8 @@
-"""FLAC's own header, whether the file ends where it says, and its checksums (RFC 9639).
+"""FLAC's header, whether the file ends where it states, and its checksums (RFC 9639).
 
 STREAMINFO (section 8.2: 20 bits of rate, 3 of channels - 1, 5 of sample width - 1, 36 of samples, then an MD5 of the
-samples; 0 samples or an MD5 of zeros mean "not stated") may stand behind an ID3v2 tag. It speaks of one recording, also
-where another was joined to it or the end is missing; so the last frame is looked for, which says where it ends.
+samples; 0 samples or an MD5 of zeros mean "not stated") may follow an ID3v2 tag. It describes one recording, even where
+another was appended or the end is missing; so the last frame is searched for, which tells where the recording ends.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from spoofkit.data.spans import Span, end_of_content, skip_id3v2
 
 STREAMINFO_BYTES = 34
-TAIL_BYTES = 1 << 16  # in which the last frame begins, unless STREAMINFO states longer ones
+TAIL_BYTES = 1 << 16  # that hold the last frame, unless STREAMINFO states longer frames
 MOST_TAIL_BYTES = 1 << 24
 SEARCHED_AT_ONCE = 1 << 20
 WIDEST_EXACT = 24  # bits that a float32 holds without loss
@@ -38,19 +38,19 @@ class StreamInfo:
     n_channels: int
     bits: int
     n_samples: int
-    """0: not stated."""
+    """0 if not stated."""
     md5: str
-    """Of the samples, in hex; empty: not stated."""
+    """MD5 of the samples, in hex; empty if not stated."""
     block_samples: int
-    """Of every frame but the last, where all are equally long."""
+    """Samples of every frame but the last, if all are equally long."""
     largest_frame: int
-    """In bytes; 0: not stated."""
+    """Size of the largest frame, in bytes; 0 if not stated."""
     frames_at: int
-    """Where the first frame begins."""
+    """Byte at which the first frame begins."""
 
 
 def stream_info(span: Span) -> StreamInfo | None:
-    """Read STREAMINFO; none: it is no FLAC."""
+    """Read STREAMINFO; None if it is no FLAC."""
     start = skip_id3v2(span)
     block = span.at(start, 8 + STREAMINFO_BYTES)
     if block[:4] != MAGIC or len(block) < 8 + STREAMINFO_BYTES or block[4] & 0x7F != 0:
@@ -72,10 +72,10 @@ def stream_info(span: Span) -> StreamInfo | None:
 
 
 def last_frame(span: Span, info: StreamInfo) -> int | None:
-    """Find the frame with which the recording ends that a header states; none: the file does not end with it.
+    """Find the last frame of the recording that the header states; None if the file does not end with it.
 
     Returns:
-        Where it begins.
+        The byte at which it begins.
     """
     end = end_of_content(span)
     tail_at = max(info.frames_at, end - min(MOST_TAIL_BYTES, max(TAIL_BYTES, 2 * info.largest_frame)))
@@ -92,7 +92,7 @@ def last_frame(span: Span, info: StreamInfo) -> int | None:
 
 
 def holds_another(span: Span, start: int) -> bool:
-    """Whether the header of a second FLAC stands behind a place: it may be as long as the first, to the sample."""
+    """Return whether the header of a second FLAC follows a place; it may be exactly as long as the first."""
     for place in range(start, len(span), SEARCHED_AT_ONCE):
         block = span.at(place, SEARCHED_AT_ONCE + len(MAGIC) + 3)
         if any(MAGIC + kind + b"\0\0\x22" in block for kind in (b"\0", b"\x80")):
@@ -101,7 +101,7 @@ def holds_another(span: Span, start: int) -> bool:
 
 
 def is_whole_frame(span: Span, place: int) -> bool:
-    """Whether a frame reaches from a place to the end of the file, by its CRC-16."""
+    """Return whether one frame extends from a place to the end of the file, by its CRC-16."""
     crc = 0
     for byte in span.at(place, end_of_content(span) - place):
         crc = crc << 8 & 0xFFFF ^ CRC16[crc >> 8 ^ byte]
@@ -109,11 +109,11 @@ def is_whole_frame(span: Span, place: int) -> bool:
 
 
 def _frame_end(head: bytes, info: StreamInfo) -> int | None:
-    """The sample behind a frame; none: it is no header of a frame."""
+    """Return the number of the sample after a frame; None if this is no frame header."""
     if len(head) < 6:
         return None
     block_code, rate_code = head[2] >> 4, head[2] & 0xF
-    n_leading = 8 - (head[4] ^ 0xFF).bit_length()  # of the number's first byte, as in UTF-8
+    n_leading = 8 - (head[4] ^ 0xFF).bit_length()  # leading ones of the number's first byte, as in UTF-8
     if block_code == 0 or rate_code == 15 or head[3] & 1 or n_leading in (1, 8):
         return None
     n_bytes = max(1, n_leading)
@@ -143,7 +143,7 @@ class SamplesMd5:
         self.bits, self.digest = bits, hashlib.md5(usedforsecurity=False)
 
     def add(self, channels_SC: np.ndarray) -> None:
-        """Take float32 samples of shape (samples, channels), full scale 1."""
+        """Add float32 samples of shape (samples, channels), full scale 1."""
         values_SC: Any = np.rint(channels_SC * np.float32(1 << (self.bits - 1)))
         width = (self.bits + 7) // 8
         if width == 2:
@@ -153,5 +153,5 @@ class SamplesMd5:
         self.digest.update(np.ascontiguousarray(data).data)
 
     def hex(self) -> str:
-        """Of all that was added."""
+        """Return the MD5 of all samples that were added, in hex."""
         return self.digest.hexdigest()

@@ -1,7 +1,7 @@
-"""Files below a folder, the same for every verb: hidden ones too, links to files too, folders that are links never.
+"""Files below a folder, the same for every verb: with hidden files and links to files, without linked folders.
 
-A linked folder may lead round in circles, or to what is not of the corpus. It is not entered, and that is said; what is
-named itself, link or not, is.
+A linked folder may lead in circles, or out of the corpus. It is not followed, and a message says so; a folder that the
+user names is read, link or not.
 """
 
 import os
@@ -15,12 +15,12 @@ N_NAMED = 5
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, place by place; links that lead nowhere are among them.
+    """Yield the files below a folder, in order; broken links are among them.
 
-    At the end, what was not entered is said on stderr.
+    At the end, linked folders that were not followed are listed on stderr.
 
     Raises:
-        SpoofkitError: a folder inside may not be read.
+        SpoofkitError: a folder inside cannot be read.
     """
     linked: list[Path] = []
     for place, folders, files in os.walk(folder, onerror=_refuse_unreadable):
@@ -33,5 +33,5 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def _refuse_unreadable(error: OSError) -> None:
     raise SpoofkitError(
-        f"{error.filename}: cannot be read ({error.strerror}), expected a folder of audio; see that you may read it"
+        f"{error.filename}: cannot be read ({error.strerror}), expected a folder of audio; check its permissions"
     ) from error

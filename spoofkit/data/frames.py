@@ -1,4 +1,4 @@
-"""Where an encoder's frames lie on the waveform: plain numbers, derived from a model elsewhere.
+"""The positions of an encoder's frames on the waveform, as plain numbers.
 
 Sample positions count from the first sample of the waveform that the encoder sees.
 """
@@ -11,23 +11,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """The frames of one encoder.
+    """Geometry of an encoder's frames.
 
     wav2vec 2.0, HuBERT, WavLM and XLS-R: receptive field 400, hop 320, shortest input 400, first centre 200.
     Whisper: receptive field 1040, hop 320, shortest input 160, first centre 0.
     """
 
     receptive_field: int
-    """Samples that one frame's convolutions see."""
+    """Number of samples that one frame sees through its convolutions."""
     hop: int
-    """Samples between two frames."""
+    """Number of samples between two frames."""
     shortest: int
-    """Fewest samples that give one frame."""
+    """Smallest number of samples that gives one frame."""
     first_centre: int
     """Sample on which frame 0 is centred."""
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames that `n_samples` samples give.
+        """Return the number of frames of `n_samples` samples.
 
         >>> FrameGeometry(400, 320, 400, 200).n_frames(64_600)
         201
@@ -35,7 +35,7 @@ class FrameGeometry:
         return max(0, (n_samples - self.shortest) // self.hop + 1)
 
     def centres(self, n_samples: int) -> np.ndarray:
-        """Sample positions of the frames' centres, shape (frames,)."""
+        """Return the sample positions of the frames' centres, shape (frames,)."""
         return self.first_centre + self.hop * np.arange(self.n_frames(n_samples))
 
 
@@ -47,7 +47,7 @@ def frames_inside(regions: Sequence[tuple[int, int]], geometry: FrameGeometry, n
 
     Args:
         regions: Half-open (start, end) pairs, in samples.
-        geometry: The encoder's.
+        geometry: Geometry of the encoder.
         n_samples: Length of the waveform, in samples.
 
     Returns:

@@ -1,13 +1,13 @@
-"""Facts of hundreds of thousands of audio files: read by threads, kept beside the manifest, resumed after a kill.
+"""Facts of hundreds of thousands of audio files: read by threads, cached beside the manifest, resumed after a kill.
 
     data/.eval.headers.jsonl        beside data/eval.tsv; hidden, and safe to delete at any time
     5b1c90a2 {"format":3,"root":"/data/asvspoof5","fields":["n_samples",…],"libsndfile":…,"av":…}
     0f3d77e1 ["flac_E_eval/E_0009538969.flac",73512,1718000000000000000,[64000,16000,1,…]]
 
-A journal: its header says what the facts belong to, and each line holds a file's path, its size and time of change
-(ns), and its facts. A killed pass resumes where it stopped; a file of other size or time is read again. What could not
-be read is not kept: the next pass asks the disk again. Facts of another root or made by another version of the decoders
-are thrown away. A pass that cannot keep what it reads, such as beside another process that does, continues without.
+The cache is a journal: its header says what the facts belong to, and each line holds a file's path, its size and
+modification time (ns), and its facts. A killed pass resumes where it stopped; a file whose size or time differs is read
+again. Errors are not cached: the next pass reads the file again. Facts of another root or of another version of the
+decoders are discarded. A pass that cannot write the cache, because another process does, continues without it.
 """
 
 import os
@@ -30,31 +30,31 @@ from spoofkit.journal import Journal, open_journal, read_journal
 from spoofkit.terminal import say, visible
 
 FORMAT = 3  # 1: lengths as headers state them; 2: of recordings that hide others
-HEADERS_AT_ONCE = 256  # files a thread reads before they are written down: less than a second's work
+HEADERS_AT_ONCE = 256  # files a thread reads before they are cached: less than a second's work
 
 Fact = TypeVar("Fact")
 Line = list[Any]
-"""A file's path, size, time of change, and the values of its facts."""
+"""A file's path, size, modification time, and the values of its facts."""
 Known = dict[str, tuple[int, int, list[Any]]]
-"""Of each path: size, time of change, and the values of its facts."""
+"""For each path its size, modification time, and the values of its facts."""
 
 
 def headers_path(manifest: Path) -> Path:
-    """Where the header facts of a manifest's audio are kept: `.eval.headers.jsonl` beside `eval.tsv`."""
+    """Return the path of the header cache of a manifest: `.eval.headers.jsonl` beside `eval.tsv`."""
     return manifest.with_name(f".{manifest.stem}.headers.jsonl")
 
 
 def read_headers(
     root: Path, relatives: Sequence[str], cache: Path, *, workers: int = 16, name: str = "headers"
 ) -> list[AudioInfo | str]:
-    """What the headers of files say, or why a file cannot be used.
+    """Read the headers of files; for a file that cannot be used, return why.
 
     Args:
         root: Folder that the paths are relative to.
         relatives: Paths, or addresses of packed audio.
-        cache: Where the facts are kept, see `headers_path`.
-        workers: Threads that read.
-        name: For the progress bar.
+        cache: Path of the cache, see `headers_path`.
+        workers: Number of threads.
+        name: Label of the progress bar.
     """
     return read_facts(AudioInfo, probe, root, relatives, cache, workers=workers, at_once=HEADERS_AT_ONCE, name=name)
 
@@ -70,17 +70,17 @@ def read_facts(
     at_once: int,
     name: str,
 ) -> list[Fact | str]:
-    """Facts of files, in their order, from `cache` where it knows them and else from `examine`; or why there are none.
+    """Return the facts of files, from `cache` where it has them, else from `examine`; or why there are none.
 
     Args:
         kind: The dataclass of the facts, all of whose fields are plain JSON values.
-        examine: Makes them; what it raises as SpoofkitError is a file's reason.
+        examine: Reads the facts of a file; a SpoofkitError that it raises becomes that file's reason.
         root: Folder that the paths are relative to.
-        relatives: Paths, or addresses of packed audio, which are never kept: their shards have records.
-        cache: Where the facts are kept.
-        workers: Threads that read.
-        at_once: Files that a thread examines before they are written down.
-        name: For the progress bar.
+        relatives: Paths, or addresses of packed audio, which are never cached: their shards have records.
+        cache: Path of the cache.
+        workers: Number of threads.
+        at_once: Number of files that a thread examines before they are cached.
+        name: Label of the progress bar.
     """
     belongs_to = {
         "format": FORMAT,
@@ -107,7 +107,7 @@ def read_facts(
 
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    # libsndfile and FFmpeg work outside Python's lock, and on a network disk waiting is all there is.
+    # libsndfile and FFmpeg release Python's lock, and on a network disk nearly all time is waiting.
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool
@@ -118,7 +118,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 def _read_block(
     kind: type[Fact], examine: Callable[[Path], Fact], root: Path, known: Known, relatives: Sequence[str]
 ) -> tuple[list[Fact | str], list[Line]]:
-    """Facts of some files, and the lines that are new to the cache."""
+    """Return the facts of some files, and the lines that are new to the cache."""
     found: list[Fact | str] = []
     lines: list[Line] = []
     for relative in relatives:
@@ -126,7 +126,7 @@ def _read_block(
         try:
             status = None if parse_address(relative) else os.stat(file)
         except OSError:
-            status = None  # `examine` says what is wrong
+            status = None  # `examine` reports what is wrong
         size_and_time = None if status is None else (status.st_size, status.st_mtime_ns)
         old = known.get(relative)
         if old is not None and old[:2] == size_and_time:
@@ -144,7 +144,7 @@ def _read_block(
 
 
 def _load(cache: Path, belongs_to: dict[str, Any]) -> Known:
-    """What a cache holds that belongs to `belongs_to`; nothing if it is missing, of something else or unreadable."""
+    """Read the facts of a cache with that header; none if it is missing, unreadable or has another header."""
     try:
         contents = read_journal(cache)
     except SpoofkitError:
@@ -156,7 +156,7 @@ def _load(cache: Path, belongs_to: dict[str, Any]) -> Known:
 
 @contextmanager
 def _kept(cache: Path, belongs_to: dict[str, Any]) -> Iterator[Callable[[list[Line]], None]]:
-    """Give a function that adds lines to a cache; where that cannot be written, say so once and continue without it."""
+    """Yield a function that adds lines to a cache; if it cannot be written, say so once and continue without it."""
     journal: Journal | None = None
     refused = False
 
@@ -165,20 +165,20 @@ def _kept(cache: Path, belongs_to: dict[str, Any]) -> Iterator[Callable[[list[Li
         if refused or not lines:
             return
         try:
-            if journal is None:  # a pass that reads nothing new needs no disk that can be written to
+            if journal is None:  # a pass that reads nothing new needs no writable disk
                 journal = stack.enter_context(
                     open_journal(cache, belongs_to, lambda contents: contents.header == belongs_to)
                 )
             journal.append(*lines)
         except SpoofkitError as error:
             refused = True
-            say(f"{error}; what is read now is not kept")
+            say(f"{error}; headers are read without a cache")
 
     stack = ExitStack()
     try:
         yield keep
     finally:
-        with suppress(SpoofkitError):  # of the last fsync: what is not kept is read again
+        with suppress(SpoofkitError):  # of the last fsync: what is lost is read again
             stack.close()
 
 

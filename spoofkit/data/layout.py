@@ -1,4 +1,4 @@
-"""What is known of a recording before it is decoded: its kind, how long its bytes say it is, and that all are there."""
+"""What is known of a recording before it is decoded: its kind, its stated length, and that all bytes are there."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from spoofkit.data.streams import Frames, count_frames
 
 @dataclass(frozen=True)
 class Layout:
-    """One recording of a file; all none: its kind is known to the decoders only."""
+    """One recording of a file; without any fields, only the decoders know its kind."""
 
     flac: StreamInfo | None = None
     last_flac_frame: int | None = None
-    """Where it begins; none: the file does not end where its header says."""
+    """Byte at which it begins; None if the file does not end where its header states."""
     plain: Extent | None = None
     """The samples of WAV, AIFF, W64, CAF, AU and NIST."""
     frames: Frames | None = None
@@ -27,7 +27,7 @@ class Layout:
 
 
 def lay_out(span: Span, where: str) -> list[tuple[Span, Layout]]:
-    """Look at a file's bytes, and find the recordings in it: one, or those of an Ogg or MP3 file that were joined.
+    """Find the recordings in a file by its bytes: one, or several in an Ogg or MP3 file that was concatenated.
 
     Raises:
         SpoofkitError: it is cut short, or more follows than it states.

@@ -1,4 +1,4 @@
-"""Lengths of utterances: which an encoder can use, and which are computed together."""
+"""Lengths of utterances: which an encoder can use, and which are batched together."""
 
 from spoofkit.errors import SpoofkitError
 
@@ -7,10 +7,10 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
     """Refuse an utterance that an encoder cannot use, by its id.
 
     Args:
-        utt_id: For the message.
-        n_samples: Its length.
-        shortest: Fewest samples that the encoder can use.
-        longest: Most samples that it can place; none: no limit.
+        utt_id: Id, for the message.
+        n_samples: Length of the utterance.
+        shortest: Smallest number of samples that the encoder can use.
+        longest: Largest number of samples that the encoder can use; None for no limit.
 
     Raises:
         SpoofkitError: it is too short or too long.
@@ -21,20 +21,20 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
         )
     if longest is not None and n_samples > longest:
         raise SpoofkitError(
-            f"{utt_id}: has {n_samples} samples, the encoder can place at most {longest}; "
+            f"{utt_id}: has {n_samples} samples, the encoder takes at most {longest}; "
             f"remove it from the list, or score only its beginning with --crop first:{longest}"
         )
 
 
 def batches_by_length(lengths: list[int], budget_samples: int) -> list[list[int]]:
-    """Sort items by length and cut them into batches whose padded size stays below a budget.
+    """Sort items by length and group them into batches whose padded size stays below a budget.
 
     Args:
-        lengths: Samples of each item; negative where unknown, and then each such item is a batch of its own.
-        budget_samples: Most samples in a padded batch; a longer single item is a batch of its own.
+        lengths: Number of samples of each item; negative if unknown, and then the item is a batch by itself.
+        budget_samples: Largest number of samples in a padded batch; a longer item is a batch by itself.
 
     Returns:
-        Indices of the items of each batch, longest first, so that memory is known at the start.
+        Indices of the items of each batch, longest first, so that the peak memory is reached at the start.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Loader processes: the same batches however many there are, and messages that survive the way back from them."""
+"""Loader processes: the same batches whatever their number, and their errors as sentences."""
 
 import re
 import signal
@@ -20,11 +20,11 @@ def load_batches(
     """Read the batches that a sampler names, in its order, while the `with` block lasts.
 
     Args:
-        dataset: Gives an Item for (epoch, index).
-        batch_sampler: Lists of (epoch, index).
-        workers: Loader processes; 0 reads in this one.
-        shortest: Fewest samples that the encoder can use.
-        longest: Most samples that it can place; none: no limit.
+        dataset: Returns an Item for (epoch, index).
+        batch_sampler: Yields lists of (epoch, index).
+        workers: Number of loader processes; 0 reads in this one.
+        shortest: Smallest number of samples that the encoder can use.
+        longest: Largest number of samples that the encoder can use. Default: no limit.
         pin: Pin memory, for copies to a GPU.
 
     Raises:
@@ -42,18 +42,18 @@ def load_batches(
     try:
         yield _usable(iterator, shortest, longest)
     except SpoofkitError as error:
-        # torch hands on a worker's error as text: its traceback, and the sentence at the end.
+        # torch passes a worker's error as text: its traceback, and the sentence at the end.
         raise SpoofkitError(str(error).rstrip().rsplit("SpoofkitError: ", 1)[-1]) from None
     except RuntimeError as error:
         if not re.search(r"DataLoader worker .*exited|killed by signal|shared memory|Bus error", str(error)):
             raise
         raise SpoofkitError(
-            f"a loader process died ({' '.join(str(error).split())[:160]}), probably of too little memory or "
-            "too little room in /dev/shm; give fewer --workers"
+            f"a loader process died ({' '.join(str(error).split())[:160]}), probably because memory or /dev/shm is "
+            "full; use fewer --workers"
         ) from error
     finally:
         if workers:
-            # Not left to garbage collection: at exit Python sends its processes SIGTERM, which these ignore, and waits.
+            # Not left to garbage collection: at exit Python sends the workers SIGTERM, which they ignore, and waits.
             iterator._shutdown_workers()
 
 
@@ -65,6 +65,6 @@ def _usable(batches: Iterator[Batch], shortest: int, longest: int | None) -> Ite
 
 
 def _ignore_signals(_: int) -> None:
-    # Ctrl-C and schedulers signal the whole process group; the main process decides when its workers end.
+    # Ctrl-C and schedulers signal the whole process group; the main process decides when the workers end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

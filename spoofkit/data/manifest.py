@@ -1,18 +1,17 @@
-"""The manifest: one TSV per set, in which a corpus' own protocol has become ours.
+"""The manifest: one TSV per set, into which a corpus' protocol is converted.
 
     # root=/data/asvspoof5
     # rows=140950
     # made_from={"protocol": "cbfa08e2…", …}
     # downmix=first                 only if it is not the mean of the channels
-    # rejected=12                   only if files were taken out; eval.rejected.tsv lists them
+    # rejected=12                   only if files were rejected; eval.rejected.tsv lists them
     utt_id        path                      key    speaker  attack  codec  n_samples
     D_0000000169  flac_D/D_0000000169.flac  spoof  D_4461   A14     -      64000
 
 Sorted by `utt_id`, ids unique, `-` = does not apply, `path` relative to the root. Further columns are kept as text.
-The key of an utterance may be `-`: not known, as in a challenge's evaluation set. Such a set is scored, localized,
-validated and packed like others; what trains on keys or measures by them reads with `read_keyed_manifest`.
-Nothing of a corpus is known here. Its audio is read through `Manifest.read_audio`, so that no reader forgets the
-down-mix.
+The key of an utterance may be `-`, unknown, as in a challenge's evaluation set. Such a set is scored, localized,
+validated and packed like others; training and evaluation, which need keys, read with `read_keyed_manifest`.
+This module knows no corpus. Audio is read through `Manifest.read_audio`, so that no reader forgets the down-mix.
 """
 
 import json
@@ -32,39 +31,39 @@ from spoofkit.outputs import Standing
 
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
-"""Stands as the key of an utterance of which nobody says whether it is bona fide or spoof."""
+"""Key of an utterance of which it is not known whether it is bona fide or spoof."""
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
-UNKNOWN_LENGTH = -1  # stands as "-" in the file
-# What would end a field or a row, since fields are never quoted.
+UNKNOWN_LENGTH = -1  # written as "-"
+# Characters that would end a field or a row, since fields are never quoted.
 UNWRITABLE = r"[\t\n\r\x00]"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest: the table, and where its audio lies."""
+    """A checked manifest: its table, and the folder of its audio."""
 
     path: Path
     root: Path
     table: pl.DataFrame
     made_from: dict[str, Any] = field(default_factory=dict)
     partial: str = ""
-    """Not empty when the set is knowingly a part of the released one: says so in words."""
+    """How the set differs from the released one if it is only a part of it; empty if it is complete."""
     downmix: str = DOWNMIXES[0]
-    """How several channels become one."""
+    """How several channels are mixed into one."""
     n_rejected: int = 0
-    """How many utterances were taken out because their files cannot be used; `rejected_path` lists them."""
+    """Number of utterances that were rejected because their files cannot be used; `rejected_path` lists them."""
 
     def read_audio(self, relative: str, start: int = 0, n_samples: int | None = None) -> np.ndarray:
-        """Audio of a row, or part of it, as this set is to be read: see `spoofkit.data.audio.read_audio`."""
+        """Read the audio of a row, or part of it, with the set's down-mix: see `spoofkit.data.audio.read_audio`."""
         return read_audio(self.audio_path(relative), start, n_samples, self.downmix)
 
     def caveats(self) -> list[str]:
-        """What a reader of any figure of this set has to know, one sentence each."""
+        """List what must be known to read any figure of this set, one sentence each."""
         partial = f"{self.path.name}: partial: {self.partial}" if self.partial else ""
         return [caveat for caveat in (partial, self.rejection()) if caveat]
 
     def rejection(self) -> str:
-        """In words, how many utterances were taken out; empty if none."""
+        """Describe how many utterances were rejected; empty if none."""
         if not self.n_rejected:
             return ""
         return (
@@ -73,11 +72,11 @@ class Manifest:
         )
 
     def audio_path(self, relative: str) -> Path:
-        """Where the audio of a row lies; the row's path was checked to stay below the root."""
+        """Return the path of a row's audio; it was checked that it stays below the root."""
         return self.root / relative
 
     def lengths(self) -> dict[str, int]:
-        """Samples of each utterance by id."""
+        """Return the number of samples of each utterance by id."""
         return dict(self.table.select("utt_id", "n_samples").iter_rows())
 
 
@@ -95,13 +94,13 @@ def write_manifest(
     """Sort, check and write a manifest.
 
     Args:
-        path: Where it goes.
+        path: The file to write.
         root: Folder that the `path` column is relative to.
         table: The columns of COLUMNS, `n_samples` as integers (UNKNOWN_LENGTH: not known), then any others.
         made_from: What it was made from, for `--reuse`.
-        partial: In words, in what the set falls short of the released one.
+        partial: How the set differs from the released one if it is only a part of it.
         downmix: One of DOWNMIXES.
-        n_rejected: How many utterances are missing because their files cannot be used.
+        n_rejected: Number of utterances that are missing because their files cannot be used.
         overwrite: Replace an existing file.
 
     Raises:
@@ -114,7 +113,7 @@ def write_manifest(
         if broken.height:
             raise SpoofkitError(
                 f"{path}: {name} of {broken['utt_id'][0]!r} is {broken[name][0]!r}, expected text without tabs, line "
-                "breaks and NUL; take them out, or rename the file"
+                "breaks and NUL; remove them, or rename the file"
             )
     if fault := tsv_fault(str(root), to_file=True):
         raise SpoofkitError(fault)
@@ -166,7 +165,7 @@ def read_manifest(path: Path | str) -> Manifest:
     table = table.with_columns(_parse_lengths(table["n_samples"], str(path)))
     if not data.endswith(b"\n") or header.get("rows", str(table.height)) != str(table.height):
         raise SpoofkitError(
-            f"{path}: holds {table.height} rows and should hold {header.get('rows', 'a final newline')}; "
+            f"{path}: holds {table.height} rows, expected {header.get('rows', 'a final newline')}; "
             "it is cut short or was edited, so recreate it with `spoofkit prepare`"
         )
     _check(table, str(path))
@@ -182,23 +181,23 @@ def read_manifest(path: Path | str) -> Manifest:
 
 
 def read_keyed_manifest(path: Path | str) -> Manifest:
-    """Read a manifest of which every row must have a key, for all that trains on keys or measures by them.
+    """Read a manifest whose rows must all have a key, for training and evaluation.
 
     Raises:
-        SpoofkitError: as of `read_manifest`; or rows have no key.
+        SpoofkitError: see `read_manifest`; or rows have no key.
     """
     manifest = read_manifest(path)
     without = manifest.table.filter(pl.col("key") == NO_KEY)["utt_id"]
     if without.len():
         raise SpoofkitError(
-            f"{path}: {without.len():,} of {manifest.table.height:,} rows have no key (first: {without[0]!r}), but "
-            "this needs bonafide or spoof in each; name a set with keys, or prepare this one with them"
+            f"{path}: {without.len():,} of {manifest.table.height:,} rows have no key (first: {without[0]!r}), "
+            "expected bonafide or spoof in each; use a set with keys, or prepare this one with its keys"
         )
     return manifest
 
 
 def find_standing(path: Path) -> Standing:
-    """What a manifest that stands was made from, and whether it is whole, for `spoofkit.outputs`."""
+    """Read what an existing manifest was made from, and whether it is intact, for `spoofkit.outputs`."""
     try:
         if not read_utf8(path).startswith(b"# root="):
             return Standing(None)
@@ -249,11 +248,11 @@ def _split_header(data: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
-    """Refuse a row with fewer or more fields than the line of column names, and names that stand twice."""
+    """Refuse a row with fewer or more fields than the line of column names, and duplicate names."""
     names = body.partition(b"\n")[0].decode().split("\t")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise SpoofkitError(f"{path}: the column {twice!r} stands twice, expected different names; rename one")
+        raise SpoofkitError(f"{path}: there are two columns {twice!r}, expected different names; rename one")
     wrong = lines_with_other_counts(body, b"\t", len(names) - 1)
     if wrong.size:
         line = body.split(b"\n", int(wrong[0]) + 1)[int(wrong[0])].decode()
@@ -265,7 +264,7 @@ def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
 
 def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
     text = column.replace("-", str(UNKNOWN_LENGTH))
-    # Not strict: polars would raise without saying where; what is no number becomes null and is refused by name below.
+    # Not strict: polars would raise without the place; what is no number becomes null and is refused by name below.
     numbers = text.cast(pl.Int64, strict=False)
     if numbers.null_count():
         wrong = column.filter(numbers.is_null())[0]
@@ -275,13 +274,13 @@ def _parse_lengths(column: pl.Series, where: str) -> pl.Series:
 
 
 def all_different(ids: pl.Series) -> bool:
-    """Whether no id stands twice; quick where they are sorted."""
+    """Return whether all ids are different; fast if they are sorted."""
     return (not ids.null_count() and bool((ids > ids.shift()).all())) or ids.n_unique() == ids.len()
 
 
 def _check(table: pl.DataFrame, where: str) -> None:
     if table.height == 0:
-        raise SpoofkitError(f"{where}: no utterances, expected at least one; check the protocol it is made from")
+        raise SpoofkitError(f"{where}: no utterances, expected at least one; check the protocol that it is made from")
     for name in ("utt_id", "path", "speaker", "attack", "codec"):
         empty = table.filter(pl.col(name).str.strip_chars() == "")
         if empty.height:
@@ -292,13 +291,13 @@ def _check(table: pl.DataFrame, where: str) -> None:
     if not all_different(ids):
         twice = ids.filter(ids.is_duplicated())
         raise SpoofkitError(
-            f"{where}: utt_id {twice[0]!r} stands {(ids == twice[0]).sum()} times ({twice.n_unique()} ids "
+            f"{where}: utt_id {twice[0]!r} occurs {(ids == twice[0]).sum()} times ({twice.n_unique()} ids "
             "repeat), expected unique ids"
         )
     if not ids.is_sorted():
         late = table.filter(pl.col("utt_id") < pl.col("utt_id").shift())["utt_id"][0]
         raise SpoofkitError(
-            f"{where}: not sorted by utt_id ({late!r} stands after a later id); recreate it with `spoofkit prepare`"
+            f"{where}: not sorted by utt_id ({late!r} follows a later id); recreate it with `spoofkit prepare`"
         )
     wrong = table.filter(~pl.col("key").is_in([*KEYS, NO_KEY]))
     if wrong.height:

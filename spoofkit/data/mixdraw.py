@@ -1,15 +1,15 @@
-"""Drawing a mix list: which utterance is injected into which, where, and how long.
+"""Drawing a mix list: which utterance is injected into which, where, and for how long.
 
-Drawn once from a seed, mix i from (seed, i) and whether it is held out. Every choice is a setting (MixSettings says
-which defaults are those of arXiv:2606.25328): there, one region of an utterance of the opposite class.
+A list is drawn once from a seed; mix i depends on (seed, i) and whether it is held out. Every choice is a setting
+(MixSettings says which defaults are those of arXiv:2606.25328: one region of an utterance of the opposite class).
 
 Pairings, base <- injector:
     cross          one bona fide and one spoofed utterance, either as the base with equal chance (the paper's)
-    uniform        any two utterances, as often as they come
+    uniform        any two utterances, in their proportions in the set
     bonafide_base  bona fide <- spoof
     same_class     two utterances of one key
     same_speaker   two utterances of one speaker
-    self           another place of the same utterance: only the splice itself can be found (a control)
+    self           another place of the same utterance: only the splice itself can be detected (a control)
 """
 
 from typing import Any
@@ -24,8 +24,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 from spoofkit.settings import Config
 
-MAX_DRAWS = 200  # tries for one mix before the settings are called impossible for this corpus
-# What decides how a list is drawn and spliced; how frames are labelled does not.
+MAX_DRAWS = 200  # draws for one mix before the settings are refused as impossible for this corpus
+# The settings by which a list is drawn and spliced; the labelling of frames is not among them.
 DRAW_SETTINGS = (
     "pairing",
     "n_regions",
@@ -40,7 +40,7 @@ DRAW_SETTINGS = (
 
 
 def made_from(config: Config, manifest: Manifest, held_out: bool) -> dict[str, Any]:
-    """What a list drawn now would be drawn from: compared for `--reuse` and before post-training."""
+    """Return what a list drawn now would be drawn from: compared for `--reuse` and before post-training."""
     mix = config.mix.model_dump(mode="json")
     return {
         "seed": config.seed,
@@ -75,8 +75,8 @@ def draw_mixes(config: Config, manifest: Manifest, held_out: bool = False) -> Mi
                 n_redrawn += 1
                 if n_redrawn > MAX_DRAWS * (index + 1):
                     raise SpoofkitError(
-                        f"{manifest.path}: {n_redrawn} draws for {index + 1} mixes "
-                        "found utterances too short for the regions; "
+                        f"{manifest.path}: in {n_redrawn} draws for {index + 1} mixes "
+                        "the utterances were too short for the regions; "
                         "lower mix.share, mix.n_regions, mix.min_region_samples or mix.margin_samples"
                     )
         mixes.append(mix)
@@ -84,7 +84,7 @@ def draw_mixes(config: Config, manifest: Manifest, held_out: bool = False) -> Mi
 
 
 class _PairChooser:
-    """Which (base, injector) pairs a pairing allows, as index arrays made once."""
+    """The (base, injector) pairs that a pairing allows, as index arrays that are built once."""
 
     def __init__(self, manifest: Manifest, pairing: str) -> None:
         table = manifest.table
@@ -127,7 +127,7 @@ class _PairChooser:
         self.everyone = np.array(sorted(self.of_speaker))
 
     def choose(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Indices of base and injector: two different utterances, or the same one for `self`."""
+        """Draw the indices of base and injector: two different utterances, or the same one for `self`."""
         if self.pairing == "cross":
             base_is_bonafide = bool(rng.integers(2))
             return int(rng.choice(self.members[base_is_bonafide])), int(rng.choice(self.members[not base_is_bonafide]))
@@ -150,7 +150,7 @@ class _PairChooser:
 
 
 def _draw_one(rng: np.random.Generator, chooser: _PairChooser, config: Config, mix_id: str) -> Mix | None:
-    """One try at a mix; none if the utterances are too short for what was drawn."""
+    """Draw one mix; None if the utterances are too short for what was drawn."""
     base, injector = chooser.choose(rng)
     base_length, injector_length = int(chooser.lengths[base]), int(chooser.lengths[injector])
     crop_samples = min(base_length, config.crop_samples)
@@ -171,7 +171,7 @@ def _draw_one(rng: np.random.Generator, chooser: _PairChooser, config: Config, m
 
 
 def _draw_regions(rng: np.random.Generator, crop_samples: int, mix: MixSettings) -> list[tuple[int, int]] | None:
-    """(start, length) of each region inside a crop, or none if they do not fit."""
+    """Draw (start, length) of each region inside a crop; None if they do not fit."""
     n_regions = int(rng.integers(mix.n_regions[0], mix.n_regions[1] + 1))
     total = int(rng.uniform(*mix.share) * crop_samples)
     gaps = crop_samples - total - (n_regions + 1) * mix.margin_samples

@@ -1,7 +1,7 @@
-"""Mix-frame utterances: what one is, how it is spliced, and which frames it teaches.
+"""Mix-frame utterances: their definition, splicing and frame targets.
 
 A mix is a crop of a *base* utterance in which one or more regions are replaced by samples of an *injector* utterance
-(arXiv:2606.25328). Mixes are drawn in `mixdraw`, kept in a file by `mixlist`; splicing is deterministic, and frame
+(arXiv:2606.25328). Mixes are drawn in `mixdraw`, stored in a file by `mixlist`; splicing is deterministic, and frame
 targets are computed from the mix and the encoder's geometry, never stored.
 """
 
@@ -23,7 +23,7 @@ ReadSamples = Callable[[str, int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Region:
-    """One injected region; both positions count samples of their own file."""
+    """One injected region; each position counts samples of its own file."""
 
     base_start: int
     injector_start: int
@@ -42,12 +42,12 @@ class Mix:
     regions: tuple[Region, ...]
 
     def injected(self) -> list[tuple[int, int]]:
-        """Half-open (start, end) of each region, in samples of the crop."""
+        """Return half-open (start, end) of each region, in samples of the crop."""
         starts = [region.base_start - self.crop_start for region in self.regions]
         return [(start, start + region.n_samples) for start, region in zip(starts, self.regions, strict=True)]
 
     def boundaries(self) -> list[int]:
-        """Samples of the crop at which base and injector meet."""
+        """Return the samples of the crop at which base and injector meet."""
         return [edge for region in self.injected() for edge in region]
 
 
@@ -58,15 +58,15 @@ class MixList:
     mixes: tuple[Mix, ...]
     made_from: dict[str, Any]
     n_redrawn: int = 0
-    """Draws thrown away because the utterances were too short for the regions."""
+    """Number of draws that were discarded because the utterances were too short for the regions."""
 
     @property
     def splice_settings(self) -> MixSettings:
-        """How this list's regions are to be joined."""
+        """Settings by which this list's regions are joined."""
         return MixSettings.model_validate(self.made_from["mix"])
 
     def by_id(self, mix_id: str) -> Mix:
-        """The mix of that id, or SpoofkitError."""
+        """Return the mix of that id, or raise SpoofkitError."""
         for mix in self.mixes:
             if mix.mix_id == mix_id:
                 return mix
@@ -76,11 +76,11 @@ class MixList:
 
 
 def splice(mix: Mix, read: ReadSamples, settings: MixSettings) -> np.ndarray:
-    """Make the waveform of a mix.
+    """Splice the waveform of a mix.
 
     Args:
         mix: What to splice.
-        read: Gives samples of an utterance; only what is needed is asked for.
+        read: Reads samples of an utterance; it is called only for those that are needed.
         settings: Join, cross-fade length and level matching.
 
     Returns:
@@ -110,7 +110,7 @@ def _matching_gain(replaced_S: np.ndarray, injected_S: np.ndarray) -> float:
 
 
 def _fade(n_samples: int, fade_samples: int) -> np.ndarray:
-    """Weight of the injected samples: rises from 0 to 1 and falls back inside the region; shape (n_samples,)."""
+    """Return the weights of the injected samples, from 0 to 1 and back inside the region; shape (n_samples,)."""
     ramp = np.arange(1, fade_samples + 1, dtype=np.float32) / (fade_samples + 1)
     weight_S = np.ones(n_samples, dtype=np.float32)
     weight_S[:fade_samples] = ramp
@@ -119,14 +119,14 @@ def _fade(n_samples: int, fade_samples: int) -> np.ndarray:
 
 
 def frame_targets(mix: Mix, geometry: FrameGeometry, frame_target: str, spoofed: set[str]) -> np.ndarray:
-    """The frame targets of a mix.
+    """Compute the frame targets of a mix.
 
     Args:
         mix: The mix.
-        geometry: The encoder's.
+        geometry: Geometry of the encoder.
         frame_target: `region` (R1): 1 inside an injected region, whatever the keys. `authenticity` (R2): 1 where the
             utterance that the frame comes from is spoofed.
-        spoofed: Ids of spoofed utterances; read for `authenticity` only.
+        spoofed: Ids of spoofed utterances; used by `authenticity` only.
 
     Returns:
         Float32 array of zeros and ones, shape (frames,).

@@ -5,8 +5,8 @@
     mix_id       base_id       injector_id   base_start  injector_start  n_samples  crop_start  crop_samples
     mix_0000000  T_0000000011  T_0000000000  20311       3100            9713       1280        64600
 
-Rows of one mix stand together. `config` is a hash of what follows in the second line, `sha256` one of the rows with
-their header; lists of older versions have none.
+Rows of one mix are adjacent. `config` is a hash of the value in the second line, `sha256` one of the rows with their
+header, which lists of older versions lack.
 """
 
 import io
@@ -62,7 +62,7 @@ def _first_line(seed: int, record: str) -> str:
 
 
 def find_standing(path: Path) -> Standing:
-    """What a list that stands was drawn from, and whether it is whole, for `spoofkit.outputs`."""
+    """Read what an existing list was drawn from, and whether it is intact, for `spoofkit.outputs`."""
     try:
         text = read_text(path)
         if not text.startswith("# seed="):
@@ -94,7 +94,7 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     n_found = lines[2].count("\n") - 1
     if not text.endswith("\n") or n_rows != str(n_found):
         raise SpoofkitError(
-            f"{path}: holds {n_found} rows, its first line says {n_rows}; it is cut short, so draw it again"
+            f"{path}: holds {n_found} rows, its first line states {n_rows}; it is cut short, so draw it again"
         )
     if has_checksum and text_sha256(lines[2])[:16] != checksum:
         raise SpoofkitError(
@@ -128,7 +128,7 @@ def read_mix_list(path: Path | str, manifest: Manifest) -> MixList:
     mixes = tuple(_group_rows(table))
     if len(mixes) != record["n_mixes"]:
         raise SpoofkitError(
-            f"{path}: its rows form {len(mixes)} mixes, {record['n_mixes']} were drawn; it was edited, so draw it again"
+            f"{path}: holds {len(mixes)} mixes, expected {record['n_mixes']}; it was edited, so draw it again"
         )
     lengths = manifest.lengths()
     for mix in mixes:

@@ -1,4 +1,4 @@
-"""What a mix list holds, in numbers, and one mix as a picture."""
+"""Statistics of a mix list, and one mix as a picture."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from spoofkit.terminal import visible
 
 
 def mix_statistics(mix_list: MixList, manifest: Manifest) -> dict[str, Any]:
-    """Counts and quantiles of what was drawn.
+    """Compute counts and quantiles of a mix list.
 
     Returns:
         `n_mixes`, `n_redrawn`, `regions_per_mix` (count by number), `base_from_injector` (count by
@@ -47,11 +47,11 @@ def draw_mix(
     """Draw a mixed utterance: waveform with its injected regions, spectrogram, frame targets.
 
     Args:
-        path: PNG, PDF or SVG by its extension; replaced if it is there.
-        mix: What was spliced.
+        path: PNG, PDF or SVG by its extension; an existing file is replaced.
+        mix: The mix.
         wave_S: Its waveform.
         targets_T: Its frame targets.
-        geometry: The encoder's, for the time of each frame.
+        geometry: Geometry of the encoder, for the time of each frame.
         title: Heading.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,7 +1,7 @@
 """MPEG's two containers, transport and program streams (ISO 13818-1): whether all of their packets are there.
 
-Neither states how long it is, and a decoder looks for the next packet without a word. A transport stream is packets of
-188 bytes, which are counted up to 15 for each stream in it; a program stream is packets that state their size.
+Neither states its length, and a decoder silently skips to the next packet. A transport stream consists of packets of
+188 bytes with a counter up to 15 for each stream; a program stream consists of packets that state their size.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from spoofkit.data.spans import Span, end_of_content, end_without_tags
 from spoofkit.errors import SpoofkitError
 
 PACKET_BYTES, SYNC = 188, 0x47
-NULL_STREAM = 0x1FFF  # fills up the rate, and is not counted
+NULL_STREAM = 0x1FFF  # fills up the rate, and has no counter
 READ_AT_ONCE = PACKET_BYTES << 15
 START, PACK, END = b"\0\0\1", 0xBA, 0xB9
 FIRST_STREAM = 0xBB  # the first that states its size
 
 
 def require_packets(span: Span, where: str) -> bool:
-    """Check the packets of an MPEG-TS or MPEG-PS file; false: it is no such file.
+    """Check the packets of an MPEG-TS or MPEG-PS file; False if it is no such file.
 
     Raises:
         SpoofkitError: it is cut short, or packets are missing or damaged.
@@ -37,7 +37,7 @@ def _require_transport(span: Span, where: str) -> None:
     end = end_without_tags(span)
     if n_more := end % PACKET_BYTES:
         refuse_cut(where, PACKET_BYTES - n_more)
-    counted: dict[int, int] = {}  # of each stream: the last packet's number
+    counted: dict[int, int] = {}  # by stream: the last packet's counter
     for place in range(0, end, READ_AT_ONCE):
         packets_PB = np.frombuffer(span.at(place, min(READ_AT_ONCE, end - place)), np.uint8).reshape(-1, PACKET_BYTES)
         is_bad_P = (packets_PB[:, 0] != SYNC) | (packets_PB[:, 1] & 0x80 > 0)
@@ -79,6 +79,6 @@ def _require_program(span: Span, where: str) -> None:
 
 def _refuse_packet(where: str, place: int) -> None:
     raise SpoofkitError(
-        f"{where}: at byte {place:,} a packet of MPEG is damaged or not the next, expected whole ones in order; "
-        f"something is missing or was joined there, so {HOW}"
+        f"{where}: the MPEG packet at byte {place:,} is damaged or out of order; something is missing or was inserted "
+        f"there, so {HOW}"
     )

@@ -1,7 +1,7 @@
-"""Ogg: pages with checksums, and the recordings that were joined in one file (RFC 3533, "chained").
+"""Ogg: pages with checksums, and several recordings in one file (RFC 3533, "chained").
 
-Every page's CRC-32 is compared, no page may be missing, and the last of each recording must say that it is the last. A
-decoder passes over a damaged page without a word, and libsndfile reads the first recording of several only.
+Every page's CRC-32 is compared, no page may be missing, and the last of each recording must be marked as the last. A
+decoder silently skips a damaged page, and libsndfile reads only the first of several recordings.
 """
 
 import zlib
@@ -29,11 +29,12 @@ def recordings(span: Span, where: str) -> tuple[tuple[int, int], ...]:
     """Walk the pages of an Ogg file, and return where each recording in it begins and ends, in bytes.
 
     Raises:
-        SpoofkitError: a page is damaged, missing or cut, the last is not marked as such, or two are beside each other.
+        SpoofkitError: a page is damaged, missing or cut, the last is not marked as such, or two streams are
+            interleaved.
     """
     found: list[tuple[int, int]] = []
     started = n_tracks = 0
-    pages: dict[int, tuple[int, int]] = {}  # of each stream that has not ended: page number, position
+    pages: dict[int, tuple[int, int]] = {}  # by stream that has not ended: page number, position
     place, content_end, in_front = 0, end_of_content(span), True
     while place < content_end:
         head = span.at(place, 27 + 255)
@@ -75,13 +76,13 @@ def recordings(span: Span, where: str) -> tuple[tuple[int, int], ...]:
 
 def _refuse_damaged(where: str, place: int) -> None:
     raise SpoofkitError(
-        f"{where}: the Ogg page at byte {place:,} is damaged or not the next (checksum, number or position), "
-        "expected whole pages in order; fetch it again"
+        f"{where}: the Ogg page at byte {place:,} is damaged or out of order (checksum, number or position); fetch it "
+        "again"
     )
 
 
 def _refuse_unended(where: str, place: int) -> None:
     raise SpoofkitError(
-        f"{where}: ends at byte {place:,} without a page that says it is the last, expected one; it is cut short "
-        f"or still being written, so {HOW}"
+        f"{where}: ends at byte {place:,} without a page that is marked as the last; it is cut short or still being "
+        f"written, so {HOW}"
     )

@@ -1,7 +1,7 @@
-"""Packed audio as the rest of the package sees it: an address, and the addon that reads what lies there.
+"""Packed audio as the rest of the package sees it: an address, and the addon that reads it.
 
-A packed utterance has an address, which stands wherever a path does: `train_00002.i16:480000+64000` is the 64,000
-samples from sample 480,000 of that shard on.
+A packed utterance has an address that can be used like a path: `train_00002.i16:480000+64000` is the 64,000 samples of
+that shard that begin at sample 480,000.
 """
 
 import re
@@ -18,7 +18,7 @@ ADDRESS = re.compile(r"(.+\.i16):(\d+)\+(\d+)")
 
 
 class Address(NamedTuple):
-    """Where a packed utterance lies."""
+    """Address of a packed utterance."""
 
     shard: str
     start: int
@@ -27,7 +27,7 @@ class Address(NamedTuple):
 
 
 def parse_address(path: Path | str) -> Address | None:
-    """Take an address apart; none if `path` is the name of an ordinary file.
+    """Parse an address; None if `path` is the name of an ordinary file.
 
     >>> parse_address("packs/train_00002.i16:480000+64000")
     Address(shard='packs/train_00002.i16', start=480000, n_samples=64000)
@@ -40,7 +40,7 @@ def read_packed(address: Address, start: int = 0, n_samples: int | None = None) 
     """Read a packed utterance, or part of it: see the addon's `read_packed`.
 
     Raises:
-        SpoofkitError: there is no such addon here; or as it says.
+        SpoofkitError: the addon is not installed, or see the addon's `read_packed`.
     """
     wave_S: np.ndarray = addons.find("pack.shards").read_packed(address, start, n_samples)
     return wave_S

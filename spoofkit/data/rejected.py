@@ -1,4 +1,4 @@
-"""The list of utterances that were taken out of a manifest because their files cannot be used."""
+"""The list of utterances that were rejected from a manifest because their files cannot be used."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ REJECTED_COLUMNS = ("utt_id", "path", "key", "reason")
 
 
 def rejected_path(manifest: Path) -> Path:
-    """Where the list of a manifest's rejected utterances stands: `eval.rejected.tsv` beside `eval.tsv`."""
+    """Return the path of the list of a manifest's rejected utterances: `eval.rejected.tsv` beside `eval.tsv`."""
     return manifest.with_name(f"{manifest.stem}.rejected.tsv")
 
 
 def write_rejected(manifest: Path, rejected: pl.DataFrame) -> None:
-    """Write the list of a manifest's rejected utterances, the columns REJECTED_COLUMNS, in place of an older one.
+    """Write the list of a manifest's rejected utterances, with the columns REJECTED_COLUMNS; an older one is replaced.
 
-    It is written before the manifest that lacks those utterances, so that none is lost without a trace.
+    It is written before the manifest that lacks those utterances, so that each of them is accounted for.
     """
     tidy = pl.col("reason").str.replace_all(r"\s+", " ")
     table = rejected.select(REJECTED_COLUMNS).with_columns(tidy).sort("utt_id")
@@ -26,7 +26,7 @@ def write_rejected(manifest: Path, rejected: pl.DataFrame) -> None:
 
 
 def read_rejected(manifest: Path) -> pl.DataFrame:
-    """The list of a manifest's rejected utterances; no rows if there is no list.
+    """Read the list of a manifest's rejected utterances; no rows if there is no list.
 
     Raises:
         SpoofkitError: it is not such a list.
@@ -38,6 +38,6 @@ def read_rejected(manifest: Path) -> pl.DataFrame:
     if lines[0] != list(REJECTED_COLUMNS) or any(len(line) != len(REJECTED_COLUMNS) for line in lines):
         raise SpoofkitError(
             f"{path}: is not the list of rejected utterances that belongs to {manifest.name}, expected the columns "
-            f"{', '.join(REJECTED_COLUMNS)}; put it back, or recreate the manifest with `spoofkit prepare`"
+            f"{', '.join(REJECTED_COLUMNS)}; restore it, or recreate the manifest with `spoofkit prepare`"
         )
     return pl.DataFrame(lines[1:], schema=dict.fromkeys(REJECTED_COLUMNS, pl.Utf8), orient="row")

@@ -1,12 +1,12 @@
-"""RTTM, in and out: spoofed regions as other programs of the field write them (NIST RT-09 plan, appendix A).
+"""Reading and writing RTTM: spoofed regions as other programs of the field write them (NIST RT-09 plan, appendix A).
 
     SPEAKER my%20call 1 1.06 0.74 <NA> <NA> spoof <NA> <NA>
 
-A line is a region: the recording, its channel, start and duration in seconds, and as the "speaker" what it is. Blanks,
-control characters and `%` in a recording's name are percent-encoded, so that names of any kind come back as they were.
-Times are written exactly: a sample of 16 kHz is 62.5 µs, so seven digits after the point hold every one.
+A line is a region: the recording, its channel, start and duration in seconds, and the label in the field "speaker".
+Blanks, control characters and `%` in a recording's name are percent-encoded, so that every name is read back unchanged.
+Times are written exactly: a sample of 16 kHz is 62.5 µs, so seven digits after the point are enough.
 
-RTTM has neither durations nor recordings without a region. Both come from the manifest that it is read beside.
+RTTM has neither durations nor recordings without a region. Both come from the manifest that it is read with.
 """
 
 import math
@@ -27,16 +27,16 @@ from spoofkit.files import read_text
 SUFFIX = ".rttm"
 SPOOFED = ("spoof", "injected")
 BONAFIDE = "bonafide"
-"""Lines with this label are read over: what no line calls spoofed is bona fide."""
+"""Label of lines that are skipped: what no line marks as spoofed is bona fide."""
 UNFITTED = "_threshold_not_fitted"
-"""Ends a label whose regions were made at a threshold that was fitted on no data."""
+"""Suffix of a label whose regions were made with a threshold that was not fitted on any data."""
 ENCODED = r"[\s%\x00-\x1f\x7f]|^;"  # a line that begins with ;; is a comment
 COUNTS = (9, 10)
-"""Fields of a line; before RT-09 the last one was not there."""
+"""Numbers of fields of a line; before RT-09 there was one less."""
 
 
 def encode_name(name: str) -> str:
-    """A recording's name as one field of RTTM.
+    """Encode a recording's name as one field of RTTM.
 
     >>> encode_name("my call 100%"), encode_name("通话")
     ('my%20call%20100%25', '通话')
@@ -45,16 +45,16 @@ def encode_name(name: str) -> str:
 
 
 def rttm_line(name: str, start: int, end: int, label: str, channel: int = 1) -> str:
-    """A half-open region, in samples, as a line; channels count from 1, also in recordings that have one."""
+    """Format a half-open region, in samples, as a line; channels count from 1, also for mono recordings."""
     times = f"{exact_seconds(start)} {exact_seconds(end - start)}"
     return f"SPEAKER {encode_name(name)} {channel} {times} <NA> <NA> {label} <NA> <NA>\n"
 
 
 def read_regions(path: Path, manifest: Path | None) -> dict[str, Regions]:
-    """Read the spoofed regions of a set: RTTM if a manifest is named to read it beside, else its file of regions.
+    """Read the spoofed regions of a set: RTTM, which needs a manifest, or else its file of regions.
 
     Raises:
-        SpoofkitError: RTTM without a manifest, or the reverse; else as of `read_rttm` and `read_segments`.
+        SpoofkitError: RTTM without a manifest, or the reverse; or see `read_rttm` and `read_segments`.
     """
     is_rttm = path.suffix == SUFFIX
     if is_rttm and manifest is None:
@@ -72,15 +72,15 @@ def read_regions(path: Path, manifest: Path | None) -> dict[str, Regions]:
 def read_rttm(path: Path, manifest: Manifest) -> dict[str, Regions]:
     """Read the spoofed regions of every utterance of a manifest.
 
-    Utterances that no line names have none. Regions that overlap are one: their union is spoofed.
+    Utterances that no line names have none. Overlapping regions are merged into one.
 
     Args:
         path: The RTTM file; its names are ids of the manifest.
         manifest: The set.
 
     Raises:
-        SpoofkitError: with the line: it is no region, its name is no id, its label is unknown, or it ends after its
-            utterance or is in one whose key is bonafide. Without: an utterance whose key is spoof has no region.
+        SpoofkitError: a line is no region, its name is no id, its label is unknown, or it ends after its utterance or
+            is in one whose key is bonafide; or an utterance whose key is spoof has no region.
     """
     rows = {utt_id: (key, n) for utt_id, key, n in manifest.table.select("utt_id", "key", "n_samples").iter_rows()}
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -91,8 +91,8 @@ def read_rttm(path: Path, manifest: Manifest) -> dict[str, Regions]:
         name, start, end, label = _parse(line, where)
         if name not in rows:
             raise SpoofkitError(
-                f"{where}: recording {name!r} is not in {manifest.path}, expected its ids (blanks in them as %20); "
-                "name the manifest of the set that the file is of"
+                f"{where}: recording {name!r} is not in {manifest.path}, expected one of its ids (blanks as %20); "
+                "name the manifest of the set that the file belongs to"
             )
         if label == BONAFIDE:
             continue
@@ -105,20 +105,20 @@ def read_rttm(path: Path, manifest: Manifest) -> dict[str, Regions]:
         if n_samples != UNKNOWN_LENGTH and end > n_samples + LONGEST_OVERHANG:
             raise SpoofkitError(
                 f"{where}: the region ends at {exact_seconds(end)} s, but {name!r} lasts {exact_seconds(n_samples)} s; "
-                "name the manifest of the audio that the file is of"
+                "name the manifest of the audio that the file belongs to"
             )
         found[name].append((start, end))
     spoofed = manifest.table.filter(pl.col("key") == "spoof")["utt_id"].to_list()
     if without := [utt_id for utt_id in spoofed if utt_id not in found]:
         raise SpoofkitError(
-            f"{path}: has no region of {len(without):,} utterances whose key is spoof (first: {without[0]!r}), "
-            f"expected where each is spoofed; complete the file, or write '-' as their key in {manifest.path}"
+            f"{path}: has no region for {len(without):,} utterances whose key is spoof (first: {without[0]!r}), "
+            f"expected at least one for each; complete the file, or write '-' as their key in {manifest.path}"
         )
     return {utt_id: _union(found.get(utt_id, [])) for utt_id in rows}
 
 
 def _parse(line: str, where: str) -> tuple[str, int, int, str]:
-    """Name, first sample, the sample after the last, and label of a line."""
+    """Parse a line into name, first sample, the sample after the last, and label."""
     fields = line.split()
     if len(fields) not in COUNTS or fields[0] != "SPEAKER":
         raise SpoofkitError(
@@ -143,7 +143,7 @@ def _parse(line: str, where: str) -> tuple[str, int, int, str]:
 
 
 def _union(regions: list[tuple[int, int]]) -> Regions:
-    """Ascending regions, those that overlap as one; those that touch stay two."""
+    """Sort regions and merge those that overlap; regions that only touch stay separate."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(regions):
         if joined and start < joined[-1][1]:

@@ -1,4 +1,4 @@
-"""The file of spoofed regions, one a set, beside its manifest: where in each utterance something was spoofed.
+"""The file of spoofed regions, one per set, beside its manifest: which parts of each utterance are spoofed.
 
     # rows=3
     utt_id         start_seconds  end_seconds
@@ -6,9 +6,9 @@
     CON_D_0000000  2.5            2.75
     LA_D_1047731   -              -
 
-Tab-separated, sorted by utterance and start. Every utterance of the set stands in it: one without a spoofed region has
-`-` in both columns. Regions are half-open, do not overlap, and lie on samples of 16 kHz; labels of any resolution are
-derived from them. No labels of a corpus are known here.
+Tab-separated, sorted by utterance and start. It holds every utterance of the set: one without a spoofed region has `-`
+in both columns. Regions are half-open, do not overlap, and lie on samples of 16 kHz; labels of any resolution are
+derived from them. This module knows no corpus' labels.
 """
 
 import io
@@ -26,17 +26,17 @@ from spoofkit.files import read_text, write_text
 COLUMNS = ("utt_id", "start_seconds", "end_seconds")
 NONE = "-"
 LONGEST_OVERHANG = SAMPLE_RATE // 100 - 1
-"""Samples by which a region may end after its utterance: labels of 10 ms segments may reach past its end."""
+"""Number of samples by which a region may extend beyond its utterance, as labels of 10 ms segments may."""
 
 Regions = npt.NDArray[np.int64]
 """Half-open (start, end) of an utterance's spoofed regions in samples, ascending; shape (regions, 2)."""
 
 
 def segment_table(regions: Mapping[str, Sequence[tuple[int, int]]]) -> pl.DataFrame:
-    """The table of a set.
+    """Build the table of a set's regions.
 
     Args:
-        regions: For every utterance of the set its spoofed regions, half-open, in samples; none if it has none.
+        regions: Spoofed regions of every utterance of the set, half-open, in samples; empty if there are none.
 
     Returns:
         Text columns COLUMNS, sorted.
@@ -53,7 +53,7 @@ def segment_table(regions: Mapping[str, Sequence[tuple[int, int]]]) -> pl.DataFr
 
 
 def write_segments(path: Path | str, table: pl.DataFrame, overwrite: bool = False) -> None:
-    """Write what `segment_table` made.
+    """Write the table of `segment_table`.
 
     Raises:
         SpoofkitError: the file exists and `overwrite` is false, or the disk refuses.
@@ -71,8 +71,8 @@ def read_segments(path: Path | str) -> dict[str, Regions]:
     """Read the spoofed regions of every utterance of a set.
 
     Raises:
-        SpoofkitError: no such file, another kind of file, a cut one, a time that is no number, a region that is empty
-            or overlaps another, an utterance that stands apart from its other lines or has both `-` and a region.
+        SpoofkitError: no such file, another kind of file, cut short, a time that is no number, a region that is empty
+            or overlaps another, an utterance whose lines are not adjacent or that has both `-` and a region.
     """
     text = read_text(path)
     first, _, body = text.partition("\n")
@@ -87,11 +87,11 @@ def read_segments(path: Path | str) -> dict[str, Regions]:
         raise SpoofkitError(f"{path}: not a tab-separated table ({str(error).splitlines()[0]})") from error
     if tuple(table.columns) != COLUMNS:
         raise SpoofkitError(
-            f"{path}: has the columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}; write it so"
+            f"{path}: has the columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}; rename them"
         )
     if first != f"# rows={table.height}" or not text.endswith("\n"):
         raise SpoofkitError(
-            f"{path}: holds {table.height} rows and says {first[2:]!r}; it is cut short or was edited, so recreate it"
+            f"{path}: holds {table.height} rows but states {first[2:]!r}; it is cut short or was edited, so recreate it"
         )
     return _by_utterance(table, str(path))
 
@@ -103,7 +103,7 @@ def _by_utterance(table: pl.DataFrame, where: str) -> dict[str, Regions]:
         is_none = (start, end) == (NONE, NONE)
         if utt_id in found and (utt_id != last or is_none or not found[utt_id]):
             raise SpoofkitError(
-                f"{where}, line {line}: {utt_id!r} stood there before, expected its regions one after the other, or "
+                f"{where}, line {line}: {utt_id!r} is on earlier lines too, expected its regions on adjacent lines, or "
                 "one line with '-'; sort the file"
             )
         own = found.setdefault(utt_id, [])
@@ -115,7 +115,7 @@ def _by_utterance(table: pl.DataFrame, where: str) -> dict[str, Regions]:
 
 
 def _check(utt_id: str, own: Sequence[tuple[int, int]], where: str) -> None:
-    """Refuse regions that are not in order."""
+    """Refuse regions that are not ascending."""
     before = 0
     for start, end in own:
         if not before <= start < end:
@@ -127,7 +127,7 @@ def _check(utt_id: str, own: Sequence[tuple[int, int]], where: str) -> None:
 
 
 def exact_seconds(n_samples: int) -> str:
-    """Seconds of a number of samples, exactly: a sample is 62.5 µs, so seven digits hold every time."""
+    """Format a number of samples in seconds, exactly: a sample is 62.5 µs, so seven digits are enough."""
     return f"{n_samples / SAMPLE_RATE:.7f}".rstrip("0").rstrip(".")
 
 

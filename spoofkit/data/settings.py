@@ -1,4 +1,4 @@
-"""The settings of what is trained on: how utterances are mixed and augmented; and what all groups of settings share."""
+"""Settings of the training data: how utterances are mixed and augmented; and the base of all groups of settings."""
 
 from typing import Annotated, Literal
 
@@ -20,13 +20,13 @@ class MixSettings(Settings):
     """How mix-frame utterances are drawn and spliced.
 
     Pairing, number of regions, share, frame target and join are by default those of arXiv:2606.25328 (as summarised by
-    readers of the full paper), which mentions no margin, no fade and no change of level; the rest is ours.
+    readers of the full paper), which mentions no margin, no fade and no change of level; the other defaults are ours.
     """
 
     n_train: Count = 20_000
-    """Mixed utterances in the training list; later epochs go through the same list again."""
+    """Number of mixed utterances in the training list; all epochs use the same list."""
     n_dev: Count = 1_000
-    """Mixed utterances in the held-out list."""
+    """Number of mixed utterances in the held-out list."""
     frame_target: Literal["region", "authenticity"] = "region"
     """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof."""
     pairing: Literal["cross", "uniform", "bonafide_base", "same_class", "same_speaker", "self"] = "cross"
@@ -38,15 +38,15 @@ class MixSettings(Settings):
     min_region_samples: Count = 1600
     """Shortest region; 1600 samples are 0.1 s."""
     margin_samples: Annotated[int, Field(ge=0)] = 0
-    """Base samples left between regions, and before the first and after the last."""
+    """Fewest base samples between regions, before the first and after the last."""
     offset: Literal["independent", "aligned"] = "independent"
-    """Take the injected samples from anywhere in the injector, or from the same position as in the base."""
+    """Where injected samples come from: anywhere in the injector, or the same position as in the base."""
     join: Literal["cut", "crossfade"] = "cut"
-    """Hard cut, or a linear cross-fade inside the region's two ends."""
+    """Hard cut, or a linear cross-fade inside both ends of the region."""
     crossfade_samples: Count = 80
     """Length of each cross-fade; 80 samples are 5 ms."""
     level_match: bool = False
-    """Scale what is injected to the RMS level of what it replaces (by 20 dB at most)."""
+    """Scale injected samples to the RMS level of those that they replace (by at most 20 dB)."""
 
     @model_validator(mode="after")
     def _ranges(self) -> "MixSettings":
@@ -56,12 +56,12 @@ class MixSettings(Settings):
                 raise ValueError(f"{name}: the first number must not be above the second, found {low} and {high}")
         if self.share[0] == 0 or self.share[1] > LARGEST_SHARE:
             raise ValueError(
-                f"share: must lie above 0 and at most at {LARGEST_SHARE}, or nothing of one of the two utterances is "
-                f"left; found {self.share[0]:g} and {self.share[1]:g}"
+                f"share: must be above 0 and at most {LARGEST_SHARE}, so that something of both utterances is left; "
+                f"found {self.share[0]:g} and {self.share[1]:g}"
             )
         if self.pairing == "self" and self.offset == "aligned":
             raise ValueError(
-                "pairing 'self' with offset 'aligned' would replace samples by themselves; use independent"
+                "pairing 'self' with offset 'aligned' would replace samples by themselves; use offset: independent"
             )
         if self.join == "crossfade" and 2 * self.crossfade_samples > self.min_region_samples:
             raise ValueError(
@@ -74,37 +74,36 @@ class MixSettings(Settings):
 class AugmentSettings(Settings):
     """Augmentation of training utterances (spoofkit.data.augment); all off by default, as in the paper's recipe.
 
-    In the order in which it happens: speed, reverberation, noise, codec, RawBoost. Shares are of utterances, each drawn
-    for itself.
+    The order is speed, reverberation, noise, codec, RawBoost. Shares are of utterances, drawn independently.
     """
 
     speed: Share = 0.0
-    """Share that is played faster or slower, pitch and all; not for mixes, whose regions would move."""
+    """Share that is played faster or slower, which shifts the pitch; not for mixes, whose regions would move."""
     speed_factors: Annotated[list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=1)] = [0.9, 1.1]
-    """By one of these."""
+    """Factors of the speed, one of which is drawn."""
     reverb: Share = 0.0
-    """Share that is put into a room."""
+    """Share that is reverberated."""
     reverb_folder: str | None = None
     """Folder with room impulse responses, at any depth."""
     noise: Share = 0.0
-    """Share that gets noise."""
+    """Share that noise is added to."""
     noise_folder: str | None = None
     """Folder with noise, music or babble, such as MUSAN's, at any depth; every file is equally likely."""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
-    """Lowest and highest signal-to-noise ratio."""
+    """Lowest and highest signal-to-noise ratio, in dB."""
     codec: Share = 0.0
-    """Share that goes through a codec."""
+    """Share that is coded and decoded."""
     codecs: Annotated[
         list[Literal["mulaw", "alaw", "gsm", "amr_nb", "g722", "opus", "mp3", "aac"]], Field(min_length=1)
     ] = ["mulaw", "alaw", "gsm", "opus", "mp3", "aac"]
-    """Through one of these; telephone codecs at 8 kHz, bit rates at random."""
+    """Codecs, one of which is drawn; telephone codecs at 8 kHz, bit rates at random."""
     rawboost: Share = 0.0
-    """Share that gets RawBoost (arXiv:2111.04433)."""
+    """Share that RawBoost (arXiv:2111.04433) is applied to."""
     rawboost_kinds: Annotated[list[Literal["convolutive", "impulsive", "stationary"]], Field(min_length=1)] = [
         "convolutive",
         "impulsive",
     ]
-    """What of it, one after the other; the default is the authors' choice for logical access."""
+    """Kinds of RawBoost, applied in this order; the default is the authors' choice for logical access."""
 
     @property
     def is_on(self) -> bool:

@@ -1,4 +1,4 @@
-"""How much of a recording holds any signal: a detector gives silence a score too, and it means nothing."""
+"""How much of a recording holds a signal: a detector also scores silence, and that score is meaningless."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,16 +7,16 @@ import numpy as np
 from spoofkit.errors import SpoofkitError
 
 LEAST_SIGNAL_SECONDS = 0.5
-"""A recording with less signal is not judged: the shortest utterances of ASVspoof hold about as much speech."""
+"""A recording with less signal is not scored: the shortest utterances of ASVspoof hold about as much speech."""
 SIGNAL_DBFS = -70.0
-"""Level of a stretch, an RMS without its mean, from which it counts as signal; the dither of 16 bits is near -98."""
+"""RMS level, without the mean, from which a stretch counts as signal; the dither of 16 bits is near -98."""
 STRETCH = 320
-"""Samples of a stretch: 20 ms."""
+"""Number of samples of a stretch: 20 ms."""
 RATE = 16_000
 
 
 class SignalMeter:
-    """Measures recordings as they are read, block by block."""
+    """A meter of the signal in a recording, which measures while it is read block by block."""
 
     def __init__(self) -> None:
         self._n_loud = 0
@@ -24,16 +24,16 @@ class SignalMeter:
 
     @property
     def seconds(self) -> float:
-        """Signal in what was measured so far, in whole stretches."""
+        """Signal in what was read so far, in seconds of whole stretches."""
         return self._n_loud * STRETCH / RATE
 
     @property
     def is_enough(self) -> bool:
-        """Whether that is enough to judge the recording by."""
+        """Whether that is enough to score the recording."""
         return self.seconds >= LEAST_SIGNAL_SECONDS
 
     def measure(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Hand on a recording's samples as they come, 16 kHz mono float32, and measure them."""
+        """Measure a recording's samples, 16 kHz mono float32, and pass them on."""
         for block_S in blocks:
             waiting_S = np.concatenate([self._left_S, block_S])
             n_whole = waiting_S.size // STRETCH * STRETCH
@@ -43,9 +43,9 @@ class SignalMeter:
             yield block_S
 
     def refuse_too_little(self, where: str) -> None:
-        """Raise SpoofkitError if what was measured is too little to judge a recording by."""
+        """Raise SpoofkitError if what was read holds too little signal to score the recording."""
         if not self.is_enough:
             raise SpoofkitError(
                 f"{where}: holds {self.seconds:.2f} s of signal above {SIGNAL_DBFS:g} dBFS, expected at least "
-                f"{LEAST_SIGNAL_SECONDS:g} s to judge it by; check the recording, or join its parts"
+                f"{LEAST_SIGNAL_SECONDS:g} s; check the recording, or join its parts"
             )

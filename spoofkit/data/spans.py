@@ -1,4 +1,4 @@
-"""A stretch of a file as a file of its own, and where the tags behind its sound begin."""
+"""A span of a file as a file object, and where the tags after its sound begin."""
 
 import io
 import os
@@ -6,11 +6,11 @@ from typing import Any
 
 TAIL_BYTES = 1 << 16
 ID3V1_BYTES, LYRICS_END_BYTES, APE_BYTES = 128, 15, 32
-FEWEST_ZEROS = 16  # fewer are the end of something
+FEWEST_ZEROS = 16  # fewer may belong to the data before them
 
 
 class Span(io.RawIOBase):
-    """Bytes `start` to `stop` of an open file; it has no name, and moves no position but its own."""
+    """Bytes `start` to `stop` of an open file; it has no name, and its own position."""
 
     def __init__(self, descriptor: int, start: int = 0, stop: int | None = None) -> None:
         self.descriptor, self.start = descriptor, start
@@ -21,11 +21,11 @@ class Span(io.RawIOBase):
         return self.stop - self.start
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it can be entered anywhere."""
+        """Return True: it can be read from anywhere."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -36,27 +36,27 @@ class Span(io.RawIOBase):
         return n_read
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         self.place = offset + {os.SEEK_SET: self.start, os.SEEK_CUR: self.place, os.SEEK_END: self.stop}[whence]
         self.place = max(self.start, self.place)
         return self.tell()
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self.place - self.start
 
     def part(self, start: int, stop: int) -> "Span":
-        """Bytes `start` to `stop` of this span."""
+        """Return the span of bytes `start` to `stop` of this span."""
         return Span(self.descriptor, self.start + start, self.start + stop)
 
     def at(self, place: int, n_bytes: int) -> bytes:
-        """Read bytes from a place counted from the start; fewer where the span ends."""
+        """Read bytes from a place on, counted from the start; fewer if the span ends before."""
         n_bytes = min(n_bytes, len(self) - place)
         return os.pread(self.descriptor, n_bytes, self.start + place) if n_bytes > 0 else b""
 
 
 def skip_id3v2(span: Span) -> int:
-    """Return where the content behind ID3v2 tags at the start begins."""
+    """Return where the content after ID3v2 tags at the start begins."""
     place = 0
     while (head := span.at(place, 10))[:3] == b"ID3" and len(head) == 10:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
@@ -85,7 +85,7 @@ def end_without_tags(span: Span) -> int:
 
 
 def _tag_bytes(tail: bytes) -> int:
-    """The size of a tag that a file ends with; 0: of none."""
+    """Return the size of the tag that a file ends with; 0 if there is none."""
     if len(tail) == ID3V1_BYTES and tail[:3] == b"TAG":
         return ID3V1_BYTES
     footer = tail[-APE_BYTES:]

@@ -1,4 +1,4 @@
-"""An open recording, whoever decodes it: its facts, its samples in blocks, and what is refused of any."""
+"""An open recording, whichever library decodes it: its facts, its blocks of samples, and checks that hold for all."""
 
 import os
 import re
@@ -16,9 +16,13 @@ LONGEST_HOURS = "SPOOFKIT_LONGEST_HOURS"
 DEFAULT_LONGEST_HOURS = 4.0  # of 16 kHz mono in memory: 0.9 GB
 MOST_SAMPLES_A_BYTE = 10_000  # silence in FLAC: a frame of 65,535 samples takes some 14 bytes
 LOWEST_RATE, HIGHEST_RATE = 2_000, 1_000_000  # Hz
-UNTOLD = ("Invalid argument", "Operation not permitted", "integer division or modulo by zero")  # of damaged headers
-MOST_AT_ONCE = 1 << 20  # numbers in a block, whatever a header states
-# Names of headerless files, which say nothing: libsndfile's coding or FFmpeg's container, and the sampling rate.
+UNTOLD = (
+    "Invalid argument",
+    "Operation not permitted",
+    "integer division or modulo by zero",
+)  # damaged headers
+MOST_AT_ONCE = 1 << 20  # values in a block, whatever a header states
+# Suffixes of headerless files: libsndfile's coding or FFmpeg's container, and the sampling rate.
 HEADERLESS = {
     ".gsm": ("GSM610", 8_000), ".vox": ("VOX_ADPCM", 8_000), ".ul": ("ULAW", 8_000), ".ulaw": ("ULAW", 8_000),
     ".al": ("ALAW", 8_000), ".alaw": ("ALAW", 8_000), ".g722": ("g722", 16_000),
@@ -35,19 +39,19 @@ class AudioInfo:
     subtype: str
     """How samples are stored: libsndfile's name (`PCM_16`, `FLOAT`, `VORBIS`), or FFmpeg's of the codec (`aac`)."""
     bits: int
-    """Width of a stored sample; 0 for lossy codecs, which have none."""
+    """Bits of a stored sample; 0 for lossy codecs."""
     reader: str
     """`soundfile`, `av`, or `pack`."""
     n_bytes: int
-    """Size of the file."""
+    """Size of the file, in bytes."""
     n_frames: int | None
-    """How many samples each channel has, where the header can be trusted; none: only decoding tells."""
+    """Number of samples of each channel if the header can be trusted; None if only decoding tells."""
     flac_md5: str | None = None
-    """What a FLAC states of its samples, in hex; empty where it states nothing, none if it is no FLAC."""
+    """MD5 that a FLAC states of its samples, in hex; empty if it states none, None if it is no FLAC."""
 
     @property
     def n_samples(self) -> int:
-        """Length after conversion to 16 kHz."""
+        """Length in samples after conversion to 16 kHz."""
         assert self.n_frames is not None, "only decoding tells"
         return length_at_16k(self.n_frames, self.sample_rate)
 
@@ -64,11 +68,11 @@ class Stored:
         """Decode from a sample on, as float32 of shape (samples, channels), full scale 1.
 
         Args:
-            first: The sample; where a format cannot be entered exactly, all before it is decoded too.
-            size: Most samples of a block; 0: about a second.
+            first: The sample; if the format does not allow exact seeking, everything before it is decoded too.
+            size: Most samples of a block; 0 gives about a second.
 
         Raises:
-            SpoofkitError: the recording is damaged, cut short or too long; some of it may have been given before.
+            SpoofkitError: the recording is damaged, cut short or too long; some blocks may have been yielded before.
         """
         with as_sentence(self.where):
             at_most = MOST_AT_ONCE // self.info.n_channels
@@ -76,13 +80,13 @@ class Stored:
 
 
 def length_at_16k(n_samples: int, rate: int) -> int:
-    """How many samples remain of `n_samples` at `rate` Hz after conversion to 16 kHz."""
+    """Return the number of samples that `n_samples` at `rate` Hz have after conversion to 16 kHz."""
     # soxr returns round(n * 16000 / rate) samples; the integer form avoids rounding errors in long files.
     return (2 * n_samples * READ_RATE + rate) // (2 * rate)
 
 
 def longest_seconds() -> float:
-    """Return the longest duration that is read, in seconds; the environment's SPOOFKIT_LONGEST_HOURS raises it.
+    """Return the longest duration that is read, in seconds; SPOOFKIT_LONGEST_HOURS in the environment sets it.
 
     Raises:
         SpoofkitError: that is no positive number.
@@ -99,7 +103,7 @@ def longest_seconds() -> float:
 
 @contextmanager
 def as_sentence(where: str) -> Iterator[None]:
-    """Say whatever decoding raises as one sentence about the recording, so that it ends no other's."""
+    """Turn any exception of decoding into a SpoofkitError about the recording, so that others can still be read."""
     try:
         yield
     except SpoofkitError:
@@ -117,7 +121,7 @@ def as_sentence(where: str) -> Iterator[None]:
 
 
 def undecodable(where: str, error: Exception | str) -> SpoofkitError:
-    """Make a sentence of what a decoder said."""
+    """Return the error for what a decoder reported."""
     why = error if isinstance(error, str) else _in_words(error)
     return SpoofkitError(
         f"{where}: neither libsndfile nor FFmpeg can decode it ({why}); convert it to FLAC or fetch it again"
@@ -128,7 +132,7 @@ def _in_words(error: Exception) -> str:
     words = " ".join(str(getattr(error, "strerror", "") or error).split())
     if (
         not words or words in UNTOLD or re.match(r"Error number|\[Errno", words)
-    ):  # FFmpeg has no words for some of its own
+    ):  # FFmpeg has no text for some of its own errors
         return "its header or its data are damaged"
     return "it ends before its first sample" if words == "End of file" else words
 
@@ -142,10 +146,10 @@ def _ffmpeg_errors() -> tuple[type[Exception], ...]:
 
 
 def require_plausible(stored: Stored) -> None:
-    """Refuse facts that no recording has.
+    """Refuse implausible facts.
 
     Raises:
-        SpoofkitError: its sampling rate or length cannot be, or is beyond the limit.
+        SpoofkitError: the sampling rate or length is impossible, or beyond the limit.
     """
     where, info, n_frames = stored.where, stored.info, stored.info.n_frames
     if not LOWEST_RATE <= info.sample_rate <= HIGHEST_RATE:
@@ -155,7 +159,7 @@ def require_plausible(stored: Stored) -> None:
         )
     if n_frames is not None and n_frames > MOST_SAMPLES_A_BYTE * info.n_bytes:
         raise SpoofkitError(
-            f"{where}: states {n_frames:,} samples in {info.n_bytes:,} bytes, which no codec can hold; its header is "
+            f"{where}: its header states {n_frames:,} samples in {info.n_bytes:,} bytes, which is impossible; it is "
             "damaged, so fetch it again"
         )
     if n_frames is not None and info.reader != "pack":
@@ -163,20 +167,20 @@ def require_plausible(stored: Stored) -> None:
 
 
 def require_not_too_long(where: str, seconds: float) -> None:
-    """Refuse recordings beyond the limit.
+    """Refuse a recording beyond the longest duration.
 
     Raises:
-        SpoofkitError: this one is.
+        SpoofkitError: it is longer.
     """
     if seconds > longest_seconds():
         raise SpoofkitError(
-            f"{where}: is longer than {longest_seconds() / 3600:g} h, expected recordings of at most that; split it, "
-            f"or set {LONGEST_HOURS} in the environment to more"
+            f"{where}: is longer than {longest_seconds() / 3600:g} h, the longest that is read; split it, or raise the "
+            f"limit with {LONGEST_HOURS} in the environment"
         )
 
 
 def checked(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int | None) -> Iterator[np.ndarray]:
-    """The same blocks, of which there must be as many samples as expected, and not too many."""
+    """Yield the blocks, and refuse a number of samples other than expected, or beyond the longest duration."""
     n_read = 0
     for block_SC in blocks:
         n_read += block_SC.shape[0]
@@ -184,13 +188,13 @@ def checked(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int |
         yield block_SC
     if expected is not None and n_read != expected:
         raise SpoofkitError(
-            f"{where}: decodes to {n_read} samples, expected {expected} by its header or size; it is cut short or "
+            f"{where}: decodes to {n_read} samples, expected {expected} from its header or size; it is cut short or "
             f"damaged, so {HOW}"
         )
 
 
 def skipped(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
-    """Yield what follows the first `n_samples` samples."""
+    """Skip the first `n_samples` samples and yield the rest."""
     for block_SC in blocks:
         n_here = min(n_samples, block_SC.shape[0])
         n_samples -= n_here

@@ -1,8 +1,8 @@
-"""Files that are a row of coded frames without a container: MPEG audio (MP3, MP2), AAC in ADTS, AC-3, and AMR.
+"""Files of coded frames without a container: MPEG audio (MP3, MP2), AAC in ADTS, AC-3, and AMR.
 
-Nothing states how long they are, or what does (a Xing or Info frame) speaks of the first of several that were joined.
-So the frames are counted, from their headers: they must follow each other to the end of the file, or to its tags. What
-stands between them is skipped by decoders without a word; here it is refused, as is a change of rate or channels.
+They do not state their length, or a Xing or Info frame states that of the first of several that were concatenated. So
+the frames are counted by their headers: they must follow each other to the end of the file, or to its tags. Decoders
+silently skip what is between frames; here it is refused, and so is a change of rate or channels.
 
 ISO 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS), ETSI TS 102 366 (AC-3, E-AC-3), RFC 4867 section 5 (AMR).
 """
@@ -33,36 +33,36 @@ AMR = {  # bytes of a frame by its type; sampling rate, samples a frame
 AC3_RATES = (48_000, 44_100, 32_000)
 AC3_KBIT = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 AC3_SAMPLES = 256  # of a block, of which AC-3 has six in a frame
-XING_BYTES = 200  # of a frame, in which such a header begins
-# Frames that an encoder's delay and padding are, at most, and the one that holds the header that states them.
+XING_BYTES = 200  # of a frame, within which such a header begins
+# Most frames of an encoder's delay and padding, and the frame with the header that states them.
 TRIMMED_FRAMES = 8
 
 
 class Frame(NamedTuple):
-    """A frame's header."""
+    """The header of a frame."""
 
     n_bytes: int
     n_samples: int
     kind: tuple[int, ...]
-    """What does not change within a recording: sampling rate first."""
+    """Properties that are constant within a recording, the sampling rate first."""
 
 
 Parser = Callable[[bytes], Frame | None]
 
 
 class Frames(NamedTuple):
-    """One recording's row of frames."""
+    """The frames of one recording."""
 
     start: int
-    """Its first byte."""
+    """Byte at which they begin."""
     end: int
     seconds: float
     slack_seconds: float
-    """By how much less may be decoded: what an encoder added in front and behind."""
+    """By how much less may be decoded: what the encoder added before and after the sound."""
 
 
 def count_frames(span: Span, where: str) -> tuple[Frames, ...]:
-    """Count the frames of a file, by recordings that were joined; none: it does not begin with one, and the next.
+    """Count the frames of each recording in a file; empty if it does not begin with two frames.
 
     Raises:
         SpoofkitError: they do not reach its end, are fewer than it states, or change their rate or channels.
@@ -84,7 +84,7 @@ def count_frames(span: Span, where: str) -> tuple[Frames, ...]:
 
 
 def _count(span: Span, where: str, codec: str, place: int, end: int, parse: Parser) -> Iterator[Frames]:
-    """Walk from frame to frame; where a tag or the header of a further recording stands, that begins."""
+    """Walk from frame to frame; a tag or another header begins a further recording."""
     start, n_frames, n_stated, longest = place, 0, 0, 0
     kind: tuple[int, ...] = (0,)
     block, block_at = b"", place
@@ -103,8 +103,8 @@ def _count(span: Span, where: str, codec: str, place: int, end: int, parse: Pars
         behind_tag = place if frame is not None else _skip_tag(span, place)
         if frame is None and behind_tag == place:
             raise SpoofkitError(
-                f"{where}: at byte {place:,} no {codec.upper()} frame follows the last one, expected frames up to the "
-                f"end of the file; it is damaged there, or something else was joined to it, so {HOW}"
+                f"{where}: there is no {codec.upper()} frame at byte {place:,}, expected frames up to the end of the "
+                f"file; it is damaged there, or something else was appended to it, so {HOW}"
             )
         n_frames_here = None
         if frame is not None and codec == "mpeg":
@@ -134,20 +134,20 @@ def _count(span: Span, where: str, codec: str, place: int, end: int, parse: Pars
 
 def _refuse_zeros(where: str, n_zeros: int) -> None:
     raise SpoofkitError(
-        f"{where}: {n_zeros:,} zeros follow the last frame, expected frames up to the end; a download did not "
-        f"finish, so {HOW}"
+        f"{where}: {n_zeros:,} zeros follow the last frame, expected frames up to the end; a download is incomplete, "
+        f"so {HOW}"
     )
 
 
 def _skip_tag(span: Span, place: int) -> int:
-    """Where an ID3 tag between two recordings that were joined ends; the place itself, if there is none."""
+    """Return where an ID3 tag between two recordings ends; the place itself if there is none."""
     if span.at(place, 3) == b"TAG":
         return place + ID3V1_BYTES
     return place + skip_id3v2(span.part(place, len(span)))
 
 
 def _stated_frames(start: bytes) -> int | None:
-    """The number of frames that a Xing or Info frame states, 0 if it states none; none: it is no such frame."""
+    """Return the number of frames that a Xing or Info frame states, 0 if none; None if it is no such frame."""
     place = max(start.find(b"Xing"), start.find(b"Info"))
     if place < 0:
         return 0 if b"VBRI" in start else None
@@ -156,7 +156,7 @@ def _stated_frames(start: bytes) -> int | None:
 
 def _amr(head: bytes, sizes: tuple[int, ...], rate: int, n_samples: int) -> Frame | None:
     size = sizes[head[0] >> 3 & 0xF]
-    # With padding bits, or marked as damaged by its own quality bit, it is none.
+    # With padding bits, or marked as damaged by its quality bit, it does not count.
     return Frame(size, n_samples, (rate,)) if size and head[0] & 0x87 == 0x04 else None
 
 
@@ -186,7 +186,7 @@ def _adts(head: bytes) -> Frame | None:
 
 
 def _ac3(head: bytes) -> Frame | None:
-    """AC-3, or E-AC-3 of one stream at full rate."""
+    """Parse a frame of AC-3, or of E-AC-3 with one stream at full rate."""
     if len(head) < 7 or head[:2] != b"\x0b\x77" or head[4] >> 6 == 3:
         return None
     rate, version = AC3_RATES[head[4] >> 6], head[5] >> 3

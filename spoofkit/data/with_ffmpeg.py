@@ -1,7 +1,7 @@
-"""Decoding with FFmpeg's libraries: what libsndfile does not know, or whose length it guesses, such as MPEG audio.
+"""Decoding with FFmpeg's libraries: formats that libsndfile does not know or whose length it guesses (MPEG audio).
 
-A file is read from its start to its end, never from a place in it. FFmpeg gets an open file without a name, and may use
-no containers but these and no protocol: a playlist, a list of files or a name like `http:…` leads it nowhere.
+A file is read from its start to its end, without seeking. FFmpeg gets an open file without a name, and may use only the
+containers listed here and no protocol: a playlist, a list of files or a name like `http:…` opens nothing.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ FFMPEG_CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,g722,matroska,mov,mp3,mp4,mpeg,mpegts,nistsphere,ogg,"
     "shn,tta,w64,wav,webm,wv"
 )
-# Containers that are not walked, and end with their last frame; if another recording follows, FFmpeg reads the first.
+# Containers that are not walked and end with their last frame; FFmpeg reads only the first of several recordings.
 ENDING_WITH_FRAMES = ("ape", "shn", "tta", "wv")
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-MOST_TAIL_BYTES = 4_096  # that these have behind it
+MOST_TAIL_BYTES = 4_096  # after that frame
 MP4_SLACK = 0.005  # seconds; its edit list counts whole milliseconds
-PRIMING_FRAMES = 2  # in front of what was encoded; without an edit list they are part of the length of MP4's fragments
+PRIMING_FRAMES = 2  # before the encoded sound; without an edit list the length of MP4's fragments includes them
 
 
 def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
-    """Open a file with FFmpeg, until `stack` is left.
+    """Open a file with FFmpeg until `stack` is closed.
 
     Raises:
-        SpoofkitError: it does not know it, or PyAV is not installed.
+        SpoofkitError: FFmpeg does not know the format, or PyAV is not installed.
     """
     container, stream = _opened(stack, where, span, layout)
     flac = layout.flac
@@ -52,13 +52,13 @@ def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Store
 
 
 def _opened(stack: ExitStack, where: str, span: Span, layout: Layout) -> tuple[Any, Any]:
-    """A file's container and audio stream."""
+    """Open a file's container and audio stream."""
     try:
         import av
     except ImportError as error:
         raise SpoofkitError(
-            f"{where}: libsndfile does not read it and PyAV is not installed, expected it for this format; install it "
-            "with `pip install av`, or convert the file to FLAC"
+            f"{where}: libsndfile does not read this format, and PyAV, which does, is not installed; install it with "
+            "`pip install av`, or convert the file to FLAC"
         ) from error
     headerless = HEADERLESS.get(Path(where).suffix.lower(), ("", 0))[0]
     name = headerless if layout == Layout() and headerless in FFMPEG_CONTAINERS.split(",") else None
@@ -78,20 +78,20 @@ def _opened(stack: ExitStack, where: str, span: Span, layout: Layout) -> tuple[A
     if layout == Layout() and container.format.name not in (*ENDING_WITH_FRAMES, name):
         raise undecodable(where, f"it does not begin with two frames of {stream.codec_context.name}")
     if layout.plain is not None and stream.codec_context.name == "flac":
-        raise undecodable(where, "of FLAC in this container FFmpeg leaves out damaged frames")
-    stream.codec_context.options = {"err_detect": "crccheck+explode"}  # conceals no damage that it notices
+        raise undecodable(where, "FFmpeg silently drops damaged FLAC frames in this container")
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}  # reports all damage that it notices
     return container, stream
 
 
 def _decoded(where: str, span: Span, layout: Layout, container: Any, stream: Any) -> Iterator[np.ndarray]:
-    """FFmpeg's frames, some milliseconds each, of shape (samples, channels)."""
+    """Yield FFmpeg's frames, some milliseconds each, of shape (samples, channels)."""
     import av
 
     rate, layout_name = stream.rate, stream.layout.name
     resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
     n_samples = n_packet_bytes = duration = end = 0
     for packet in container.demux(stream):
-        if packet.is_corrupt and layout.plain is None:  # of plain samples the last packet may be short
+        if packet.is_corrupt and layout.plain is None:  # the last packet of plain samples may be short
             raise undecodable(where, "a packet is damaged")
         n_packet_bytes, duration = n_packet_bytes + packet.size, duration + (packet.duration or 0)
         end = max(end, (packet.pos or 0) + packet.size)
@@ -119,7 +119,7 @@ def _decoded(where: str, span: Span, layout: Layout, container: Any, stream: Any
 
 
 def _plain_frames(stream: Any, layout: Layout) -> int | None:
-    """How many samples a container of plain samples holds; none: it is coded otherwise."""
+    """Return the number of samples in a container of uncompressed samples; None if it is compressed."""
     codec = stream.codec_context
     if layout.plain is None or not codec.name.startswith("pcm_") or not codec.format:
         return None
@@ -129,13 +129,13 @@ def _plain_frames(stream: Any, layout: Layout) -> int | None:
 
 
 def _expected_seconds(container: Any, stream: Any, layout: Layout) -> tuple[float, float]:
-    """How long a recording must be, and by how much less it may."""
+    """Return how long a recording must be, and by how much it may be shorter."""
     if layout.frames is not None:
         return layout.frames.seconds, layout.frames.slack_seconds
     if container.format.name == MP4 and stream.duration:
         primed = PRIMING_FRAMES * stream.codec_context.frame_size / stream.rate
         return float(stream.duration * stream.time_base), max(MP4_SLACK, primed)
-    if container.streams.video:  # which the length that a header states may be
+    if container.streams.video:  # the header may state the length of the video
         return 0.0, 0.0
     if container.format.name == "avi" and stream.duration:
         return float(stream.duration * stream.time_base), 0.005
@@ -147,6 +147,6 @@ def _expected_seconds(container: Any, stream: Any, layout: Layout) -> tuple[floa
 def _require_all(where: str, seconds: float, expected: float, slack: float) -> None:
     if seconds < expected - slack:
         raise SpoofkitError(
-            f"{where}: decodes to {seconds:.2f} s, its frames or header make {expected:.2f} s; it is cut short or "
-            f"damaged, so {HOW}"
+            f"{where}: decodes to {seconds:.2f} s, expected {expected:.2f} s from its frames or header; it is cut "
+            f"short or damaged, so {HOW}"
         )

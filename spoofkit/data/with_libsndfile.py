@@ -1,4 +1,4 @@
-"""Decoding with libsndfile: WAV, FLAC, Ogg and others, of which it and the bytes agree how long they are."""
+"""Decoding with libsndfile: WAV, FLAC, Ogg and others whose length it knows exactly."""
 
 import os
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ STORED_BYTES = {"ULAW": 1, "ALAW": 1} | {subtype: bits // 8 for subtype, bits in
 
 
 def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored | None:
-    """Open a file with libsndfile, until `stack` is left; none: it does not know it, or guesses its length.
+    """Open a file with libsndfile until `stack` is closed; None if it does not know it, or guesses its length.
 
     Raises:
-        SpoofkitError: it is a format that libsndfile knows and that does not show whether all of it is there.
+        SpoofkitError: libsndfile knows the format, but nothing shows whether the file is complete.
     """
     file = _opened(span, where, layout)
     if file is None:
@@ -32,7 +32,7 @@ def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> S
         return None
     flac, rate = layout.flac, file.samplerate
     is_stated = file.frames < NOT_STATED and (flac is None or layout.last_flac_frame is not None)
-    # Adaptive and transform codecs depend on what came before.
+    # Adaptive and transform codecs depend on earlier samples.
     is_exact = is_stated and soundfile.SoundFile.seekable(file) and (flac is not None or file.subtype in STORED_BYTES)
 
     def read(first: int, size: int) -> Iterator[np.ndarray]:
@@ -50,7 +50,7 @@ def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> S
 
 
 class _Sequential(soundfile.SoundFile):
-    """A file that soundfile does not seek in after every block, which takes time and not every codec can do."""
+    """A sound file that soundfile does not seek in after every block, which is slow and not every codec can do."""
 
     def seekable(self) -> bool:
         return False
@@ -59,7 +59,7 @@ class _Sequential(soundfile.SoundFile):
 def _opened(span: Span, where: str, layout: Layout) -> _Sequential | None:
     end = end_without_tags(span)
     is_all = end == os.fstat(span.descriptor).st_size
-    # A descriptor is read without us; libsndfile would take tags for samples.
+    # A descriptor would be read without Span; libsndfile would take tags for samples.
     source = span.descriptor if is_all else span.part(0, end)
     os.lseek(span.descriptor, 0, os.SEEK_SET)
     try:
@@ -76,23 +76,23 @@ def _opened(span: Span, where: str, layout: Layout) -> _Sequential | None:
 
 
 def _looks_like_mpeg(span: Span) -> bool:
-    """Whether libsndfile would take it for MPEG audio: FFmpeg decodes that, and libmpg123 would write to stderr."""
+    """Return whether libsndfile would take it for MPEG audio: FFmpeg decodes that, libmpg123 would write to stderr."""
     head = span.at(0, 3)
     return head == b"ID3" or (len(head) == 3 and head[0] == 0xFF and head[1] >= 0xE0)
 
 
 def _is_misread(file: soundfile.SoundFile, where: str, layout: Layout) -> bool:
-    """Whether libsndfile would not give all that there is.
+    """Return whether libsndfile would not read all samples.
 
     Raises:
-        SpoofkitError: it cannot be known.
+        SpoofkitError: it cannot be told.
     """
-    if "MPEG" in file.subtype or file.format == "MP3":  # of which it guesses the length
+    if "MPEG" in file.subtype or file.format == "MP3":  # whose length it guesses
         return True
     if layout == Layout() and file.format != "RAW":
         raise SpoofkitError(
-            f"{where}: is {file.format}, which does not show whether all of it is there, expected a format that does "
-            "(see docs/audio.md); convert it to FLAC"
+            f"{where}: is {file.format}, a format that does not show whether the file is complete (see docs/audio.md); "
+            "convert it to FLAC"
         )
     width = STORED_BYTES.get(file.subtype, 0) * file.channels
     if layout.plain is not None and width:
