@@ -312,7 +312,7 @@ def test_score_refuses_what_it_cannot_read_or_replace(model: Path, manifests: Pa
     assert "not a spoofkit model" in refusal("score", tmp_path, eval_, "-o", out)
     (tmp_path / "none").mkdir()
     assert "no audio files inside" in refusal("score", model, tmp_path / "none")
-    assert "--device cuda:7: not available here" in refusal("score", model, eval_, "-o", out, "--device", "cuda:7")
+    assert "--device cuda:7: not available" in refusal("score", model, eval_, "-o", out, "--device", "cuda:7")
     assert "unknown device, expected auto" in refusal("score", model, eval_, "-o", out, "--device", "banana")
     run_cli("score", model, eval_, "-o", out)
     before = out.stat().st_mtime_ns

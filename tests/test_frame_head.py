@@ -346,14 +346,14 @@ def test_a_model_with_both_heads_localizes_sets_too(timeline: Path, noisy: Path,
 
 
 def test_info_of_what_holds_a_model_or_an_encoder_names_it(timeline: Path, tmp_path: Path) -> None:
-    assert refusal("info", timeline).endswith(f"one is inside; name {timeline / 'model'}")
+    assert refusal("info", timeline).endswith(f"name {timeline / 'model'}")
     shutil.copytree(timeline / "model/encoder", tmp_path / "posttrain/encoder")
     shutil.copytree(timeline / "model/frame_head", tmp_path / "posttrain/frame_head")
-    assert refusal("info", tmp_path / "posttrain").endswith(f"one is inside; name {tmp_path / 'posttrain/encoder'}")
+    assert refusal("info", tmp_path / "posttrain").endswith(f"name {tmp_path / 'posttrain/encoder'}")
     run_cli("info", tmp_path / "posttrain/encoder")
     (tmp_path / "model.onnx").write_bytes(b"-")
     sentence = refusal("info", tmp_path / "model.onnx")
-    assert "is an ONNX file, expected an encoder or a model folder; name the folder it was made of" in sentence
+    assert "is an ONNX file, expected an encoder or a model folder" in sentence
     assert "stands in model.json" in sentence
 
 
@@ -482,7 +482,7 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     path = damaged / "frame_head/head.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"more": torch.zeros(1)}, path)
-    assert "cannot be loaded into this head" in said(damaged)
+    assert "does not fit this head" in said(damaged)
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, path)
     assert "holds NaN" in said(damaged)
     # A folder with half of a model is none: its score would be missed.

@@ -416,7 +416,7 @@ def test_what_cannot_be_built_is_refused() -> None:
         SpoofkitError, match="head nes2net: the encoder's frames have 100 features, expected a multiple"
     ):
         UTTERANCE_HEADS["nes2net"](100, 25)
-    with pytest.raises(SpoofkitError, match="head ecapa: its batch norms need several utterances, found one"):
+    with pytest.raises(SpoofkitError, match="head ecapa: its batch norms need at least two utterances, found one"):
         make_head("ecapa").train()([torch.zeros(1, 9, WIDTH)], torch.ones(1, 9, dtype=torch.bool))
     with pytest.raises(SpoofkitError, match="layers: gated merges the outputs of the encoder's layers, found none"):
         make_merge("gated", 1, 70)

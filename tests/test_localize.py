@@ -407,7 +407,7 @@ def test_what_is_no_finished_posttraining_is_refused(
     exp: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     command = ["localize", tmp_path / "posttrain", truth[0] / "dev.tsv", "-o", tmp_path / "dev.npz"]
-    assert "has no encoder, expected what `spoofkit posttrain` left" in refusal(*command)
+    assert "has no encoder, expected a folder of `spoofkit posttrain`" in refusal(*command)
     other = without_sums(shutil.copytree(exp, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints")))
     head_json, tensors = other / "frame_head/head.json", other / "frame_head/head.safetensors"
     head = json.loads(head_json.read_text())
@@ -419,10 +419,10 @@ def test_what_is_no_finished_posttraining_is_refused(
         head_json.write_text(json.dumps(head | change))
         assert "does not describe a frame head of this version" in refusal(*command), change
     head_json.write_text(json.dumps(head | {"head": "mlp"}))
-    assert "cannot be loaded into this head" in refusal(*command)
+    assert "does not fit this head" in refusal(*command)
     head_json.write_text(json.dumps(head))
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    assert "head.safetensors: cannot be loaded into this head" in refusal(*command)
+    assert "head.safetensors: does not fit this head" in refusal(*command)
     tensors.unlink()
     assert "has no frame_head/head.safetensors" in refusal(*command)
     assert not (tmp_path / "dev.npz").exists()

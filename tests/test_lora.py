@@ -375,7 +375,7 @@ def test_a_base_changed_by_one_bit_is_refused_and_one_that_moved_is_found_by_its
     run_cli(*score, "-o", tmp_path / "first.tsv")
     base.rename(tmp_path / "moved")
     sentence = refusal(*score, "-o", tmp_path / "x.tsv")
-    assert f"stand on the folder {base}, which is not there" in sentence
+    assert f"the folder {base}, is missing" in sentence
     assert "SPOOFKIT_BASE=FOLDER" in sentence
     monkeypatch.setenv("SPOOFKIT_BASE", str(tmp_path / "moved"))
     run_cli(*score, "-o", tmp_path / "second.tsv")

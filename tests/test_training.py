@@ -572,6 +572,6 @@ def test_a_model_folder_loads_back_with_the_same_scores_and_refuses_damage(
     assert not detector.training
     (without_sums(tmp_path / "exp/model") / "head.safetensors").write_bytes(b"x" * 100)
     audio = next(read_manifest(manifests / "eval.tsv").root.rglob("*.flac"))
-    assert "cannot be loaded into this head" in refusal("score", tmp_path / "exp/model", audio)
+    assert "does not fit this head" in refusal("score", tmp_path / "exp/model", audio)
     (tmp_path / "exp/model/model.json").unlink()
     assert "not a spoofkit model (no model.json)" in refusal("score", tmp_path / "exp/model", audio)

@@ -1,15 +1,15 @@
-"""An encoder that is kept as adapters: what stands in its folder, and how its base is known.
+"""An encoder that is stored as adapters: the files in its folder, and how its base is identified.
 
 encoder/
   adapter_model.safetensors   the adapters, in peft's own format
   adapter_config.json         rank, alpha, which layers, in peft's own format
-  base.json                   which weights they stand on: name, revision, SHA-256, layers; SHA-256 of the adapters
-  config.json                 what network that is, with the layers that are kept
+  base.json                   the base weights: name, revision, SHA-256, layers; SHA-256 of the adapters
+  config.json                 configuration of the network, with the layers that are kept
   preprocessor_config.json    how its input is prepared
   provenance.json             where the base came from, if known
 
 The base is not copied. It is read from the hub id or the folder that base.json names, or from SPOOFKIT_BASE if that is
-set, and must have the very weights on which the adapters were trained.
+set, and must have exactly the weights on which the adapters were trained.
 """
 
 import hashlib
@@ -33,32 +33,32 @@ FORMAT = 1
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "base.json"
 FILES = (WEIGHTS, CONFIG, RECORD)
 BASE_VARIABLE = "SPOOFKIT_BASE"
-"""Names the base where it is not where base.json says."""
+"""Environment variable that names the base if it is not where base.json says."""
 PEFT_PREFIX = "base_model.model."
-"""What peft writes before the names of a network's layers."""
-# Kinds of LoRA that are computed in another way than here.
+"""Prefix that peft writes before the names of a network's layers."""
+# Kinds of LoRA that are computed differently.
 OTHER_KINDS = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
 
 
 @dataclass(frozen=True)
 class Base:
-    """The weights on which adapters stand."""
+    """The weights that adapters were trained on."""
 
     name: str | None
-    """Hub id, folder or torchaudio:BUNDLE; none: merged weights that are in no folder."""
+    """Hub id, folder or torchaudio:BUNDLE; None for merged weights that are in no folder."""
     revision: str | None
     """Commit of a hub id."""
     sha256: str
-    """See `network_sha256`."""
+    """Hash of its tensors: see `network_sha256`."""
     n_layers: int
-    """Its transformer layers."""
+    """Number of its transformer layers."""
     n_kept: int
-    """Number of those, counted from the lowest, that are used and have adapters."""
+    """Number of lowest layers that are used and have adapters."""
 
 
 @dataclass(frozen=True)
 class Adapters:
-    """What a folder of adapters holds."""
+    """The contents of a folder of adapters."""
 
     base: Base
     settings: LoraSettings
@@ -68,11 +68,11 @@ class Adapters:
 
     @property
     def scale(self) -> float:
-        """By what the product of a pair is multiplied."""
+        """Factor on the product of a pair."""
         return self.settings.alpha / self.settings.rank
 
     def facts(self) -> dict[str, Any]:
-        """What `info` says of them."""
+        """Return what `info` shows of them."""
         return {
             "base": self.base.name,
             "base_revision": self.base.revision,
@@ -85,14 +85,14 @@ class Adapters:
 
 
 def is_adapter_folder(folder: Path) -> bool:
-    """Whether a folder is meant to hold adapters, whole or not."""
+    """Return whether a folder is meant to hold adapters, complete or not."""
     return any((folder / name).is_file() for name in FILES)
 
 
 def network_sha256(network: nn.Module) -> str:
-    """One hash over names, types, shapes and values of all tensors of a network.
+    """Hash the names, types, shapes and values of all tensors of a network.
 
-    Of the tensors, not of a file: a base is the same whether it is kept as safetensors or as a .bin, in one file or
+    Tensors are hashed, not files: a base is the same whether it is stored as safetensors or as a .bin, in one file or
     several, and every bit of it that is used counts.
     """
     digest = hashlib.sha256()
@@ -103,7 +103,7 @@ def network_sha256(network: nn.Module) -> str:
 
 
 def make_base(network: nn.Module, n_layers: int, name: str | None, revision: str | None) -> Base:
-    """Return the record of a base that was just loaded, before layers are left out."""
+    """Return the record of a base that was just loaded, before layers are removed."""
     if name is not None and Path(name).is_dir():
         name = str(Path(name).resolve())
     elif name is not None and name.count("/") == 1:
@@ -112,7 +112,7 @@ def make_base(network: nn.Module, n_layers: int, name: str | None, revision: str
 
 
 def _commit(hub_id: str, revision: str | None) -> str | None:
-    """The commit of what the hub's cache holds: a branch may move on."""
+    """Return the commit that the hub's cache holds, since a branch may move."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(hub_id, "config.json", revision=revision)
@@ -128,28 +128,28 @@ def require_base(folder: Path, base: Base, name: str, network: nn.Module) -> Non
     found = network_sha256(network)
     if found != base.sha256:
         raise SpoofkitError(
-            f"{folder}: its adapters were trained on {base.name} with SHA-256 {base.sha256[:16]}…, but {name} has "
-            f"{found[:16]}… now; put that base back, or name a copy of it with {BASE_VARIABLE}=FOLDER"
+            f"{folder}: its adapters were trained on {base.name} with SHA-256 {base.sha256[:16]}…, but {name} now has "
+            f"{found[:16]}…; restore that base, or name a copy of it with {BASE_VARIABLE}=FOLDER"
         )
 
 
 def base_name(folder: Path, base: Base) -> tuple[str, str | None]:
-    """Where the base is now, and in which revision.
+    """Return where the base is now, and its revision.
 
     Raises:
-        SpoofkitError: it was a folder and is gone, or it is a folder of adapters itself.
+        SpoofkitError: its folder is missing, or is a folder of adapters itself.
     """
     own = os.environ.get(BASE_VARIABLE)
     name = own or base.name or ""
     if is_adapter_folder(Path(name)):
         raise SpoofkitError(
-            f"{folder}: {name} holds adapters, expected the base on which they stand; name its folder with "
+            f"{folder}: {name} holds adapters, expected the base that they were trained on; name its folder with "
             f"{BASE_VARIABLE}=FOLDER"
         )
     if not Path(name).is_dir() and (own or Path(name).is_absolute()):
         raise SpoofkitError(
-            f"{folder}: its adapters stand on the folder {name}, which is not there; put it back, or say where it is "
-            f"now with {BASE_VARIABLE}=FOLDER (it is known by its SHA-256)"
+            f"{folder}: the base of its adapters, the folder {name}, is missing; restore it, or name its present "
+            f"folder with {BASE_VARIABLE}=FOLDER (its SHA-256 is checked)"
         )
     return name, None if own else base.revision
 
@@ -157,15 +157,15 @@ def base_name(folder: Path, base: Base) -> tuple[str, str | None]:
 def write_adapters(
     folder: Path, base: Base, settings: LoraSettings, family: str, pairs: dict[str, Pair], prefix: str
 ) -> None:
-    """Write the adapters' own files into a folder that is being made.
+    """Write the adapters' own files into a folder that is being written.
 
     Args:
         folder: The folder.
-        base: What they stand on.
-        settings: With what they were trained.
+        base: The weights that they were trained on.
+        settings: The settings of their training.
         family: `model_type` of the network.
         pairs: The adapters, by the name of the linear layer in `network`.
-        prefix: What stands before those names in the network that `AutoModel` opens.
+        prefix: Prefix of those names in the network that `AutoModel` opens.
     """
     tensors = {}
     for name, pair in pairs.items():
@@ -174,12 +174,12 @@ def write_adapters(
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     names = {"base_model_name_or_path": base.name, "revision": base.revision, "inference_mode": True}
     lora_config(settings, family, "encoder.", base.n_kept, **names).save_pretrained(str(folder))
-    # Adapters that come to lie beside the record of another base must not be taken for its own.
+    # Adapters that were copied beside the record of another base must not be taken for its own.
     write_json(folder / RECORD, {"format": FORMAT, "adapters_sha256": file_sha256(folder / WEIGHTS)} | asdict(base))
 
 
 def read_adapters(folder: Path) -> Adapters:
-    """Read a folder of adapters, but for its base.
+    """Read a folder of adapters, without its base.
 
     Raises:
         SpoofkitError: a file is missing or damaged, values are not finite, or it holds other adapters than those that
@@ -196,8 +196,8 @@ def read_adapters(folder: Path) -> Adapters:
     tensors = _read_tensors(folder / WEIGHTS)
     if file_sha256(folder / WEIGHTS) != adapters_sha256:
         raise SpoofkitError(
-            f"{folder}/{WEIGHTS}: is not the file that {RECORD} was written beside: other adapters, perhaps of another "
-            "base, or a damaged copy; copy the folder again"
+            f"{folder}/{WEIGHTS}: its SHA-256 differs from that in {RECORD}: it holds other adapters, perhaps of "
+            "another base, or is a damaged copy; copy the folder again"
         )
     pairs = {}
     for name in sorted({key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for key in tensors}):
@@ -210,7 +210,7 @@ def read_adapters(folder: Path) -> Adapters:
 
 
 def _read_record(path: Path) -> tuple[Base, str]:
-    """The base, and the SHA-256 of the adapters."""
+    """Return the base, and the SHA-256 of the adapters."""
     values = read_json(path)
     try:
         own = values["format"] == FORMAT
@@ -250,7 +250,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_settings(path: Path, family: str, pairs: dict[str, Pair]) -> LoraSettings:
-    """Rank, alpha, dropout as peft's file says, and the roles of the layers that have an adapter."""
+    """Read rank, alpha and dropout from peft's file, and the roles of the layers that have an adapter."""
     values = read_json(path)
     parts = {name.split(".", 3)[-1] for name in pairs}  # encoder.layers.0.PART
     targets = [role for role, names in roles_of(family).items() if parts & set(names)]
@@ -275,10 +275,10 @@ def _read_settings(path: Path, family: str, pairs: dict[str, Pair]) -> LoraSetti
 def fitting_pairs(
     folder: Path, adapters: Adapters, network: nn.Module, layers: nn.ModuleList, prefix: str
 ) -> dict[str, Pair]:
-    """The adapters by the names of `network`; every layer of their roles must have one, of the right shapes.
+    """Return the adapters by the names of `network`; every layer of their roles must have one, of the right shapes.
 
     Raises:
-        SpoofkitError: adapters are missing, left over or of another shape: those of another network.
+        SpoofkitError: adapters are missing, unexpected or of another shape.
     """
     expected = adapted_layers(network, layers, adapters.settings.targets)
     pairs = {name.removeprefix(prefix): pair for name, pair in adapters.pairs.items()}
@@ -314,6 +314,6 @@ def require_same_settings(folder: Path, adapters: Adapters, wanted: LoraSettings
             here, there = (sorted(set(roles), key=family_order.index) for roles in (here, there))
         if here != there:
             raise SpoofkitError(
-                f"encoder.lora.{name}: {here} in the settings, but the adapters of {folder} have {there}; say that, or "
-                "encoder.lora.start: new to merge them and train new ones"
+                f"encoder.lora.{name}: {here} in the settings, but the adapters of {folder} have {there}; use that, or "
+                "set encoder.lora.start: new to merge them and train new ones"
             )

@@ -1,4 +1,4 @@
-"""Tensors under transformers' names become a network of one of the waveform families, or are refused."""
+"""Building a network of one of the waveform families from tensors under transformers' names."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ def assemble(
         family: wav2vec2, hubert or wavlm.
         settings: Arguments of its configuration.
         do_normalize: Whether it expects waveforms of zero mean and unit variance.
-        tensors: Weights by transformers' names; they are used, not copied, where they are float32.
-        where: What to call the checkpoint in messages.
+        tensors: Weights by transformers' names; float32 ones are used without a copy.
+        where: Name of the checkpoint in messages.
 
     Returns:
         The network in evaluation mode, and its feature extractor.
 
     Raises:
-        SpoofkitError: settings that make no network; tensors missing, left over or of another shape.
+        SpoofkitError: settings that describe no network; tensors missing, unexpected or of another shape.
     """
     import transformers
 
@@ -35,7 +35,7 @@ def assemble(
         "wavlm": (transformers.WavLMConfig, transformers.WavLMModel),
     }
     make_config, make_network = kinds[family]
-    # Without its vector for masked frames a network is whole; transformers asks for one if it is to mask.
+    # The vector for masked frames is not needed; transformers requires it only if masking is on.
     masking = {} if "masked_spec_embed" in tensors else {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     try:
         config = make_config(**settings, **masking)

@@ -1,4 +1,4 @@
-"""One model from several of the same kind: the mean of their weights; for `spoofkit average`."""
+"""Averaging models of the same kind: the mean of their weights, for `spoofkit average`."""
 
 import shutil
 import tempfile
@@ -26,24 +26,24 @@ def average(folders: list[Path], out: Path, overwrite: bool = False, reuse: bool
     product of two means: what is written is a plain folder.
 
     Args:
-        folders: What is averaged.
+        folders: The folders to average.
         out: The folder to write.
         overwrite: Replace one that an earlier call wrote.
         reuse: Skip one that was made from the same.
 
     Returns:
-        Whether it was written; otherwise it is up to date.
+        Whether it was written; False if it is up to date.
 
     Raises:
         SpoofkitError: fewer than two folders, a folder without weights, folders of different kinds or origins, or `out`
             exists or lies inside one of them.
     """
     if len(folders) < 2:
-        raise SpoofkitError(f"average: found {folders[0]} alone, expected at least two models; name the others")
+        raise SpoofkitError(f"average: found only {folders[0]}, expected at least two models; name the others")
     for folder in folders:
         if folder.resolve() in out.resolve().parents:
             raise SpoofkitError(f"{out}: lies inside {folder}, which is to be averaged; name a folder outside")
-        if folder.is_dir():  # of a missing one below
+        if folder.is_dir():  # a missing one is refused below
             require_intact(folder)
     refuse_replacing([out], folders)
     made_from = {"models_sha256": [folder_sha256(folder) for folder in folders if folder.is_dir()]}
@@ -66,20 +66,20 @@ def average(folders: list[Path], out: Path, overwrite: bool = False, reuse: bool
 
 
 def _average(plain: list[Path], folders: list[Path], output: Output) -> None:
-    """The same of `plain` folders, which are called by the names of `folders`."""
+    """Write the mean of `plain` folders, which messages call by the names of `folders`."""
     names = [_weights(folder) for folder in plain]
     kinds = [_kind(folder) for folder in plain]
     for folder, found in zip(folders, names, strict=True):
         if found != names[0]:
             raise SpoofkitError(
-                f"{folder}: has other files of weights than {folders[0]} ({', '.join(sorted(found ^ names[0]))}), so "
-                "there is no mean of the two"
+                f"{folder}: has other weight files than {folders[0]} ({', '.join(sorted(found ^ names[0]))}), so they "
+                "cannot be averaged"
             )
     for folder, kind in zip(folders, kinds, strict=True):
         different = sorted(name for name in kind.keys() | kinds[0].keys() if kind.get(name) != kinds[0].get(name))
         if different:
             raise SpoofkitError(
-                f"{folder}: differs from {folders[0]} in {', '.join(different[:3])}, so there is no mean of the two"
+                f"{folder}: differs from {folders[0]} in {', '.join(different[:3])}, so they cannot be averaged"
             )
     with atomic_folder(output.files[0]) as temporary:
         shutil.copytree(plain[0], temporary, dirs_exist_ok=True)
@@ -112,7 +112,7 @@ def _weights(folder: Path) -> set[str]:
 
 
 def _kind(folder: Path) -> dict[str, Any]:
-    """What must be the same in models whose weights are averaged: what they compute, and where they come from."""
+    """Return what must be equal in models whose weights are averaged: what they compute, and their origin."""
     kind: dict[str, Any] = {}
     of_training = ("kept", "settings", "inputs", "versions", "posttraining", "averaged", "merged_from")
     for name, ignored in (
@@ -129,7 +129,7 @@ def _kind(folder: Path) -> dict[str, Any]:
 
 
 def mean_of(paths: list[Path]) -> dict[str, torch.Tensor]:
-    """Mean of the tensors of several files, summed in double precision; counts (integers) are those of the first.
+    """Average the tensors of several files in double precision; counts (integers) are those of the first.
 
     Raises:
         SpoofkitError: a file is missing or damaged, or has other tensors than the first.
@@ -142,7 +142,7 @@ def mean_of(paths: list[Path]) -> dict[str, torch.Tensor]:
     for path in paths[1:]:
         tensors = _read(path)
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-            raise SpoofkitError(f"{path}: has other tensors than {paths[0]}, so there is no mean of the two")
+            raise SpoofkitError(f"{path}: has other tensors than {paths[0]}, so they cannot be averaged")
         for name, tensor in sums.items():
             tensor += tensors[name]
     return first | {name: (tensor / len(paths)).to(first[name].dtype) for name, tensor in sums.items()}
@@ -153,4 +153,4 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise SpoofkitError(f"{path}: damaged or missing ({reason}); put back a copy of it, or train again") from error
+        raise SpoofkitError(f"{path}: damaged or missing ({reason}); restore a copy of it, or train again") from error

@@ -1,4 +1,4 @@
-"""Encoder, merge of layers, head, output layer; and the folder a detector is kept in.
+"""Encoder, merge of layers, head, output layer; and the folder that a detector is stored in.
 
 model/
   encoder/             a Hugging Face folder, as post-training writes it
@@ -32,12 +32,12 @@ from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings
 FRAME_HEAD = "frame_head"
 """Folder of the frame head that a model may also have."""
 FORMAT = 3
-"""Of model.json. Models of format 2 read every hidden state through the final norm, and say nothing of it."""
+"""Format of model.json. Models of format 2 read every hidden state through the final norm, without stating it."""
 SCORES = ("log_odds", "bonafide_logit")
 
 
 class Classifier(nn.Module):
-    """What stands on an encoder: a merge of its layers, a head, an output layer."""
+    """The classifier on an encoder: a merge of its layers, a head, an output layer."""
 
     final_norm: bool
     """Whether the last layer's output is read through the encoder's final norm."""
@@ -46,9 +46,7 @@ class Classifier(nn.Module):
         super().__init__()
         n_hidden = len(encoder.layers) + 1
         if isinstance(layers, int) and layers >= n_hidden:
-            raise SpoofkitError(
-                f"layers: the encoder has {n_hidden - 1} layers, the output of number {layers} was asked for"
-            )
+            raise SpoofkitError(f"layers: {layers} is out of range, the encoder has {n_hidden - 1} layers")
         self.final_norm = layers == "last"
         self.wanted: LayersWanted = layers if isinstance(layers, int) or layers == "last" else "all"  # type: ignore[assignment]
         self.merge = make_merge(layers, n_hidden, encoder.width) if layers in MERGES else None
@@ -57,15 +55,15 @@ class Classifier(nn.Module):
 
     @property
     def reads(self) -> tuple[LayersWanted, bool]:
-        """What it asks of an encoder: which hidden states, and whether the last layer's is normalised."""
+        """What it needs from an encoder: which hidden states, and whether the last layer's is normalised."""
         return self.wanted, self.final_norm
 
     def read(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> list[torch.Tensor]:
-        """The hidden states for the head: merged into one, or as they are."""
+        """Return the hidden states for the head: merged into one, or unchanged."""
         return layers if self.merge is None else [self.merge(layers, is_frame_BT)]
 
     def own_of(self, layers: list[torch.Tensor], encoder: Encoder) -> list[torch.Tensor]:
-        """Of all hidden states, taken before the final norm, those that it would have asked for."""
+        """Select what `reads` names from all hidden states, which were taken before the final norm."""
         if self.final_norm:
             layers = [*layers[:-1], encoder.finish(layers[-1])]
         if self.wanted == "all":
@@ -89,18 +87,18 @@ class FrameClassifier(nn.Module):
         _train_only_what_is_used(encoder, self.head)
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the output layer reads, (B, T, E), and is_frame_BT."""
+        """Return the input of the output layer, (B, T, E), and is_frame_BT."""
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, *self.head.reads)
         return self.embed_layers(layers, is_frame_BT), is_frame_BT
 
     def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """The same, of hidden states."""
+        """Return the input of the output layer, given hidden states."""
         (hidden_BTD,) = self.head.read(layers, is_frame_BT)
         embedding_BTE: torch.Tensor = self.head.head(hidden_BTD)
         return embedding_BTE
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """logit_BT and is_frame_BT."""
+        """Return logit_BT and is_frame_BT."""
         embedding_BTE, is_frame_BT = self.embed(wave_BS, n_samples_B)
         return self.head.output(embedding_BTE), is_frame_BT
 
@@ -133,7 +131,7 @@ class Detector(nn.Module):
 
     @property
     def score_meaning(self) -> str:
-        """What the score is, in words."""
+        """Meaning of the score, in words."""
         if self.score == "bonafide_logit":
             return "logit of bona fide, as the model's authors score"
         kind = self.loss_settings.kind
@@ -142,21 +140,21 @@ class Detector(nn.Module):
         return "cosine to the bona fide centre" + ("" if kind == "oc_softmax" else " less that to the spoof centre")
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """What the output layer reads, (B, E)."""
+        """Return the input of the output layer, (B, E)."""
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, *self.head.reads)
         return self.embed_layers(layers, is_frame_BT)
 
     def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """The same, of hidden states."""
+        """Return the input of the output layer, given hidden states."""
         embedding_BE: torch.Tensor = self.head.head(self.head.read(layers, is_frame_BT), is_frame_BT)
         return embedding_BE
 
     def forward(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (B,)."""
+        """Score a batch; shape (B,)."""
         return self.score_embedding(self.embed(wave_BS, n_samples_B))
 
     def score_embedding(self, embedding_BE: torch.Tensor) -> torch.Tensor:
-        """Scores of what the output layer reads, shape (B,)."""
+        """Score the input of the output layer; shape (B,)."""
         if self.score == "bonafide_logit":  # as the authors of a published model score
             output: Any = self.head.output
             logit_B2: torch.Tensor = output.linear(embedding_BE)
@@ -166,7 +164,7 @@ class Detector(nn.Module):
 
 
 def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
-    """Layers above the one that is read have no gradient, so they are not handed to the optimiser."""
+    """Freeze layers above the one that is read: they get no gradient, so the optimiser must not have them."""
     if isinstance(classifier.wanted, int):
         for module in encoder.layers[classifier.wanted :]:
             module.requires_grad_(False)
@@ -176,7 +174,7 @@ def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
 
 
 def save_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> None:
-    """Write a model folder, whole or not at all; `record` is kept in model.json."""
+    """Write a model folder, completely or not at all; `record` goes into model.json."""
     with atomic_folder(folder) as temporary:
         write_detector(temporary, detector, record)
 
@@ -198,7 +196,7 @@ def write_detector(folder: Path, detector: Detector, record: dict[str, Any]) -> 
 
 
 def require_model_folder(folder: Path) -> None:
-    """Refuse what is no model folder.
+    """Refuse a path that is no model folder.
 
     Raises:
         SpoofkitError: it has no model.json.
@@ -213,8 +211,7 @@ def load_detector(folder: Path | str, training: EncoderSettings | None = None) -
 
     Args:
         folder: Its path.
-        training: What of the encoder is to be trained; `name` means nothing. Default: adapters are merged, and what is
-            frozen does not matter to scores.
+        training: How the encoder is to be trained; its `name` is not used. Default: not at all, adapters are merged.
 
     Returns:
         The detector in evaluation mode, and the record of model.json.
@@ -243,8 +240,8 @@ def load_detector(folder: Path | str, training: EncoderSettings | None = None) -
             f"{', '.join(UTTERANCE_HEADS)}); it is damaged or was written by another version of spoofkit"
         ) from error
     if not (folder / "encoder").is_dir():
-        # Its name must never be looked up on the hub.
-        raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a whole model folder; copy it again")
+        # Otherwise its name would be looked up on the hub.
+        raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a complete model folder; copy it again")
     encoder = load_encoder((training or EncoderSettings()).model_copy(update={"name": str(folder / "encoder")}))
     detector = Detector(encoder, record["head"], layers, loss)
     detector.score = record["score"]
@@ -254,10 +251,10 @@ def load_detector(folder: Path | str, training: EncoderSettings | None = None) -
 
 
 def read_final_norm(record: dict[str, Any], newest: int) -> bool:
-    """What a record says of the final norm; one of the format before `newest` says nothing and means true.
+    """Return what a record says of the final norm; in the format before `newest` it is true without being stated.
 
     Raises:
-        ValueError: another format, no truth value, or `layers: last` without the norm.
+        ValueError: another format, no boolean, or `layers: last` without the norm.
         KeyError: something is missing.
     """
     if record["format"] == newest - 1 and "final_norm" not in record:
@@ -271,19 +268,17 @@ def read_final_norm(record: dict[str, Any], newest: int) -> bool:
 
 
 def load_head(path: Path, head: nn.Module) -> None:
-    """Load a head's tensors; names and shapes must be exactly its own, values finite."""
+    """Load a head's tensors; names and shapes must match exactly, and values must be finite."""
     try:
         tensors = load_file(path)
         head.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SpoofkitError(
-            f"{path}: cannot be loaded into this head ({reason}); copy the model folder again"
-        ) from error
+        raise SpoofkitError(f"{path}: does not fit this head ({reason}); copy the model folder again") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise SpoofkitError(f"{path}: holds NaN or infinite values; train the model again or copy the folder again")
 
 
 def detector_sha256(folder: Path) -> str:
-    """One hash over all that makes the scores of a model folder: a frame head in it makes none."""
+    """Hash all files of a model folder that affect its scores: not those of a frame head."""
     return folder_sha256(folder, without=FRAME_HEAD)

@@ -1,4 +1,4 @@
-"""Which device and which precision: chosen for a stated reason."""
+"""Choosing device and precision, with the reason."""
 
 import re
 import resource
@@ -13,10 +13,10 @@ from spoofkit.machine import cpu_name
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a CUDA device where there is one; any other name must exist.
+    """Return the device of that name; `auto` takes a CUDA device if there is one.
 
     Raises:
-        SpoofkitError: not a device we know, or not there.
+        SpoofkitError: an unknown device, or one that is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,13 +27,13 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SpoofkitError(f"--device {name}: not available here ({reason}); try auto or cpu") from error
+        raise SpoofkitError(f"--device {name}: not available ({reason}); use auto or cpu") from error
     return device
 
 
 @contextmanager
 def plain_fp32() -> Iterator[None]:
-    """Compute in fp32 proper: CUDA's convolutions otherwise round to TF32, and a score would move with its batch."""
+    """Compute in true fp32: otherwise CUDA's convolutions round to TF32, and a score depends on its batch."""
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -56,32 +56,30 @@ def memory_advice(advice: str) -> Iterator[None]:
 
 
 def training_precision(device: torch.device, wanted: str) -> tuple[torch.dtype, str]:
-    """The autocast type for training, and the reason in words.
+    """Return the autocast type for training, and the reason in words.
 
     Args:
-        device: Where to train.
+        device: Device of the training.
         wanted: `auto`, `fp32` or `bf16`.
 
     Raises:
-        SpoofkitError: bf16 is wanted where the hardware has none: emulated, it is some twenty times slower.
+        SpoofkitError: bf16 is wanted but the hardware lacks it: emulated, it is about twenty times slower.
     """
     has_bf16, words = _has_bf16(device)
     if wanted == "fp32":
         return torch.float32, "fp32: the settings say so"
     if wanted == "bf16" and not has_bf16:
-        raise SpoofkitError(
-            f"precision: bf16 was asked for, but {words}, so it would be far slower than fp32; say auto"
-        )
+        raise SpoofkitError(f"precision: bf16 would be far slower than fp32 here ({words}); use auto")
     return (torch.bfloat16, f"bf16: {words}") if has_bf16 else (torch.float32, f"fp32: {words}")
 
 
 def hardware(device: torch.device) -> str:
-    """Name of the GPU, or of the processor."""
+    """Return the name of the GPU, or of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def peak_gigabytes(device: torch.device) -> float:
-    """Most memory that this process has held so far, in 10^9 bytes: the GPU's, or all of the process on a CPU."""
+    """Return the peak memory of this process in 10^9 bytes: on the GPU, or of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -91,7 +89,7 @@ def _has_bf16(device: torch.device) -> tuple[bool, str]:
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
         return has, "the GPU has it" if has else "the GPU has no bf16"
-    # Intel's tile unit multiplies matrices in bf16. Measured (benchmarks/RESULTS.md); other CPU units were not, so no.
+    # Only Intel's tile unit (AMX) was measured to multiply faster in bf16 (benchmarks/RESULTS.md).
     cpu = Path("/proc/cpuinfo")
     has = cpu.is_file() and " amx_bf16 " in cpu.read_text()
     return has, "the CPU multiplies in it (amx_bf16)" if has else "the CPU has no unit for bf16 products (amx_bf16)"

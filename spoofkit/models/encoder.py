@@ -1,8 +1,8 @@
-"""Front-ends: a waveform becomes frames, the same frames whatever else is in the batch.
+"""Front-ends: a waveform becomes frames that do not depend on the rest of the batch.
 
-The networks are transformers' own; how their parts are called stands in `wave_encoder` and `mel_encoder`, so that
-padding never reaches a valid frame and layers nobody asked for are never computed. This file holds what all families
-share: running the layers, freezing, saving.
+The networks are those of transformers; `wave_encoder` and `mel_encoder` call their parts so that padding never reaches
+a valid frame and unneeded layers are never computed. This module holds what all families share: running the layers,
+freezing, saving.
 
 Shapes: B batch, S samples, M mel frames, T frames, C channels, D features.
 """
@@ -31,43 +31,43 @@ LayersWanted = Literal["last", "all"] | int
 
 
 class Encoder(nn.Module):
-    """What every family offers: frames of a batch of waveforms, and where they lie."""
+    """Base of all front-ends: frames of a batch of waveforms, and their positions."""
 
     geometry: FrameGeometry
     width: int
-    """Features of a frame."""
+    """Number of features of a frame."""
     network: Any
     """The transformers module that is trained and saved."""
     feature_extractor: Any
-    """transformers' record of how the input is prepared; saved beside the weights."""
+    """transformers' description of how the input is prepared; saved beside the weights."""
     shortest: int
-    """Fewest samples of an utterance."""
+    """Smallest number of samples of an utterance."""
     longest: int | None = None
-    """Most samples of an utterance; none: no limit."""
+    """Largest number of samples of an utterance; None for no limit."""
     loaded: str = "from scratch"
     """Where the weights came from, in words, such as `422 of 422 tensors`."""
     ignored: Sequence[str] = ()
-    """Tensors that lie beside it in its file, for the task it was trained for."""
+    """Further tensors in its file, of the task that it was trained for."""
     provenance: Provenance | None = None
     """Licence and training data, where known."""
     stages: Sequence[Stage] = ()
     """How it was trained since it was published; see spoofkit.stages."""
     gradient_checkpointing: bool = False
-    """Compute layers again in the backward pass instead of keeping what they computed."""
+    """Whether layers are recomputed in the backward pass instead of keeping their activations."""
     lora: LoraSettings | None = None
-    """Of the adapters that are trained; none: the network's own weights are."""
+    """Settings of the adapters that are trained; None if the network's own weights are."""
     base: Base | None = None
-    """What those adapters stand on."""
+    """The base of those adapters."""
     adapters: dict[str, Any] | None = None
-    """What `info` says of the adapters that were read, if the encoder is kept as adapters."""
+    """What `info` shows of the adapters that were read, if the encoder is stored as adapters."""
     saved_prefix = ""
-    """What stands before the names of the network's tensors in the network that `AutoModel` opens."""
+    """Prefix of the names of the network's tensors in the network that `AutoModel` opens."""
 
     def __init__(self, network: Any, feature_extractor: Any) -> None:
         super().__init__()
         self.network, self.feature_extractor = network, feature_extractor
-        # It stands for masked frames, which we never make: a parameter without a gradient, and several processes wait
-        # for the gradient of every parameter that is trained.
+        # It replaces masked frames, which do not occur here: it would be a parameter without a gradient, and several
+        # processes wait for the gradient of every trained parameter.
         if getattr(network, "masked_spec_embed", None) is not None:
             network.masked_spec_embed.requires_grad_(False)
 
@@ -82,20 +82,20 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def embed(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input of the first layer, hidden_BTD, and is_frame_BT."""
+        """Return the input of the first layer, hidden_BTD, and is_frame_BT."""
         raise NotImplementedError
 
     def context(self, hidden_BTD: torch.Tensor, is_frame_BT: torch.Tensor) -> dict[str, Any]:
-        """What every layer gets beside the frames: masks, position biases."""
+        """Return what every layer gets besides the frames: masks, position biases."""
         raise NotImplementedError
 
     def run_layer(self, layer: Any, hidden_BTD: torch.Tensor, context: dict[str, Any]) -> torch.Tensor:
-        """One transformer layer."""
+        """Run one transformer layer."""
         output: torch.Tensor = layer(hidden_BTD, **context)
         return output
 
     def finish(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """The final norm: what a pre-norm network has above its last layer; elsewhere nothing."""
+        """Apply the final norm, which a pre-norm network has above its last layer; in others nothing."""
         return hidden_BTD
 
     def forward(
@@ -109,14 +109,14 @@ class Encoder(nn.Module):
 
         Args:
             wave_BS: 16 kHz waveforms, zero-padded at the end.
-            n_samples_B: Valid samples of each.
+            n_samples_B: Number of valid samples of each.
             wanted: `last`: the output of the last layer. `all`: the input of the first layer, then the output of each
                 layer. A number k: the k-th of those; layers above it are not computed.
             final_norm: Whether the output of the last layer goes through the network's final norm, if it has one.
 
         Returns:
-            One hidden_BTD for each hidden state wanted, and is_frame_BT: true where a frame is the utterance's own.
-            Hidden values elsewhere are meaningless, but finite.
+            One hidden_BTD for each hidden state wanted, and is_frame_BT: true where a frame is valid. Hidden values
+            elsewhere are meaningless, but finite.
         """
         hidden_BTD, is_frame_BT = self.embed(wave_BS, n_samples_B)
         context = self.context(hidden_BTD, is_frame_BT)
@@ -136,7 +136,7 @@ class Encoder(nn.Module):
         return kept, is_frame_BT
 
     def compile_layers(self) -> None:
-        """Have torch compile the transformer layers: one program for all of them, for inputs of any length.
+        """Compile the transformer layers with torch: one program for all layers and inputs of any length.
 
         Raises:
             SpoofkitError: there are no layers, or torch cannot compile here.
@@ -146,21 +146,21 @@ class Encoder(nn.Module):
         device = next(self.parameters()).device
         try:
             torch.compile(lambda numbers: numbers.sin() + 1)(torch.zeros(8, device=device))
-        except Exception as error:  # whatever a missing compiler or header makes of it
+        except Exception as error:  # a missing compiler or header raises many kinds
             reason = " ".join(str(error).split())[:160]
             raise SpoofkitError(
-                f"--compile: torch cannot compile here ({reason}); on a CPU it needs g++ and Python's headers; leave "
-                "it out otherwise"
+                f"--compile: torch cannot compile ({reason}); on a CPU it needs g++ and Python's headers; install "
+                "them, or leave the option out"
             ) from error
         self.run_layer = torch.compile(self.run_layer, dynamic=True)  # type: ignore[method-assign]
 
     def n_frames(self, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """Frames of utterances of `n_samples_B` samples; shape (B,)."""
+        """Return the numbers of frames of utterances of `n_samples_B` samples; shape (B,)."""
         n_frames_B: torch.Tensor = (n_samples_B - self.geometry.shortest) // self.geometry.hop + 1
         return n_frames_B
 
     def freeze(self, what: str | int) -> None:
-        """Stop training a part.
+        """Freeze a part of the encoder.
 
         Args:
             what: `none`; `stem`: the convolutions; a number k: the stem, all else below the first layer, and the first
@@ -184,11 +184,11 @@ class Encoder(nn.Module):
 
     @property
     def below_layers(self) -> list[nn.Module]:
-        """What has no parameters, such as dropout, between stem and layers."""
+        """Return the modules without parameters, such as dropout, between stem and layers."""
         return []
 
     def train(self, mode: bool = True) -> "Encoder":
-        """What is frozen stays in evaluation mode: no dropout and no running statistics where nothing is learnt."""
+        """Set the mode; frozen parts stay in evaluation mode, without dropout or updates of running statistics."""
         super().train(mode)
         for module in self.network.modules():
             parameters = list(module.parameters())
@@ -200,20 +200,20 @@ class Encoder(nn.Module):
         return self
 
     def parameters_above_layers(self) -> list[nn.Parameter]:
-        """Parameters of what `finish` applies."""
+        """Return the parameters that `finish` applies."""
         return []
 
     def parameter_depths(self) -> dict[int, int]:
-        """Depth of each parameter by its id(): 0 below the layers, i + 1 in layer i, the last layer's above it."""
+        """Return each parameter's depth by its id(): 0 below the layers, i + 1 in layer i, the last one's above it."""
         depths = {id(parameter): 0 for parameter in self.network.parameters()}
         for depth, layer in enumerate(self.layers, start=1):
             depths |= {id(parameter): depth for parameter in layer.parameters()}
         return depths | {id(parameter): len(self.layers) for parameter in self.parameters_above_layers()}
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `load_encoder` reads: adapters alone if they were trained on a base that is at hand.
+        """Write a folder that `load_encoder` reads: only the adapters if they were trained on a base in a folder.
 
-        Otherwise it is a plain Hugging Face folder, which `AutoModel.from_pretrained` reads; adapters are merged in.
+        Otherwise it is a plain Hugging Face folder, which `AutoModel.from_pretrained` reads; adapters are merged.
         """
         base, lora = self.base, self.lora
         if base is not None and base.name is not None and lora is not None:
@@ -230,25 +230,25 @@ class Encoder(nn.Module):
         write_sums(folder)
 
     def save_network(self, folder: Path) -> None:
-        """Write `config.json` and all weights, under the names that `AutoModel` looks for."""
+        """Write `config.json` and all weights, under the names that `AutoModel` expects."""
         from transformers import logging as messages
 
         messages.disable_progress_bar()
         tensors = {f"{self.saved_prefix}{name}": t for name, t in merged_state_dict(self.network).items()}
         try:
             self.network.save_pretrained(folder, state_dict=tensors)
-        except SafetensorError as error:  # its way of saying that the disk refuses
+        except SafetensorError as error:  # raised when the disk refuses
             raise OSError(errno.EIO, str(error)) from error
-        # safetensors makes its files the owner's alone; a group shares its models.
+        # safetensors makes its files readable by their owner only, but a group shares its models.
         for weights in folder.glob("*.safetensors"):
             weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def is_valid(n_valid_B: torch.Tensor, length: int) -> torch.Tensor:
-    """True at the first n_valid positions of each row; shape (B, length)."""
+    """Mark the first n_valid positions of each row; shape (B, length)."""
     return torch.arange(length, device=n_valid_B.device) < n_valid_B[:, None]
 
 
 def key_mask(is_frame_BT: torch.Tensor) -> torch.Tensor | None:
-    """Mask of the keys that attention may look at, shape (B, 1, 1, T); none where that is all of them."""
+    """Return the mask of the keys that attention may see, shape (B, 1, 1, T); None if it may see all."""
     return None if bool(is_frame_BT.all()) else is_frame_BT[:, None, None, :]

@@ -1,11 +1,11 @@
-"""The frame classifier's folder, and a model with both heads: a timeline and a score from one pass of the encoder.
+"""The frame classifier's folder, and models with both heads: frame and utterance scores from one encoder pass.
 
 frame_head/
   head.safetensors     merge, head and output layer
-  head.json            which they are, what the frames' targets were, the hash of the encoder they were trained on
+  head.json            which they are, the frames' targets, the hash of the encoder that they were trained on
   SHA256SUMS           of these (spoofkit.checksums)
 
-It stands beside that encoder: in what post-training leaves, or in a model folder (`posttrain --onto`).
+It lies beside that encoder: in the folder that post-training writes, or in a model folder (`posttrain --onto`).
 """
 
 import shutil
@@ -35,37 +35,37 @@ from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
 from spoofkit.stages import Stage, write_stages
 
 FORMAT = 4
-"""Of head.json. Frame heads of format 3 read every hidden state through the final norm, and say nothing of it."""
+"""Format of head.json. Frame heads of format 3 read every hidden state through the final norm, without stating it."""
 FRAME_TARGETS = {"region": "not injected", "authenticity": "bona fide"}
-"""What a higher frame score means more of, by what the frames were trained for (mix.frame_target)."""
+"""What a higher frame score means, by the target of the training (mix.frame_target)."""
 
 
 @dataclass(frozen=True)
 class FrameModel:
-    """What localisation works with; in evaluation mode."""
+    """A model for localisation, in evaluation mode."""
 
     classifier: FrameClassifier
     """Its logits are higher for spoofed (or injected) frames."""
     target: str
-    """What its frames were trained for: one of FRAME_TARGETS."""
+    """Target of its training: one of FRAME_TARGETS."""
     sha256: str
-    """Of encoder and frame head: frame scores, and thresholds fitted on them, are known by it."""
+    """Hash of encoder and frame head, which identifies frame scores and thresholds fitted on them."""
     detector: Detector | None
-    """The utterance head of a model with both, on the very same encoder; none: there is the frame head alone."""
+    """The utterance head on the same encoder object; None if there is only the frame head."""
 
     @property
     def score_meaning(self) -> str:
-        """What the scores of its frames are, in words."""
+        """Meaning of the frame scores, in words."""
         is_log_odds = self.classifier.loss_settings.kind in ("ce", "focal")
         return f"{'log-odds' if is_log_odds else 'difference of cosines'}, {FRAME_TARGETS[self.target]}; not calibrated"
 
     @property
     def shortest(self) -> int:
-        """Fewest samples of a recording."""
+        """Smallest number of samples of a recording."""
         return max(self.classifier.shortest, self.detector.shortest if self.detector else 0)
 
     def to(self, device: torch.device) -> None:
-        """Move it."""
+        """Move the model to a device."""
         self.classifier.to(device)
         if self.detector is not None:
             self.detector.to(device)
@@ -77,11 +77,11 @@ def write_frame_head(
     """Write a frame head's folder.
 
     Args:
-        folder: An empty one, beside the finished folder `encoder`.
+        folder: An empty folder, beside the finished folder `encoder`.
         classifier: The frame classifier.
-        target: What its frames were trained for.
-        encoder_sha256: Of that folder.
-        stages: How encoder and frame head were trained; what the last one says is kept in head.json too.
+        target: Target of its training.
+        encoder_sha256: Hash of the folder `encoder`.
+        stages: How encoder and frame head were trained; the last one goes into head.json too.
     """
     (folder / "head.safetensors").write_bytes(save(classifier.head.state_dict()))
     own = {
@@ -99,12 +99,12 @@ def write_frame_head(
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """What head.json says, of a folder that has encoder and frame head."""
+    """Read head.json in a folder that has encoder and frame head."""
     parts = ("encoder", f"{FRAME_HEAD}/head.json", f"{FRAME_HEAD}/head.safetensors")
     missing = [name for name in parts if not (folder / name).exists()]
     if missing:
         raise SpoofkitError(
-            f"{folder}: has no {missing[0]}, expected what `spoofkit posttrain` left, such as exp/x/posttrain, or a "
+            f"{folder}: has no {missing[0]}, expected a folder of `spoofkit posttrain`, such as exp/x/posttrain, or a "
             "model with a frame head (`spoofkit posttrain EXP --onto MODEL` makes one); name such a folder"
         )
     path = folder / FRAME_HEAD / "head.json"
@@ -127,16 +127,16 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def load_frame_model(folder: Path) -> FrameModel:
-    """Read what post-training left, or a model with both heads.
+    """Read the folder of a post-training, or a model with both heads.
 
     Args:
-        folder: Has `encoder` and `frame_head`; if it has `model.json` too, it must be a whole model folder.
+        folder: Has `encoder` and `frame_head`; if it has `model.json` too, it must be a complete model folder.
 
     Raises:
         SpoofkitError: not such a folder, a damaged one, one of another version, tensors that do not fit, or a frame
             head of another encoder.
     """
-    _read_record(folder)  # what is no such folder is refused before anything large is read
+    _read_record(folder)  # another folder is refused before anything large is read
     require_intact(folder)
     detector = load_detector(folder)[0] if (folder / "model.json").exists() else None
     encoder = detector.encoder if detector else load_encoder(EncoderSettings(name=str(folder / "encoder")))
@@ -144,7 +144,7 @@ def load_frame_model(folder: Path) -> FrameModel:
 
 
 def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -> FrameModel:
-    """Read the frame head of a folder whose encoder, and utterance head if it has one, are read already.
+    """Read the frame head of a folder whose encoder, and utterance head if any, were read already.
 
     Raises:
         SpoofkitError: see `load_frame_model`.
@@ -153,8 +153,8 @@ def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -
     encoder_sha256 = folder_sha256(folder / "encoder")
     if record["encoder_sha256"] != encoder_sha256:
         raise SpoofkitError(
-            f"{folder}/{FRAME_HEAD}: was trained on another encoder than the one beside it, expected that one; copy "
-            "the whole folder again, or fit a frame head with `spoofkit posttrain EXP --onto MODEL`"
+            f"{folder}/{FRAME_HEAD}: was trained on another encoder than the one beside it; copy the whole folder "
+            "again, or train a frame head with `spoofkit posttrain EXP --onto MODEL`"
         )
     classifier = FrameClassifier(encoder, record["head"], record["layers"], LossSettings.model_validate(record["loss"]))
     classifier.head.final_norm = read_final_norm(record, FORMAT)
@@ -164,15 +164,15 @@ def read_frame_head(folder: Path, encoder: Encoder, detector: Detector | None) -
 
 
 def check_onto(folder: Path, onto: Path) -> None:
-    """Refuse a model that no frame head fits, or that would be thrown away by starting over.
+    """Refuse a model that no frame head fits, or that would be deleted by starting over.
 
     Args:
         folder: The experiment in which the frame head is trained.
         onto: The model folder.
 
     Raises:
-        SpoofkitError: see `load_detector`; or it lies inside `folder`, has a frame head already, has frames that are no
-            stretches of time, or is not given whole utterances.
+        SpoofkitError: see `load_detector`; or it lies inside `folder`, has a frame head already, has a frame for each
+            sample, or does not score whole utterances.
     """
     detector, record = load_detector(onto)
     if folder.resolve() in (onto.resolve(), *onto.resolve().parents):
@@ -181,38 +181,40 @@ def check_onto(folder: Path, onto: Path) -> None:
             "another one"
         )
     if (onto / FRAME_HEAD).exists():
-        raise SpoofkitError(f"{onto}: has a frame head already, expected a model without; name the one it was made of")
+        raise SpoofkitError(
+            f"{onto}: has a frame head already, expected a model without; name the one it was made from"
+        )
     if isinstance(detector.encoder, SincEncoder):
         raise SpoofkitError(
-            f"{onto}: its front-end {detector.encoder.name} gives a frame a sample, expected an encoder with frames of "
-            "some 20 ms; name another model"
+            f"{onto}: its front-end {detector.encoder.name} has a frame for each sample, expected an encoder with "
+            "frames of about 20 ms; name another model"
         )
     policy = record.get("input_policy", "whole")
     if policy != "whole":
         raise SpoofkitError(
-            f"{onto}: is given {policy} of an utterance, expected a model that is given all of it, as a timeline has "
-            "to be; name another model"
+            f"{onto}: scores {policy} of an utterance, but localisation needs a model that scores whole utterances; "
+            "name another model"
         )
 
 
 def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, stage: Stage) -> None:
-    """Write a copy of the model, to the byte, with the frame head in it.
+    """Write an exact copy of the model, with the frame head in it.
 
     Args:
         out: The model folder to write.
         onto: The model.
         classifier: The frame classifier, trained on the model's encoder.
-        target: What its frames were trained for.
+        target: Target of its training.
         stage: How it was trained; its `inputs` have the hash of the `model` on which training began.
 
     Raises:
-        SpoofkitError: the model is no longer the one of the beginning.
+        SpoofkitError: the model has changed since training began.
     """
     with atomic_folder(out) as temporary:
         if not onto.is_dir() or folder_sha256(onto) != stage["inputs"]["model"]:
             raise SpoofkitError(
-                f"{onto}: was changed while its frame head was trained, expected the model of the beginning; put that "
-                "back, and the same command resumes from its last checkpoint"
+                f"{onto}: was changed while its frame head was trained; restore the original model, and the same "
+                "command resumes from its last checkpoint"
             )
         shutil.copytree(onto, temporary, dirs_exist_ok=True)
         (temporary / FRAME_HEAD).mkdir()
@@ -224,16 +226,16 @@ def save_onto(out: Path, onto: Path, classifier: FrameClassifier, target: str, s
 def score_timeline(
     model: FrameModel, wave_BS: torch.Tensor, n_samples_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Frames and score of a batch from one pass of the encoder.
+    """Score frames and utterances of a batch in one pass of the encoder.
 
     Args:
-        model: On the device of the batch.
+        model: The model, on the device of the batch.
         wave_BS: 16 kHz waveforms, zero-padded at the end.
         n_samples_B: Valid samples of each.
 
     Returns:
         logit_BT, higher for spoofed (or injected) frames; is_frame_BT; and the scores of the utterances, shape (B,),
-        higher = more bona fide, or none if there is no utterance head.
+        higher = more bona fide, or None if there is no utterance head.
     """
     frames, detector = model.classifier, model.detector
     if detector is None:

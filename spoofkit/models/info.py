@@ -1,4 +1,4 @@
-"""What an encoder or a model is: family, size, frames, memory, licence; for `spoofkit info`."""
+"""Facts about an encoder or a model for `spoofkit info`: family, size, frames, memory, licence."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,14 +21,14 @@ N_NAMED = 5  # tensors
 
 
 def describe(name: str, config: Config | None, batch_size: int, seconds: float) -> dict[str, Any]:
-    """Facts about an encoder or a model folder.
+    """Return facts about an encoder or a model folder.
 
     Args:
         name: Model folder, encoder folder, hub id, torchaudio:BUNDLE or a name of ours.
-        config: Of an encoder, which layers are kept and trained, and under which head; default: all settings as they
-            are by default. A model's own record says how it was trained.
-        batch_size: Utterances of the training step whose memory is estimated.
-        seconds: Their length.
+        config: For an encoder, which layers are kept and trained, and under which head. Default: the default settings.
+            A model's own record says how it was trained.
+        batch_size: Number of utterances in the training step whose memory is estimated.
+        seconds: Length of these utterances.
 
     Raises:
         SpoofkitError: see `load_encoder`, `load_detector`; settings for a model; or it is an exported model, or holds
@@ -76,11 +76,11 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
 
 
 def _load_model(path: Path, config: Config | None) -> tuple[Detector, dict[str, Any], FrameModel | None, bool]:
-    """Load a model folder: its detector, its record, its frame model; and whether it says what of it was trained."""
+    """Load a model folder: its detector, record and frame model, and whether it records what was trained."""
     if config is not None:
         raise SpoofkitError(
-            f"{path}: is a model, whose own record says how it was trained; leave settings out, or name "
-            f"{path / 'encoder'} to see what training it further would take"
+            f"{path}: is a model, and its record says how it was trained; leave the settings out, or name "
+            f"{path / 'encoder'} to see what training it further would need"
         )
     training = trained_as(read_stages(path / "encoder"))
     detector, record = load_detector(path, training)
@@ -94,30 +94,28 @@ def _load_model(path: Path, config: Config | None) -> tuple[Detector, dict[str, 
 
 
 def _under_settings(name: str, config: Config) -> Detector:
-    """An encoder and what the settings put on it."""
+    """Build the encoder with the classifier that the settings describe."""
     if name not in ("tiny", *SINC_FRONT_ENDS):
         _refuse_others(Path(name))
     stage = config.finetune
     from_scratch = {"freeze": "none"} if name == "tiny" else {}
     settings = config.encoder.model_copy(update={"name": name, **from_scratch})
-    # A raw-waveform front-end has heads of its own.
+    # A raw-waveform front-end has its own heads.
     own_heads = [kind for kind, head in UTTERANCE_HEADS.items() if head.front_end == name]
     kind = own_heads[0] if own_heads and stage.head not in own_heads else stage.head
     return Detector(load_encoder(settings, config.seed), kind, stage.layers, stage.loss)
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse what other verbs take, and say what to name instead."""
+    """Refuse paths that other verbs take, and say what to name instead."""
     if path.suffix == ".onnx" and path.is_file():
         raise SpoofkitError(
-            f"{path}: is an ONNX file, expected an encoder or a model folder; name the folder it was made of (what "
-            f"the export is stands in {path.with_suffix('.json').name} and in its metadata; `spoofkit score` takes it)"
+            f"{path}: is an ONNX file, expected an encoder or a model folder; name the folder it was exported from "
+            f"(for the export itself see {path.with_suffix('.json').name}; `spoofkit score` takes it)"
         )
     for inside, record in (("model", "model.json"), ("encoder", "config.json")):
         if (path / inside / record).exists() and not (path / "config.json").exists():
-            raise SpoofkitError(
-                f"{path}: is no encoder or model itself, expected one, but one is inside; name {path / inside}"
-            )
+            raise SpoofkitError(f"{path}: is neither an encoder nor a model, but contains one; name {path / inside}")
 
 
 def _head(model: Detector | FrameClassifier) -> dict[str, Any]:
@@ -130,18 +128,18 @@ def _head(model: Detector | FrameClassifier) -> dict[str, Any]:
 
 
 def _final_norm(model: Detector | FrameClassifier) -> bool | None:
-    """Whether the last layer is read through the final norm; none: the encoder has no such norm."""
+    """Return whether the last layer is read through the final norm; None if the encoder has no such norm."""
     return model.head.final_norm if model.encoder.parameters_above_layers() else None
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print the facts for a person, a line of name and value each."""
+    """Print the facts for people, a line of name and value each."""
     rows = [{"name": name, "value": value} for name, value in as_lines(facts)]
     show(Table([Column("name"), Column("value", is_text=True)], rows, has_headings=False))
 
 
 def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the facts as names and values for a person."""
+    """Return the facts as names and values for people."""
     lines = [
         (facts["kind"], facts["name"]),
         ("family", f"{facts['family']}, {facts['layers']} layers, {facts['width']} features"),

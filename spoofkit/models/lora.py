@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) on an encoder's linear layers: adding, merging, taking off.
+"""Low-rank adapters (LoRA, arXiv:2106.09685) on an encoder's linear layers: adding, merging, removing.
 
-The encoder's own weights are frozen. Training wraps linear layers by the library peft; an adapter that is only used is
-merged into the weights, for which peft is not needed. How adapters are kept stands in `spoofkit.models.adapter_folder`.
+The encoder's own weights are frozen. Training wraps linear layers with the library peft; for inference adapters are
+merged into the weights, which does not need peft. `spoofkit.models.adapter_folder` stores adapters.
 
 Shapes: R rank, I inputs, O outputs of a linear layer.
 """
@@ -39,18 +39,18 @@ _W2V_BERT = {  # a conformer layer has two feed-forwards
 
 
 def roles_of(family: str) -> dict[str, tuple[str, ...]]:
-    """Linear layers of a transformer layer by role, of transformers' network of a family (its `model_type`)."""
+    """Return the linear layers of a transformer layer by role, for transformers' network of a family (`model_type`)."""
     return {"whisper": _WHISPER, "wav2vec2-bert": _W2V_BERT}.get(family, _WAVE)
 
 
 def parts_of(family: str, targets: Iterable[str]) -> list[str]:
-    """Names inside a transformer layer of the linear layers of some roles, in the order of the roles."""
+    """Return the names, inside a transformer layer, of the linear layers of some roles, in the order of the roles."""
     wanted = set(targets)
     return [part for role, parts in roles_of(family).items() if role in wanted for part in parts]
 
 
 def adapted_layers(network: nn.Module, layers: nn.ModuleList, targets: Iterable[str]) -> list[str]:
-    """Names in `network` of the linear layers of some roles in all of its transformer `layers`.
+    """Return the names in `network` of the linear layers of some roles in all of its transformer `layers`.
 
     Raises:
         SpoofkitError: a role matches nothing in a layer.
@@ -69,7 +69,7 @@ def adapted_layers(network: nn.Module, layers: nn.ModuleList, targets: Iterable[
         if not found:
             raise SpoofkitError(
                 f"encoder.lora.targets: {role} matches no linear layer of this {family}, expected some in each of its "
-                f"{len(layers)} layers; leave it out, or take another encoder"
+                f"{len(layers)} layers; leave it out, or use another encoder"
             )
         names += found
     return names
@@ -81,8 +81,8 @@ def lora_config(settings: LoraSettings, family: str, prefix: str, n_layers: int,
     Args:
         settings: Rank, alpha, dropout, targets.
         family: `model_type` of the network.
-        prefix: What stands before `layers.0` in the names of the network.
-        n_layers: Layers that have adapters, counted from the lowest; a network elsewhere may have more.
+        prefix: Prefix of `layers.0` in the names of the network.
+        n_layers: Number of lowest layers that have adapters; a network elsewhere may have more.
         further: Further fields of peft's LoraConfig.
     """
     from peft import LoraConfig
@@ -100,13 +100,13 @@ def lora_config(settings: LoraSettings, family: str, prefix: str, n_layers: int,
 def add_lora(
     network: Any, layers: nn.ModuleList, settings: LoraSettings, pairs: Mapping[str, Pair] | None = None
 ) -> None:
-    """Freeze `network` and give the linear layers of some roles in `layers` an adapter; only those are trained then.
+    """Freeze `network` and add adapters to the linear layers of some roles in `layers`; only these are trained then.
 
     Args:
         network: The transformers module.
         layers: Its transformer layers.
         settings: Rank, alpha, dropout, targets.
-        pairs: Adapters to start from, by linear layer; default: new ones, which change nothing until they are trained.
+        pairs: Adapters to start from, by linear layer. Default: new ones, which change nothing until they are trained.
 
     Raises:
         SpoofkitError: a role matches nothing.
@@ -126,7 +126,7 @@ def add_lora(
 
 
 def pairs_of(network: nn.Module) -> dict[str, Pair]:
-    """The adapters of a network that is trained with some, by the name of the linear layer; not copied."""
+    """Return the adapters of a network, by the name of the linear layer; not copied."""
     pairs = {}
     for name, module in network.named_modules():
         wrapped: Any = module
@@ -136,13 +136,13 @@ def pairs_of(network: nn.Module) -> dict[str, Pair]:
 
 
 def scale_of(network: nn.Module) -> float:
-    """By what the adapters of a network that is trained with some are scaled: alpha / rank."""
+    """Return the factor on the adapters of a network: alpha / rank."""
     return next(float(module.scaling[NAME]) for module in network.modules() if hasattr(module, "lora_A"))  # type: ignore[index]
 
 
 @torch.no_grad()
 def merge_pairs(network: nn.Module, adapters: list[dict[str, Pair]], scale: float) -> None:
-    """Add to the weights of a plain network what adapters add: of several, the mean of the products B A.
+    """Merge adapters into the weights of a plain network; for several, the mean of their products B A.
 
     That mean is not the product of the mean of B and the mean of A.
     """
@@ -154,7 +154,7 @@ def merge_pairs(network: nn.Module, adapters: list[dict[str, Pair]], scale: floa
 
 
 def take_off(network: nn.Module) -> None:
-    """Leave the frozen weights without adapters."""
+    """Remove the adapters from a network, without merging them."""
     for name in list(pairs_of(network)):
         parent, _, child = name.rpartition(".")
         wrapped: Any = network.get_submodule(name)
@@ -163,7 +163,7 @@ def take_off(network: nn.Module) -> None:
 
 @torch.no_grad()
 def merged_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights under their plain names, each adapter added to the layer that it belongs to."""
+    """Return the weights under their plain names, with each adapter merged into its layer."""
     tensors: dict[str, torch.Tensor] = dict(network.state_dict())
     for name, (a_RI, b_OR) in pairs_of(network).items():
         key = f"{name}.{BASE}weight"
@@ -173,7 +173,7 @@ def merged_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def learnt_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of encoder and head without the frozen weights that adapters stand on: what a checkpoint holds."""
+    """Return the state of encoder and head without the frozen base of adapters: what a checkpoint holds."""
     state: dict[str, torch.Tensor] = model.state_dict()
     if getattr(getattr(model, "encoder", None), "base", None) is None:
         return state

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from spoofkit.settings import LossSettings
 
-# Embeddings shorter than this count as having no direction; their cosines are zero, and gradients stay finite.
+# Embeddings with a smaller norm have no direction; their cosines are zero, and gradients stay finite.
 SHORTEST_EMBEDDING = 1e-6
 
 
@@ -20,7 +20,7 @@ class Output(nn.Module):
     """Base of all output layers."""
 
     def forward(self, embedding_xE: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (x): higher means more of class 1."""
+        """Score embeddings, shape (x): a higher score is more of class 1."""
         raise NotImplementedError
 
     def loss(
@@ -30,14 +30,14 @@ class Output(nn.Module):
         weight_N: torch.Tensor,
         total_weight: float | None = None,
     ) -> torch.Tensor:
-        """Weighted mean of the items' losses, a scalar.
+        """Return the weighted mean of the items' losses, a scalar.
 
         Args:
-            embedding_NE: What the head made.
+            embedding_NE: Embeddings of the head.
             is_positive_N: 1.0 for class 1, 0.0 for class 0.
             weight_N: Weights of the items; their sum must not be zero. For `ce` this is torch's CrossEntropyLoss
                 with class weights.
-            total_weight: Divide by this instead: the weight of a batch of which these items are a part.
+            total_weight: Divisor. Default: the sum of `weight_N`; for a part of a batch, give the whole batch's weight.
         """
         loss_N = self._losses(embedding_NE, is_positive_N)
         return (weight_N * loss_N).sum() / (weight_N.sum() if total_weight is None else total_weight)
@@ -47,12 +47,12 @@ class Output(nn.Module):
 
 
 def make_output(settings: LossSettings, width: int, n_logits: int) -> Output:
-    """The output layer with the loss that the settings name.
+    """Build the output layer with the loss that the settings name.
 
     Args:
-        settings: Which, and its constants.
+        settings: The loss, and its constants.
         width: E.
-        n_logits: Outputs of the linear layer of `ce` and `focal`, 1 or 2; the others have a vector a class.
+        n_logits: Outputs of the linear layer of `ce` and `focal`, 1 or 2; the others have one vector per class.
     """
     if settings.kind in ("ce", "focal"):
         return LinearOutput(width, n_logits, settings.gamma if settings.kind == "focal" else 0.0)
@@ -60,7 +60,7 @@ def make_output(settings: LossSettings, width: int, n_logits: int) -> Output:
 
 
 class LinearOutput(Output):
-    """`ce` and `focal`: the score is the log-odds of class 1, be it one logit or the difference of two.
+    """`ce` and `focal`: the score is the log-odds of class 1, either one logit or the difference of two.
 
     Two logits under a softmax and one under a sigmoid are the same model: softmax cross-entropy depends on the
     difference of the logits alone. Parameters: n_logits (E + 1).
@@ -72,7 +72,7 @@ class LinearOutput(Output):
         self.gamma = gamma
 
     def forward(self, embedding_xE: torch.Tensor) -> torch.Tensor:
-        """Log-odds of class 1, shape (x)."""
+        """Return the log-odds of class 1, shape (x)."""
         with torch.autocast(embedding_xE.device.type, enabled=False):
             logit_xC = self.linear(embedding_xE.float())
         score_x: torch.Tensor = logit_xC[..., -1] if logit_xC.shape[-1] == 1 else logit_xC[..., 1] - logit_xC[..., 0]
@@ -83,7 +83,7 @@ class LinearOutput(Output):
 
 
 class CosineOutput(Output):
-    """`am_softmax`, `oc_softmax` and `p2sgrad`: scores are cosines between the embedding and a vector a class.
+    """`am_softmax`, `oc_softmax` and `p2sgrad`: scores are cosines between the embedding and one vector per class.
 
     `oc_softmax` has one vector, that of class 1, and its score is the cosine to it; the others have two and score the
     difference. Parameters: E or 2 E.
@@ -95,13 +95,13 @@ class CosineOutput(Output):
         self.centres = nn.Parameter(torch.randn(1 if settings.kind == "oc_softmax" else 2, width))
 
     def cosines(self, embedding_xE: torch.Tensor) -> torch.Tensor:
-        """Cosine to each class' vector, shape (x, C); for two classes class 0 stands first."""
+        """Return the cosine to each class' vector, shape (x, C); of two classes class 0 is first."""
         with torch.autocast(embedding_xE.device.type, enabled=False):
             direction_xE = F.normalize(embedding_xE.float(), dim=-1, eps=SHORTEST_EMBEDDING)
             return F.linear(direction_xE, F.normalize(self.centres, dim=-1))
 
     def forward(self, embedding_xE: torch.Tensor) -> torch.Tensor:
-        """The cosine of class 1, less that of class 0 where it has one; shape (x)."""
+        """Return the cosine of class 1, minus that of class 0 if there is one; shape (x)."""
         cosine_xC = self.cosines(embedding_xE)
         return cosine_xC[..., 0] if len(self.centres) == 1 else cosine_xC[..., 1] - cosine_xC[..., 0]
 
@@ -118,7 +118,7 @@ class CosineOutput(Output):
 
 
 def focal_losses(score_N: torch.Tensor, is_positive_N: torch.Tensor, gamma: float) -> torch.Tensor:
-    """-(1 - p)^gamma log p, with p the probability of the item's own class; gamma 0 is cross-entropy.
+    """Compute -(1 - p)^gamma log p, with p the probability of the item's own class; gamma 0 is cross-entropy.
 
     Lin et al., "Focal Loss for Dense Object Detection" (arXiv:1708.02002), equation 4. Their class weights (alpha) are
     the items' weights here.
@@ -126,15 +126,15 @@ def focal_losses(score_N: torch.Tensor, is_positive_N: torch.Tensor, gamma: floa
     Args:
         score_N: Log-odds of class 1.
         is_positive_N: 1.0 for class 1, 0.0 for class 0.
-        gamma: How much items that are easy already are turned down.
+        gamma: How strongly easy items are down-weighted.
     """
     own_N = score_N * (2 * is_positive_N - 1)
-    # The power is taken in the logarithm: of a probability that is zero in fp32 its gradient would be infinite.
+    # The power is taken in the logarithm: the gradient at a probability that is zero in fp32 would be infinite.
     return -F.logsigmoid(own_N) * torch.exp(gamma * F.logsigmoid(-own_N))
 
 
 def am_softmax_losses(score_N: torch.Tensor, is_positive_N: torch.Tensor, scale: float, margin: float) -> torch.Tensor:
-    """Softmax cross-entropy of scaled cosines, the own class' reduced by a margin.
+    """Compute the softmax cross-entropy of scaled cosines, with the own class' cosine reduced by a margin.
 
     Wang et al., "Additive Margin Softmax for Face Verification" (arXiv:1801.05599), section 3. With two classes:
     log(1 + exp(scale (margin - (cosine of the own class - cosine of the other)))).
@@ -142,8 +142,8 @@ def am_softmax_losses(score_N: torch.Tensor, is_positive_N: torch.Tensor, scale:
     Args:
         score_N: Cosine of class 1 minus cosine of class 0.
         is_positive_N: 1.0 for class 1, 0.0 for class 0.
-        scale: Of the cosines.
-        margin: In cosines.
+        scale: Factor on the cosines.
+        margin: Margin between the cosines.
     """
     return F.softplus(scale * (margin - score_N * (2 * is_positive_N - 1)))
 
@@ -151,7 +151,7 @@ def am_softmax_losses(score_N: torch.Tensor, is_positive_N: torch.Tensor, scale:
 def oc_softmax_losses(
     cosine_N: torch.Tensor, is_positive_N: torch.Tensor, scale: float, margin_bonafide: float, margin_spoof: float
 ) -> torch.Tensor:
-    """Class 1 is pulled into a cone around its centre, class 0 is pushed out of a wider one.
+    """Pull class 1 into a cone around its centre, and push class 0 out of a wider one.
 
     Zhang, Jiang, Duan, "One-Class Learning Towards Synthetic Voice Spoofing Detection" (arXiv:2010.13995), section
     III: log(1 + exp(scale (margin_bonafide - cosine))) for class 1, log(1 + exp(scale (cosine - margin_spoof))) for
@@ -169,7 +169,7 @@ def oc_softmax_losses(
 
 
 def p2sgrad_losses(cosine_NC: torch.Tensor, is_positive_N: torch.Tensor) -> torch.Tensor:
-    """Squared distance between the two cosines and the one-hot vector of the item's class, summed over the classes.
+    """Compute the squared distance between both cosines and the one-hot vector of the item's class.
 
     Wang, Yamagishi, "A Comparative Study on Recent Neural Spoofing Countermeasures for Synthetic Speech Detection"
     (arXiv:2103.11326), section 2: mean squared error for the probability-to-similarity gradient. The authors' code

@@ -43,7 +43,7 @@ class WhisperFrontEnd(Encoder):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """See Encoder."""
+        """The transformer layers: see Encoder."""
         layers: nn.ModuleList = self.network.layers
         return layers
 
@@ -79,14 +79,14 @@ class WhisperFrontEnd(Encoder):
         return list(self.network.layer_norm.parameters())
 
     def save_network(self, folder: Path) -> None:
-        """See Encoder; the decoder, of which nothing is kept, has no layers."""
+        """See Encoder; the decoder is not kept, so it has no layers."""
         super().save_network(folder)
         config = folder / "config.json"
         values = read_json(config) | {"architectures": ["WhisperModel"], "decoder_layers": 0}
         write_json(config, values, overwrite=True)
 
     def features(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """Log-mel spectrograms as transformers' WhisperFeatureExtractor makes them, (B, C, M), zero-padded."""
+        """Compute log-mel spectrograms as transformers' WhisperFeatureExtractor does, (B, C, M), zero-padded."""
         return _spectrograms(self._log_mel, wave_BS, n_samples_B)
 
     def _log_mel(self, wave_S: torch.Tensor) -> torch.Tensor:
@@ -124,7 +124,7 @@ class W2vBertFrontEnd(Encoder):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """See Encoder."""
+        """The transformer layers: see Encoder."""
         layers: nn.ModuleList = self.network.encoder.layers
         return layers
 
@@ -154,7 +154,7 @@ class W2vBertFrontEnd(Encoder):
         }
 
     def features(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """Stacked filter banks as transformers' SeamlessM4TFeatureExtractor makes them, (B, C, T), zero-padded."""
+        """Compute stacked filter banks as transformers' SeamlessM4TFeatureExtractor does, (B, C, T), zero-padded."""
         return _spectrograms(self._filter_bank, wave_BS, n_samples_B)
 
     def _filter_bank(self, wave_S: torch.Tensor) -> torch.Tensor:
@@ -172,12 +172,12 @@ class W2vBertFrontEnd(Encoder):
 
 
 def _filters(feature_extractor: Any) -> torch.Tensor:
-    """transformers' mel filters, (C, F)."""
+    """Return transformers' mel filters, (C, F)."""
     return torch.from_numpy(np.ascontiguousarray(feature_extractor.mel_filters.T)).double()
 
 
 def _spectrograms(compute: Any, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-    """`compute` of each utterance's own samples, (C, M) each, zero-padded to (B, C, M)."""
+    """Apply `compute` to each utterance's own samples, (C, M) each, zero-padded to (B, C, M)."""
     with torch.no_grad(), torch.autocast(wave_BS.device.type, enabled=False):
         features = [compute(wave_S[:n]) for wave_S, n in zip(wave_BS.float(), n_samples_B.tolist(), strict=True)]
     longest = max(feature.shape[1] for feature in features)

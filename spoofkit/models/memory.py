@@ -1,4 +1,4 @@
-"""How much memory a step of training takes, foretold from a short forward pass; for `spoofkit info`."""
+"""The memory of a training step, estimated from short forward passes, for `spoofkit info`."""
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ HEAP_SHARE, HEAP_SHARE_OF_ADAPTERS = 0.1, 1.2  # of the activations
 
 
 def training_memory(detector: Detector, batch_size: int, seconds: float) -> dict[str, int]:
-    """Bytes of a training step in fp32 with AdamW.
+    """Estimate the bytes of a training step in fp32 with AdamW.
 
-    What the forward pass keeps is measured, not derived: two utterances of three short lengths go through, every tensor
-    that autograd keeps is counted once, and the parabola through the three (attention may grow with the square) is
-    continued to `seconds` and multiplied by the batch. Where little is kept, as in a frozen encoder, the convolutions'
-    outputs count instead.
+    What the forward pass keeps is measured: for two utterances at three short lengths every tensor that autograd keeps
+    is counted once, and the parabola through the three values (attention may grow with the square) is extrapolated to
+    `seconds` and multiplied by the batch. Where little is kept, as in a frozen encoder, the convolutions' outputs count
+    instead.
 
     Returns:
         `weights`, `gradients`, `optimizer`, `activations`, their `total`, which is what torch asks for on any device,
@@ -48,17 +48,17 @@ def training_memory(detector: Detector, batch_size: int, seconds: float) -> dict
 
 
 def count_parameters(module: nn.Module, trained: bool = False) -> int:
-    """Numbers in a module's parameters, or in those alone that are trained."""
+    """Count the values of a module's parameters, or only of those that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
 def _bytes_of_utterance(detector: Detector, n_samples: int) -> tuple[int, int]:
-    """What autograd keeps, and what the stem holds for a moment, of one utterance.
+    """Return the bytes that autograd keeps of one utterance, and those that the stem holds for a moment.
 
-    Half of what two keep, because batch norm over utterances (ecapa) wants two.
+    It is half of what two utterances need, because batch norm over utterances (ecapa) needs two.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*detector.parameters(), *detector.buffers())}
-    kept: dict[int, tuple[int, torch.Tensor]] = {}  # the tensor too, or its address would be given to the next
+    kept: dict[int, tuple[int, torch.Tensor]] = {}  # with the tensor, or its address would be reused
     passing = [0]
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """How the hidden states of all layers become one, for heads that read one.
 
-Padding changes nothing here either. The last layer comes before the encoder's final norm (docs/models.md).
+Padding changes no result. The last layer is taken before the encoder's final norm (docs/models.md).
 
 Shapes: B batch, T frames, D features, L layers.
 """
@@ -15,11 +15,11 @@ MERGES = ("weighted", "gated")
 
 
 def make_merge(kind: str, n_hidden: int, width: int) -> nn.Module:
-    """The merge of that name; its forward takes all hidden states and is_frame_BT and returns one hidden_BTD.
+    """Build the merge of that name; its forward takes all hidden states and is_frame_BT and returns one hidden_BTD.
 
     Args:
         kind: One of `MERGES`.
-        n_hidden: Hidden states that the encoder offers: its input to the first layer, then one for each layer.
+        n_hidden: Number of hidden states: the input of the first layer, then one for each layer.
         width: D.
 
     Raises:
@@ -35,10 +35,10 @@ def make_merge(kind: str, n_hidden: int, width: int) -> nn.Module:
 
 
 class WeightedMerge(nn.Module):
-    """Sum of all hidden states under weights that add up to one; they start equal.
+    """Weighted sum of all hidden states; the weights add up to one and start equal.
 
     Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark" (arXiv:2105.01051), section 3: the
-    weighted sum that S3PRL gives to every task, where the last state comes behind the final norm.
+    weighted sum that S3PRL uses for every task, where the last state is taken after the final norm.
 
     Parameters: n_hidden; 25 for XLS-R 300M.
     """
@@ -48,7 +48,7 @@ class WeightedMerge(nn.Module):
         self.logits = nn.Parameter(torch.zeros(n_hidden))
 
     def forward(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """hidden_BTD."""
+        """Return the merged hidden_BTD."""
         weight_L = torch.softmax(self.logits, dim=0)
         hidden_BTD = torch.zeros_like(layers[0])
         for weight, layer_BTD in zip(weight_L, layers, strict=True):
@@ -81,7 +81,7 @@ class GatedMerge(nn.Module):
         self.projection = nn.Sequential(nn.Linear(n_layers * width, n_units), nn.SiLU(), nn.Linear(n_units, width))
 
     def forward(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """hidden_BTD."""
+        """Return the merged hidden_BTD."""
         layers = layers[1:]
         n_frames_B1 = is_frame_BT.sum(1, keepdim=True)
         is_padding_BT1 = ~is_frame_BT[..., None]

@@ -1,4 +1,4 @@
-"""A plain folder of a folder with adapters: for `spoofkit merge`, and for means of models."""
+"""Merging adapters into a plain folder, for `spoofkit merge` and `spoofkit average`."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from spoofkit.settings import EncoderSettings
 
 
 def has_adapters(folder: Path) -> bool:
-    """Whether an encoder folder, or the encoder of a model folder, is kept as adapters."""
+    """Return whether an encoder folder, or the encoder of a model folder, is stored as adapters."""
     return adapter_folder.is_adapter_folder(_encoder_of(folder))
 
 
@@ -24,7 +24,7 @@ def _encoder_of(folder: Path) -> Path:
 
 
 def merge(folder: Path, out: Path, overwrite: bool = False, reuse: bool = False) -> bool:
-    """Write a copy of a folder whose encoder has the adapters merged into its weights, and needs no base any more.
+    """Write a copy of a folder with the adapters merged into its encoder's weights, which then needs no base.
 
     Args:
         folder: An encoder folder with adapters, or a model folder with such an encoder.
@@ -33,7 +33,7 @@ def merge(folder: Path, out: Path, overwrite: bool = False, reuse: bool = False)
         reuse: Skip one that was made from the same.
 
     Returns:
-        Whether it was written; otherwise it is up to date.
+        Whether it was written; False if it is up to date.
 
     Raises:
         SpoofkitError: `out` exists or lies inside `folder`, which is missing or has no adapters, or see `load_encoder`.
@@ -67,13 +67,13 @@ def merge(folder: Path, out: Path, overwrite: bool = False, reuse: bool = False)
 
 
 def change_record(record: Path, changed: dict[str, Any]) -> None:
-    """Replace some values of a JSON file in a folder that is being made; of an encoder there is none."""
+    """Replace some values of a JSON file in a folder that is being written; an encoder folder has none."""
     if record.is_file():
         write_json(record, read_json(record) | changed, overwrite=True)
 
 
 def write_all_sums(folder: Path) -> None:
-    """Write the checksums of an encoder or a model folder that is being made of others."""
+    """Write the checksums of an encoder or a model folder that is being made from others."""
     for part in (folder / "encoder", folder / FRAME_HEAD, folder):
         if part.is_dir():
             write_sums(part, without=FRAME_HEAD)

@@ -1,5 +1,5 @@
-"""Loading an encoder: by hub id, Hugging Face folder, folder of adapters, `torchaudio:BUNDLE`, or one of ours from
-scratch. Strictly.
+"""Loading an encoder strictly: by hub id, Hugging Face folder, folder of adapters, `torchaudio:BUNDLE`, or the name of
+an encoder from scratch.
 
 Every tensor of the network is in the file and every tensor of the file is in the network, except parts that belong to a
 pre-training task or a decoder; all values are finite. Nothing is executed from a file.
@@ -38,7 +38,7 @@ from spoofkit.stages import read_stages
 
 FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
 FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
-"""Of a family; Wav2Vec2FeatureExtractor for the others."""
+"""Feature extractors by family; the others have Wav2Vec2FeatureExtractor."""
 TORCHAUDIO = "torchaudio:"
 
 
@@ -46,8 +46,8 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
     """Build the encoder that the settings name.
 
     Args:
-        settings: Which, how much of it, what of it is trained.
-        seed: Initial weights of `tiny` and of adapters.
+        settings: The encoder, the number of its layers, and what is trained.
+        seed: Seed of the initial weights of `tiny` and of adapters.
 
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
@@ -69,7 +69,7 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
             encoder.lora = settings.lora
     if isinstance(settings.freeze, int) and settings.freeze > len(encoder.layers):
         raise SpoofkitError(
-            f"encoder.freeze: {settings.name} has {len(encoder.layers)} layers, {settings.freeze} were to be frozen"
+            f"encoder.freeze: {settings.freeze} is more than the {len(encoder.layers)} layers of {settings.name}"
         )
     if settings.lora is None:
         encoder.freeze(settings.freeze)
@@ -78,10 +78,10 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
 
 
 def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
-    """An encoder that is kept as adapters: to be trained further if the settings say so, else merged."""
+    """Load an encoder that is stored as adapters: to be trained further if the settings say so, else merged."""
     if settings.revision is not None:
         raise SpoofkitError(
-            f"encoder.revision: {settings.revision} says which version of a hub id, but {folder} is a folder"
+            f"encoder.revision: {settings.revision} is for a hub id, but {folder} is a folder; leave it out"
         )
     adapters, lora = read_adapters(folder), settings.lora
     if lora is not None and lora.start == "continue":
@@ -100,21 +100,21 @@ def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
         encoder.lora, encoder.base = lora, replace(adapters.base, name=name, revision=revision)
         return encoder
     merge_pairs(encoder.network, [pairs], adapters.scale)
-    if lora is not None:  # what the new ones stand on is in no folder
+    if lora is not None:  # the base of the new ones is in no folder
         encoder.base = make_base(encoder.network, len(encoder.layers), None, None)
     _truncate(encoder, settings.n_layers, settings.name)
     return encoder
 
 
 def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, int] | None = None) -> Encoder:
-    """An encoder whose own weights are read.
+    """Load an encoder from its own weights.
 
     Args:
         name: See `EncoderSettings`.
-        revision: Of a hub id.
-        seed: Of `tiny`.
-        described_by: Instead of what lies beside the weights: a folder with configuration and feature extractor, and
-            the number of layers that the weights have.
+        revision: Revision of a hub id.
+        seed: Seed of `tiny`.
+        described_by: Folder with configuration and feature extractor, and the number of layers that the weights have.
+            Default: the files beside the weights.
     """
     if name in SINC_FRONT_ENDS:
         return SincEncoder(name)
@@ -157,10 +157,10 @@ def _from_pretrained(
     from transformers import logging as messages
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    # A folder that is not there must not be looked up on the hub as if it were an id.
+    # A missing folder must not be looked up on the hub as if it were an id.
     is_folder = Path(name).is_dir()
     if is_folder and revision is not None:
-        raise SpoofkitError(f"encoder.revision: {revision} says which version of a hub id, but {name} is a folder")
+        raise SpoofkitError(f"encoder.revision: {revision} is for a hub id, but {name} is a folder; leave it out")
     if not is_folder and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise SpoofkitError(
             f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
@@ -168,18 +168,18 @@ def _from_pretrained(
         )
     if is_folder:
         require_own_weights(Path(name))
-    messages.disable_progress_bar()  # of reading what is read in a second
+    messages.disable_progress_bar()  # loading takes about a second
     where = (name, revision) if described_by is None else (str(described_by[0]), None)
     options: dict[str, Any] = {"revision": where[1], "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(where[0], **options)
         feature_extractor = AutoFeatureExtractor.from_pretrained(where[0], **options)
-    except Exception as error:  # whatever a damaged or malicious file makes of a parser
+    except Exception as error:  # a damaged or malicious file can raise anything in a parser
         raise SpoofkitError(_not_loadable(where[0], Path(where[0]).is_dir(), error)) from error
     if described_by is not None:
         _set_n_layers(config, described_by[1])
     _check_config(where[0], config, feature_extractor)
-    config.layerdrop = 0.0  # a layer left out at random would leave its gradient out too
+    config.layerdrop = 0.0  # a layer dropped at random would have no gradient
     kind: Any = AutoModel
     options = {"revision": revision, "trust_remote_code": False}
     if config.model_type == "whisper":
@@ -196,11 +196,11 @@ def _from_pretrained(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **options,
         )
-    except Exception as error:  # whatever a damaged or malicious file makes of a parser
+    except Exception as error:  # a damaged or malicious file can raise anything in a parser
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise SpoofkitError(_not_loadable(name, is_folder, error)) from error
-    # It stands for masked frames, which we never make; where a file has none, transformers draws one.
+    # It replaces masked frames, which do not occur here; transformers draws one if a file has none.
     if "masked_spec_embed" in loaded["missing_keys"]:
         torch.nn.init.zeros_(network.masked_spec_embed)
     ignored = sorted(key for key in loaded["unexpected_keys"] if key != "masked_spec_embed")
@@ -216,15 +216,15 @@ def _check_config(name: str, config: Any, feature_extractor: Any) -> None:
         raise SpoofkitError(f"{name}: is a {config.model_type!r} model, expected one of {', '.join(FAMILIES)}")
     if getattr(config, "add_adapter", False):
         raise SpoofkitError(
-            f"{name}: its config.json has add_adapter, convolutions that merge frames above the encoder, expected a "
-            "model without; take the model it was made from"
+            f"{name}: its config.json has add_adapter (convolutions that merge frames above the encoder), which is not "
+            "supported; use the model it was made from"
         )
     require_possible_sizes(name, config)
     wanted = FEATURE_EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
     if type(feature_extractor).__name__ != wanted:
         raise SpoofkitError(
             f"{name}: its preprocessor_config.json names {type(feature_extractor).__name__}, expected {wanted} for "
-            f"{config.model_type}; take the file that was published with the weights"
+            f"{config.model_type}; use the file that was published with the weights"
         )
     if getattr(feature_extractor, "sampling_rate", 16_000) != 16_000:
         raise SpoofkitError(f"{name}: was made for {feature_extractor.sampling_rate} Hz, expected 16000 Hz")
@@ -236,16 +236,16 @@ def _not_loadable(name: str, is_folder: bool, error: Exception) -> str:
     reason = " ".join(str(error).split("\n\n")[0].split())[:200].rstrip(".")
     if is_folder:
         return (
-            f"{name}: cannot be loaded as an encoder ({reason}); expected config.json, preprocessor_config.json and "
+            f"{name}: cannot be loaded as an encoder ({reason}), expected config.json, preprocessor_config.json and "
             "model.safetensors (or pytorch_model.bin) of one transformers model; copy or convert it again"
         )
     from huggingface_hub import constants
 
-    offline = " (HF_HUB_OFFLINE is set, so the network was not asked)" if constants.HF_HUB_OFFLINE else ""
+    offline = " (HF_HUB_OFFLINE is set, so the network was not used)" if constants.HF_HUB_OFFLINE else ""
     return (
-        f"{name}: neither a folder here nor to be had from the Hugging Face hub or its cache "
-        f"{_with_home(constants.HF_HUB_CACHE)}{offline}: {reason}; fetch it where there is network with "
-        f"`hf download {name}`, or copy it to a folder and name that"
+        f"{name}: is neither a folder nor available from the Hugging Face hub or its cache "
+        f"{_with_home(constants.HF_HUB_CACHE)}{offline}: {reason}; download it on a machine with network access "
+        f"(`hf download {name}`), or copy it to a folder and name that"
     )
 
 
@@ -255,7 +255,7 @@ def _with_home(folder: str) -> str:
 
 
 def _check_loading(name: str, network: Any, loaded: dict[str, Any]) -> str:
-    """How many tensors fit, in words."""
+    """Check the names, shapes and values of the loaded tensors; return in words how many fit."""
     family = network.config.model_type
     missing = sorted(key for key in loaded["missing_keys"] if not is_of_a_task(family, key))
     extra = sorted(key for key in loaded["unexpected_keys"] if not is_of_a_task(family, key))
@@ -280,7 +280,7 @@ def _truncate(encoder: Encoder, n_layers: int | None, name: str) -> None:
         return
     layers = encoder.layers
     if n_layers > len(layers):
-        raise SpoofkitError(f"encoder.n_layers: {name} has {len(layers)} layers, {n_layers} were asked for")
+        raise SpoofkitError(f"encoder.n_layers: {n_layers} is more than the {len(layers)} layers of {name}")
     del layers[n_layers:]
     _set_n_layers(encoder.network.config, n_layers)
 

@@ -1,8 +1,8 @@
-"""Where an encoder comes from: its licence, what it was trained on, which evaluation sets it has therefore seen.
+"""Where an encoder comes from: its licence, its training data, and the evaluation sets that these include.
 
-The facts of common hub ids stand in a table here, those of files that are published elsewhere under their SHA-256: what
-tensors are called and how they are shaped never says where they were trained. An encoder folder of ours keeps the facts
-in `provenance.json`, so that they follow the weights through conversion, post-training and fine-tuning.
+A table here holds the facts of common hub ids, and of files that are published elsewhere by their SHA-256: the names
+and shapes of tensors never tell where they were trained. An encoder folder that spoofkit writes keeps the facts in
+`provenance.json`, so that they follow the weights through conversion, post-training and fine-tuning.
 """
 
 import re
@@ -18,18 +18,18 @@ FILE = "provenance.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of an encoder's past; empty means unknown, never none."""
+    """What is known of an encoder's origin; empty means unknown, never none."""
 
     source: str
-    """Hub id or file it was taken from."""
+    """Hub id or file that it was taken from."""
     licence: str
-    """Of the weights."""
+    """Licence of the weights."""
     trained_on: tuple[str, ...] = ()
-    """Corpora."""
+    """Corpora that it was trained on."""
     notes: tuple[str, ...] = ()
-    """What a user should know besides, with where it was published."""
+    """Further facts for the user, with their source."""
     contaminates: tuple[str, ...] = ()
-    """Evaluation sets that lie wholly or partly in the training data, labels included."""
+    """Evaluation sets that are wholly or partly in the training data, with labels."""
 
 
 NOT_KNOWN = "not known"
@@ -65,13 +65,13 @@ ANTI_DEEPFAKE = Provenance(
 
 
 def _self_supervised(paper: str, licence: str, *corpora: str) -> Provenance:
-    """A model that learned without labels from `corpora`, and from nothing else."""
+    """Describe a model that was trained without labels on `corpora` only."""
     overlap = (LIBRIVOX_NOTE,) if any(LIBRIVOX in ancestry(name) for name in corpora) else ()
     return Provenance("", licence, corpora, (f"pre-trained without labels (arXiv:{paper})", *overlap))
 
 
 def _fine_tuned(pre_trained: Provenance, task: str, *corpora: str) -> Provenance:
-    """One that went on from such a model with labels: its layers serve `task` now."""
+    """Describe such a model that was then fine-tuned with labels for `task`."""
     how, *others = pre_trained.notes
     return replace(
         pre_trained,
@@ -104,8 +104,8 @@ WHISPER = Provenance(
     ("trained to transcribe (arXiv:2212.04356); whether an evaluation set was among its data cannot be told",),
 )
 TRANSCRIBE, PHONEMES, TRANSLATE = "to transcribe", "to write phonemes", "to translate"
-# Whole hub ids, as patterns of which at most one fits: an id that nobody looked up has no record. Licences are those of
-# the hub's cards. First the models that learned without labels, then those that went on from them with labels.
+# Patterns of whole hub ids, at most one of which fits: an id that was not looked up has no record. Licences are those
+# of the hub's cards. First the models that were trained without labels, then those fine-tuned from them with labels.
 KNOWN = (
     (r"facebook/wav2vec2-(base|large)", WAV2VEC2),
     (r"facebook/wav2vec2-large-lv60", WAV2VEC2_LV60),
@@ -163,7 +163,7 @@ PUBLISHED_FILES = {
 
 
 def known_provenance(hub_id: str) -> Provenance | None:
-    """Facts of a hub id, or none if it is not in the table.
+    """Return the facts of a hub id, or None if it is not in the table.
 
     >>> known_provenance("facebook/mms-300m").licence
     'CC BY-NC 4.0'
@@ -175,7 +175,7 @@ def known_provenance(hub_id: str) -> Provenance | None:
 
 
 def contamination_warning(provenance: Provenance | None) -> str | None:
-    """The sentence to show beside an evaluation; none if nothing is known against it.
+    """Return the warning to show with an evaluation; None if no contamination is known.
 
     >>> contamination_warning(Provenance("x/y", "MIT", contaminates=("ASVspoof 5",)))
     'x/y was trained on ASVspoof 5: results there do not show how it does on unseen data'
@@ -187,15 +187,15 @@ def contamination_warning(provenance: Provenance | None) -> str | None:
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
-    """Write `provenance.json` into an encoder folder that is being made."""
+    """Write `provenance.json` into an encoder folder that is being written."""
     write_json(folder / FILE, asdict(provenance), overwrite=True)
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """Read it back; none if the folder has none.
+    """Read `provenance.json`; None if the folder has none.
 
     Raises:
-        SpoofkitError: a record that is not ours.
+        SpoofkitError: it is not what spoofkit writes.
     """
     path = folder / FILE
     if not path.exists():

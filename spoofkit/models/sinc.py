@@ -16,11 +16,11 @@ from spoofkit.data.frames import FrameGeometry
 
 @dataclass(frozen=True)
 class SincSettings:
-    """Which filters."""
+    """Settings of a filter bank."""
 
     n_filters: int
     kernel: int
-    """Taps; odd, so that a filter is symmetric. The authors' configurations say one less, and their code adds it."""
+    """Number of taps; odd, so that a filter is symmetric. The authors' settings have one less, their code adds it."""
 
 
 SINC_FRONT_ENDS: dict[str, SincSettings] = {
@@ -30,7 +30,7 @@ SINC_FRONT_ENDS: dict[str, SincSettings] = {
 
 
 def sinc_filters(n_filters: int, kernel: int) -> torch.Tensor:
-    """Band-pass filters that share the range up to 8 kHz equally on the mel scale, shape (filters, kernel).
+    """Make band-pass filters that divide the range up to 8 kHz equally on the mel scale, shape (filters, kernel).
 
     Each is the difference of two ideal low-passes under a Hamming window (SincNet, arXiv:1808.00158, section 2) and is
     not trained (Tak et al., arXiv:2011.01108). The mel scale is 2595 log10(1 + f / 700).
@@ -44,7 +44,7 @@ def sinc_filters(n_filters: int, kernel: int) -> torch.Tensor:
 
 
 def sinc_geometry(kernel: int) -> FrameGeometry:
-    """Frames of filters of `kernel` taps: one a sample, and none that reaches over an end.
+    """Return the geometry of filters of `kernel` taps: one frame per sample, none of which extends over an end.
 
     >>> sinc_geometry(129).n_frames(64_600)
     64472
@@ -53,5 +53,5 @@ def sinc_geometry(kernel: int) -> FrameGeometry:
 
 
 def sinc_frames(wave_BS: torch.Tensor, filter_DK: torch.Tensor) -> torch.Tensor:
-    """Filter a batch; hidden_BTD with T = S - K + 1 (a transposed view: the raw heads turn it back)."""
+    """Filter a batch; return hidden_BTD with T = S - K + 1 (a transposed view, which the raw heads transpose back)."""
     return F.conv1d(wave_BS[:, None], filter_DK[:, None]).transpose(1, 2)

@@ -1,6 +1,6 @@
-"""The front-end of the raw-waveform baselines: fixed sinc filters, nothing to train, a frame for every sample.
+"""The front-end of the raw-waveform baselines: fixed sinc filters, nothing to train, one frame per sample.
 
-Its folder holds `config.json` alone, which names the filter bank; there are no weights to keep.
+Its folder holds only `config.json`, which names the filter bank; there are no weights.
 """
 
 from pathlib import Path
@@ -65,13 +65,13 @@ class SincEncoder(Encoder):
 
 
 def is_sinc_folder(folder: Path) -> bool:
-    """Whether `SincEncoder.save` wrote it."""
+    """Return whether `SincEncoder.save` wrote a folder."""
     config = folder / "config.json"
     return config.is_file() and f'"{MODEL_TYPE}"' in config.read_text(errors="replace")
 
 
 def load_sinc(folder: Path) -> SincEncoder:
-    """Read such a folder.
+    """Read a folder that `SincEncoder.save` wrote.
 
     Raises:
         SpoofkitError: it names filters that this version does not have.

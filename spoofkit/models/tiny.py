@@ -1,9 +1,9 @@
 """`tiny`: a small wav2vec 2.0 from scratch, for machines without weights and recipes that take minutes.
 
-Its frames are those of the large models (receptive field 400 samples, hop 320), so all that is learnt of geometry,
-mix lists and localisation on it holds for them. Seven narrow convolutions from random weights learn nothing in the few
-hundred steps that a CPU affords (measured on the mini corpus: 50 to 60 % dev EER after 250), so there are two, and the
-first starts as a bank of windowed sines on the mel scale; it is trained like everything else.
+Its frames are those of the large models (receptive field 400 samples, hop 320), so geometry, mix lists and
+localisation behave the same. Seven narrow convolutions from random weights learn nothing in a few hundred steps on a
+CPU (measured on the mini corpus: 50 to 60 % dev EER after 250), so there are two, and the first starts as a bank of
+windowed sines on the mel scale; it is trained like all other weights.
 """
 
 import math
@@ -19,7 +19,7 @@ LOWEST_HZ, HIGHEST_HZ = 80.0, 7400.0
 
 
 def make_tiny(seed: int) -> tuple[Any, Any]:
-    """The network and its feature extractor, as transformers' own objects; weights are a function of the seed."""
+    """Make the network and its feature extractor as transformers' objects; weights are a function of the seed."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     config = Wav2Vec2Config(
@@ -52,7 +52,7 @@ def make_tiny(seed: int) -> tuple[Any, Any]:
 
 
 def _windowed_sines() -> torch.Tensor:
-    """Filters of shape (bands x phases, KERNEL): Hann-windowed sines, louder where speech is softer."""
+    """Make filters of shape (bands x phases, KERNEL): Hann-windowed sines, louder where speech is softer."""
     mel = torch.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), N_BANDS, dtype=torch.float64)
     hertz_C1 = (700 * (10 ** (mel / 2595) - 1))[:, None]
     seconds_K = (torch.arange(KERNEL, dtype=torch.float64) - (KERNEL - 1) / 2) / 16_000

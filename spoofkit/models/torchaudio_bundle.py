@@ -1,4 +1,4 @@
-"""torchaudio's pre-trained bundles as transformers networks: `torchaudio:WAV2VEC2_XLSR_300M` and its like.
+"""torchaudio's pre-trained bundles as transformers networks, such as `torchaudio:WAV2VEC2_XLSR_300M`.
 
 torchaudio names its tensors almost as transformers does, one level deeper; WavLM's attention keeps queries, keys and
 values in one matrix. torchaudio is optional, and imported only here.
@@ -49,7 +49,7 @@ def load_bundle(name: str) -> tuple[Any, Any]:
     """Load a bundle, from torch hub's cache or the network.
 
     Args:
-        name: As `torchaudio.pipelines` calls it, such as WAV2VEC2_BASE, HUBERT_LARGE, WAVLM_LARGE.
+        name: Name in `torchaudio.pipelines`, such as WAV2VEC2_BASE, HUBERT_LARGE, WAVLM_LARGE.
 
     Returns:
         transformers' network in evaluation mode, and its feature extractor.
@@ -63,8 +63,8 @@ def load_bundle(name: str) -> tuple[Any, Any]:
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise SpoofkitError(
-            f"{where}: torchaudio cannot be imported here ({reason}); install a torchaudio built for this torch, or "
-            "take the same model from the Hugging Face hub"
+            f"{where}: torchaudio cannot be imported ({reason}); install a torchaudio built for this torch, or use the "
+            "same model from the Hugging Face hub"
         ) from error
     bundle: Any = getattr(pipelines, name, None)
     bundles = [other for other in dir(pipelines) if _is_bundle(getattr(pipelines, other))]
@@ -86,9 +86,9 @@ def load_bundle(name: str) -> tuple[Any, Any]:
 
 
 def bundle_provenance(name: str) -> Provenance | None:
-    """Licence and training data of a bundle that was not fine-tuned; torchaudio passes them on under MIT.
+    """Return licence and training data of a bundle that was not fine-tuned; torchaudio distributes them under MIT.
 
-    They are those of the bundle's name. torchaudio checks no hash of the file that it finds in torch hub's cache.
+    They follow from the bundle's name. torchaudio does not check the hash of the file in torch hub's cache.
     """
     known = known_provenance(HUB_IDS.get(name, ""))
     if known is None:
@@ -99,7 +99,7 @@ def bundle_provenance(name: str) -> Provenance | None:
 
 
 def transformers_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename a torchaudio model's tensors; what no pattern fits keeps its name and is then refused."""
+    """Rename a torchaudio model's tensors; a name that no pattern fits is kept and then refused."""
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         whole = WHOLE_ATTENTION.fullmatch(name)
@@ -113,7 +113,7 @@ def transformers_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def transformers_config(params: dict[str, Any]) -> dict[str, Any]:
-    """transformers' settings from the arguments of torchaudio's `wav2vec2_model` or `wavlm_model`."""
+    """Convert the arguments of torchaudio's `wav2vec2_model` or `wavlm_model` to transformers' settings."""
     layers = params["extractor_conv_layer_config"] or [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2
     config = {
         "hidden_size": params["encoder_embed_dim"],

@@ -87,7 +87,7 @@ class WaveEncoder(Encoder):
         return list(self.network.encoder.layer_norm.parameters()) if self.is_pre_norm else []
 
     def convolve(self, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-        """The stem: (B, C, T)."""
+        """Run the stem; (B, C, T)."""
         first, *others = self.network.feature_extractor.conv_layers
         hidden_BCT = wave_BS[:, None]
         if self.has_group_norm:
@@ -162,7 +162,7 @@ def _gated_attention(
 
 
 def check_wave_config(name: str, config: Any) -> None:
-    """Refuse what is not computed here, instead of computing something else."""
+    """Refuse a configuration that is not supported, instead of computing something else."""
     norm = getattr(config, "feat_extract_norm", "layer")
     if norm not in ("group", "layer"):
         raise SpoofkitError(f"{name}: feat_extract_norm of its config.json is {norm!r}, expected group or layer")
@@ -171,7 +171,7 @@ def check_wave_config(name: str, config: Any) -> None:
 
 
 def geometry_of_convolutions(kernels: tuple[int, ...], strides: tuple[int, ...]) -> FrameGeometry:
-    """Frames of a stack of unpadded convolutions.
+    """Return the geometry of the frames of a stack of unpadded convolutions.
 
     >>> geometry_of_convolutions((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
     FrameGeometry(receptive_field=400, hop=320, shortest=400, first_centre=200)
@@ -184,7 +184,7 @@ def geometry_of_convolutions(kernels: tuple[int, ...], strides: tuple[int, ...])
 
 
 def normalise(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance over each utterance's own samples, as Wav2Vec2FeatureExtractor does it."""
+    """Normalise each utterance's own samples to zero mean and unit variance, as Wav2Vec2FeatureExtractor does."""
     is_sample_BS = is_valid(n_samples_B, wave_BS.shape[1])
     mean_B1 = (wave_BS * is_sample_BS).sum(1, keepdim=True) / n_samples_B[:, None]
     centred_BS = (wave_BS - mean_B1) * is_sample_BS
@@ -193,7 +193,7 @@ def normalise(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
 
 
 def group_norm(norm: nn.GroupNorm, hidden_BCT: torch.Tensor, n_valid_B: torch.Tensor) -> torch.Tensor:
-    """GroupNorm of each row's own positions; zeros elsewhere.
+    """Apply GroupNorm to each row's own positions; zeros elsewhere.
 
     Row by row torch's own kernel reads the large output of the first convolution once; masks would read it six times.
     """

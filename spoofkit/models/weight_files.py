@@ -1,8 +1,8 @@
-"""What a folder of weights may hold: nothing that leads out of it, no sizes beyond all measure.
+"""Checks of a folder of weights: no path leads out of it, and no size is absurd.
 
-A model is known by the hash of its folder (`folder_sha256` in `detector`), so every weight has to lie in the folder, or
-behind a link in it, which the hash follows. What stands beside an encoder for the task that it was trained for is left
-out, by name: an encoder that misses a tensor, or has one that nobody expects, computes something else.
+The hash of its folder identifies a model (`folder_sha256` in `checksums`), so every weight must be in the folder, or
+behind a link in it, which the hash follows. Tensors of the task that an encoder was trained for are ignored by name: an
+encoder that misses a tensor, or has an unexpected one, would compute something else.
 """
 
 import re
@@ -15,7 +15,7 @@ from spoofkit.files import read_json
 MOST_LAYERS = 1_000
 MOST_SIZE = 100_000
 # Tensors of transformers' ...ForPreTraining, ForCTC, ForSequenceClassification and ForAudioFrameClassification,
-# ForXVector; `masked_spec_embed` stands for masked frames, which we never make.
+# ForXVector; `masked_spec_embed` replaces masked frames, which do not occur here.
 MASKED, CTC = r"masked_spec_embed", r"lm_head\.(weight|bias)"
 CODEBOOKS = r"quantizer\.(codevectors|weight_proj\.(weight|bias))|project_(q|hid)\.(weight|bias)"
 CLASSES = r"(projector|classifier)\.(weight|bias)|layer_weights"
@@ -36,7 +36,7 @@ SIZES = ("hidden_size", "intermediate_size", "d_model", "encoder_ffn_dim", "max_
 
 
 def is_of_a_task(family: str, tensor: str) -> bool:
-    """Whether a tensor of a family's checkpoint belongs to the task it was trained for, not to its encoder.
+    """Return whether a tensor of a family's checkpoint belongs to the task it was trained for, not to its encoder.
 
     >>> is_of_a_task("wav2vec2", "feature_extractor.weight")  # a linear layer of ...ForXVector
     True
@@ -47,7 +47,7 @@ def is_of_a_task(family: str, tensor: str) -> bool:
 
 
 def require_possible_sizes(name: str, config: Any) -> None:
-    """Refuse, before a network is built, a config.json whose sizes no published encoder comes near.
+    """Refuse, before a network is built, a config.json with sizes far beyond those of published encoders.
 
     Raises:
         SpoofkitError: more than MOST_LAYERS layers, or a size beyond MOST_SIZE.
@@ -62,7 +62,7 @@ def require_possible_sizes(name: str, config: Any) -> None:
 
 
 def require_own_weights(folder: Path) -> None:
-    """Refuse a folder whose index of weights names files elsewhere.
+    """Refuse a folder whose index of weights names files outside it.
 
     Raises:
         SpoofkitError: an index is damaged, or names an absolute path or one with `..`.

@@ -1,4 +1,4 @@
-"""Heads by name. One file an architecture; each cites its paper and states its parameters."""
+"""Heads by name. One module per architecture; each cites its paper and states its number of parameters."""
 
 from spoofkit.models.heads.aasist import AasistHead, RawAasistHead, RawAasistLightHead
 from spoofkit.models.heads.attentive import AttentiveHead

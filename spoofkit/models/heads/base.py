@@ -1,4 +1,4 @@
-"""What every utterance head is: frames in, one embedding an utterance out.
+"""The base of utterance heads: frames in, one embedding per utterance out.
 
 The embedding goes to an output layer (`spoofkit.models.losses`), which makes the score and the loss; so any head can be
 trained with any loss. Shapes: B batch, T frames, D features of a frame, E features of an embedding.
@@ -21,18 +21,18 @@ class UtteranceHead(nn.Module):
     """
 
     reads_all_layers: ClassVar[bool] = False
-    """True: `forward` gets all hidden states, not one."""
+    """Whether `forward` gets all hidden states, not one."""
     n_logits: ClassVar[int] = 1
-    """Outputs of the linear layer behind the embedding: 2 where the paper has two, so that parameters agree."""
+    """Outputs of the linear layer after the embedding: 2 where the paper has two, so that parameters agree."""
     front_end: ClassVar[str | None] = None
-    """The only encoder this head works on (raw-waveform baselines); none: any."""
+    """The only encoder that this head works on (raw-waveform baselines); None for any."""
     shortest_frames: ClassVar[int] = 1
-    """Fewest valid frames of an utterance that the head can use."""
+    """Smallest number of valid frames that the head can use."""
     embedding_width: int
     """E."""
 
     def forward(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """Embeddings, shape (B, E).
+        """Embed utterances; shape (B, E).
 
         Args:
             layers: One hidden_BTD, or with `reads_all_layers` all `n_hidden` of them, lowest first. Values where

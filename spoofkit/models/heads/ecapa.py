@@ -60,8 +60,8 @@ class EcapaHead(UtteranceHead):
         """
         if self.training and len(is_frame_BT) == 1:
             raise SpoofkitError(
-                "head ecapa: its batch norms need several utterances, found one in a part of a batch; raise "
-                "batch_size, or use fewer parts or processes"
+                "head ecapa: its batch norms need at least two utterances, found one in a micro-batch; raise "
+                "batch_size or micro_batch_size, or use fewer processes"
             )
         mask = mask_or_none(is_frame_BT)
         hidden_BCT = self.first(zero_invalid(layers[0].transpose(1, 2), mask), mask)
@@ -83,7 +83,7 @@ class NormedConvolution(nn.Module):
         self.norm = nn.BatchNorm1d(n_out)
 
     def forward(self, hidden_BCT: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """As many frames; of `hidden_BCT` those that are padding must be zeros."""
+        """Convolve frames to the same number of frames; padding in `hidden_BCT` must be zero."""
         return masked_batch_norm(self.norm, F.relu(self.conv(hidden_BCT)), mask)
 
 
@@ -101,7 +101,7 @@ class SeRes2Block(nn.Module):
         )
 
     def forward(self, hidden_BCT: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Frames of the same shape."""
+        """Transform frames; same shape."""
         *inputs, last_BWT = self.conv_in(hidden_BCT, mask).chunk(N_PARTS, dim=1)
         outputs: list[torch.Tensor] = []
         for part, input_BWT in zip(self.parts, inputs, strict=True):
@@ -123,7 +123,7 @@ class ContextPooling(nn.Module):
         self.attend = nn.Conv1d(BOTTLENECK, n_channels, 1)
 
     def forward(self, hidden_BCT: torch.Tensor, is_frame_BT: torch.Tensor) -> torch.Tensor:
-        """Shape (B, 2 C)."""
+        """Pool frames; shape (B, 2 C)."""
         mean_BC = masked_mean(hidden_BCT, is_frame_BT)
         squares_BC = zero_invalid(hidden_BCT - mean_BC[..., None], is_frame_BT).square().sum(-1)
         variance_BC = squares_BC / (is_frame_BT.sum(1, keepdim=True) - 1).clamp(min=1)

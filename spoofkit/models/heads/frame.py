@@ -1,11 +1,11 @@
-"""The frame head: what stands between the encoder's frames and the output layer that classifies each of them."""
+"""The frame head, between the encoder's frames and the output layer that classifies each of them."""
 
 import torch
 from torch import nn
 
 
 class FrameHead(nn.Module):
-    """Trunk of the frame classifier; the output layer (`spoofkit.models.losses`) comes behind it, frame by frame.
+    """Trunk of the frame classifier; the output layer (`spoofkit.models.losses`) follows it, frame by frame.
 
     `linear`: the frames as they are, no parameters. `mlp`: one hidden layer of D GELU units, D² + D parameters.
     """
@@ -21,6 +21,6 @@ class FrameHead(nn.Module):
             raise ValueError(f"frame head {kind!r}: expected linear or mlp")
 
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """embedding_BTE with E = D."""
+        """Return embedding_BTE with E = D."""
         embedding_BTE: torch.Tensor = self.trunk(hidden_BTD)
         return embedding_BTE

@@ -18,15 +18,15 @@ class GraphSizes:
     """Sizes of the graph part, as the published configurations give them."""
 
     width: int = 64
-    """Features of a node before the stack."""
+    """Number of features of a node before the stack."""
     stack_width: int = 32
-    """Features of a node in the stack."""
+    """Number of features of a node in the stack."""
     spectral_share: float = 0.5
     """Share of spectral nodes that pooling keeps before the stack."""
     temporal_share: float = 0.5
-    """The same of temporal nodes."""
+    """Share of temporal nodes that pooling keeps before the stack."""
     stack_share: float = 0.5
-    """The same of both inside the stack."""
+    """Share of both kinds of nodes that pooling keeps inside the stack."""
     temperature: float = 2.0
     """Divisor of attention before the stack."""
     stack_temperature: float = 100.0
@@ -34,7 +34,7 @@ class GraphSizes:
 
 
 class Spread(nn.Module):
-    """What both graph layers end with: nodes plus what they receive, batch norm, SELU."""
+    """The end of both graph layers: nodes plus what they receive, batch norm, SELU."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Spread(nn.Module):
         self.norm = nn.BatchNorm1d(n_out)
 
     def forward(self, node_BND: torch.Tensor, score_BNM: torch.Tensor, is_node_BN: torch.Tensor | None) -> torch.Tensor:
-        """New nodes, each the mean of all valid ones under its row of scores; invalid ones become zero."""
+        """Return new nodes, each the mean of all valid ones weighted by its row of scores; invalid ones are zero."""
         if is_node_BN is not None:
             score_BNM = score_BNM.masked_fill(~is_node_BN[:, None], float("-inf"))
         received_BND = score_BNM.softmax(2) @ node_BND
@@ -64,7 +64,7 @@ class GraphAttention(nn.Module):
         self.spread = Spread(width, width)
 
     def forward(self, node_BND: torch.Tensor, is_node_BN: torch.Tensor | None) -> torch.Tensor:
-        """New nodes, same shape; invalid ones are zero."""
+        """Return new nodes, same shape; invalid ones are zero."""
         node_BND = self.dropout(_zero_nodes(node_BND, is_node_BN))
         pair_BNMD = torch.tanh(self.pair(node_BND[:, :, None] * node_BND[:, None]))
         score_BNM = (pair_BNMD @ self.score).squeeze(-1) / self.temperature
@@ -75,7 +75,7 @@ class GraphAttention(nn.Module):
 class StackAttention(nn.Module):
     """Attention among temporal and spectral nodes, and a master node that reads them all (section 3.2, HS-GAL).
 
-    The master gives nothing back; it collects.
+    Other nodes do not read the master.
     """
 
     def __init__(self, n_in: int, n_out: int, temperature: float) -> None:
@@ -99,7 +99,7 @@ class StackAttention(nn.Module):
         master_B1D: torch.Tensor,
         is_temporal_BT: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """New temporal nodes (invalid ones zero), spectral nodes and master."""
+        """Return new temporal nodes (invalid ones zero), spectral nodes and master."""
         n_temporal, n_spectral = temporal_BTD.shape[1], spectral_BSD.shape[1]
         node_BND = torch.cat([self.temporal(temporal_BTD), self.spectral(spectral_BSD)], dim=1)
         is_node_BN = None
@@ -111,7 +111,7 @@ class StackAttention(nn.Module):
         return new_BND[:, :n_temporal], new_BND[:, n_temporal:], new_master_B1D
 
     def _scores(self, node_BND: torch.Tensor, n: int) -> torch.Tensor:
-        """Attention of all pairs, shape (B, N, N), with weights for temporal, for spectral and for mixed pairs."""
+        """Compute the attention of all pairs, shape (B, N, N), with weights for temporal, spectral and mixed pairs."""
         pair_BNMD = torch.tanh(self.pair(node_BND[:, :, None] * node_BND[:, None]))
         temporal_BNM1 = torch.cat(
             [pair_BNMD[:, :n, :n] @ self.score_temporal, pair_BNMD[:, :n, n:] @ self.score_mixed], 2
@@ -133,7 +133,7 @@ class StackAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keeps the nodes of highest score, highest first, each times its score (section 2.2): D + 1 parameters."""
+    """Pooling: the nodes of highest score, in that order, each times its score (section 2.2): D + 1 parameters."""
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class GraphPool(nn.Module):
     def forward(
         self, node_BND: torch.Tensor, is_node_BN: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The kept nodes and which of them are valid: `share` of an utterance's own, rounded down, but at least one.
+        """Return the kept nodes and which are valid: `share` of an utterance's own, rounded down, but at least one.
 
         Scores that differ by no more than rounding may change places between one batch and another.
         """
@@ -154,7 +154,7 @@ class GraphPool(nn.Module):
         if is_node_BN is None:
             n_kept = max(int(node_BND.shape[1] * self.share), 1)
         else:
-            # In double precision, as Python reckons above.
+            # In double precision, as in Python above.
             n_kept_B = (is_node_BN.sum(1).double() * self.share).long().clamp(min=1)
             n_kept = int(n_kept_B.max())
             is_kept_BM = torch.arange(n_kept, device=n_kept_B.device) < n_kept_B[:, None]
@@ -164,7 +164,7 @@ class GraphPool(nn.Module):
 
 
 class StackBranch(nn.Module):
-    """One of the two competing branches: attention, pooling, attention around which the nodes are carried."""
+    """One of the two competing branches: attention, pooling, and attention with a residual connection."""
 
     def __init__(self, sizes: GraphSizes) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class StackBranch(nn.Module):
     def forward(
         self, temporal_BTD: torch.Tensor, spectral_BSD: torch.Tensor, is_temporal_BT: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Temporal nodes, spectral nodes, master, and which temporal nodes are valid."""
+        """Return temporal nodes, spectral nodes, master, and which temporal nodes are valid."""
         temporal, spectral, master = self.first(temporal_BTD, spectral_BSD, self.master, is_temporal_BT)
         temporal, is_kept_BT = self.temporal_pool(temporal, is_temporal_BT)
         spectral, _ = self.spectral_pool(spectral, None)
@@ -205,11 +205,11 @@ class GraphPart(nn.Module):
     def forward(
         self, spectral_BSD: torch.Tensor, temporal_BTD: torch.Tensor, is_temporal_BT: torch.Tensor | None
     ) -> torch.Tensor:
-        """Embeddings, shape (B, 5 * stack_width): max and mean of temporal and of spectral nodes, and the master."""
+        """Embed utterances, shape (B, 5 * stack_width): max and mean of temporal and spectral nodes, and the master."""
         spectral_BSD, _ = self.spectral_pool(self.spectral(spectral_BSD + self.position, None), None)
         temporal_BTD, is_kept_BT = self.temporal_pool(self.temporal(temporal_BTD, is_temporal_BT), is_temporal_BT)
         left, right = (branch(temporal_BTD, spectral_BSD, is_kept_BT) for branch in self.branches)
-        is_last_BT = left[3]  # the same in both: it hangs on numbers of nodes alone
+        is_last_BT = left[3]  # the same in both: it depends only on numbers of nodes
         # Max graph operation: nodes of equal rank compete, feature by feature.
         temporal_BDT = torch.maximum(left[0], right[0]).transpose(1, 2)
         spectral_BDS = torch.maximum(left[1], right[1]).transpose(1, 2)
@@ -226,7 +226,7 @@ class GraphPart(nn.Module):
 
 
 def _weight(width: int) -> nn.Parameter:
-    """Weights that turn a pair's features into a score, shape (width, 1)."""
+    """Make the weights that turn a pair's features into a score, shape (width, 1)."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(width, 1)))
 
 

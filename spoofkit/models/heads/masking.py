@@ -1,7 +1,7 @@
 """Zeroing, pooling and batch normalisation that padding does not reach.
 
 Shapes: (B, C, T), or (B, C, F, T) with a frequency axis between; nodes of a graph stand in place of frames. A mask is
-is_valid_BT, or none where all is valid: a batch without padding takes torch's plain path.
+is_valid_BT, or None if all frames are valid: a batch without padding takes torch's plain path.
 """
 
 import torch
@@ -12,12 +12,12 @@ TIME_POOL = 3
 
 
 def mask_or_none(is_frame_BT: torch.Tensor) -> torch.Tensor | None:
-    """The mask, or none where nothing is padding."""
+    """Return the mask, or None if nothing is padding."""
     return None if bool(is_frame_BT.all()) else is_frame_BT
 
 
 def zero_invalid(hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-    """Zeros where frames are invalid: what a convolution sees behind an utterance that stands alone."""
+    """Set invalid frames to zero, which is what a convolution sees after the end of a single utterance."""
     if is_valid_BT is None:
         return hidden
     invalid = ~is_valid_BT[:, None] if hidden.dim() == 3 else ~is_valid_BT[:, None, None]
@@ -25,7 +25,7 @@ def zero_invalid(hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torc
 
 
 def masked_mean(hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-    """Mean over the valid frames; the time axis, which is the last, goes."""
+    """Average the valid frames over the last axis, time."""
     if is_valid_BT is None:
         return hidden.mean(-1)
     n_valid_B = is_valid_BT.sum(1)
@@ -33,12 +33,12 @@ def masked_mean(hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch
 
 
 def masked_abs_max(hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-    """Largest magnitude among the valid frames; the time axis, which is the last, goes."""
+    """Return the largest magnitude of the valid frames over the last axis, time."""
     return zero_invalid(hidden, is_valid_BT).abs().amax(-1)
 
 
 def masked_batch_norm(norm: nn.BatchNorm1d, hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-    """Normalise valid frames; in training, batch and running statistics are theirs alone. The invalid become zero.
+    """Normalise valid frames; in training, statistics are of valid frames only. Invalid frames become zero.
 
     Bands are flattened away beforehand, and BatchNorm2d never called: torch 2.13 on a CPU returns wrong gradients for
     (B, C, F, 1) where they arrive in another memory format than the input's.
@@ -60,12 +60,12 @@ def masked_batch_norm(norm: nn.BatchNorm1d, hidden: torch.Tensor, is_valid_BT: t
 def pool_time(
     hidden: torch.Tensor, is_valid_BT: torch.Tensor | None, frequency_pool: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Maximum of every three frames; n valid ones become n // 3, as they do alone.
+    """Take the maximum of every three frames; n valid ones become n // 3, as without padding.
 
     Args:
         hidden: Shape (B, C, T) or (B, C, F, T).
-        is_valid_BT: Which are valid.
-        frequency_pool: Neighbours on the frequency axis that are pooled with them.
+        is_valid_BT: Which frames are valid.
+        frequency_pool: Number of neighbours on the frequency axis that are pooled together.
     """
     if hidden.dim() == 3:
         hidden = F.max_pool1d(hidden, TIME_POOL)

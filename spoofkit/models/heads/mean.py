@@ -1,4 +1,4 @@
-"""Mean over frames: the plainest head, no parameters of its own (the linear output layer has D + 1)."""
+"""Mean over frames: the simplest head, without parameters (the linear output layer has D + 1)."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Nes2Net-X: a Res2Net whose parts are Res2Nets, on the frames as they are, without reducing their width first.
+"""Nes2Net-X: a Res2Net whose parts are Res2Nets, on frames of the encoder's full width.
 
 Liu, Truong, Das, Lee, Li, "Nes2Net: A Lightweight Nested Architecture for Foundation Model Driven Speech
 Anti-Spoofing", IEEE TIFS 2025 (arXiv:2504.05657); sizes from the authors' public code for ASVspoof (8 x 8 parts,
@@ -69,7 +69,7 @@ class Res2NetBlock(nn.Module):
         self.norm = nn.BatchNorm1d(n_channels)
 
     def forward(self, group_BCT: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Frames of the same shape; `mask` is is_frame_BT, or none where all are valid."""
+        """Transform frames, same shape; `mask` is is_frame_BT, or None if all are valid."""
         hidden_BCT = masked_batch_norm(self.norm_in, F.relu(self.conv_in(group_BCT)), mask)
         *inputs, last_BWT = hidden_BCT.chunk(N_PARTS, dim=1)
         side_BWKT = last_BWT[:, :, None]
@@ -96,7 +96,7 @@ class Res2NetPart(nn.Module):
         self.weight_K = nn.Parameter(torch.full((n_side,), 1 / n_side))
 
     def forward(self, side_BWKT: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same side by side for the next part, and the sum, shape (B, W, T)."""
-        # Behind an utterance the convolution must see zeros, as it does alone: masked_batch_norm has left them there.
+        """Return the frames side by side for the next part, and the sum, shape (B, W, T)."""
+        # After an utterance the convolution must see zeros, as without padding: masked_batch_norm has set them.
         side_BWKT = masked_batch_norm(self.norm, F.relu(self.conv(side_BWKT)), mask)
         return side_BWKT, (side_BWKT * self.weight_K[:, None]).sum(2)

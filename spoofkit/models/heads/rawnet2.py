@@ -26,7 +26,7 @@ class FeatureMapScaling(nn.Module):
         self.gate = nn.Linear(n_channels, n_channels)
 
     def forward(self, hidden_BCT: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-        """The scaled map, same shape; invalid frames of it are meaningless."""
+        """Return the scaled map, same shape; its invalid frames are meaningless."""
         gate_BC1 = torch.sigmoid(self.gate(masked_mean(hidden_BCT, is_valid_BT)))[..., None]
         return hidden_BCT * gate_BC1 + gate_BC1
 

@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
                 self.shortcut = nn.Conv2d(n_in, n_out, (1, 3), padding=(0, 1))
 
     def forward(self, hidden: torch.Tensor, is_valid_BT: torch.Tensor | None) -> torch.Tensor:
-        """The block's output, same size; invalid frames of it are meaningless."""
+        """Return the block's output, same size; its invalid frames are meaningless."""
         hidden = zero_invalid(hidden, is_valid_BT)
         residual = hidden
         if self.first_norm is not None:

@@ -1,4 +1,4 @@
-"""Sensitive Layer Selection: gates say how much of each layer is used, then a fully connected layer sees all frames.
+"""Sensitive Layer Selection: gates weight each layer, then a fully connected layer sees all frames.
 
 Zhang, Wen, Hu, "Audio Deepfake Detection with Self-Supervised XLS-R and SLS Classifier", ACM Multimedia 2024; sizes
 from the authors' public code. There the network is built for 201 frames (64,600 samples) and nothing else: their
@@ -20,7 +20,7 @@ POOL = 3
 
 
 def window_frames(n_frames: int) -> torch.Tensor:
-    """Which frames of an utterance make up its windows of 201, shape (windows, 201).
+    """Return the indices of the frames in an utterance's windows of 201, shape (windows, 201).
 
     A shorter utterance is repeated until it fills one window. A longer one is cut into as few windows as hold it, one
     behind the other; the last ends with the utterance, so that it overlaps the one before instead of being padded.
