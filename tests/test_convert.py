@@ -366,7 +366,7 @@ ODD = {
     "complex": (torch.zeros(WIDTH, dtype=torch.complex64), "is of type complex64, expected float16"),
     "unsigned": (torch.zeros(WIDTH, dtype=torch.uint16), "is of type uint16, expected float16"),
     "packed": (torch.zeros(WIDTH, dtype=torch.float4_e2m1fn_x2), "is of type float4_e2m1fn_x2, expected float16"),
-    "spread": (torch.zeros(1).expand(10**6, 10**9), "has 1,000,000,000,000,000 values, but not as many are stored"),
+    "spread": (torch.zeros(1).expand(10**6, 10**9), "has 1,000,000,000,000,000 values, but fewer are stored"),
     "sparse": (torch.eye(WIDTH).to_sparse(), "is sparse, nested, quantised or empty of values"),
     "meta": (torch.zeros(WIDTH, device="meta"), "is sparse, nested, quantised or empty of values"),
 }
@@ -877,7 +877,7 @@ def test_what_hides_behind_a_frameworks_name_is_not_looked_up(tmp_path: Path) ->
         (b"RIFF....WAVEfmt ", "is no checkpoint"),
         (b"PK\x03\x04 but then nothing of a zip", "damaged or cut short"),
         (pickle.dumps({"a": 1}, protocol=2), "damaged or cut short"),
-        (b"\x80\x02cfair\\q\nX\n.", r"asks for fair\\q\.X"),  # Python warns of the escape, which is not the user's
+        (b"\x80\x02cfair\\q\nX\n.", r"would call fair\\q\.X"),  # Python warns of the escape, which is not the user's
     ],
 )
 def test_files_that_are_no_checkpoint_are_named(content: bytes, said: str, tmp_path: Path) -> None:

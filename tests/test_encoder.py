@@ -385,9 +385,7 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(folders: dict[str, Path],
 
     with pytest.raises(SpoofkitError, match="no folder /nowhere/encoder"):
         load("/nowhere/encoder")
-    with pytest.raises(
-        SpoofkitError, match=r"neither a folder nor available from the Hugging Face hub.*hf download"
-    ):
+    with pytest.raises(SpoofkitError, match=r"neither a folder nor available from the Hugging Face hub.*hf download"):
         load("no-such-owner/no-such-model")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpoofkitError, match="cannot be loaded as an encoder"):

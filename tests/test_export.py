@@ -270,7 +270,7 @@ def test_a_model_that_one_file_cannot_hold_is_refused_before_work(
 ) -> None:
     monkeypatch.setattr(run, "MOST_BYTES", 2_000_000)
     monkeypatch.setattr(run, "trace", lambda *_: pytest.fail("work was done"))
-    assert "has 0.0 GB of weights, one ONNX file holds 2 GB" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
+    assert "has 0.0 GB of weights, an ONNX file" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
 
 
 def test_calls_that_contradict_themselves_are_refused(tiny: Path, manifests: Path, tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ def test_calls_that_contradict_themselves_are_refused(tiny: Path, manifests: Pat
     for options, sentence in [
         (
             ("-o", out, "--int8"),
-            "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST",
+            "--int8: changes scores, so a list is needed to measure by how much; add --calibrate-on MANIFEST",
         ),
-        (("-o", out, "--calibrate-on", dev), "--calibrate-on: is for --int8, found it alone"),
+        (("-o", out, "--calibrate-on", dev), "--calibrate-on: is used only with --int8"),
         (("-o", out, "--int8", "--calibrate-on", one_class), "has no trial with the key spoof, expected both"),
         (("-o", out, "--int8", "--calibrate-on", tmp_path / "no.tsv"), "no.tsv: cannot be read"),
         (("-o", tmp_path / "model.pb"), "model.pb: expected the name of an ONNX file"),

@@ -184,10 +184,10 @@ def test_what_is_no_file_is_refused_and_never_run(value: str, sentence: str, tmp
         ({"utt2attack": "s1-x -\ns2-y A1\n", "utt2systemID": "s1-x -\ns2-y A1\n"}, "both utt2attack and utt2systemID"),
         ({"utt2key": "s1-x bonafide\ns2-y\n"}, "utt2key, line 2: found 's2-y', expected an utterance, a space and its"),
         ({"utt2key": "s1-x bonafide\n\ns2-y spoof\n"}, "utt2key, line 2: found ''"),
-        ({"utt2key": "s1-x bonafide\ns1-x spoof\n"}, "utt2key, line 2: 's1-x' stood in an earlier line already"),
-        ({"utt2attack": "s1-x A01\ns2-y A02\n"}, "'s1-x' is bona fide and its attack is 'A01'"),
+        ({"utt2key": "s1-x bonafide\ns1-x spoof\n"}, "utt2key, line 2: 's1-x' is on an earlier line too"),
+        ({"utt2attack": "s1-x A01\ns2-y A02\n"}, "'s1-x' is bona fide but has the attack 'A01'"),
         ({"utt2path": "s1-x a\ns2-y b\n"}, "utt2path: cannot be a column"),
-        ({"wav_scp": "s1-x /one/x.wav\ns2-y /two/y.wav\n"}, "no folder in common but /"),
+        ({"wav_scp": "s1-x /one/x.wav\ns2-y /two/y.wav\n"}, "have only / in common"),
     ],
 )
 def test_directories_that_do_not_fit_together_are_refused(files: dict[str, str], sentence: str, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_only_known_lengths_are_written(tmp_path: Path) -> None:
         ({"path": ["a.wav", "b |", "c.wav"]}, "path of 'T_2' is 'b |', which Kaldi would not take for a file"),
         ({"path": ["a.i16:0+4000", "b.wav", "c.wav"]}, "'T_1' lies in a pack"),
         ({"path": ["a.wav", "b.ark:17", "c.wav"]}, "path of 'T_2' is 'b.ark:17'"),
-        ({"speaker": ["A B", "A_B", "C"]}, "speakers differ in spaces alone"),
+        ({"speaker": ["A B", "A_B", "C"]}, "speakers differ only in spaces"),
         ({"label": ["a", "b", "c"]}, "column 'label' cannot become a file utt2label"),
         ({"my note": ["a", "b", "c"]}, "column 'my note' cannot become a file"),
     ],

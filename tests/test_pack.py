@@ -349,7 +349,7 @@ def test_shards_of_another_pack_are_refused(manifests: Path, packed: Path, tmp_p
     shutil.copy(tmp_path / "dev/dev_00000.json", shard.with_suffix(".json"))
     shutil.copy(tmp_path / "dev/dev_00000.i16", shard)
     address = f"{shard}:{shard.stat().st_size // 2 - 50}+100"
-    with pytest.raises(SpoofkitError, match="they are of different packs"):
+    with pytest.raises(SpoofkitError, match="they are from different packs"):
         read_audio(address)
 
 

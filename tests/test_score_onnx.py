@@ -432,7 +432,7 @@ def test_exported_model_of_an_older_version_scores_with_one_remark(
     assert not capsys.readouterr().err
     for _ in range(2):
         np.testing.assert_array_equal(with_onnx.load_onnx(old).score([wave]), expected)
-    assert capsys.readouterr().err.count("m.onnx: carries no checksum") == 1
+    assert capsys.readouterr().err.count("m.onnx: has no checksum") == 1
 
 
 def put_first(graph: Any, *nodes: Any) -> None:

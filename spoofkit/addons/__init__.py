@@ -1,7 +1,7 @@
-"""What the main road does not need: a folder each, with its own verbs; deleting one breaks those and nothing else.
+"""Addons: optional features, one folder each, with their own verbs; deleting one breaks only those.
 
-Addons import the rest of the package; the rest imports no addon, and none imports another. Where a verb, a corpus, a
-file or an option is an addon's to serve, the rest asks `find` for its module.
+Addons import the rest of the package; the rest imports no addon, and none imports another. Where an addon provides a
+verb, a corpus, a file format or an option, the rest gets its module from `find`.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ ADDONS = {
     "timeline": "the page of `localize`",
     "voice": "`score --min-speech`",
 }
-"""Each addon, and what it serves."""
+"""Each addon, and what it provides."""
 VERBS = {
     "audit": "audit",
     "convert": "convert",
@@ -29,7 +29,7 @@ VERBS = {
     "kaldi": "kaldi",
     "pack": "pack",
 }
-"""Each verb that an addon brings: `register` of the addon's module `cli` adds it to the program."""
+"""Each verb that an addon provides: `register` of the addon's module `cli` adds it to the program."""
 
 
 def find(module: str) -> ModuleType:
@@ -45,7 +45,7 @@ def find(module: str) -> ModuleType:
     try:
         return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
-        # What git leaves of a deleted folder (`__pycache__`) counts as a package without modules.
+        # A deleted folder in which git left `__pycache__` counts as a package without modules.
         if not f"{error.name}.".startswith(f"{__name__}.{addon}."):
             raise
         raise SpoofkitError(

@@ -32,7 +32,7 @@ AMR = {  # bytes of a frame by its type; sampling rate, samples a frame
 }
 AC3_RATES = (48_000, 44_100, 32_000)
 AC3_KBIT = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-AC3_SAMPLES = 256  # of a block, of which AC-3 has six in a frame
+AC3_SAMPLES = 256  # of a block; AC-3 has six blocks in a frame
 XING_BYTES = 200  # of a frame, within which such a header begins
 # Most frames of an encoder's delay and padding, and the frame with the header that states them.
 TRIMMED_FRAMES = 8

@@ -27,7 +27,7 @@ class WhisperFrontEnd(Encoder):
 
     mel_CF: torch.Tensor
     window_W: torch.Tensor
-    saved_prefix = "encoder."  # `AutoModel` opens a whole Whisper, of which this is the encoder
+    saved_prefix = "encoder."  # `AutoModel` opens a whole Whisper; this is its encoder
 
     def __init__(self, network: Any, feature_extractor: Any) -> None:
         super().__init__(network, feature_extractor)

@@ -24,18 +24,20 @@ def audit(
         list[str] | None,
         typer.Option(help="Break down by a column, such as attack or codec; may be repeated.", metavar="COLUMN"),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=2, help="Measure only so many, half of each class.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the folds and the bootstrap.")] = 0,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="Measure a sample of this size, half of each class.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample, the folds and the bootstrap.")] = 0,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
-    """See what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
+    """Measure what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
 
-    Where one is far below 50 %, a detector can score well without listening to the voice. Measures are kept as they
-    come: after a kill, the same command resumes where it was, and one with another --by or --sample measures only what
-    is not measured yet.
+    Where one is far below 50 %, a detector can score well without listening to the voice. Measures are saved
+    continuously: after a kill the same command resumes, and one with another --by or --sample measures only what is not
+    measured yet.
 
     Example: `spoofkit audit data/train.tsv --out exp/audit/train --by attack`
     """

@@ -1,12 +1,12 @@
-"""Measures of a list's utterances, kept as they come, so that an audit that was killed resumes.
+"""Measures of a list's utterances, saved continuously, so that a killed audit can be resumed.
 
     # made_from={"format": 1, "manifest_sha256": "54f8…"}
     utt_id        key    attack  duration_s  leading_silence_s  …
     D_0000000169  spoof  A14     4           0.12               …
 
-audit.tsv is sorted by utt_id and complete for what was asked for. Until then audit.tsv.part, a journal, holds a list of
+audit.tsv is sorted by utt_id and complete for the requested rows. Until then audit.tsv.part, a journal, holds a list of
 the same cells for each utterance, in the order of the manifest. A later call for more utterances of the same manifest
-measures only those. An audit.tsv.part that is no journal, as early versions wrote it, is thrown away.
+measures only those. An audit.tsv.part that is no journal, as early versions wrote it, is discarded.
 """
 
 import json
@@ -33,15 +33,15 @@ COLUMNS = ("utt_id", "key", "attack", *NUMERIC, *CATEGORICAL)
 def measure_list(
     manifest: Manifest, table: pl.DataFrame, out: Path | None, identity: dict[str, Any], workers: int, overwrite: bool
 ) -> pl.DataFrame:
-    """Measure a list, but for what was measured before.
+    """Measure the utterances of a list that were not measured before.
 
     Args:
-        manifest: Where the audio lies.
+        manifest: The manifest, which locates the audio.
         table: The rows to measure.
-        out: Folder of audit.tsv; none keeps nothing.
-        identity: What the measures belong to.
-        workers: Threads that decode.
-        overwrite: Throw away what stands in `out`.
+        out: Folder of audit.tsv; None writes nothing.
+        identity: What the measures are made from.
+        workers: Number of threads that decode.
+        overwrite: Discard the measures in `out`.
 
     Returns:
         COLUMNS of these utterances and of all others in `out`.
@@ -83,7 +83,7 @@ def measure_list(
 
 
 def _part(out: Path) -> Path:
-    """Measures as they come, until audit.tsv stands."""
+    """Return the path of the journal of measures, until audit.tsv is written."""
     return out / "audit.tsv.part"
 
 
@@ -96,7 +96,7 @@ def _as_text(value: float | str) -> str:
 
 
 def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
-    """The lines of audit.tsv by utterance.
+    """Read the lines of audit.tsv by utterance.
 
     Raises:
         SpoofkitError: it is damaged, or of another manifest.
@@ -114,7 +114,7 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
 
 
 def _read_part(path: Path, identity: dict[str, Any]) -> dict[str, str]:
-    """The lines of audit.tsv that an interrupted audit measured, by utterance.
+    """Read the lines of audit.tsv that an interrupted audit measured, by utterance.
 
     Raises:
         SpoofkitError: they are of another manifest.

@@ -1,4 +1,4 @@
-"""The picture of an audit: how well each trivial predictor tells the classes apart, and what the worst ones see."""
+"""The picture of an audit: how well each trivial predictor separates the classes, and the values of the worst ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ N_BINS = 40
 def draw_audit(
     result: Mapping[str, Any], worst: Sequence[Mapping[str, Any]], trials: Any, warn_below_percent: float
 ) -> Figure:
-    """EER of every trivial predictor as a bar, and the values of the worst ones by class.
+    """Draw the EER of every trivial predictor as a bar, and the values of the worst ones by class.
 
     Args:
         result: As `audit.judge` returns it.
@@ -72,7 +72,7 @@ def _predictor_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], warn_below_pe
 
 
 def _class_histograms(axes: Axes, row: Mapping[str, Any], trials: Any) -> None:
-    """Values of one predictor by class, each class summing to 100 %; outliers lie in the outermost bars."""
+    """Draw the values of one predictor by class, each class summing to 100 %; the outermost bars hold outliers."""
     is_bonafide = (trials["key"] == "bonafide").to_numpy()
     values = trials[row["predictor"]].to_numpy()
     if values.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""How far trivial predictors get on a list: the EER of duration, silences, levels, band and file format alone.
+"""How well trivial predictors do on a list: the EER of duration, silences, levels, band and file format alone.
 
 A number (`surface.NUMERIC`) is a score as it is, in the better of its two polarities. A name (`surface.CATEGORICAL`) is
 scored by the share of spoof that its category has in the other folds of a five-fold split: taken from the utterance's
@@ -56,15 +56,15 @@ def audit(
     overwrite: bool = False,
     reuse: bool = False,
 ) -> dict[str, Any]:
-    """Measure every utterance of a list and see what trivial predictors make of it.
+    """Measure every utterance of a list and compute the EERs of trivial predictors.
 
     Args:
         manifest_path: The list.
-        out: Folder for audit.tsv (the measures), audit.json, audit.png and audit.pdf; none writes nothing.
-        by: Columns to break down by; `attack` sets each attack against all bona fide.
-        sample: Measure only so many utterances, half of each class where there are as many.
-        seed: Of the sample, the folds and the bootstrap.
-        workers: Threads that decode.
+        out: Folder for audit.tsv (the measures), audit.json, audit.png and audit.pdf; None writes nothing.
+        by: Columns to break down by; `attack` compares each attack with all bona fide.
+        sample: Number of utterances to measure, half of each class if there are enough. Default: all.
+        seed: Seed of the sample, the folds and the bootstrap.
+        workers: Number of threads that decode.
         overwrite: Measure again what an earlier call measured.
         reuse: Skip an audit of the same list, sample, seed and columns.
 
@@ -83,7 +83,7 @@ def audit(
     if out is not None and reuse and not overwrite:
         record = out / "audit.json"
         files = tuple(out / name for name in ("audit.tsv", "audit.png", "audit.pdf", record.name))
-        # A folder without the record is of an audit that was interrupted: what it measured is kept.
+        # A folder without the record belongs to an interrupted audit: its measures are kept.
         output = Output("audit", files, record, made_from, read_json_record("made_from"), is_own=lambda path: True)
         if is_up_to_date(output, overwrite=False, reuse=True):
             tqdm.write(skipped(record), file=sys.stderr)
@@ -113,7 +113,7 @@ def audit(
 
 
 def draw_sample(table: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """Draw `n` rows, half of each class where there are as many; all rows if there are not more.
+    """Draw `n` rows, half of each class if there are enough; all rows if there are not more.
 
     EERs do not depend on the classes' shares, and are most certain from equal ones.
     """
@@ -131,12 +131,12 @@ def draw_sample(table: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
 
 
 def judge(trials: pl.DataFrame, by: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
-    """The EER of every predictor, overall and by column.
+    """Compute the EER of every predictor, overall and by column.
 
     Args:
         trials: A manifest's columns and those of PREDICTORS; both classes.
         by: Columns to break down by.
-        seed: Of folds and bootstrap.
+        seed: Seed of folds and bootstrap.
 
     Returns:
         `predictors` (a list, lowest EER first), `by`, counts, `warnings`, and the rules in words; plain JSON values.
@@ -173,12 +173,12 @@ def judge(trials: pl.DataFrame, by: Sequence[str] = (), seed: int = 0) -> dict[s
 
 
 def is_suspicious(row: dict[str, Any]) -> bool:
-    """Whether a predictor's row calls for a warning, by WARN_RULE."""
+    """Return whether a predictor's row needs a warning, by WARN_RULE."""
     return row["eer_percent"] < WARN_BELOW_PERCENT and (row["high_percent"] is None or row["high_percent"] < 50)
 
 
 def _judge_one(values: pl.Series, is_bonafide: IsBonafide, seed: int) -> tuple[dict[str, Any], Scores]:
-    """The row of one predictor, and its scores: higher = more bona fide, no two alike unless all are."""
+    """Return the row of one predictor, and its scores: higher = more bona fide, all different unless all are equal."""
     n_values = values.n_unique()
     if n_values == 1:
         return {"eer_percent": 50.0, "bonafide_is": "the same", "n_values": 1}, np.zeros(is_bonafide.size)
@@ -196,12 +196,12 @@ def _eer(scores: Scores, is_bonafide: IsBonafide) -> float:
 
 
 def interleave_ties(values: Scores, is_bonafide: IsBonafide, seed: int = 0) -> Scores:
-    """Ranks of values, those of equal ones dealt so that both classes are spread evenly over them.
+    """Rank values; the ranks of equal values are shared so that both classes are spread evenly over them.
 
     Args:
         values: Shape (trials,).
         is_bonafide: Shape (trials,).
-        seed: Of the order within a class.
+        seed: Seed of the order within a class.
 
     >>> interleave_ties(np.array([7.0, 7.0, 7.0, 1.0]), np.array([True, False, False, False])).tolist()
     [2.0, 3.0, 1.0, 0.0]
@@ -222,11 +222,11 @@ def interleave_ties(values: Scores, is_bonafide: IsBonafide, seed: int = 0) -> S
 
 
 def spoof_share_of_category(values: pl.Series, is_bonafide: IsBonafide, seed: int = 0) -> Scores:
-    """The share of spoof that each trial's category has in the other folds; where it has none there, that of all."""
+    """Return the share of spoof of each trial's category in the other folds; of all trials if it is not in them."""
     category = values.rank("dense").to_numpy().astype(np.int64) - 1
     n_categories = int(category.max()) + 1
     fold = np.empty(category.size, dtype=np.int64)
-    for of_class in (is_bonafide, ~is_bonafide):  # as many of each class in every fold, or one less
+    for of_class in (is_bonafide, ~is_bonafide):  # equally many of each class in every fold, or one less
         fold[of_class] = np.random.default_rng(seed).permutation(int(of_class.sum())) % N_FOLDS
     shares = np.empty(category.size)
     for number in range(N_FOLDS):
@@ -241,10 +241,10 @@ def spoof_share_of_category(values: pl.Series, is_bonafide: IsBonafide, seed: in
 def _intervals(
     scores: dict[str, Scores], is_bonafide: IsBonafide, speakers: pl.Series, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each predictor's EER, in %.
+    """Compute the 95 % interval of each predictor's EER, in %.
 
     Raises:
-        SpoofkitError: there are too few speakers for it.
+        SpoofkitError: there are too few speakers.
     """
     clusters, n_clusters = _clusters(speakers, seed)
     draws = draw_clusters(n_clusters, seed=seed)
@@ -257,7 +257,7 @@ def _intervals(
 
 
 def _clusters(speakers: pl.Series, seed: int) -> tuple[npt.NDArray[np.int64], int]:
-    """A number for each trial: its speaker's, or that of a random group."""
+    """Return a number for each trial: that of its speaker, or of a random group."""
     is_known = (speakers != "-").to_numpy()
     known = speakers.filter(speakers != "-")
     n_unknown, n_speakers = speakers.len() - known.len(), known.n_unique()
@@ -269,7 +269,7 @@ def _clusters(speakers: pl.Series, seed: int) -> tuple[npt.NDArray[np.int64], in
 
 
 def _breakdown(trials: pl.DataFrame, column: str, seed: int) -> list[dict[str, Any]]:
-    """EERs for each value of a column: of an attack against all bona fide, else of both classes with that value."""
+    """Compute EERs for each value of a column: an attack against all bona fide, else both classes with that value."""
     bonafide = trials.filter(pl.col("key") == "bonafide")
     of_column = trials.filter(pl.col("key") == "spoof") if column == "attack" else trials
     rows = []
@@ -311,7 +311,7 @@ def _require_auditable(manifest: Manifest, table: pl.DataFrame, by: Sequence[str
 
 
 def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> None:
-    """Pictures first and the record last; all follow from audit.tsv, so they may be replaced at any time."""
+    """Write pictures first and the record last; all follow from audit.tsv, so they may be replaced at any time."""
     from spoofkit.addons.audit.picture import draw_audit
     from spoofkit.evaluation import plots
 

@@ -1,4 +1,4 @@
-"""What one audio file shows without listening: its length, silences, levels, band, and how it is stored.
+"""Measures of an audio file that need no listening: length, silences, levels, band, and how it is stored.
 
 The signal is measured as detectors get it, 16 kHz and mono; the rest is read from the header. None of this says whether
 speech is genuine, so a list where it does has a fault that a detector will find: that silences do in ASVspoof 2019 LA
@@ -20,7 +20,7 @@ SILENT_BELOW_DB = 40.0  # a frame is silent that lies further below the loudest 
 SPECTRUM_SAMPLES = 512  # 32 ms
 BAND_ENERGY = 0.99
 HIGH_BAND_HZ = 6_000.0
-FLOOR_DB = -200.0  # stands for digital silence, which has no level
+FLOOR_DB = -200.0  # for digital silence, which has no level
 FLOAT_BITS = 24  # of float32's mantissa, sign included: all that lossy codecs decode to
 
 NUMERIC = {
@@ -43,7 +43,7 @@ CATEGORICAL = {
     "file_type": "file type",
     "encoding": "encoding",
 }
-"""Those that are names."""
+"""Measures that are names."""
 
 
 def measure(path: Path | str, downmix: str = DOWNMIXES[0]) -> dict[str, float | str]:
@@ -79,7 +79,7 @@ def measure(path: Path | str, downmix: str = DOWNMIXES[0]) -> dict[str, float | 
 
 
 def used_bits(samples: np.ndarray) -> float:
-    """Bits down to the lowest that is ever set: 16 for 16-bit audio, 8 for 8-bit audio in a 16-bit file, at most 24.
+    """Count the bits down to the lowest one set: 16 for 16-bit audio, 8 for 8-bit audio in a 16-bit file, at most 24.
 
     Args:
         samples: Floats of any shape, full scale = 1.
@@ -119,7 +119,7 @@ def _levels(wave_S: np.ndarray) -> dict[str, float]:
 
 
 def _band(wave_S: np.ndarray) -> dict[str, float]:
-    """From the mean of the power spectra of frames that overlap by half."""
+    """Measure the band on the mean of the power spectra of frames that overlap by half."""
     padded_S = np.pad(wave_S - wave_S.mean(), (0, max(0, SPECTRUM_SAMPLES - wave_S.size)))
     frames_TS = np.lib.stride_tricks.sliding_window_view(padded_S, SPECTRUM_SAMPLES)[:: SPECTRUM_SAMPLES // 2]
     power_F = np.mean(np.abs(np.fft.rfft(frames_TS * np.hanning(SPECTRUM_SAMPLES), axis=1)) ** 2, axis=0)
@@ -139,7 +139,7 @@ def _decibels(power: float) -> float:
 
 
 def _stored_bits(path: Path | str, downmixed_S: np.ndarray, info: AudioInfo) -> float:
-    """The bits used of the samples as stored, of which nothing was rounded by resampling or mixing."""
+    """Return `used_bits` of the samples as stored, which resampling or mixing has not rounded."""
     if (info.sample_rate, info.n_channels) == (SAMPLE_RATE, 1):
         return used_bits(downmixed_S)
     with open_recording(path) as stored:

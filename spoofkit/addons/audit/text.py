@@ -1,4 +1,4 @@
-"""What `spoofkit audit` prints of its result."""
+"""The printed result of `spoofkit audit`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,1 +1,1 @@
-"""Published checkpoints of other formats become folders that spoofkit and transformers read."""
+"""Converting published checkpoints of other formats to folders that spoofkit and transformers read."""

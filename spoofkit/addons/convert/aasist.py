@@ -12,11 +12,11 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.models.heads.aasist import RawAasistHead, RawAasistLightHead
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 
-# How the authors cut what they score: data_utils.py, `pad` in Dataset_ASVspoof2019_devNeval.
+# The input that the authors score: data_utils.py, `pad` in Dataset_ASVspoof2019_devNeval.
 INPUT_POLICY = "repeat:64600"
 HEADS: dict[str, type[RawAasistHead]] = {"raw_aasist": RawAasistHead, "raw_aasist_l": RawAasistLightHead}
 
-# What the parts are called: ours, theirs. `{}` is a number, in theirs of the same part.
+# Names of the parts: ours, theirs. `{}` is a number, in theirs of the same part.
 BRANCH_PARTS = {
     "master": "master{}",
     "first": "HtrgGAT_layer_ST{}1",
@@ -34,14 +34,14 @@ PARTS = {
     **{f"blocks.{n}": f"encoder.{n}.0" for n in range(6)},
     **{f"graph.branches.{n}.{ours}": theirs.format(n + 1) for n in range(2) for ours, theirs in BRANCH_PARTS.items()},
 }
-# What stands inside a part; a name that is not here is the same in both.
+# Names inside a part; those that are not listed are the same in both.
 INSIDE = {
     "unused_norm": "bn1",
     "first": "conv1",
     "norm": "bn2",
     "second": "conv2",
     "shortcut": "conv_downsample",
-    "score": "proj",  # of a pooling; of attention it is a bare tensor
+    "score": "proj",  # in a pooling; in attention it is a bare tensor
 }
 INSIDE_ATTENTION = {
     "pair": "att_proj",
@@ -63,7 +63,7 @@ OUTPUT = {"weight": "out_layer.weight", "bias": "out_layer.bias"}
 
 
 def is_aasist(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these tensors are named as AASIST's authors name them (SSL-AASIST, which has more, is not meant)."""
+    """Return whether tensors have the names of AASIST's authors (but not SSL-AASIST, which has more)."""
     return {"pos_S", "master1", "GAT_layer_S.att_weight", "out_layer.weight"} <= tensors.keys() and not any(
         name.startswith(("ssl_model.", "LL.")) for name in tensors
     )
@@ -76,7 +76,7 @@ def from_authors(
 
     Args:
         tensors: State dict of a published file.
-        where: What messages call it, as a rule its path.
+        where: Name in messages, usually the path.
 
     Returns:
         Name of the head, the head's state dict, and the output layer's `weight` and `bias`, whose logit 1 is bona fide.

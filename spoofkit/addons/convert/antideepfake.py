@@ -2,8 +2,8 @@
 
 A network of fairseq's kind under `m_ssl.model.`, the mean over its frames, and a linear layer of two logits, `proj_fc`:
 logit 0 is fake, logit 1 is real (their dataio.py and evaluation.py). The difference of the two is the log-odds of bona
-fide. The files are bare state dicts (`.ckpt` on Zenodo, `model.safetensors` on the hub), so the settings that tensors
-cannot show stand here, from their models/W2V_configs.py and HBT_configs.py.
+fide. The files are bare state dicts (`.ckpt` on Zenodo, `model.safetensors` on the hub), so this module holds the
+settings that tensors do not show, from their models/W2V_configs.py and HBT_configs.py.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from spoofkit.addons.convert.fairseq import Converted, convert_tensors
 from spoofkit.errors import SpoofkitError
 
 ENCODER, OUTPUT = "m_ssl.model.", "proj_fc."
-# What they score: dataio.py, dataio_prepare_test, which neither cuts nor pads.
+# Their input: dataio.py, dataio_prepare_test, which neither cuts nor pads.
 INPUT_POLICY = "whole"
 CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
 # Layers and width: attention heads, and whether layer norms come first.
@@ -28,7 +28,7 @@ SIZES = {
 
 
 def is_antideepfake(tensors: dict[str, Any]) -> bool:
-    """Whether these are the tensors of such a detector."""
+    """Return whether these are the tensors of such a detector."""
     return f"{OUTPUT}weight" in tensors and any(name.startswith(ENCODER) for name in tensors)
 
 
@@ -60,6 +60,6 @@ def from_antideepfake(
         "layer_norm_first": pre_norm,
         "conv_feature_layers": CONV_LAYERS,
     }
-    # Their loader brings every waveform to zero mean and unit variance, also for W2V-Small.
+    # Their loader normalises every waveform to zero mean and unit variance, also for W2V-Small.
     converted = convert_tensors(inside, settings, True, where)
     return converted, (weight_2D[1:] - weight_2D[:1]).float(), (bias_2[1:] - bias_2[:1]).float()

@@ -20,7 +20,8 @@ def convert(
     same_as: Annotated[
         str | None,
         typer.Option(
-            help="Hub id of what you say is the same model; its licence is recorded as stated.", metavar="HUB_ID"
+            help="Hub id of the same model, if you know it; its licence is recorded as stated.",
+            metavar="HUB_ID",
         ),
     ] = None,
     overwrite: options.Overwrite = False,
@@ -29,8 +30,8 @@ def convert(
     """Convert a published checkpoint into a folder that spoofkit and transformers read.
 
     Encoders (fairseq's wav2vec 2.0, XLS-R and HuBERT, s3prl's copies of them, WavLM) become a Hugging Face folder for
-    `encoder.name`; detectors (AntiDeepfake, AASIST) a model folder for `score`. What the file is shows by what is in
-    it. Nothing in it is run: files that ask for more than tensors and settings are refused.
+    `encoder.name`; detectors (AntiDeepfake, AASIST) become a model folder for `score`. The kind is recognised by the
+    content. Nothing in the file is run: one that needs more than tensors and settings is refused.
 
     Example: `spoofkit convert xlsr2_300m.pt -o encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
 

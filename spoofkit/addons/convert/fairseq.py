@@ -3,7 +3,7 @@
 Beside the tensors such a file has `cfg` (a nested record, or WavLM's flat one) or `args` (a flat one, before 2021);
 fine-tuned for CTC, the tensors are called `w2v_encoder.w2v_model.…` and the encoder's own settings lie under
 `w2v_args`; s3prl has `model_cfg` and `task_cfg`. Widths, layers and
-kernels are read off the tensors and compared with the settings; heads, strides and where the layer norms stand cannot
+kernels are read off the tensors and compared with the settings; heads, strides and the position of layer norms cannot
 be seen in tensors, so settings without them are refused.
 
 Names on both sides: fairseq/models/wav2vec/wav2vec2.py, unilm/wavlm/modules.py and transformers' modeling_*.py.
@@ -60,34 +60,34 @@ DROPOUTS = {
 
 @dataclass(frozen=True)
 class Converted:
-    """A network in transformers' form, and how it came about."""
+    """A network in transformers' form, and facts of its conversion."""
 
     family: str
     network: Any
     feature_extractor: Any
     n_tensors: int
-    """Tensors that the file holds for it."""
+    """Number of tensors in the file that belong to it."""
     left_out: tuple[str, ...]
-    """Those that belong to its pre-training task or CTC output."""
+    """Tensors that belong to its pre-training task or CTC output."""
     is_fine_tuned: bool = False
     """Whether it was trained to transcribe after its pre-training."""
 
 
 def is_fairseq(tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of a network of fairseq's or WavLM's kind."""
+    """Return whether these are the tensors of a network of fairseq's or WavLM's kind."""
     return MARK in tensors or FINE_TUNED + MARK in tensors
 
 
 def from_fairseq(tensors: dict[str, torch.Tensor], top: dict[str, Any], where: Path | str) -> Converted:
-    """Convert a whole checkpoint.
+    """Convert a complete checkpoint.
 
     Args:
-        tensors: Its network's; `is_fairseq` holds.
-        top: What `load_tensors` returned, with the settings.
-        where: What to call it in messages.
+        tensors: Tensors of its network, for which `is_fairseq` is true.
+        top: Result of `load_tensors`, with the settings.
+        where: Name in messages.
 
     Raises:
-        SpoofkitError: settings missing or against the tensors, tensors unknown, missing or of another shape.
+        SpoofkitError: settings missing or contradicting the tensors, tensors unknown, missing or of another shape.
     """
     settings, do_normalize = _settings(top, where)
     left_out = []
@@ -106,7 +106,7 @@ def convert_tensors(
     """Convert tensors under fairseq's bare names, given the settings of fairseq's model.
 
     Raises:
-        SpoofkitError: as `from_fairseq`.
+        SpoofkitError: see `from_fairseq`.
     """
     renamed: dict[str, torch.Tensor] = {}
     left_out: list[str] = []
@@ -140,7 +140,7 @@ def _rename(name: str) -> str | None:
 
 
 def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], bool]:
-    """The model's settings as fairseq calls them, and whether waveforms are normalised."""
+    """Return the model's settings under fairseq's names, and whether waveforms are normalised."""
     try:
         records = [plain(top.get(key)) for key in ("cfg", "args")]
         records.append({"model": plain(top.get("model_cfg")), "task": plain(top.get("task_cfg"))})
@@ -148,7 +148,7 @@ def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], b
         raise SpoofkitError(
             f"{where}: its settings are nested too deeply, expected a checkpoint as its authors released it"
         ) from error
-    found: list[dict[str, Any]] = []  # the encoder's own settings come before those of what was put on it
+    found: list[dict[str, Any]] = []  # the encoder's own settings come before those of the model around it
     for record in records:
         flat = [inside for inside in (_part(record, "model"), _part(record, "task"), _part(record)) if inside]
         for inside in flat:
@@ -158,10 +158,10 @@ def _settings(top: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], b
     model = next((part for part in found if "encoder_attention_heads" in part), None)
     if model is None:
         raise SpoofkitError(
-            f"{where}: says nothing of its network's settings (encoder_attention_heads under cfg, args or model_cfg), "
-            "expected a checkpoint as its authors released it, not the tensors alone"
+            f"{where}: lacks the settings of its network (encoder_attention_heads under cfg, args or model_cfg), "
+            "expected a checkpoint as its authors released it, not only the tensors"
         )
-    # Absent, it is false: the default of fairseq's tasks and of WavLM's loader. A text only points to the true place.
+    # Absent, it is false: the default of fairseq's tasks and of WavLM's loader. A string only refers to another place.
     said = [part for part in found if "normalize" in part] or [{"normalize": False}]
     task = next((part for part in said if isinstance(part["normalize"], bool)), said[0])
     return model, _require(task, "normalize", bool, where)
@@ -175,7 +175,7 @@ def _part(record: Any, key: str | None = None) -> dict[str, Any]:
 def _config(
     tensors: dict[str, torch.Tensor], settings: dict[str, Any], is_wavlm: bool, where: Path | str
 ) -> dict[str, Any]:
-    """transformers' settings, from the tensors' shapes and fairseq's settings, which must agree."""
+    """Derive transformers' settings from the tensors' shapes and fairseq's settings, which must agree."""
     n_conv, n_layers = _count(tensors, CONV, where), _count(tensors, LAYERS, where)
     conv = [_shape(tensors, f"feature_extractor.conv_layers.{i}.0.weight", 3, where) for i in range(n_conv)]
     width, width_of_group, kernel = _shape(tensors, "encoder.pos_conv.0.weight_v", 3, where)
@@ -202,7 +202,7 @@ def _config(
     ):
         if said != found:
             raise SpoofkitError(
-                f"{where}: its settings say {what} {said!r:.200}, its tensors {found!r}, expected both to agree; take "
+                f"{where}: its settings say {what} {said!r:.200}, its tensors {found!r}, expected both to agree; use "
                 "the checkpoint as its authors released it"
             )
     config = {
@@ -227,7 +227,7 @@ def _config(
 
 
 def _count(tensors: dict[str, torch.Tensor], part: str, where: Path | str) -> int:
-    """Convolutions or transformer layers, which must be numbered without a gap."""
+    """Count convolutions or transformer layers, which must be numbered without a gap."""
     numbers = {int(match[1]) for match in (re.match(part + NUMBER, name) for name in tensors) if match}
     if numbers != set(range(len(numbers))) or not numbers:
         missing = min(set(range(len(numbers) + 1)) - numbers)
@@ -247,18 +247,18 @@ def _shape(tensors: dict[str, torch.Tensor], name: str, n_dims: int, where: Path
 
 
 def _require(settings: dict[str, Any], key: str, kind: type, where: Path | str) -> Any:
-    """One setting; numbers are counts."""
+    """Return one setting of a type; numbers are counts."""
     value = settings.get(key)
     if type(value) is not kind or (kind is int and isinstance(value, int) and value <= 0):
         raise SpoofkitError(
             f"{where}: its settings say {key} {value!r:.80}, expected a {'positive ' if kind is int else ''}value of "
-            f"type {kind.__name__}; it cannot be seen in the tensors, so take the checkpoint as its authors released it"
+            f"type {kind.__name__}; the tensors do not show it, so use the checkpoint as its authors released it"
         )
     return value
 
 
 def _conv_layers(text: str, where: Path | str) -> list[tuple[int, int, int]]:
-    """fairseq's Python expression for (channels, kernel, stride), such as `[(512, 10, 5)] + [(512, 3, 2)] * 4`."""
+    """Parse fairseq's expression for (channels, kernel, stride), such as `[(512, 10, 5)] + [(512, 3, 2)] * 4`."""
 
     def value(node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value <= 10_000:

@@ -1,4 +1,4 @@
-"""The verb `convert`: find out what a file is by what is in it, convert it, write a folder, say what was found."""
+"""The verb `convert`: recognise a file by its content, convert it, write a folder, report what was found."""
 
 import re
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from spoofkit.outputs import Output, is_up_to_date, output_with_own_record, writ
 
 # A safetensors file begins with the length of its JSON header.
 SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
-# What `convert` writes, by its path inside the folder; transformers cuts large weights into numbered files.
+# What `convert` writes, by its path inside the folder; transformers splits large weights into numbered files.
 ENCODER_FILES = (
     r"(pre)?processor_config\.json|(config|provenance|stages)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     r"|SHA256SUMS"
@@ -42,23 +42,23 @@ WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(
 
 @dataclass(frozen=True)
 class Summary:
-    """What `convert` found and wrote."""
+    """The result of `convert`."""
 
     folder: Path
     kind: str
-    """`encoder` or `model`: what the folder can be used as."""
+    """`encoder` or `model`, the use of the folder."""
     family: str
     n_layers: int
     width: int
     tensors: str
-    """Such as "422 of 422 tensors"."""
+    """Number of tensors, such as "422 of 422 tensors"."""
     n_parameters: int
     provenance: Provenance
     input_policy: str | None = None
-    """What of an utterance `score` will hand to a model: `whole`, or `repeat:N`."""
+    """The input that `score` gives to a model: `whole`, or `repeat:N`."""
 
     def lines(self) -> list[str]:
-        """For people: one fact a line."""
+        """Format the result for people, one fact per line."""
         provenance, warning = self.provenance, contamination_warning(self.provenance)
         return [
             f"{self.folder}: {self.kind}, {self.family}, {self.n_layers} layers of width {self.width}",
@@ -74,15 +74,15 @@ class Summary:
 def convert(
     source: Path, out: Path, *, overwrite: bool = False, reuse: bool = False, same_as: str | None = None
 ) -> Summary | None:
-    """Turn a published checkpoint into an encoder folder or, if it is a whole detector, a model folder.
+    """Convert a published checkpoint to an encoder folder or, if it is a whole detector, to a model folder.
 
     Args:
-        source: The file; what it is shows by what it holds, never by its name.
+        source: The file; its kind is recognised by its content, never by its name.
         out: Folder to write.
         overwrite: Replace a folder that an earlier conversion wrote; one that holds anything else is never replaced.
         reuse: Skip a folder that was made from the same.
-        same_as: Hub id of what the user says is the same model; its licence and training data are recorded, and that
-            nothing but the user's word is behind them.
+        same_as: Hub id of what the user says is the same model; its licence and training data are recorded as stated by
+            the user.
 
     Returns:
         None if it is up to date.
@@ -137,18 +137,16 @@ def convert(
 
 
 def _require_apart(out: Path, source: Path) -> None:
-    """Refuse a folder whose replacement would cost the checkpoint itself."""
+    """Refuse a folder whose replacement would delete the checkpoint itself."""
     place = out.resolve()
     for file in (source.resolve(), source.parent.resolve() / source.name):  # both ends of a link
         if place == file or place in file.parents or file in place.parents:
             how = "is" if place == file else "holds" if place in file.parents else "lies in"
-            raise SpoofkitError(
-                f"{out}: {how} {source}, the checkpoint to convert, expected a folder of its own; name another folder"
-            )
+            raise SpoofkitError(f"{out}: {how} {source}, the checkpoint to convert; name another folder")
 
 
 def _not_converted(folder: Path) -> str | None:
-    """What shows that a folder is no earlier conversion; none if nothing does, or it is empty."""
+    """Return why a folder is no earlier conversion; None if it is one, or is empty."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not WRITTEN.fullmatch(name):
@@ -162,7 +160,7 @@ def _not_converted(folder: Path) -> str | None:
 
 
 def _in_words(input_policy: str) -> str:
-    """An input policy for people.
+    """Describe an input policy.
 
     >>> _in_words("repeat:64600")
     'the first 64,600 samples of an utterance, a shorter one repeated up to them'
@@ -174,7 +172,7 @@ def _in_words(input_policy: str) -> str:
 
 
 def _read(source: Path) -> dict[str, Any]:
-    """The top object of a pickle checkpoint, or the tensors of a safetensors file."""
+    """Read the top object of a pickle checkpoint, or the tensors of a safetensors file."""
     try:
         with source.open("rb") as file:
             is_safetensors = SAFETENSORS.match(file.read(16)) is not None
@@ -190,20 +188,20 @@ def _read(source: Path) -> dict[str, Any]:
 
 
 def _provenance(source: Path, whose: str, stated: Provenance | None) -> Provenance:
-    """What is known of a file: its hash says which published one it is, the user says so, or nothing is known.
+    """Return what is known of a file: by its hash, by the user's statement, or nothing.
 
     Args:
         source: The file.
-        whose: Whose names and shapes its tensors have: that alone says nothing of where they were trained.
-        stated: The facts of the hub id under --same-as.
+        whose: Whose names and shapes its tensors have, which alone does not tell where they were trained.
+        stated: The facts of the hub id of --same-as.
 
     Raises:
-        SpoofkitError: something else was stated of a published file.
+        SpoofkitError: another model was stated for a published file.
     """
     sha256 = file_sha256(source)
     provenance = PUBLISHED_FILES.get(sha256)
     if provenance is not None and stated is not None:
-        raise SpoofkitError(f"{source}: is {provenance.source}, known by its SHA-256, so leave --same-as out")
+        raise SpoofkitError(f"{source}: its SHA-256 is that of {provenance.source}; leave --same-as out")
     if provenance is None and stated is not None:
         note = (
             f"that it is {stated.source} was stated (--same-as), not checked; licence and training data are those of it"
@@ -260,7 +258,7 @@ def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor]
     state = {f"head.{name}": tensor for name, tensor in head.items()}
     state |= {f"output.linear.{name}": tensor for name, tensor in last.items()}
     detector.head.load_state_dict(state)
-    detector.score = "bonafide_logit"  # as their evaluation scores
+    detector.score = "bonafide_logit"  # as in their evaluation
     return _write_detector(output, kind, detector, len(tensors), provenance, aasist.INPUT_POLICY)
 
 

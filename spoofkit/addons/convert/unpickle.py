@@ -23,7 +23,7 @@ import torch
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import not_read
 
-# Whose objects may stand in a file; they are never built, only stood in for.
+# Packages whose objects a file may hold; they are never built, only replaced by stand-ins.
 FRAMEWORKS = (
     "argparse", "enum", "fairseq", "hydra", "lightning", "lightning_fabric", "numpy", "omegaconf", "pathlib",
     "pytorch_lightning", "s3prl", "speechbrain", "typing",
@@ -38,12 +38,12 @@ HARMLESS = (
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 LEGACY_PICKLES = 5  # before 1.6 torch wrote: magic number, version, system, the object, the storages' keys
 # What reading a damaged or hostile file can raise in torch's interpreter, pickletools and zipfile; RuntimeError is also
-# what is too deeply nested, encrypted or not implemented.
+# raised for what is too deeply nested, encrypted or not implemented.
 BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     AssertionError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error, OSError,
 )  # fmt: skip
-# Numbers that can be a network's; float8 and what is packed mean nothing without scales that are not kept beside them.
+# Types that a network's weights can have; float8 and packed ones mean nothing without their scales.
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
@@ -51,13 +51,13 @@ DTYPES = (
 
 
 class StandIn:
-    """In place of an object of a class that is not to be imported: what it was made from, and its state."""
+    """A stand-in for an object whose class is not imported: its arguments and its state."""
 
     args: tuple[Any, ...]
     state: Any
 
     def __new__(cls, *args: Any) -> "StandIn":
-        """Make one; unpickling may not call `__init__`."""
+        """Make a stand-in; unpickling may not call `__init__`."""
         made = super().__new__(cls)
         made.args, made.state = args, None
         return made
@@ -81,11 +81,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
     for name in sorted(names):
         if not _is_known(name):
             raise SpoofkitError(
-                f"{path}: asks for {name} to be called, expected only tensors, plain values and settings of known "
-                "frameworks; nothing of it was run: do not use this file unless you know who made it"
+                f"{path}: would call {name}, expected only tensors, plain values and settings of known frameworks; "
+                "nothing of it was run; do not use this file unless you trust its author"
             )
     stand_ins = [(_empty_dict if name == "collections.defaultdict" else StandIn, name) for name in names]
-    # torch knows its own names and what is harmless; what is stood in for must not hide them.
+    # torch knows its own names and what is harmless; stand-ins must not hide them.
     stand_ins = [(kind, name) for kind, name in stand_ins if not name.startswith("torch.") and name not in HARMLESS]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():  # type: ignore[arg-type]
@@ -101,9 +101,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Settings as plain dictionaries, lists and values: what stand-ins of omegaconf, argparse and enums hold.
+    """Convert settings to plain dictionaries, lists and values, from stand-ins of omegaconf, argparse and enums.
 
-    Tensors are no settings: none stands in their place.
+    Tensors are no settings and become None.
 
     >>> namespace = StandIn()
     >>> namespace.state = {"encoder_layers": 12}
@@ -114,8 +114,8 @@ def plain(value: Any) -> Any:
 
 
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor inside nested dictionaries, lists and tuples, with its dotted name; each container once."""
-    seen: set[int] = set()  # a hostile file can hold itself
+    """Yield every tensor inside nested dictionaries, lists and tuples with its dotted name; each container once."""
+    seen: set[int] = set()  # a hostile file can contain itself
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         name, value = waiting.pop()
@@ -140,19 +140,19 @@ def check_tensor(name: str, tensor: torch.Tensor, where: Path) -> None:
     if tensor.dtype not in DTYPES:
         raise SpoofkitError(
             f"{where}: tensor {name} is of type {str(tensor.dtype).removeprefix('torch.')}, expected float16, "
-            "bfloat16, float32 or float64; take the weights as they were before they were packed"
+            "bfloat16, float32 or float64; use the weights from before they were packed"
         )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise SpoofkitError(
-            f"{where}: tensor {name} has {tensor.numel():,} values, but not as many are stored, expected one stored "
-            "for each; ask the file's author for the model's state_dict"
+            f"{where}: tensor {name} has {tensor.numel():,} values, but fewer are stored; ask the file's author for "
+            "the model's state_dict"
         )
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise SpoofkitError(f"{where}: tensor {name} holds NaN or infinite values; fetch the file again")
 
 
 def _scan(path: Path) -> set[str]:
-    """The names of all functions and classes that a checkpoint asks for, found without executing it."""
+    """Return the names of all functions and classes that a checkpoint uses, found without executing it."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in a damaged text
@@ -162,7 +162,7 @@ def _scan(path: Path) -> set[str]:
             if start.startswith(PICKLE):
                 file.seek(0)
                 names: set[str] = set()
-                with contextlib.suppress(*BROKEN):  # after its pickles a legacy file holds bare numbers
+                with contextlib.suppress(*BROKEN):  # a legacy file holds bare numbers after its pickles
                     for _ in range(LEGACY_PICKLES):
                         _names_in_pickle(file, names)
                 return names
@@ -180,7 +180,7 @@ def _names_in_zip(path: Path) -> set[str]:
         pickles = [part for part in inside if part.filename.endswith("/data.pkl")]
         if not pickles:
             raise SpoofkitError(f"{path}: is a zip archive without data.pkl, expected what torch.save wrote")
-        # torch maps the numbers from the file as they lie there: of packed ones it would make nonsense, not an error.
+        # torch maps numbers from the file in place: compressed ones would become nonsense without an error.
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise SpoofkitError(
                 f"{path}: is a compressed zip archive, expected what torch.save wrote, which is not; fetch it again"
@@ -192,21 +192,21 @@ def _names_in_zip(path: Path) -> set[str]:
 
 
 def _names_in_pickle(file: IO[bytes], names: set[str]) -> None:
-    """Add the names that one pickle asks for."""
+    """Add the names that one pickle uses."""
     texts: list[str] = []
     for opcode, arg, _ in pickletools.genops(file):
         if opcode.name in ("GLOBAL", "INST"):
             names.add(_full_name(*str(arg).split(" ", 1)))
-        elif opcode.name == "STACK_GLOBAL":  # of later protocols: torch refuses it, the name is for our sentence
+        elif opcode.name == "STACK_GLOBAL":  # of later protocols, which torch refuses; the name is for our message
             names.add(_full_name(*(texts[-2:] if len(texts) > 1 else ("an", "unknown name"))))
         elif isinstance(arg, str):
             texts.append(arg)
 
 
 def _full_name(module: str, name: str) -> str:
-    """Protocol 2 writes Python 2's names, such as `__builtin__.long`; torch's interpreter reads them so, too."""
+    """Return the full name; protocol 2 writes Python 2's names, such as `__builtin__.long`, as torch reads them."""
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    return " ".join(f"{module}.{name}".split())  # in a damaged file they hold anything
+    return " ".join(f"{module}.{name}".split())  # in a damaged file they can hold anything
 
 
 def _is_known(name: str) -> bool:
@@ -221,7 +221,7 @@ def _is_known(name: str) -> bool:
 
 
 def _empty_dict(*_: Any) -> dict[Any, Any]:
-    """Stands in for defaultdict, whose items follow."""
+    """Stand in for defaultdict, whose items follow."""
     return {}
 
 
@@ -230,7 +230,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return None if isinstance(value, torch.Tensor) else value
     if id(value) in done:
         return done[id(value)]
-    done[id(value)] = None  # what holds itself ends here
+    done[id(value)] = None  # what contains itself ends here
     result: Any
     if isinstance(value, StandIn):
         state = value.state

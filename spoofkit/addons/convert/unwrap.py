@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, wherever its file keeps them and whatever wrapped the network when it was saved."""
+"""Finding the tensors of a checkpoint, under whatever keys and wrappers its network was saved."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from spoofkit.addons.convert.unpickle import named_tensors
 from spoofkit.errors import SpoofkitError
 
 CONTAINERS = ("model", "model_weight", "model_state_dict", "state_dict", "net")
-"""Where programs keep the tensors: fairseq and WavLM, s3prl, and training loops beside an optimiser's state."""
+"""Keys under which programs save tensors: fairseq and WavLM, s3prl, and training loops with an optimiser's state."""
 WRAPPERS = ("module.", "_orig_mod.")
-"""What (Distributed)DataParallel and torch.compile put before every name."""
+"""Prefixes that (Distributed)DataParallel and torch.compile add to every name."""
 
 
 def network_tensors(top: dict[Any, Any], where: Path | str) -> dict[str, torch.Tensor]:
@@ -19,10 +19,10 @@ def network_tensors(top: dict[Any, Any], where: Path | str) -> dict[str, torch.T
 
     Args:
         top: The top object of a checkpoint, or the tensors of a safetensors file.
-        where: What to call it in messages.
+        where: Name in messages.
 
     Returns:
-        Tensors by name. Of a bare state dict, whatever else lies beside the tensors is left out.
+        Tensors by name. Other entries of a bare state dict are ignored.
 
     Raises:
         SpoofkitError: several networks; entries that are no tensors; wrapped and bare names in one network.
@@ -30,10 +30,10 @@ def network_tensors(top: dict[Any, Any], where: Path | str) -> dict[str, torch.T
     found: dict[Any, Any] = top
     path: list[str] = []
     while inside := [key for key in CONTAINERS if _holds_tensors(found.get(key))]:
-        if len(inside) > 1 or len(path) > len(CONTAINERS):  # a hostile file can hold itself
+        if len(inside) > 1 or len(path) > len(CONTAINERS):  # a hostile file can contain itself
             raise SpoofkitError(
                 f"{where}: holds tensors under {', '.join(inside)}, expected one network; save the state_dict of the "
-                "one that is meant"
+                "one that you want"
             )
         path += inside
         found = found[inside[0]]
@@ -42,8 +42,8 @@ def network_tensors(top: dict[Any, Any], where: Path | str) -> dict[str, torch.T
     for name, tensor in found.items():
         if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
             raise SpoofkitError(
-                f"{where}: its model's entry {name!r:.80} is a {type(tensor).__name__}, expected names and tensors "
-                "alone; take the checkpoint as its authors released it"
+                f"{where}: its model's entry {name!r:.80} is a {type(tensor).__name__}, expected only names and "
+                "tensors; use the checkpoint as its authors released it"
             )
     return _unwrapped(found, where)
 
@@ -53,7 +53,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _unwrapped(tensors: dict[str, torch.Tensor], where: Path | str) -> dict[str, torch.Tensor]:
-    """The same tensors without the names of what wrapped the network, or parts of it that were compiled."""
+    """Remove the prefixes of wrappers of the network, or of compiled parts of it, from the tensors' names."""
     while wrapper := next((start for start in WRAPPERS if any(name.startswith(start) for name in tensors)), None):
         bare = [name for name in tensors if not name.startswith(wrapper)]
         if bare:

@@ -1,4 +1,4 @@
-"""Kaldi data directories, in and out (https://kaldi-asr.org/doc/data_prep.html). Every line is a name and what it has.
+"""Reading and writing Kaldi data directories (https://kaldi-asr.org/doc/data_prep.html): lines of a name and a value.
 
     wav.scp    T_0000000000 /data/asvspoof5/flac_T/T_0000000000.flac     files only: commands are not run
     utt2spk    T_0000000000 T_4850
@@ -40,7 +40,7 @@ from spoofkit.terminal import say
 KEY_FILES = ("utt2key", "utt2label", "utt2lab", "utt2cls", "utt2spoof")
 ATTACK_FILES = ("utt2attack", "utt2systemID")
 NO_FILE = re.compile(r"\|$|:\d+$")
-"""In a path that is written: what Kaldi would run, or open as a place in an archive."""
+"""Paths that Kaldi would run as a command, or open as a place in an archive."""
 FIXED_BY_KALDI = ("utt2spk", "utt2lang", "utt2uniq")
 """Of the files that are joined here, those from which Kaldi's utils/fix_data_dir.sh removes surplus lines unasked."""
 MOST_NAMED = 5
@@ -110,10 +110,10 @@ def write_kaldi(
     """Write a manifest as a data directory.
 
     Args:
-        manifest: Whose audio is files: that of a pack cannot be read by Kaldi.
+        manifest: The manifest, whose audio must be files, since Kaldi cannot read a pack.
         out: The directory; it must be new or empty.
         speaker_prefix: Call an utterance SPEAKER-UTT_ID, so that Kaldi's own check accepts the order.
-        overwrite: Replace a directory that holds nothing but what is written again.
+        overwrite: Replace a directory that holds only files of this verb.
         reuse: Skip one that was made from the same.
 
     Returns:
@@ -145,7 +145,7 @@ def write_kaldi(
 
 
 def _read_map(path: Path, column: str) -> pl.DataFrame:
-    """A file of Kaldi's: `utt_id` and what follows it, row 0 being line 1."""
+    """Read a file of Kaldi's: `utt_id` and what follows it; row 0 is line 1."""
     lines = pl.Series(read_text(path).removeprefix("\ufeff").removesuffix("\n").split("\n"), dtype=pl.Utf8)
     fields = lines.str.extract_groups(r"^(\S+)[ \t]+(\S|\S.*\S)\s*$").struct.unnest()
     fields.columns = ["utt_id", column]
@@ -160,8 +160,8 @@ def _read_map(path: Path, column: str) -> pl.DataFrame:
     if again.any():
         index = int(again.arg_max() or 0)
         raise SpoofkitError(
-            f"{path}, line {index + 1}: {fields['utt_id'][index]!r} stood in an earlier line already, expected each "
-            "utterance once; take one of the two out"
+            f"{path}, line {index + 1}: {fields['utt_id'][index]!r} is on an earlier line too, expected each utterance "
+            "once; remove one of the two"
         )
     return fields
 
@@ -184,7 +184,7 @@ def _require_files(scp: Path, table: pl.DataFrame) -> None:
 
 
 def _maps(folder: Path) -> list[Path]:
-    """The files to join, one at most for each column."""
+    """Return the files to join, at most one for each column."""
     left_out = (*LENGTH_FILES, "utt2spk") if (folder / "utt2speaker").is_file() else LENGTH_FILES
     paths = [path for path in sorted(folder.glob("utt2*")) if path.is_file() and path.name not in left_out]
     for what, names in (("keys", KEY_FILES), ("attacks", ATTACK_FILES)):
@@ -229,40 +229,40 @@ def _without_attack_of_bonafide(folder: Path, table: pl.DataFrame) -> pl.DataFra
     attacked = table.filter(is_bonafide & ~pl.col("attack").str.to_lowercase().is_in(NO_ATTACK))
     if attacked.height:
         raise SpoofkitError(
-            f"{folder}: {attacked['utt_id'][0]!r} is bona fide and its attack is {attacked['attack'][0]!r}, expected "
+            f"{folder}: {attacked['utt_id'][0]!r} is bona fide but has the attack {attacked['attack'][0]!r}, expected "
             "-; fix one of the two"
         )
     return table.with_columns(pl.when(is_bonafide).then(pl.lit("-")).otherwise(pl.col("attack")).alias("attack"))
 
 
 def _root(scp: Path, folder: Path, paths: list[str]) -> str:
-    """The data directory if all audio is below it, else the folder that all audio has in common."""
+    """Return the data directory if all audio is below it, else the folder that all audio has in common."""
     above = os.path.commonpath({os.path.dirname(path) for path in paths})
     own = os.path.abspath(folder)
     if os.path.commonpath([own, above]) == own:
         return own
     if above == "/":
         raise SpoofkitError(
-            f"{scp}: its files have no folder in common but /, expected them below one; link them there and write that "
-            "path"
+            f"{scp}: its files have only / in common, expected them below one folder; link them there and use those "
+            "paths"
         )
     return above
 
 
 def _absolute(path: str) -> str:
-    # Beyond a link `..` is not what stands before it.
+    # After a link `..` is not the component before it.
     return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
 
 
 def _files(manifest: Manifest, speaker_prefix: bool) -> dict[str, list[str]]:
-    """The lines of each file, sorted as Kaldi wants them."""
+    """Return the lines of each file, in Kaldi's order."""
     table = manifest.table
     names, speakers = table["utt_id"].to_list(), table["speaker"].to_list()
     _require_writable(manifest)
     one_word = {speaker: "_".join(speaker.split()) for speaker in set(speakers)}
     if len(set(one_word.values())) < len(one_word):
         raise SpoofkitError(
-            f"{manifest.path}: speakers differ in spaces alone, which Kaldi's names cannot hold; rename them"
+            f"{manifest.path}: speakers differ only in spaces, which Kaldi's names cannot hold; rename them"
         )
     written = [name if speaker == "-" else one_word[speaker] for name, speaker in zip(names, speakers, strict=True)]
     if speaker_prefix:
@@ -323,6 +323,6 @@ def _require_free(out: Path, ours: set[str]) -> None:
     others = [name for name in inside if name not in ours]
     if others:
         raise SpoofkitError(
-            f"{out}: holds {others[0]}, expected a new or empty folder; name another, as nothing that was not written "
-            "here is replaced"
+            f"{out}: holds {others[0]}, which `spoofkit kaldi` does not write, expected a new or empty folder; name "
+            "another"
         )

@@ -1,1 +1,1 @@
-"""A model folder as one ONNX file, and scoring with that file alone."""
+"""Exporting a model folder as one ONNX file, and scoring with only that file."""

@@ -63,7 +63,7 @@ def export(
         int8: Quantise matrix products.
         calibrate_on: Manifest on which the shift of the EER is measured; int8 is not written without it.
         overwrite: Replace an existing file.
-        reuse: Keep a file made of the same model, in the same precision.
+        reuse: Skip a file that was made from the same model, in the same precision.
 
     Raises:
         SpoofkitError: a package is not installed; not a model folder; a network that cannot be exported, or whose
@@ -107,22 +107,22 @@ def export(
             record |= {"int8": asdict(shift)}
             yield shift.line()
         _write_metadata(temporary, record)
-        # First, so that a kill leaves no model without its record.
+        # The record is written first, so that a kill leaves no model without it.
         write_json(sidecar, record | {"onnx_sha256": file_sha256(temporary)}, overwrite=True)
     yield f"{out}: {out.stat().st_size / 1e6:.1f} MB, {record['score']}, higher = more bona fide"
 
 
 def trace(model: Path, detector: Detector, path: Path) -> None:
-    """Write a detector's graph, of any batch and any length.
+    """Write a detector's graph, for any batch and any length.
 
     Raises:
-        SpoofkitError: the network holds what ONNX, or the exporter, does not know.
+        SpoofkitError: the network has a part that ONNX, or the exporter, does not know.
     """
     lengths = (detector.shortest + SAMPLE_RATE, detector.shortest + SAMPLE_RATE // 2)
     example = (0.1 * torch.randn(2, lengths[0], generator=torch.Generator().manual_seed(0)), torch.tensor(lengths))
     try:
         with traceable(), torch.no_grad(), warnings.catch_warnings():
-            # Of its own age, and of values that are written into the graph: whether those matter, the comparison shows.
+            # Warnings of its deprecation, and of constants in the graph: the comparison shows whether those matter.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 detector,
@@ -148,7 +148,7 @@ def trace(model: Path, detector: Detector, path: Path) -> None:
     if unknown:
         raise SpoofkitError(
             f"{model}: cannot be exported, its graph would hold the operator {unknown[0]!r}, which `spoofkit score` "
-            "does not take from a file; score with the model folder instead"
+            "does not support; score with the model folder instead"
         )
 
 
@@ -163,17 +163,17 @@ def _require_packages() -> None:
 
 
 def _check(model: Path, out: Path, int8: bool, calibrate_on: Path | None) -> Manifest | None:
-    """Refuse a call that contradicts itself; the manifest, if there is one."""
+    """Refuse contradicting options, and return the manifest, if there is one."""
     if out.suffix != ".onnx":
         raise SpoofkitError(f"{out}: expected the name of an ONNX file, such as {out.with_suffix('.onnx')}")
     require_model_folder(model)
     if not int8:
         if calibrate_on is not None:
-            raise SpoofkitError("--calibrate-on: is for --int8, found it alone; give both or none")
+            raise SpoofkitError("--calibrate-on: is used only with --int8; add that, or leave it out")
         return None
     if calibrate_on is None:
         raise SpoofkitError(
-            "--int8: changes scores, found no list to measure by how much; give --calibrate-on MANIFEST, such as "
+            "--int8: changes scores, so a list is needed to measure by how much; add --calibrate-on MANIFEST, such as "
             "data/dev.tsv"
         )
     manifest = read_keyed_manifest(calibrate_on)
@@ -185,13 +185,14 @@ def _require_room(model: Path, detector: Detector) -> None:
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in detector.state_dict().values())
     if n_bytes > MOST_BYTES:
         raise SpoofkitError(
-            f"{model}: has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2 GB; score with the model folder"
+            f"{model}: has {n_bytes / 1e9:.1f} GB of weights, an ONNX file holds at most 2 GB; score with the model "
+            "folder"
         )
 
 
 @contextmanager
 def _removed(path: Path) -> Iterator[Path]:
-    """A path that is gone when the block ends."""
+    """Yield a path that is removed when the block ends."""
     try:
         yield path
     finally:
@@ -202,8 +203,8 @@ def _write_metadata(path: Path, record: dict[str, Any]) -> None:
     import onnx
 
     graph = onnx.load(path)
-    # The file goes elsewhere: what folders are called here stays in the record beside it.
-    # When and where it was trained stays there too, so that the same training gives the same file.
+    # The file may be passed on, so names of local folders are only in the record beside it, and so is when and where it
+    # was trained: the same training gives the same file.
     carried = record | {"stages": facts(record["stages"])}
     fields = {
         name: json.dumps(value, allow_nan=False) for name, value in carried.items() if name not in ("model", "command")

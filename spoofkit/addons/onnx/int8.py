@@ -1,4 +1,4 @@
-"""Dynamic int8 quantisation of an exported graph, and what it costs on a list of trials.
+"""Dynamic int8 quantisation of an exported graph, and its effect on a list of trials.
 
 Weights of matrix products are stored as 8-bit numbers, one scale a column; activations get their scale as they come, so
 no data are needed to choose any. The scale is that of a whole batch, so utterances are scored one by one: only then is
@@ -24,7 +24,7 @@ from spoofkit.scoring.recordings import Reading
 
 @dataclass(frozen=True)
 class Shift:
-    """What quantisation does to the scores of a list."""
+    """The effect of quantisation on the scores of a list."""
 
     manifest: str
     n_trials: int
@@ -36,7 +36,7 @@ class Shift:
     megabytes_int8: float
 
     def line(self) -> str:
-        """The figures as the command prints them."""
+        """Format the figures as the command prints them."""
         points = self.eer_percent_int8 - self.eer_percent_fp32
         return (
             f"int8: EER {self.eer_percent_fp32:.2f} % -> {self.eer_percent_int8:.2f} % ({points:+.2f} points) on "
@@ -48,11 +48,11 @@ class Shift:
 def quantise(fp32: Path, int8: Path) -> None:
     """Write the graph `fp32` with 8-bit matrix products to `int8`.
 
-    Those of the spectrograms stay as they are: what they multiply by is computed, not a weight.
+    Those of the spectrograms are not changed: their factors are computed, not weights.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it names what it leaves alone, and advises a pre-processing
+    logging.disable(logging.WARNING)  # it lists what it does not quantise, and recommends a pre-processing
     try:
         quantize_dynamic(
             fp32,
@@ -66,7 +66,7 @@ def quantise(fp32: Path, int8: Path) -> None:
 
 
 def require_both_keys(manifest: Manifest) -> None:
-    """Refuse a list without an EER.
+    """Refuse a list on which no EER can be computed.
 
     Raises:
         SpoofkitError: one of the two keys is missing.
@@ -102,7 +102,7 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
 
 
 def _scores(detector: OnnxDetector, manifest: Manifest, reading: Reading) -> np.ndarray:
-    """Scores in the manifest's order, as `spoofkit score` makes them."""
+    """Score a manifest as `spoofkit score` does, in its order."""
     scorer, scores = scorer_of(detector), dict[str, float]()
     plan = plan_batches(manifest, scorer.budget_samples, reading)
     with tqdm(desc=scorer.precision, total=manifest.table.height, unit="utt") as bar:

@@ -1,6 +1,6 @@
-"""What an ONNX file holds, read before onnxruntime sees it: a graph of known operators, whole, and in this file alone.
+"""Checking an ONNX file before onnxruntime opens it: known operators only, undamaged, and no other file.
 
-An ONNX file is one protobuf message. Of it only operators, metadata and where weights lie are looked at, so no package
+An ONNX file is one protobuf message. Only operators, metadata and the places of weights are read, so no package
 is needed beyond onnxruntime. Field numbers: onnx.proto, https://github.com/onnx/onnx.
 """
 
@@ -21,13 +21,13 @@ _NAMES = """
     Sub Tanh TopK Transpose Unsqueeze Where
 """
 OPERATORS = frozenset(_NAMES.split())
-"""All that the graphs of `spoofkit export` are made of. None holds a graph within, so none can go on without end."""
+"""All operators of the graphs of `spoofkit export`. None contains a graph, so none can loop without end."""
 SEAL = "sha256"
 """Metadata: SHA-256 of the file with zeros in the place of these 64 digits, a JSON string like every entry."""
 ZEROS = b"0" * 64
 _VARINT, _BYTES = 0, 2
 _WIDTHS = {1: 8, 5: 4}
-# By message: its fields that are messages, and those that our exports never have.
+# By message: fields that are messages, and fields that our exports never have.
 _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _ENTRY = "graph", "node", "attribute", "tensor", "entry"
 _INSIDE = {
     "model": {7: _GRAPH, 14: _ENTRY},
@@ -47,16 +47,16 @@ _REFUSED = {
 
 @dataclass
 class Contents:
-    """What was found in a file."""
+    """The contents of a file."""
 
     operators: set[str] = field(default_factory=set)
-    """Their names; see `operators`."""
+    """Names of the operators; see `operators`."""
     metadata: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Where the value of each entry begins and ends."""
 
 
 def operators(path: Path) -> set[str]:
-    """Names of the operators in a file; those of other domains than ONNX's own with the domain before them.
+    """Return the names of the operators in a file, with the domain as a prefix if it is not ONNX's own.
 
     Raises:
         SpoofkitError: see `require_own`.
@@ -65,7 +65,7 @@ def operators(path: Path) -> set[str]:
 
 
 def require_own(path: Path) -> None:
-    """Refuse a file that `spoofkit export` cannot have written, or that does not fit the checksum that it carries.
+    """Refuse a file that `spoofkit export` cannot have written, or that does not match its own checksum.
 
     Raises:
         SpoofkitError: it is damaged, no ONNX file, or holds other operators, graphs within the graph, functions, or
@@ -94,7 +94,7 @@ def require_own(path: Path) -> None:
 
 
 def seal(path: Path) -> None:
-    """Write the checksum of a file into its metadata, where `ZEROS` stand.
+    """Write the checksum of a file into its metadata, in place of `ZEROS`.
 
     Raises:
         SpoofkitError: see `require_own`.
@@ -107,7 +107,7 @@ def seal(path: Path) -> None:
 
 
 def _digits(found: Contents) -> tuple[int, int]:
-    """Where the digits of the checksum stand, within quotes."""
+    """Return where the digits of the checksum begin and end, within quotes."""
     start, stop = found.metadata[SEAL]
     return start + 1, stop - 1
 
@@ -128,7 +128,7 @@ def _walk(data: mmap.mmap, start: int, stop: int, message: str, found: Contents)
     """Collect what is in a message.
 
     Raises:
-        ValueError: it is damaged, or holds what our exports never do.
+        ValueError: it is damaged, or holds something that our exports never do.
     """
     texts: dict[int, tuple[int, int]] = {}
     for number, at, end in _fields(data, start, stop):
@@ -150,7 +150,7 @@ def _walk(data: mmap.mmap, start: int, stop: int, message: str, found: Contents)
 
 
 def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number, beginning and end of each field of a message; of numbers the end is the beginning.
+    """Yield number, beginning and end of each field of a message; for numbers the end is the beginning.
 
     Raises:
         ValueError: a field is cut short or of an unknown kind.
@@ -175,7 +175,7 @@ def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, 
 
 
 def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
+    """Read a number of variable length, and return where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= stop:

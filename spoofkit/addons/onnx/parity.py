@@ -1,4 +1,4 @@
-"""Is an exported graph the same detector? Compared with torch on random utterances, alone and in padded batches."""
+"""Comparing an exported graph with torch on random utterances, alone and in padded batches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +19,21 @@ TOP_SECONDS = 5
 
 @dataclass(frozen=True)
 class Parity:
-    """What was compared, and by how much scores differ."""
+    """The result of a comparison."""
 
     largest_difference: float
     where: str
-    """At which utterance."""
+    """The utterance with that difference."""
     n_utterances: int
     fewest_samples: int
     most_samples: int
 
 
 def measure_parity(detector: Detector, exported: OnnxDetector, seed: int = 0) -> Parity:
-    """Score the same random utterances with both; each utterance in its batch and by itself.
+    """Score the same random utterances with both; each utterance in its batch and alone.
 
     Lengths are drawn evenly on a logarithmic scale from the shortest that the detector can use to 5 s (longer where it
-    needs more); the first batch holds both ends. Levels differ by 40 dB, and there is an offset to be normalised away.
+    needs more); the first batch holds both extremes. Levels differ by 40 dB, and there is an offset.
     """
     rng = np.random.default_rng(seed)
     low, high = _lengths(detector)
@@ -66,7 +66,7 @@ def require_parity(name: Any, parity: Parity) -> None:
 
 
 def _lengths(detector: Detector) -> tuple[int, int]:
-    """Fewest and most samples of the utterances that are compared."""
+    """Return the smallest and largest number of samples of the utterances that are compared."""
     high = max(TOP_SECONDS * SAMPLE_RATE, 3 * detector.shortest)
     longest = detector.encoder.longest
     return detector.shortest, high if longest is None else min(high, longest)
@@ -78,7 +78,7 @@ def _wave(rng: np.random.Generator, n_samples: int) -> np.ndarray:
 
 
 def _difference(detector: Detector, exported: OnnxDetector, waves: list[np.ndarray]) -> list[float]:
-    """Of each utterance's two scores; infinite where one of them is not finite."""
+    """Return the difference of each utterance's two scores; infinite if one of them is not finite."""
     wave_BS, n_samples_B = pad(waves)
     with torch.no_grad():
         expected_B = detector(torch.from_numpy(wave_BS), torch.from_numpy(n_samples_B)).numpy()

@@ -1,4 +1,4 @@
-"""The same computations without a look at values: what an exported graph is made of.
+"""The same computations without branches on values, for tracing an exported graph.
 
 A graph is recorded once and holds for every batch, so nothing in it may ask what lengths a batch has: no `if` on a
 mask, no loop over rows, no number taken out of a tensor. While `traceable()` lasts, the few functions of
@@ -26,7 +26,7 @@ from spoofkit.models.mel_encoder import W2vBertFrontEnd, WhisperFrontEnd
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Replace what looks at values, in this process, while the block lasts."""
+    """Replace the functions that branch on values, in this process, while the block lasts."""
     replaced: list[tuple[Any, str, Any]] = [
         (wave_encoder, "key_mask", _key_mask),
         (mel_encoder, "key_mask", _key_mask),
@@ -62,7 +62,7 @@ def _mask(is_frame_BT: torch.Tensor) -> torch.Tensor:
 
 
 def group_norm(norm: nn.GroupNorm, hidden_BCT: torch.Tensor, n_valid_B: torch.Tensor) -> torch.Tensor:
-    """As wave_encoder.group_norm: mean and variance of a group over each row's own positions."""
+    """Compute wave_encoder.group_norm: mean and variance of a group over each row's own positions."""
     is_own_B11T = is_valid(n_valid_B, hidden_BCT.shape[2])[:, None, None]
     hidden_BGcT = hidden_BCT.unflatten(1, (norm.num_groups, -1)) * is_own_B11T
     n_B111 = (n_valid_B * hidden_BGcT.shape[2])[:, None, None, None]
@@ -77,7 +77,7 @@ def group_norm(norm: nn.GroupNorm, hidden_BCT: torch.Tensor, n_valid_B: torch.Te
 
 
 def whisper_features(self: WhisperFrontEnd, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-    """As WhisperFrontEnd.features: each utterance is reflected at its own ends."""
+    """Compute WhisperFrontEnd.features: each utterance is reflected at its own ends."""
     half, n_mel = self.n_fft // 2, wave_BS.shape[1] // self.mel_hop
     start_M1 = torch.arange(n_mel, device=wave_BS.device)[:, None] * self.mel_hop - half
     position_MW = (start_M1 + torch.arange(self.n_fft, device=wave_BS.device)).abs()
@@ -94,7 +94,7 @@ def whisper_features(self: WhisperFrontEnd, wave_BS: torch.Tensor, n_samples_B: 
 
 
 def filter_banks(self: W2vBertFrontEnd, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
-    """As W2vBertFrontEnd.features: mean and variance over each utterance's own frames."""
+    """Compute W2vBertFrontEnd.features: mean and variance over each utterance's own frames."""
     n_mel = (wave_BS.shape[1] - self.WINDOW) // self.HOP + 1
     start_M1 = torch.arange(n_mel, device=wave_BS.device)[:, None] * self.HOP
     position_MW = start_M1 + torch.arange(self.WINDOW, device=wave_BS.device)
@@ -112,12 +112,12 @@ def filter_banks(self: W2vBertFrontEnd, wave_BS: torch.Tensor, n_samples_B: torc
     normal_BMC = (centred_BMC / torch.sqrt(variance_B1C + 1e-7)).float()
     n_stacks = n_mel // self.n_stacked
     stacked_BTC = normal_BMC[:, : n_stacks * self.n_stacked].reshape(-1, n_stacks, self.n_stacked * normal_BMC.shape[2])
-    # A stack of which one mel frame is padding is no frame.
+    # A stack with one mel frame of padding is no frame.
     return (stacked_BTC * is_valid(n_own_B // self.n_stacked, n_stacks)[..., None]).transpose(1, 2)
 
 
 def _power(frame_BMW: torch.Tensor, n_fft: int) -> torch.Tensor:
-    """Power spectrum, (B, M, F), by sines and cosines: the exporter knows no FFT, and doubles round little."""
+    """Compute the power spectrum, (B, M, F), by sines and cosines in double precision: the exporter has no FFT."""
     tap_W1 = torch.arange(frame_BMW.shape[2], dtype=torch.float64)[:, None]
     bin_F = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
     angle_WF = 2 * math.pi / n_fft * (tap_W1 * bin_F)
@@ -125,7 +125,7 @@ def _power(frame_BMW: torch.Tensor, n_fft: int) -> torch.Tensor:
 
 
 def conformer_context(self: W2vBertFrontEnd, hidden_BTD: torch.Tensor, is_frame_BT: torch.Tensor) -> dict[str, Any]:
-    """As W2vBertFrontEnd.context; position embeddings are computed, where transformers keeps them between calls."""
+    """Compute W2vBertFrontEnd.context, with position embeddings that transformers keeps between calls."""
     positions: Any = self.network.encoder.embed_positions
     embedded = None
     n_frames = hidden_BTD.shape[1]
@@ -147,7 +147,7 @@ def conformer_context(self: W2vBertFrontEnd, hidden_BTD: torch.Tensor, is_frame_
 def pool_nodes(
     self: graph.GraphPool, node_BND: torch.Tensor, is_node_BN: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As GraphPool.forward; it keeps as many nodes as an utterance of full length would, and masks them."""
+    """Compute GraphPool.forward with as many nodes as an utterance of full length keeps, masked."""
     score_BN1 = torch.sigmoid(self.score(node_BND))
     rank_BN = score_BN1.squeeze(-1)
     is_kept_BM = None
@@ -164,7 +164,7 @@ def pool_nodes(
 
 
 def read_to_the_end(self: rawnet2.RawNet2Head, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-    """As RawNet2Head.forward; the last state is gathered."""
+    """Compute RawNet2Head.forward with a gather of the last state."""
     hidden_BCT, mask_BT = pool_time(layers[0].transpose(1, 2).abs(), is_frame_BT)
     hidden_BCT = F.selu(masked_batch_norm(self.first_norm, hidden_BCT, mask_BT))
     for block, scaling in zip(self.blocks, self.scalings, strict=True):
@@ -179,7 +179,7 @@ def read_to_the_end(self: rawnet2.RawNet2Head, layers: list[torch.Tensor], is_fr
 
 
 def select_layers(self: sls.SlsHead, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
-    """As SlsHead.forward; every utterance gets as many windows as the longest, and its own are averaged."""
+    """Compute SlsHead.forward with as many windows as the longest utterance has, averaging each one's own."""
     hidden_BTD = torch.zeros_like(layers[0])
     for layer_BTD in layers[1:]:
         gate_B1 = torch.sigmoid(self.gate(masked_mean(layer_BTD.transpose(1, 2), is_frame_BT)))

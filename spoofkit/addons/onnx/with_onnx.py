@@ -1,4 +1,4 @@
-"""Scoring with an exported model: onnxruntime and numpy, no torch and no other file than the ONNX one.
+"""Scoring with an exported model: onnxruntime and numpy, without torch and without any file but the ONNX one.
 
 Its inputs are `wave` (B, S), float32 at 16 kHz, each row padded with zeros at the end, and `n_samples` (B), int64: the
 samples that are the utterance's own; its output is `score` (B). What else one has to know stands in the file's
@@ -25,14 +25,14 @@ from spoofkit.stages import NOT_RECORDED, are_stages
 from spoofkit.terminal import say
 
 FORMAT = 2
-"""Of the metadata. Files of format 1 carry no checksum."""
+"""Format of the metadata. Files of format 1 have no checksum."""
 _TEXT, _KNOWN = (str,), (dict, type(None))
 FIELDS = {
     "format": (int,), "score": _TEXT, "polarity": _TEXT, "model_sha256": _TEXT, "provenance": _KNOWN,
     "contamination": (str, type(None)), "input_policy": _TEXT, "shortest": (int,), "longest": (int, type(None)),
     "precision": _TEXT, "versions": (dict,),
 }  # fmt: skip
-"""What the metadata must hold, and of which types; there is more."""
+"""Required entries of the metadata, and their types."""
 _remarked: set[str] = set()
 
 
@@ -43,25 +43,25 @@ class OnnxDetector:
     session: Any
     """onnxruntime's InferenceSession."""
     record: dict[str, Any]
-    """The metadata: what a score means, of which model it is, what the export measured."""
+    """The metadata: the meaning of a score, the model, the measurements of the export."""
     first_samples: int | None
-    """So many samples from the start of each utterance are scored; none: all."""
+    """Number of samples from the start of each utterance that are scored; None for all."""
     repeat_to: int | None
-    """Samples to which shorter utterances are repeated from their start; none: they are not."""
+    """Number of samples to which shorter utterances are repeated from their start; None for no repetition."""
 
     @property
     def shortest(self) -> int:
-        """Fewest samples of an utterance."""
+        """Smallest number of samples of an utterance."""
         return 1 if self.repeat_to is not None else int(self.record["shortest"])
 
     @property
     def longest(self) -> int | None:
-        """Most samples of an utterance that the graph can place; none: no limit."""
+        """Largest number of samples of an utterance; None for no limit."""
         return None if self.record["longest"] is None else int(self.record["longest"])
 
     @property
     def budget_samples(self) -> int:
-        """Most samples in a padded batch; none fit in int8, where a batch has one scale for all its activations."""
+        """Largest number of samples in a padded batch; 0 in int8, where a batch would share one scale."""
         return 0 if self.record["precision"] == "int8" else CPU_BUDGET_SAMPLES
 
     def score(self, waves: Sequence[np.ndarray]) -> np.ndarray:
@@ -89,10 +89,10 @@ class OnnxDetector:
         return scores
 
     def score_padded(self, wave_BS: np.ndarray, n_samples_B: np.ndarray) -> np.ndarray:
-        """Scores of one batch as the graph takes it, shape (B,); nothing is cut, repeated or checked.
+        """Score one batch in the graph's own form, shape (B,); nothing is cut, repeated or checked.
 
         Raises:
-            SpoofkitError: onnxruntime cannot, mostly for lack of memory.
+            SpoofkitError: onnxruntime fails, usually for lack of memory.
         """
         try:
             (score_B,) = self.session.run(["score"], {"wave": wave_BS, "n_samples": n_samples_B})
@@ -129,8 +129,8 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
 
     Args:
         path: What `spoofkit export` wrote.
-        input_policy: `whole`, `first:N` or `repeat:N`; none: as the model says.
-        threads: Of onnxruntime; none: what OMP_NUM_THREADS says, or as many as this process has cores.
+        input_policy: `whole`, `first:N` or `repeat:N`. Default: that of the model.
+        threads: Threads of onnxruntime. Default: OMP_NUM_THREADS, or the number of cores of this process.
 
     Raises:
         SpoofkitError: onnxruntime is not installed; a file that is missing, damaged, or not of spoofkit.
@@ -155,17 +155,17 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
         ) from error
     if record["format"] != FORMAT and str(path) not in _remarked:
         _remarked.add(str(path))
-        say(f"{path}: carries no checksum, so damage to it may go unnoticed; export it again")
+        say(f"{path}: has no checksum, so damage to it would not be detected; export it again")
     return detector_of(session, record, input_policy)
 
 
 def detector_of(session: Any, record: dict[str, Any], input_policy: str | None = None) -> OnnxDetector:
-    """A session and what is known of it, as a detector."""
+    """Make a detector of a session and its record."""
     return OnnxDetector(session, record, *parse_input_policy(input_policy or record["input_policy"]))
 
 
 def scorer_of(detector: OnnxDetector) -> Scorer:
-    """An exported detector as a scorer; what its input policy asks for is left to who reads the audio."""
+    """Make a scorer of an exported detector; the reader of the audio applies the input policy."""
     import onnxruntime
 
     record = detector.record
@@ -192,7 +192,7 @@ def scorer_of(detector: OnnxDetector) -> Scorer:
 
 
 def require_model(path: Path) -> None:
-    """Refuse what is no file.
+    """Refuse a path that is no file.
 
     Raises:
         SpoofkitError: it does not exist.
@@ -202,12 +202,12 @@ def require_model(path: Path) -> None:
 
 
 def model_sha256(path: Path) -> str:
-    """By what a score file knows the model that scored it."""
+    """Return the hash by which a score file identifies the model."""
     return file_sha256(path)
 
 
 def input_policy(path: Path) -> str:
-    """What a model says of the samples it is to be given."""
+    """Return the input policy that a model states."""
     return str(load_onnx(path).record["input_policy"])
 
 
@@ -230,7 +230,7 @@ def load_scorer(path: Path, device: str, _: World) -> Scorer:
 
 
 def open_session(path: Path | str, threads: int | None = None) -> Any:
-    """onnxruntime's session of a file, on the CPU.
+    """Open onnxruntime's session of a file, on the CPU.
 
     Raises:
         SpoofkitError: onnxruntime is not installed, or cannot open the file; or see `require_own`.
@@ -245,8 +245,10 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
     require_own(Path(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _n_threads()
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked at, whatever its name
-    options.log_severity_level = 4  # what goes wrong is raised as well
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # the format that was checked, whatever its name
+    options.log_severity_level = 4  # errors are raised as well
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own
@@ -256,7 +258,7 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
 
 
 def _n_threads() -> int:
-    """As torch: left to itself onnxruntime takes every core of the machine, also those that others were given."""
+    """Return the number of threads as torch does: by default onnxruntime would use cores that this process may not."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 

@@ -1,1 +1,1 @@
-"""A set in a few large files that are read without decoding, for storage that is slow with many small ones."""
+"""Packing a set into a few large files that are read without decoding, for storage that is slow with small ones."""

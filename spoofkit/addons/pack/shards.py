@@ -30,8 +30,8 @@ def read_packed(address: Address, start: int = 0, n_samples: int | None = None) 
     shard_N = _open(address.shard)
     if address.start + address.n_samples > shard_N.size:
         raise SpoofkitError(
-            f"{address.shard}: holds {shard_N.size} samples, the manifest places an utterance at {address.start} to "
-            f"{address.start + address.n_samples}; they are of different packs, so recreate them with `spoofkit pack`"
+            f"{address.shard}: holds {shard_N.size} samples, but the manifest has an utterance at {address.start} to "
+            f"{address.start + address.n_samples}; they are from different packs, so recreate them with `spoofkit pack`"
         )
     first = address.start + min(start, address.n_samples)
     last = address.start + address.n_samples
@@ -42,14 +42,14 @@ def read_packed(address: Address, start: int = 0, n_samples: int | None = None) 
 
 @cache
 def _open(shard: str) -> np.ndarray:
-    """The samples of a shard, mapped into memory; its length was compared with its record."""
+    """Map the samples of a shard into memory, after comparing its length with its record."""
     require_whole(Path(shard))
     # A plain array: slices of np.memmap itself are three times as slow to make.
     return np.asarray(np.memmap(shard, dtype="<i2", mode="r"))
 
 
 def record_path(shard: Path) -> Path:
-    """Where a shard's record lies."""
+    """Return the path of a shard's record."""
     return shard.with_suffix(".json")
 
 

@@ -1,4 +1,4 @@
-"""Packing: every utterance of a manifest, decoded once, in a few large files that are read without decoding.
+"""Packing: every utterance of a manifest is decoded once into a few large files that are read without decoding.
 
     OUT/train.tsv          a manifest like any other, whose paths are addresses in shards; written last
         train_00000.i16    a shard: raw little-endian int16, 16 kHz mono, about 1 GB
@@ -6,7 +6,7 @@
 
 Utterances that are 16-bit, 16 kHz and mono give the same values as their files. All others are rounded to the nearest
 of 65,536 steps (an error of at most 2^-16 of full scale; what is louder than full scale is clipped) and counted.
-How packed audio is read stands in `shards`.
+`shards` reads packed audio.
 """
 
 import hashlib
@@ -44,23 +44,23 @@ from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.terminal import say, visible
 
 SHARD_BYTES = 1_000_000_000
-N_NAMED = 20  # of the utterances that cannot be packed, how many a message names
+N_NAMED = 20  # utterances that cannot be packed which a message names
 AHEAD = 8  # utterances that each thread may be ahead of the writing: a bound on memory
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What packing left."""
+    """The result of packing."""
 
     manifest: Path
     n_utterances: int
     n_shards: int
     n_rounded: int
-    """Utterances whose samples are not multiples of 2^-15 and were rounded to them."""
+    """Number of utterances whose samples were rounded to multiples of 2^-15."""
     n_clipped: int
-    """Samples beyond full scale."""
+    """Number of samples beyond full scale."""
     kept: bool = False
-    """Whether it stood there already (`reuse`)."""
+    """Whether it was up to date and skipped (`reuse`)."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,28 @@ def pack(
     """Decode every utterance of a manifest into shards; an interrupted call resumes after its last complete shard.
 
     Args:
-        manifest_path: What to pack.
+        manifest_path: The manifest to pack.
         out: Folder for the shards and their manifest, which gets the name of `manifest_path`.
         shard_bytes: A shard ends with the utterance that reaches this size.
         workers: Threads that decode; libsndfile and FFmpeg let go of Python's lock while they do.
-        overwrite: Throw away an older pack of that name first; there may be no room for both.
-        reuse: Keep a pack made from the same manifest.
+        overwrite: Delete an older pack of that name first, since there may be no room for both.
+        reuse: Skip a pack that was made from the same manifest.
 
     Raises:
-        SpoofkitError: utterances cannot be decoded or are not as long as the manifest says, which is said of all of
-            them at the end; the pack exists, another call is at work on it, or the disk refuses.
+        SpoofkitError: utterances cannot be decoded or have other lengths than in the manifest (all are named at the
+            end); the pack exists, another process is writing it, or the disk refuses.
     """
     target = out / manifest_path.name
     if target.resolve() == manifest_path.resolve():
-        raise SpoofkitError(f"{target}: would be packed over itself, expected another folder for the pack")
+        raise SpoofkitError(
+            f"{target}: is the manifest to pack and would be replaced; name another folder for the pack"
+        )
     corpus = read_manifest(manifest_path).made_from.get("corpus", "")
     made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
     output = Output("pack", (target,), target, made_from, find_standing)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
-        # Those that its manifest names, not those that happen to be there.
+        # The shards that its manifest names, not all that are there.
         addresses = [parse_address(path) for path in read_manifest(target).table["path"]]
         shards_named = dict.fromkeys(out / address.shard for address in addresses if address is not None)
         return _summary(target, [require_whole(shard) for shard in shards_named], kept=True)
@@ -111,7 +113,7 @@ def pack(
     with _locked(out, manifest_path.stem):
         remove_leftovers(out, f"{shard_names}|{re.escape(manifest_path.stem)}")
         if overwrite:
-            target.unlink(missing_ok=True)  # first, because without its shards it is a lie
+            target.unlink(missing_ok=True)  # first, because without its shards it is invalid
             _remove(_shards(out, shard_names))
         shards = _pack_all(manifest, out, shard_bytes, workers)
         _remove(shard for shard in _shards(out, shard_names) if shard not in shards)
@@ -131,7 +133,7 @@ def pack(
 
 
 def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> dict[Path, dict[str, Any]]:
-    """Every shard with its record, in order; those that are complete already are not decoded again."""
+    """Write all shards and return them with their records, in order; complete shards are skipped."""
     rows = [
         (utt_id, str(manifest.audio_path(path)), n_samples)
         for utt_id, path, n_samples in manifest.table.select("utt_id", "path", "n_samples").iter_rows()
@@ -156,7 +158,7 @@ def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> 
 
 
 def _complete_record(shard: Path, rows: list[tuple[str, str, int]], downmix: str) -> dict[str, Any] | None:
-    """The record of a shard that holds the first of these rows and is undamaged, or none."""
+    """Return the record of an undamaged shard that holds the first of these rows, or None."""
     try:
         record = require_whole(shard, read_all=True)
     except SpoofkitError:
@@ -174,10 +176,10 @@ def _identity(sources: list[str], downmix: str) -> str:
 def _decode_in_order(
     pool: ThreadPoolExecutor, rows: list[tuple[str, str, int]], downmix: str, ahead: int, bar: Any
 ) -> Iterator[_Decoded]:
-    """Utterances in their order; at the first that cannot be decoded the others are only tried.
+    """Yield decoded utterances in order; after the first that cannot be decoded the others are only checked.
 
     Raises:
-        SpoofkitError: at the end, naming those that cannot be decoded.
+        SpoofkitError: at the end; names those that cannot be decoded.
     """
     faults = []
     for future in _submitted(pool, rows, downmix, ahead):
@@ -220,15 +222,15 @@ def _decode(utt_id: str, source: str, n_samples: int, downmix: str) -> _Decoded:
     pcm_S = np.concatenate(blocks)
     if n_samples not in (UNKNOWN_LENGTH, pcm_S.size):
         raise SpoofkitError(
-            f"{source}: found {pcm_S.size} samples where {n_samples} were expected; "
-            "the file is cut short or the manifest is older than it"
+            f"{source}: found {pcm_S.size} samples, expected {n_samples}; "
+            "the file is cut short, or the manifest is older than the file"
         )
     return _Decoded(utt_id, source, pcm_S, is_rounded, n_clipped)
 
 
 def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar: Any, downmix: str) -> dict[str, Any]:
     """Fill one shard, then write its record."""
-    record_path(shard).unlink(missing_ok=True)  # it speaks of other bytes than those that come now
+    record_path(shard).unlink(missing_ok=True)  # it describes other bytes than those that follow
     utterances: list[tuple[str, str, int]] = []
     n_rounded = n_clipped = n_bytes = 0
     digest = hashlib.sha256()
@@ -257,7 +259,7 @@ def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar
 
 
 def _addressed(table: pl.DataFrame, shards: dict[Path, dict[str, Any]]) -> pl.DataFrame:
-    """The manifest's table with addresses for paths, and the lengths that were found."""
+    """Return the manifest's table with addresses as paths, and the lengths that were found."""
     addresses, lengths = [], []
     for shard, record in shards.items():
         ends = accumulate(record["n_samples"])
@@ -289,7 +291,7 @@ def _summary(target: Path, records: list[dict[str, Any]], kept: bool = False) ->
 
 @contextmanager
 def _locked(out: Path, name: str) -> Iterator[None]:
-    """Hold the pack of that name for this process."""
+    """Lock the pack of that name for this process."""
     with ExitStack() as stack:
         try:
             make_folder(out)

@@ -1,1 +1,1 @@
-"""PartialSpoof: utterances in which some segments are spoofed, and labels of where."""
+"""PartialSpoof: utterances with some spoofed segments, and their labels."""

@@ -1,4 +1,4 @@
-"""PartialSpoof: utterances in which some segments are spoofed, and labels of where.
+"""PartialSpoof: utterances with some spoofed segments, and their labels.
 
 Layout as released (version 1.2, https://zenodo.org/records/5766198; all archives unpack into one folder `database`):
 
@@ -51,7 +51,7 @@ FINEST_SAMPLES = round(FINEST_SECONDS * SAMPLE_RATE)
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The sets of a folder laid out as released: the folder `database` itself, or the one that holds it.
+    """Read the sets of a folder laid out as released: the folder `database` itself, or its parent.
 
     Raises:
         SpoofkitError: a list or label file is missing, damaged or hostile, lists and labels have other utterances, or
@@ -103,7 +103,7 @@ def _read_set(folder: Path, name: str) -> ReleasedSet:
 
 
 def _read_labels(folder: Path, name: str, table: pl.DataFrame) -> tuple[dict[str, SpoofFlags], list[Path]]:
-    """The finest labels of a set, after comparing what else is said of it, and the files they were read from."""
+    """Read the finest labels of a set, compare them with all else that is known, and return them and their files."""
     path = folder / f"{name}_seglab_{FINEST_SECONDS:.2f}.npy"
     if not path.is_file():
         raise SpoofkitError(f"{path}: no such file; {LABELS_FROM}")

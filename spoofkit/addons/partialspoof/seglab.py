@@ -1,4 +1,4 @@
-"""PartialSpoof's segment labels: read without running anything, compared between resolutions, made into regions.
+"""PartialSpoof's segment labels: reading without running anything, comparing resolutions, converting to regions.
 
 As released (`segment_labels/SET_seglab_0.01.npy` and coarser): a pickled dictionary of utterance ids, each with an
 array of texts, '1' bona fide and '0' spoof. A pickle is a program; here one may build that dictionary and nothing else.
@@ -27,8 +27,8 @@ COARSER_SECONDS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 LONGEST_HEADER = 10_000  # bytes; numpy's own limit
 
 SpoofFlags = npt.NDArray[np.bool_]
-"""Of an utterance's segments, true where spoof; shape (segments,)."""
-# What a damaged or hostile pickle can raise in Python's interpreter; RuntimeError is also what is nested too deep.
+"""For each segment of an utterance, whether it is spoof; shape (segments,)."""
+# What a damaged or hostile pickle can raise in Python's interpreter; RuntimeError also for one that is nested too deep.
 BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
     MemoryError, OverflowError, struct.error,
@@ -36,7 +36,7 @@ BROKEN = (
 
 
 class _Inert:
-    """Stands in for a name; it has a `__setstate__`, so a file cannot give it other attributes."""
+    """A stand-in for a name; its `__setstate__` keeps a file from setting attributes."""
 
     def __setstate__(self, state: Any) -> None:
         raise ValueError("state for a value that has none")
@@ -47,7 +47,7 @@ class _Name(_Inert):
 
 
 class _Dtype:
-    """What a dtype is made of: its code, such as `U21`, and its byte order."""
+    """A stand-in for a dtype: its code, such as `U21`, and its byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code, self.order = code, "|"
@@ -57,7 +57,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array: labels are decoded to flags at once, the outer one keeps its only object."""
+    """A stand-in for an array: labels are decoded to flags at once, the outer one keeps its only object."""
 
     value: Any = None
 
@@ -72,18 +72,18 @@ class _Array:
 
 
 class _Dict(_Inert):
-    """Stands in for defaultdict and OrderedDict, whose items follow."""
+    """A stand-in for defaultdict and OrderedDict, whose items follow."""
 
     def __new__(cls, *_: Any) -> Any:
-        """An empty dictionary."""
+        """Make an empty dictionary."""
         return {}
 
 
 class _Bytes(_Inert):
-    """Stands in for how protocol 2 spells bytes: as Latin-1 text to be encoded, or nothing."""
+    """A stand-in for bytes of protocol 2: Latin-1 text to be encoded, or nothing."""
 
     def __new__(cls, text: str = "", encoding: str = "latin1") -> Any:
-        """The bytes."""
+        """Make the bytes."""
         if encoding != "latin1":
             raise ValueError("bytes in another encoding")
         return text.encode("latin1")
@@ -102,29 +102,29 @@ NAMES: dict[tuple[str, str], type] = {
     ("collections", "defaultdict"): _Dict,
     ("collections", "OrderedDict"): _Dict,
 }
-"""The names that a label file may hold, and what stands in for each."""
+"""The names that a label file may hold, and the stand-in for each."""
 
 
 # Python's own interpreter of pickles, not the one in C: that allocates whatever number of entries a file names.
 class _Unpickler(pickle._Unpickler):
-    """Knows NAMES and nothing else."""
+    """An unpickler that knows only NAMES."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands in for a name."""
+        """Return the stand-in for a name."""
         if (module, name) not in NAMES:
             raise _ForeignName(f"{module}.{name}")
         return NAMES[module, name]
 
 
 class _ForeignName(Exception):
-    """A file asks for a name that is none of NAMES."""
+    """A file uses a name that is none of NAMES."""
 
 
 def read_labels(path: Path) -> dict[str, SpoofFlags]:
-    """Read one label file; memory: what the file holds.
+    """Read one label file, wholly into memory.
 
     Returns:
-        By utterance, in the file's order: true for each spoofed segment.
+        Flags by utterance, in the file's order: true for each spoofed segment.
 
     Raises:
         SpoofkitError: no such file, a damaged one, one that asks for anything but arrays of labels (nothing of it is
@@ -136,8 +136,8 @@ def read_labels(path: Path) -> dict[str, SpoofFlags]:
             top = _Unpickler(file).load()
     except _ForeignName as error:
         raise SpoofkitError(
-            f"{path}: asks for {error} to be called, expected only arrays of labels; nothing of it was run: do not use "
-            "this file unless you know who made it"
+            f"{path}: would call {error}, expected only arrays of labels; nothing of it was run; do not use this file "
+            "unless you trust its author"
         ) from error
     except OSError as error:
         raise SpoofkitError(
@@ -161,7 +161,7 @@ def read_labels(path: Path) -> dict[str, SpoofFlags]:
 
 
 def coarser(spoof: SpoofFlags, factor: int) -> SpoofFlags:
-    """Labels of segments `factor` times as long: spoof if any part is; the last one covers what is left.
+    """Compute labels of segments `factor` times as long: spoof if any part is; the last one covers the rest.
 
     >>> coarser(np.array([False, False, True, False, False]), 2).tolist()
     [False, True, False]
@@ -171,7 +171,7 @@ def coarser(spoof: SpoofFlags, factor: int) -> SpoofFlags:
 
 
 def spoofed_runs(spoof: SpoofFlags) -> list[tuple[int, int]]:
-    """Half-open (first, last + 1) of each run of spoofed segments.
+    """Return half-open (first, last + 1) of each run of spoofed segments.
 
     >>> spoofed_runs(np.array([True, False, True, True]))
     [(0, 1), (2, 4)]
@@ -187,8 +187,8 @@ def compare_with_finest(
 
     Args:
         finest: Labels of 0.01 s.
-        find: Gives the label file of a resolution in seconds, none where there is none.
-        name: Of the set, for the findings.
+        find: Returns the label file of a resolution in seconds, or None.
+        name: Name of the set, for the findings.
 
     Returns:
         The files that were compared, and findings in words.
@@ -223,7 +223,7 @@ def compare_with_finest(
 
 
 def _skip_header(file: IO[bytes]) -> None:
-    """Check that an .npy file holds one Python object, and leave the file at its pickle."""
+    """Check that an .npy file holds one Python object, and move to the beginning of its pickle."""
     magic = file.read(8)
     if magic not in (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"):
         raise ValueError("it does not begin as an .npy file")

@@ -29,7 +29,7 @@ N_NAMED = 5
 
 
 def evaluate_sasv(scores_path: Path, keys_path: Path, costs: TandemCosts = ASVSPOOF) -> dict[str, Any]:
-    """Figures of ASVspoof 5, track 2, as plain JSON values.
+    """Compute the figures of ASVspoof 5, track 2, as plain JSON values.
 
     Of the sasv-score the minimum a-DCF and two EERs (targets against nontargets, and against spoofs); where cm-score
     and asv-score are there, the minimum t-DCF of the countermeasure beside the organisers' ASV system, as the
@@ -72,7 +72,7 @@ def evaluate_sasv(scores_path: Path, keys_path: Path, costs: TandemCosts = ASVSP
 
 
 def in_words(result: dict[str, Any]) -> list[str]:
-    """The figures in lines for a terminal."""
+    """Format the figures as lines for a terminal."""
     lines = [
         f"min a-DCF {result['min_adcf']:.6f}",
         f"EER of the sasv-score: {result['sv_eer_official_percent']:.3f} % against nontargets, "
@@ -87,7 +87,7 @@ def in_words(result: dict[str, Any]) -> list[str]:
 
 
 def join_trials(scores_path: Path, keys_path: Path) -> pl.DataFrame:
-    """Scores beside their keys.
+    """Join scores with their keys.
 
     Returns:
         `trial` (the claimed speaker and the utterance, or the utterance), `kind` (one of CLASSES), and `cm`, `asv`,
@@ -154,7 +154,7 @@ def _read_scores(path: Path) -> pl.DataFrame:
 
 
 def _read_keys(path: Path) -> pl.DataFrame:
-    """`filename`, `kind`, and `spk` where the list has it."""
+    """Read `filename`, `kind`, and `spk` if the list has it."""
     if "\t" in read_text(path).partition("\n")[0]:
         table, names = _read_table(path)
         expected = ["filename", "cm-label", "asv-label"]
@@ -181,7 +181,7 @@ def _read_keys(path: Path) -> pl.DataFrame:
 
 
 def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """A table with tabs whose first line names its columns; all text."""
+    """Read a tab-separated table whose first line names its columns; all text."""
     names = read_text(path).partition("\n")[0].removeprefix("\ufeff").split("\t")
     if len(set(names)) < len(names):
         raise SpoofkitError(f"{path}: line 1 names a column twice ({', '.join(names)}), expected different names")
@@ -192,7 +192,7 @@ def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _cm_scores(by_class: dict[str, pl.DataFrame]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The countermeasure's scores of bona fide trials, whoever speaks, and of spoofed ones."""
+    """Return the countermeasure's scores of bona fide trials, whoever speaks, and of spoofed ones."""
     bonafide = pl.concat([by_class["target"]["cm"], by_class["nontarget"]["cm"]])
     return bonafide.to_numpy(), by_class["spoof"]["cm"].to_numpy()
 

@@ -1,1 +1,1 @@
-"""Marked recordings to look at and listen to: the pages of `localize`."""
+"""The pages of `localize`, for viewing and listening to marked recordings."""

@@ -1,4 +1,4 @@
-"""The pages of `localize`: marked recordings to look at and listen to.
+"""The pages of `localize`, for viewing and listening to marked recordings.
 
 A page is one file that loads nothing: audio as Ogg Opus (a lossy copy; the model saw the file itself), spectrograms as
 PNG, curves as SVG, and a script that plays a region on a click. As many recordings as fit into PAGE_BYTES are on one.
@@ -24,18 +24,18 @@ from spoofkit.localisation.regions import CALLED, Frames, Marked, Rule
 from spoofkit.terminal import visible_lines
 
 PAGE_BYTES = 7_800_000
-"""Of a page, at most, as long as one recording does not take more: that would need thousands of regions."""
+"""Largest size of a page, unless a single recording takes more, which needs thousands of regions."""
 MOST_AUDIO_BYTES = 5_000_000
-"""Of one recording's audio, about 23 minutes; of a longer one the beginning is embedded."""
+"""Largest size of one recording's audio, about 23 minutes; of a longer one the beginning is embedded."""
 UNWRITTEN_BYTES = 20_000  # more than three seconds of Opus
 MARK = "spoofkit localize"
-"""How a page says whose it is; only such pages are replaced."""
+"""Mark of a page that spoofkit wrote; only such pages are replaced."""
 PIXELS_A_SECOND, MOST_PIXELS = 24, 6000  # a longer recording than fits the screen is scrolled
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a page says of all its recordings."""
+    """Facts that hold for all recordings of a page."""
 
     model: str
     model_sha256: str
@@ -43,12 +43,12 @@ class Facts:
     rule: Rule
     warnings: tuple[str, ...]
     meaning: str = ""
-    """What the score of a whole recording is; empty: the model has no utterance head."""
+    """Meaning of the score of a whole recording; empty if the model has no utterance head."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A region where it stands on the page."""
+    """A region and its position on the page."""
 
     start: float
     end: float
@@ -66,7 +66,7 @@ class Section:
     name: str
     seconds: float
     heard_seconds: float
-    """How much of its beginning is embedded."""
+    """Seconds of its beginning that are embedded."""
     audio: str
     spectrogram: str
     wave: str
@@ -77,20 +77,20 @@ class Section:
     bottom: float
     """Scores at the upper and the lower edge of the curve's box."""
     ticks: tuple[tuple[float, str], ...]
-    """Percent from the left, and what stands there."""
+    """Position in percent from the left, and text, of each tick."""
     pixels: int
-    """Width below which it is scrolled."""
+    """Width below which it is scrolled, in pixels."""
     bars: tuple[Bar, ...]
     said: str
-    """Of the whole recording, in words; empty: the model has no utterance head."""
+    """Score of the whole recording, in words; empty if the model has no utterance head."""
 
     def size(self) -> int:
-        """Bytes on the page, a little more than there are."""
+        """Estimate the bytes on the page from above."""
         return sum(map(len, (self.audio, self.spectrogram, self.wave, self.curve))) + 700 * len(self.bars) + 4000
 
 
 def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: str | None, meaning: str) -> Facts:
-    """What a page says above its recordings; see `Facts`."""
+    """Return what a page says above its recordings; see `Facts`."""
     warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
                                           "are low, not that these regions are spoofed."]  # fmt: skip
     if rule.is_weak:
@@ -111,7 +111,7 @@ def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: s
 
 
 class Pages:
-    """Writes pages as recordings come; at most one page is held."""
+    """A writer of pages that holds at most one page in memory."""
 
     def __init__(self, folder: Path, facts: Facts, overwrite: bool) -> None:
         self.folder, self.facts, self.overwrite = folder, facts, overwrite
@@ -124,7 +124,7 @@ class Pages:
                 raise SpoofkitError(f"{path}: is not a page of `{MARK}` and would be replaced; name another folder")
 
     def add(self, section: Section) -> None:
-        """Take a recording; a page that it does not fit into any more is written."""
+        """Add a recording; if it does not fit on the page, that is written first."""
         if self.sections and sum(map(Section.size, self.sections)) + section.size() > PAGE_BYTES:
             self._write(is_last=False)
         self.sections.append(section)
@@ -132,15 +132,15 @@ class Pages:
     def add_recording(
         self, path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
     ) -> None:
-        """Take a recording: see `make_section`."""
+        """Add a recording: see `make_section`."""
         self.add(make_section(path, name, wave_S, curve, regions, rule, said))
 
     def add_failure(self, reason: str) -> None:
-        """Take a recording that could not be marked; the last page names it."""
+        """Add a recording that could not be marked; the last page names it."""
         self.failures.append(reason)
 
     def finish(self) -> list[Path]:
-        """Write the last page, remove those that an earlier call wrote beyond it, and say which there are."""
+        """Write the last page, remove pages of an earlier call beyond it, and return the paths of all pages."""
         if self.sections or self.failures:
             self._write(is_last=True)
         for path in set(self.folder.glob("timeline*.html")).difference(self.written) if self.written else ():
@@ -156,17 +156,17 @@ class Pages:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page of this verb."""
+    """Return whether a file is a page of this verb."""
     return f'content="{MARK}"' in path.read_text("utf-8", "replace")[:1000]
 
 
 def page_path(folder: Path, number: int) -> Path:
-    """Where page `number`, from 1, stands."""
+    """Return the path of page `number`, from 1."""
     return folder / ("timeline.html" if number == 1 else f"timeline_{number}.html")
 
 
 def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool, failures: Sequence[str] = ()) -> str:
-    """One page; `failures` say which recordings could not be marked, and why."""
+    """Render one page; `failures` say which recordings could not be marked, and why."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -184,16 +184,16 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
 def make_section(
     path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
 ) -> Section:
-    """A recording as a page shows it.
+    """Make the section of a recording.
 
     Args:
-        path: As it was named.
-        name: That of its other files.
+        path: Path as the user named it.
+        name: Name of its other files.
         wave_S: The whole recording, 16 kHz.
         curve: Its frame scores.
-        regions: What was marked.
-        rule: How.
-        said: Of the whole recording, in words.
+        regions: Its marked regions.
+        rule: The rule by which they were marked.
+        said: Score of the whole recording, in words.
     """
     seconds = wave_S.size / SAMPLE_RATE
     audio, n_heard = opus_within(wave_S, MOST_AUDIO_BYTES)
@@ -219,15 +219,15 @@ def make_section(
 
 
 def opus_within(wave_S: Frames, n_bytes: int) -> tuple[bytes, int]:
-    """Mono 16 kHz as Ogg Opus, about 3.6 kB a second of speech; what exceeds full scale is clipped.
+    """Encode mono 16 kHz as Ogg Opus, about 3.6 kB per second of speech; beyond full scale it is clipped.
 
     Returns:
-        The file, and how many samples it holds: all, or of a longer recording as many whole seconds as fit.
+        The file, and the number of samples in it: all, or as many whole seconds as fit.
     """
     buffer = io.BytesIO()
     n_samples = 0
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, format="OGG", subtype="OPUS") as file:
-        # A second at a time: libsndfile keeps what it is given on its stack, and writes a second or two later.
+        # A second at a time: libsndfile keeps its input on the stack, and writes a second or two later.
         while n_samples < wave_S.size and buffer.tell() < n_bytes - UNWRITTEN_BYTES:
             block_S = wave_S[n_samples : n_samples + SAMPLE_RATE]
             file.write(np.clip(block_S, -1, 1))
@@ -236,7 +236,7 @@ def opus_within(wave_S: Frames, n_bytes: int) -> tuple[bytes, int]:
 
 
 def spectrogram_png(wave_S: Frames) -> bytes:
-    """The spectrogram alone, a pixel a column."""
+    """Draw the spectrogram without axes, one pixel per column."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
@@ -245,7 +245,7 @@ def spectrogram_png(wave_S: Frames) -> bytes:
 
 
 def wave_path(wave_S: Frames) -> str:
-    """SVG path of the waveform in a box of 1000 × 100: its loudest sample touches the edge."""
+    """Draw the waveform as an SVG path in a box of 1000 × 100, whose edge its loudest sample touches."""
     low, high = envelope(wave_S, MOST_COLUMNS // 2)
     scale = 50 / max(float(np.abs(wave_S).max()), 1e-3)
     x = np.linspace(0, 1000, low.size)
@@ -255,14 +255,14 @@ def wave_path(wave_S: Frames) -> str:
 
 
 def score_range(score_T: Frames, threshold: float) -> tuple[float, float]:
-    """Lowest and highest score of a curve's box: all scores and the threshold, with a margin."""
+    """Return the lowest and highest score of a curve's box: all scores and the threshold, with a margin."""
     low, high = min(float(score_T.min()), threshold), max(float(score_T.max()), threshold)
     margin = max(0.05 * (high - low), 0.1)
     return low - margin, high + margin
 
 
 def curve_path(curve: Curve, seconds: float, bottom: float, top: float) -> str:
-    """SVG path of frame scores in a box of 1000 × 100; of many frames, lowest and highest of each stretch."""
+    """Draw frame scores as an SVG path in a box of 1000 × 100; of many frames, the extremes of each stretch."""
     edges = np.unique(np.linspace(0, curve.score_T.size, MOST_COLUMNS + 1).astype(np.int64)[:-1])
     x = 1000 * curve.seconds_T[edges] / seconds
     sides = (np.maximum.reduceat(curve.score_T, edges), np.minimum.reduceat(curve.score_T, edges))
@@ -275,7 +275,7 @@ def curve_path(curve: Curve, seconds: float, bottom: float, top: float) -> str:
 
 
 def time_ticks(seconds: float) -> tuple[tuple[float, str], ...]:
-    """Up to ten round times, as percent from the left and text.
+    """Choose up to ten round times, as percent from the left and text.
 
     >>> time_ticks(4.0)[:3]
     ((0.0, '0 s'), (12.5, '0.5'), (25.0, '1'))
@@ -287,7 +287,7 @@ def time_ticks(seconds: float) -> tuple[tuple[float, str], ...]:
 
 
 def clock(seconds: float) -> str:
-    """A time as one reads it.
+    """Format a time for people.
 
     >>> clock(2.5), clock(75)
     ('2.5', '1:15')
@@ -300,5 +300,5 @@ def _data_address(kind: str, content: bytes) -> str:
 
 
 def _csp_hash(script: str) -> str:
-    """How a Content-Security-Policy names the one script that may run."""
+    """Return the hash by which a Content-Security-Policy names the only script that may run."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
