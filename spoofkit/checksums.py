@@ -20,7 +20,7 @@ OURS = (STAGES, "model.json")
 SETTLED_SECONDS = 2.0
 """After this time a change of a file shows in its modification time, however coarse the file system's clock."""
 _hashed: dict[tuple[int, ...], str] = {}
-_remarked: set[str] = set()
+_warned: set[str] = set()
 
 
 def folder_sha256(folder: Path, without: str = "") -> str:
@@ -59,8 +59,8 @@ def require_intact(folder: Path) -> None:
     for part in (folder, *inside):
         if (part / SUMS).is_file():
             _require_as_written(part)
-        elif any((part / name).is_file() for name in OURS) and not _remarked:
-            _remarked.add(str(part))
+        elif any((part / name).is_file() for name in OURS) and not _warned:
+            _warned.add(str(part))
             say(f"{part}: has no {SUMS}, so damage to its files would not be detected")
 
 

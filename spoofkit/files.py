@@ -96,7 +96,7 @@ def remove_folder(path: Path) -> None:
         os.rename(path, aside)
         sync(path.parent)
     except OSError as error:
-        raise not_written(path, error, "removed") from error
+        raise write_error(path, error, "removed") from error
     remove(aside)
 
 
@@ -107,10 +107,10 @@ def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
         with temporary_beside(path, is_folder) as temporary:
             yield temporary
     except OSError as error:
-        raise not_written(path, error) from error
+        raise write_error(path, error) from error
 
 
-def not_written(path: Path, error: OSError, done: str = "written") -> SpoofkitError:
+def write_error(path: Path, error: OSError, done: str = "written") -> SpoofkitError:
     """Return the error for a disk that refuses to write: full, read-only, no permission."""
     fix = "free some space" if error.errno in NO_ROOM else "check the folder's permissions"
     return SpoofkitError(
@@ -157,11 +157,11 @@ def read_utf8(path: Path | str) -> bytes:
         if isinstance(error, UnicodeDecodeError):
             line = data.count(b"\n", 0, error.start) + 1
             raise SpoofkitError(f"{path}: line {line} is not UTF-8 text, expected UTF-8; convert the file") from error
-        raise not_read(path, error) from error
+        raise read_error(path, error) from error
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
-def not_read(path: Path | str, error: OSError) -> SpoofkitError:
+def read_error(path: Path | str, error: OSError) -> SpoofkitError:
     """Return the error for a file that cannot be read; for a missing one it names the nearest existing name."""
     instead = instead_of(path) if isinstance(error, FileNotFoundError) else ""
     return SpoofkitError(f"{path}: cannot be read ({error.strerror}){instead}; check the name")
@@ -207,7 +207,7 @@ def file_sha256(path: Path | str) -> str:
             while block := handle.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise not_read(path, error) from error
+        raise read_error(path, error) from error
     return digest.hexdigest()
 
 

@@ -53,7 +53,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class Record:
     """What the record of an existing output says."""
 
     made_from: MadeFrom | None
@@ -75,7 +75,7 @@ class Output:
     """The file that holds what they were made from; it may be one of them."""
     made_from: MadeFrom
     """What they would be made from now, as plain JSON values."""
-    read: Callable[[Path], Standing]
+    read: Callable[[Path], Record]
     """Reads the record of the existing output."""
     is_own: Callable[[Path], bool] = lambda path: False
     """Whether a file without a record is what this verb left when it was killed."""
@@ -84,7 +84,7 @@ class Output:
     is_older: Callable[[Path], bool] = lambda path: False
     """Whether a folder is what an early version of this verb wrote, without a record."""
 
-    def every(self) -> list[Path]:
+    def all_paths(self) -> list[Path]:
         """Return all files and the record, each once."""
         return list(dict.fromkeys((*self.files, self.record)))
 
@@ -95,7 +95,7 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
     Raises:
         SpoofkitError: it may not be replaced; names the file, its state, and what to do.
     """
-    standing = [path for path in output.files if _stands(path)]
+    standing = [path for path in output.files if _exists(path)]
     for path in standing:
         if not (output.is_folder and path == output.files[0]):
             refuse_existing(path, overwrite=True)  # a folder
@@ -103,7 +103,7 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
     if overwrite or not standing:
         return False
     if not reuse:
-        refuse_standing(standing)
+        refuse_existing_files(standing)
     state, path, why = find_state(output)
     if state is State.FOREIGN:
         raise _foreign(output, path)
@@ -116,7 +116,7 @@ def is_up_to_date(output: Output, *, overwrite: bool, reuse: bool) -> bool:
     return state is State.UP_TO_DATE
 
 
-def refuse_standing(files: Iterable[Path]) -> None:
+def refuse_existing_files(files: Iterable[Path]) -> None:
     """Refuse existing files, where neither --reuse nor --overwrite was given.
 
     Raises:
@@ -141,9 +141,9 @@ def refuse_foreign(output: Output) -> None:
         found = output.read(output.record)
         if found.made_from is None and not found.damage:
             raise _foreign(output, output.record)
-        if stranger := _stranger(output, found):
+        if stranger := _foreign_file(output, found):
             raise _foreign(output, stranger)
-    elif output.is_folder and _stands(named) and not output.is_older(named):
+    elif output.is_folder and _exists(named) and not output.is_older(named):
         raise SpoofkitError(
             f"{named}: exists but was not written by `spoofkit {output.verb}` (there is no {output.record.name} beside "
             "it); name another output, or remove it"
@@ -153,19 +153,19 @@ def refuse_foreign(output: Output) -> None:
 def find_state(output: Output) -> tuple[State, Path, str]:
     """Return the state of an output, the file that shows it, and why."""
     named = output.files[0]
-    every = output.every()
-    missing = [path for path in every if not _stands(path)]
+    every = output.all_paths()
+    missing = [path for path in every if not _exists(path)]
     if len(missing) == len(every):
         return State.MISSING, named, ""
     if output.record in missing:
-        others = [path for path in every if _stands(path) and not output.is_own(path)]
+        others = [path for path in every if _exists(path) and not output.is_own(path)]
         return (State.FOREIGN, others[0], "") if others else (State.INCOMPLETE, output.record, "")
     found = output.read(output.record)
     if found.damage:
         return State.DAMAGED, output.record, found.damage
     if found.made_from is None:
         return State.FOREIGN, output.record, ""
-    if stranger := _stranger(output, found):
+    if stranger := _foreign_file(output, found):
         return State.FOREIGN, stranger, ""
     for path, sha256 in found.sha256.items():
         if path.exists() and file_sha256(path) != sha256:
@@ -222,7 +222,7 @@ def read_json_record(
     mark: str,
     made_from: Callable[[dict[str, Any]], MadeFrom] = lambda record: record["made_from"],
     hashes: Mapping[str, Path] | None = None,
-) -> Callable[[Path], Standing]:
+) -> Callable[[Path], Record]:
     """Make the reader of a JSON record.
 
     Args:
@@ -231,27 +231,27 @@ def read_json_record(
         hashes: Entries that hold the SHA-256 of one file. The entry `files_sha256` holds those of files by their names.
     """
 
-    def read(path: Path) -> Standing:
+    def read(path: Path) -> Record:
         try:
             record = read_json(path)
         except SpoofkitError:
-            return Standing(None, damage="it is not valid JSON")
+            return Record(None, damage="it is not valid JSON")
         if not isinstance(record, dict) or mark not in record:
-            return Standing(None)
+            return Record(None)
         if record.get("sha256", checksum(record)) != checksum(record):
-            return Standing(None, damage="it was edited: its sha256 differs")
+            return Record(None, damage="it was edited: its sha256 differs")
         known = {file: record[name] for name, file in (hashes or {}).items() if name in record}
         own = record.get("files_sha256", {})
         known |= {path.parent / name: sha256 for name, sha256 in (own.items() if isinstance(own, dict) else ())}
         try:
-            return Standing(made_from(record), known)
+            return Record(made_from(record), known)
         except (KeyError, TypeError, AttributeError):
-            return Standing({}, known)  # of an earlier version
+            return Record({}, known)  # of an earlier version
 
     return read
 
 
-def sealed(record: dict[str, Any], contents: Mapping[str, str] | None = None) -> dict[str, Any]:
+def with_checksums(record: dict[str, Any], contents: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Add to a record the SHA-256 of files beside it, by name, and of itself."""
     whole = record | ({"files_sha256": dict(contents)} if contents else {})
     return whole | {"sha256": checksum(whole)}
@@ -277,9 +277,9 @@ def output_with_own_record(
     plain = json.loads(json.dumps({"verb": verb, **made_from}))
     read = read_json_record("made_from")
 
-    def read_of_verb(path: Path) -> Standing:
+    def read_of_verb(path: Path) -> Record:
         found = read(path)
-        return found if (found.made_from or {"verb": verb}).get("verb") == verb else Standing(None)
+        return found if (found.made_from or {"verb": verb}).get("verb") == verb else Record(None)
 
     return Output(verb, (path,), record, plain, read_of_verb, is_folder=is_folder, is_older=is_older)
 
@@ -293,15 +293,15 @@ def write_own_record(output: Output, temporary: Path, **more: Any) -> None:
         more: Further entries of the record.
     """
     hashes = hashes_of(temporary, output.files[0].name)
-    write_json(output.record, sealed({"made_from": output.made_from, **more}, hashes), overwrite=True)
+    write_json(output.record, with_checksums({"made_from": output.made_from, **more}, hashes), overwrite=True)
 
 
-def _stands(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Return whether a path exists; an empty folder counts as missing."""
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
-def _stranger(output: Output, found: Standing) -> Path | None:
+def _foreign_file(output: Output, found: Record) -> Path | None:
     """Return a file in the output's folder that was not written with it."""
     if not output.is_folder or not found.sha256:
         return None

@@ -105,7 +105,7 @@ def require_equal_shares(settings: TrainSettings, n_processes: int) -> None:
 
 
 @contextmanager
-def meeting() -> Iterator[Callable[[], None]]:
+def barrier() -> Iterator[Callable[[], None]]:
     """Yield a barrier: a function that returns when all processes of the run have called it.
 
     Raises:

@@ -19,8 +19,8 @@ from spoofkit.data.acoustics import add_noise, reverberate
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.augment import (
     Augmenter,
+    AugmentPlan,
     Drawn,
-    Plan,
     augment_batch,
     augment_inputs,
     augment_item,
@@ -30,7 +30,7 @@ from spoofkit.data.augment import (
     read_rir,
     stack,
 )
-from spoofkit.data.codecs import NAMES, bit_rate, code, require_codec
+from spoofkit.data.codecs import NAMES, apply_codec, bit_rate, require_codec
 from spoofkit.data.dataset import Batch, Item, MixDataset, TrainingOrder, UtteranceDataset, collate
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.loading import load_batches
@@ -239,7 +239,7 @@ def test_a_codec_changes_a_voice_and_leaves_it_where_it_was(name: str, choice: f
     # Silence, a voice, silence: the delay was measured on something else, and longer.
     wave = np.pad(6 * make_voice(4, True, 1.2), (3000, 2500)).astype(np.float32)
     wave /= 1.2 * np.abs(wave).max()
-    coded = code(wave, name, choice)
+    coded = apply_codec(wave, name, choice)
     assert (coded.dtype, coded.shape) == (np.float32, wave.shape)
     low = scipy.signal.butter(6, 2500, output="sos", fs=SAMPLE_RATE)  # what every codec keeps
     smooth, smooth_coded = (scipy.signal.sosfiltfilt(low, x) for x in (wave, coded))
@@ -249,19 +249,19 @@ def test_a_codec_changes_a_voice_and_leaves_it_where_it_was(name: str, choice: f
     assert snr_db(smooth, smooth - smooth_coded) > 1
     assert snr_db(wave, wave - coded) < 60
     assert np.abs(coded[:2000]).max() < 0.1 * np.abs(coded).max()
-    assert np.array_equal(code(wave, name, choice), coded)
+    assert np.array_equal(apply_codec(wave, name, choice), coded)
 
 
 @pytest.mark.parametrize("name", usable_codecs())
 def test_silence_and_very_short_or_loud_waveforms_go_through_every_codec(name: str) -> None:
-    assert np.abs(code(np.zeros(5000, dtype=np.float32), name)).max() < 2e-3
+    assert np.abs(apply_codec(np.zeros(5000, dtype=np.float32), name)).max() < 2e-3
     for wave in (make_voice(1, True)[:401], 200 * make_voice(2, False)[:3000]):
-        coded = code(wave.astype(np.float32), name)
+        coded = apply_codec(wave.astype(np.float32), name)
         assert coded.shape == wave.shape
         assert np.isfinite(coded).all()
         assert np.abs(coded).max() < 2
     loud = (200 * make_voice(2, False)[:3000]).astype(np.float32)
-    assert np.abs(code(loud, name) - code(loud / np.abs(loud).max(), name)).max() < 1e-3
+    assert np.abs(apply_codec(loud, name) - apply_codec(loud / np.abs(loud).max(), name)).max() < 1e-3
 
 
 @pytest.mark.parametrize(("law", "codec"), [("mulaw", "pcm_mulaw"), ("alaw", "pcm_alaw")])
@@ -296,7 +296,7 @@ def test_gsm_is_libsndfiles() -> None:
     soundfile.write(file, soxr.resample(np.pad(wave, (0, 4096)), 16_000, 8000), 8000, format="WAV", subtype="GSM610")
     file.seek(0)
     expected = soxr.resample(soundfile.read(file, dtype="float32")[0], 8000, 16_000)[: wave.size]
-    assert np.array_equal(code(wave, "gsm"), expected)
+    assert np.array_equal(apply_codec(wave, "gsm"), expected)
 
 
 def test_a_choice_walks_through_all_bit_rates() -> None:
@@ -450,7 +450,7 @@ def test_switching_one_kind_off_changes_nothing_in_the_others(sounds: Path) -> N
 
 def test_a_codec_comes_after_room_and_noise(sounds: Path) -> None:
     wave = 4 * make_voice(1, True, 1.0)
-    plan = Plan(rir=sounds / "rooms/small.wav", noise=sounds / "noise/a/long.flac", snr_db=0.0, rawboost_seed=9)
+    plan = AugmentPlan(rir=sounds / "rooms/small.wav", noise=sounds / "noise/a/long.flac", snr_db=0.0, rawboost_seed=9)
     surrounded, left = augment_item(wave, plan)
     assert np.array_equal(surrounded, wave)
     assert (left.rir_K.size, left.noise_S.size, left.snr_db, left.rawboost_seed) == (1601, 16_000, 0.0, 9)
@@ -458,9 +458,9 @@ def test_a_codec_comes_after_room_and_noise(sounds: Path) -> None:
     expected = augment_batch(
         torch.from_numpy(wave)[None], torch.tensor([wave.size]), stack([without_boost]), AugmentSettings()
     )
-    coded, left = augment_item(wave, Plan(plan.speed, plan.rir, plan.noise, 0.0, 0.0, "mulaw", 0.0, 9))
+    coded, left = augment_item(wave, AugmentPlan(plan.speed, plan.rir, plan.noise, 0.0, 0.0, "mulaw", 0.0, 9))
     assert left == Drawn(rawboost_seed=9)
-    assert np.array_equal(coded, code(expected[0].numpy(), "mulaw"))
+    assert np.array_equal(coded, apply_codec(expected[0].numpy(), "mulaw"))
     # A telephone carries nothing above 4 kHz, noise neither.
     power = np.abs(np.fft.rfft(coded)) ** 2
     assert power[len(power) * 9 // 16 :].sum() < 1e-4 * power.sum()

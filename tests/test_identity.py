@@ -59,7 +59,7 @@ def test_checksums_are_read_by_sha256sum_and_change_no_identity(model: Path) -> 
 def test_folder_of_an_older_version_is_read_with_one_remark_a_process(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checksums, "_remarked", set())
+    monkeypatch.setattr(checksums, "_warned", set())
     load_detector(model)
     assert not capsys.readouterr().err
     for _ in range(3):
@@ -71,7 +71,7 @@ def test_folder_of_an_older_version_is_read_with_one_remark_a_process(
 def test_folder_of_others_is_read_without_a_remark(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checksums, "_remarked", set())
+    monkeypatch.setattr(checksums, "_warned", set())
     (without_sums(model) / "encoder" / "stages.json").unlink()
     load_encoder(EncoderSettings(name=str(model / "encoder")))
     assert not capsys.readouterr().err

@@ -49,12 +49,12 @@ def draw(
     from spoofkit.config import load_config
     from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.data.mixdraw import draw_mixes, made_from
-    from spoofkit.data.mixlist import find_standing, write_mix_list
+    from spoofkit.data.mixlist import find_record, write_mix_list
     from spoofkit.data.mixstats import mix_statistics
     from spoofkit.outputs import Output, is_up_to_date, skipped
 
     settings, utterances = load_config(config, set_), read_keyed_manifest(manifest)
-    output = Output("mixlist", (out,), out, made_from(settings, utterances, held_out), find_standing)
+    output = Output("mixlist", (out,), out, made_from(settings, utterances, held_out), find_record)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         say(skipped(out))
         return

@@ -10,7 +10,7 @@ from spoofkit.corpora.counts import difference_from_published
 from spoofkit.corpora.lengths import compare_with_labels, with_lengths, with_unknown_lengths
 from spoofkit.corpora.readers import ReleasedSet, options_in_effect, reader_of, refuse_unknown_options
 from spoofkit.data.channels import DOWNMIXES
-from spoofkit.data.manifest import KEYS, NO_KEY, Manifest, find_standing, read_manifest, write_manifest
+from spoofkit.data.manifest import KEYS, NO_KEY, Manifest, find_record, read_manifest, write_manifest
 from spoofkit.data.rejected import rejected_path, write_rejected
 from spoofkit.data.segments import read_segments, write_segments
 from spoofkit.errors import SpoofkitError
@@ -127,7 +127,7 @@ def _output(corpus: str, released: ReleasedSet, root: Path, out: Path, how: dict
     lists = [file_sha256(path) for path in released.lists] or [text_sha256(released.table.write_csv())]
     made_from = {"corpus": corpus, "root": str(root), "lists": lists, **how}
     refuse_replacing((path,), released.lists)
-    return Output("prepare", (path,), path, made_from, find_standing)
+    return Output("prepare", (path,), path, made_from, find_record)
 
 
 def _write(plan: _Plan, headers: bool, on_error: str, downmix: str, workers: int) -> Manifest:

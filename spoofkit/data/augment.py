@@ -19,7 +19,7 @@ import torch
 
 from spoofkit.data.acoustics import add_noise, reverberate
 from spoofkit.data.audio import EXTENSIONS, SAMPLE_RATE, is_audio_name, probe, read_audio
-from spoofkit.data.codecs import code, require_codec
+from spoofkit.data.codecs import apply_codec, require_codec
 from spoofkit.data.folders import files_below
 from spoofkit.data.randomness import AUGMENT_STREAM, generator
 from spoofkit.data.rawboost import rawboost
@@ -32,7 +32,7 @@ NO_SEED = -1
 
 
 @dataclass(frozen=True)
-class Plan:
+class AugmentPlan:
     """The augmentation drawn for one item."""
 
     speed: float = 1.0
@@ -82,7 +82,7 @@ class Augmenter:
     rirs: tuple[Path, ...]
     noises: tuple[Path, ...]
 
-    def plan(self, epoch: int, index: int) -> Plan:
+    def plan(self, epoch: int, index: int) -> AugmentPlan:
         """Draw the augmentation of an item."""
         s, rng = self.settings, generator(self.seed, AUGMENT_STREAM, epoch, index)
         # Everything is drawn, used or not, so that switching one kind on or off does not change the others.
@@ -91,7 +91,7 @@ class Augmenter:
         noise_start, snr_db, bit_rate_choice = rng.random(), rng.uniform(*s.noise_snr_db), rng.random()
         rawboost_seed = int(rng.integers(2**62))
         is_on = {name: bool(chance < getattr(s, name)) for name, chance in chance_of.items()}
-        return Plan(
+        return AugmentPlan(
             s.speed_factors[int(which["speed"] * len(s.speed_factors))] if is_on["speed"] else 1.0,
             self.rirs[int(which["reverb"] * len(self.rirs))] if is_on["reverb"] else None,
             self.noises[int(which["noise"] * len(self.noises))] if is_on["noise"] else None,
@@ -148,7 +148,7 @@ def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object])
     return tuple(found)
 
 
-def augment_item(wave_S: np.ndarray, plan: Plan) -> tuple[np.ndarray, Drawn]:
+def augment_item(wave_S: np.ndarray, plan: AugmentPlan) -> tuple[np.ndarray, Drawn]:
     """Apply the loader's share of an augmentation, and read what the device needs for the rest.
 
     Args:
@@ -173,7 +173,7 @@ def augment_item(wave_S: np.ndarray, plan: Plan) -> tuple[np.ndarray, Drawn]:
         return wave_S, left
     wave_1S = torch.from_numpy(wave_S)[None].clone()
     _surround(wave_1S, torch.tensor([wave_S.size]), stack([left]))
-    return code(wave_1S[0].numpy(), plan.codec, plan.bit_rate_choice), Drawn(rawboost_seed=plan.rawboost_seed)
+    return apply_codec(wave_1S[0].numpy(), plan.codec, plan.bit_rate_choice), Drawn(rawboost_seed=plan.rawboost_seed)
 
 
 def change_speed(wave_S: np.ndarray, factor: float) -> np.ndarray:

@@ -87,10 +87,10 @@ def require_channels(rule: str, manifest: Path | None = None) -> None:
         )
 
 
-def apart_in_words(paths: Collection[str]) -> str:
+def describe_separate_channels(paths: Collection[str]) -> str:
     """Name the recordings whose channels differ, so that each channel is taken separately.
 
-    >>> apart_in_words(["call.wav"])
+    >>> describe_separate_channels(["call.wav"])
     'call.wav: its channels differ, so each is a recording of its own; --channels mean averages them'
     """
     first = next(iter(paths)).encode("utf-8", "replace").decode()

@@ -32,7 +32,7 @@ LONGEST_DELAY = 4_096  # samples; MP3's, the longest of these, is about 1,100
 PROBE_SAMPLES = 16_000
 
 
-def code(wave_S: np.ndarray, name: str, choice: float = 0.0) -> np.ndarray:
+def apply_codec(wave_S: np.ndarray, name: str, choice: float = 0.0) -> np.ndarray:
     """Encode a waveform and decode it again.
 
     Args:

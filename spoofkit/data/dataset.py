@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from spoofkit.data.audio import probe
-from spoofkit.data.augment import Augmenter, Drawn, DrawnBatch, Plan, augment_batch, augment_item, stack
+from spoofkit.data.augment import Augmenter, AugmentPlan, Drawn, DrawnBatch, augment_batch, augment_item, stack
 from spoofkit.data.frames import FrameGeometry, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import MixList, frame_targets, splice
@@ -161,7 +161,7 @@ class UtteranceDataset(Dataset[Item]):
         path = self.manifest.audio_path(relative)
         if n_samples == UNKNOWN_LENGTH:
             n_samples = probe(path).n_samples
-        plan = Plan() if self.augmenter is None else self.augmenter.plan(epoch, index)
+        plan = AugmentPlan() if self.augmenter is None else self.augmenter.plan(epoch, index)
         drawn = None
         if self.crop_with is not None:
             # Played faster, more of the utterance fits into the crop.

@@ -18,10 +18,10 @@ import soundfile
 
 from spoofkit.data.containers import HOW
 from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, holds_another, is_whole_frame
-from spoofkit.data.layout import Layout, lay_out
+from spoofkit.data.layout import Layout, find_recordings
 from spoofkit.data.packed import SAMPLE_BYTES, Address, parse_address, read_packed
 from spoofkit.data.spans import Span
-from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, as_sentence, require_plausible, skipped
+from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, decoding_errors, require_plausible, skip_samples
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
@@ -42,13 +42,13 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
         return
     _require_file(path)
     with ExitStack() as stack:
-        with as_sentence(where):
+        with decoding_errors(where):
             descriptor = os.open(path, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             before = os.fstat(descriptor)
             if not before.st_size:
                 raise SpoofkitError(f"{path}: is empty (0 bytes), expected audio; fetch it again")
-            parts = [_open_one(stack, where, *part) for part in lay_out(Span(descriptor), where)]
+            parts = [_open_one(stack, where, *part) for part in find_recordings(Span(descriptor), where)]
             stored = _joined(where, parts) if parts[1:] else parts[0]
             require_plausible(stored)
         yield stored
@@ -103,7 +103,7 @@ def _joined(where: str, parts: list[Stored]) -> Stored:
         )
 
     def read(first: int, size: int) -> Iterator[np.ndarray]:
-        return skipped(chain.from_iterable(part.read(0, size) for part in parts), first)
+        return skip_samples(chain.from_iterable(part.read(0, size) for part in parts), first)
 
     lengths = [info.n_frames for info in infos if info.n_frames is not None]
     n_frames = sum(lengths) if len(lengths) == len(parts) else None

@@ -82,20 +82,20 @@ def read_facts(
         at_once: Number of files that a thread examines before they are cached.
         name: Label of the progress bar.
     """
-    belongs_to = {
+    made_from = {
         "format": FORMAT,
         "root": str(root),
         "fields": [field.name for field in fields(kind)],  # type: ignore[arg-type]
         "libsndfile": soundfile.__libsndfile_version__,
         "av": _av_version(),
     }
-    known = _load(cache, belongs_to)
+    known = _load(cache, made_from)
     blocks = [relatives[start : start + at_once] for start in range(0, len(relatives), at_once)]
     read_block = partial(_read_block, kind, examine, root, known)
     found: list[Fact | str] = []
     with (
         tqdm(total=len(relatives), desc=visible(name), unit="file") as bar,
-        _kept(cache, belongs_to) as keep,
+        _kept(cache, made_from) as keep,
         _threads(workers) as pool,
     ):
         for facts, lines in pool.map(read_block, blocks):
@@ -143,19 +143,19 @@ def _read_block(
     return found, lines
 
 
-def _load(cache: Path, belongs_to: dict[str, Any]) -> Known:
+def _load(cache: Path, made_from: dict[str, Any]) -> Known:
     """Read the facts of a cache with that header; none if it is missing, unreadable or has another header."""
     try:
         contents = read_journal(cache)
     except SpoofkitError:
         return {}
-    if contents.header != belongs_to:
+    if contents.header != made_from:
         return {}
     return {path: (size, mtime_ns, values) for path, size, mtime_ns, values in contents.lines}
 
 
 @contextmanager
-def _kept(cache: Path, belongs_to: dict[str, Any]) -> Iterator[Callable[[list[Line]], None]]:
+def _kept(cache: Path, made_from: dict[str, Any]) -> Iterator[Callable[[list[Line]], None]]:
     """Yield a function that adds lines to a cache; if it cannot be written, say so once and continue without it."""
     journal: Journal | None = None
     refused = False
@@ -167,7 +167,7 @@ def _kept(cache: Path, belongs_to: dict[str, Any]) -> Iterator[Callable[[list[Li
         try:
             if journal is None:  # a pass that reads nothing new needs no writable disk
                 journal = stack.enter_context(
-                    open_journal(cache, belongs_to, lambda contents: contents.header == belongs_to)
+                    open_journal(cache, made_from, lambda contents: contents.header == made_from)
                 )
             journal.append(*lines)
         except SpoofkitError as error:

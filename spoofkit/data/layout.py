@@ -26,7 +26,7 @@ class Layout:
     """Whether it is a container of chunks or packets (MP4, Matroska, ASF, AVI, MPEG), which fill it."""
 
 
-def lay_out(span: Span, where: str) -> list[tuple[Span, Layout]]:
+def find_recordings(span: Span, where: str) -> list[tuple[Span, Layout]]:
     """Find the recordings in a file by its bytes: one, or several in an Ogg or MP3 file that was concatenated.
 
     Raises:

@@ -27,7 +27,7 @@ from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.rejected import rejected_path
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import lines_with_other_counts, read_utf8, tsv_fault, write_text
-from spoofkit.outputs import Standing
+from spoofkit.outputs import Record
 
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
@@ -196,14 +196,14 @@ def read_keyed_manifest(path: Path | str) -> Manifest:
     return manifest
 
 
-def find_standing(path: Path) -> Standing:
+def find_record(path: Path) -> Record:
     """Read what an existing manifest was made from, and whether it is intact, for `spoofkit.outputs`."""
     try:
         if not read_utf8(path).startswith(b"# root="):
-            return Standing(None)
-        return Standing(read_manifest(path).made_from)
+            return Record(None)
+        return Record(read_manifest(path).made_from)
     except SpoofkitError as error:
-        return Standing(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
+        return Record(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
 
 
 def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:

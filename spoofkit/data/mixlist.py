@@ -23,7 +23,7 @@ from spoofkit.data.mixdraw import DRAW_SETTINGS
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text, text_sha256, write_text
-from spoofkit.outputs import Standing
+from spoofkit.outputs import Record
 
 COLUMNS = (
     "mix_id",
@@ -61,15 +61,15 @@ def _first_line(seed: int, record: str) -> str:
     return f"# seed={seed} config={text_sha256(record)[:16]}"
 
 
-def find_standing(path: Path) -> Standing:
+def find_record(path: Path) -> Record:
     """Read what an existing list was drawn from, and whether it is intact, for `spoofkit.outputs`."""
     try:
         text = read_text(path)
         if not text.startswith("# seed="):
-            return Standing(None)
-        return Standing(_read_header(text, path))
+            return Record(None)
+        return Record(_read_header(text, path))
     except SpoofkitError as error:
-        return Standing(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
+        return Record(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
 
 
 def _read_header(text: str, path: Path | str) -> dict[str, Any]:

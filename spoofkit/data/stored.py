@@ -74,7 +74,7 @@ class Stored:
         Raises:
             SpoofkitError: the recording is damaged, cut short or too long; some blocks may have been yielded before.
         """
-        with as_sentence(self.where):
+        with decoding_errors(self.where):
             at_most = MOST_AT_ONCE // self.info.n_channels
             yield from self.read(first, max(1, min(size or self.info.sample_rate, at_most)))
 
@@ -102,7 +102,7 @@ def longest_seconds() -> float:
 
 
 @contextmanager
-def as_sentence(where: str) -> Iterator[None]:
+def decoding_errors(where: str) -> Iterator[None]:
     """Turn any exception of decoding into a SpoofkitError about the recording, so that others can still be read."""
     try:
         yield
@@ -179,7 +179,7 @@ def require_not_too_long(where: str, seconds: float) -> None:
         )
 
 
-def checked(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int | None) -> Iterator[np.ndarray]:
+def check_length(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int | None) -> Iterator[np.ndarray]:
     """Yield the blocks, and refuse a number of samples other than expected, or beyond the longest duration."""
     n_read = 0
     for block_SC in blocks:
@@ -193,7 +193,7 @@ def checked(where: str, rate: int, blocks: Iterator[np.ndarray], expected: int |
         )
 
 
-def skipped(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
+def skip_samples(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
     """Skip the first `n_samples` samples and yield the rest."""
     for block_SC in blocks:
         n_here = min(n_samples, block_SC.shape[0])
@@ -202,7 +202,7 @@ def skipped(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray
             yield block_SC[n_here:]
 
 
-def gathered(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+def join_blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """Join blocks until each has at least the given size; the last may be shorter."""
     waiting: list[np.ndarray] = []
     n_waiting = 0

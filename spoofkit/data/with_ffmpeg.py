@@ -14,7 +14,7 @@ import numpy as np
 from spoofkit.data.containers import HOW, refuse_rest, refuse_tracks
 from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_of_content, end_without_tags
-from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, gathered, skipped, undecodable
+from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, check_length, join_blocks, skip_samples, undecodable
 from spoofkit.errors import SpoofkitError
 
 FFMPEG_CONTAINERS = (
@@ -41,8 +41,8 @@ def by_ffmpeg(stack: ExitStack, where: str, span: Span, layout: Layout) -> Store
 
     def read(first: int, size: int) -> Iterator[np.ndarray]:
         expected = (flac.n_samples or None) if flac else _plain_frames(stream, layout)
-        frames = checked(where, rate, _decoded(where, span, layout, container, stream), expected)
-        yield from skipped(gathered(frames, size), first)
+        frames = check_length(where, rate, _decoded(where, span, layout, container, stream), expected)
+        yield from skip_samples(join_blocks(frames, size), first)
 
     if flac is None:
         return Stored(where, AudioInfo(rate, channels, codec, 0, "av", len(span), None), read)

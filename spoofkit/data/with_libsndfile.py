@@ -10,7 +10,7 @@ import soundfile
 
 from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_without_tags
-from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, checked, skipped
+from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, check_length, skip_samples
 from spoofkit.errors import SpoofkitError
 
 NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has
@@ -40,7 +40,7 @@ def by_libsndfile(stack: ExitStack, where: str, span: Span, layout: Layout) -> S
         if is_exact and first:
             file.seek(min(first, file.frames))
             return blocks
-        return skipped(checked(where, rate, blocks, file.frames if file.frames < NOT_STATED else None), first)
+        return skip_samples(check_length(where, rate, blocks, file.frames if file.frames < NOT_STATED else None), first)
 
     bits = WIDTHS.get(file.subtype, flac.bits if flac else 0)
     n_frames = file.frames if is_stated else None

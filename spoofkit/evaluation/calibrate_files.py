@@ -20,7 +20,7 @@ from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
 from spoofkit.files import atomic_path, file_sha256
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, sealed
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, with_checksums
 from spoofkit.tables import Column, Table, show
 
 Trials = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
@@ -151,7 +151,7 @@ def apply_to_files(
     # The record is renamed last, so that where it exists the scores beside it are its own.
     with atomic_path(record_path, True) as temporary, atomic_path(out, True) as temporary_scores:
         temporary_scores.write_text(scores_text(out, utt_ids, llr_N), encoding="utf-8")
-        whole = sealed(record | {"scores_sha256": file_sha256(temporary_scores)})
+        whole = with_checksums(record | {"scores_sha256": file_sha256(temporary_scores)})
         text = json.dumps(whole, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         record_path.unlink(missing_ok=True)

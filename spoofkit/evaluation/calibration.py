@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
-from spoofkit.outputs import checksum, sealed
+from spoofkit.outputs import checksum, with_checksums
 
 FORMAT = 2
 """Calibrations of format 1 carry no checksum."""
@@ -164,7 +164,7 @@ def write_calibration(
     Raises:
         SpoofkitError: the file cannot be written.
     """
-    write_json(path, sealed({"format": FORMAT, **asdict(calibration), **record}, beside), overwrite=True)
+    write_json(path, with_checksums({"format": FORMAT, **asdict(calibration), **record}, beside), overwrite=True)
 
 
 def read_calibration(path: Path | str) -> tuple[Calibration, dict[str, Any]]:

@@ -28,7 +28,15 @@ from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
 from spoofkit.machine import commit
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, refuse_standing, sealed, skipped
+from spoofkit.outputs import (
+    Output,
+    is_up_to_date,
+    read_json_record,
+    refuse_existing_files,
+    refuse_replacing,
+    skipped,
+    with_checksums,
+)
 
 FEWEST_REPLICATES = 100
 
@@ -109,7 +117,7 @@ def evaluate(
     found = measure_files(scores_path, manifest_path, options, made_from)
     pages, drawn = report_files(found.result, found.systems, found.trials, found.manifest, options.n_examples)
     result = found.result | {"figures": drawn}
-    result = sealed(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
+    result = with_checksums(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
     record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
     # All files are complete under temporary names before the first is renamed. The record comes last, so that where it
     # exists the report and the figures beside it are of the same run.
@@ -181,7 +189,7 @@ def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, option
     outputs = (folder / "eval.json", folder / "report.html")
     refuse_replacing(outputs, [*inputs, *records, *others])
     if not may_stand:
-        refuse_standing((*outputs, *figure_paths(folder, [*FIGURES])))
+        refuse_existing_files((*outputs, *figure_paths(folder, [*FIGURES])))
 
 
 def _read_all_trials(

@@ -18,7 +18,7 @@ import polars as pl
 from spoofkit.data.manifest import KEYS, Manifest, all_different
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import score_table
-from spoofkit.files import lines_with_other_counts, not_read, write_text
+from spoofkit.files import lines_with_other_counts, read_error, write_text
 
 HEADER = "filename\tcm-score"
 N_NAMED = 5  # trials that an error sentence names; the rest are counted
@@ -246,7 +246,7 @@ def _read_bytes(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise not_read(path, error) from error
+        raise read_error(path, error) from error
 
 
 def _check_lines(data: bytes, path: Path | str) -> None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import spoofkit
 from spoofkit import addons
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.channels import AUTO, apart_in_words, require_channels
+from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, sync, write_json
@@ -35,7 +35,7 @@ from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, in_words, make_
 from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
 from spoofkit.scoring import windows
 from spoofkit.scoring.recordings import Reading, Result
 from spoofkit.scoring.scorer import Scorer
@@ -184,7 +184,7 @@ def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]
     written = [] if marker.pages is None else marker.pages.finish()
     files = [*written, *(path for path in output.files if path.name != PAGE and path.exists())]
     hashes = {path.name: file_sha256(path) for path in files}
-    write_json(output.record, sealed({"made_from": output.made_from}, hashes), overwrite=True)
+    write_json(output.record, with_checksums({"made_from": output.made_from}, hashes), overwrite=True)
     for path in written:
         shows = (
             f"{marker.label} regions to look at and listen to" if has_regions else "why no recording could be marked"
@@ -195,7 +195,7 @@ def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]
 def _say_caveats(sources: list[Source], channels: str, rule: Rule) -> None:
     apart = {str(one.recording.path) for one in sources if one.recording.channel is not None and channels == AUTO}
     if apart:
-        say(apart_in_words(sorted(apart)))
+        say(describe_separate_channels(sorted(apart)))
     if not rule.is_fitted or rule.is_weak:
         say(f"spoofkit: warning: {rule.words()}; see --threshold-from")
 

@@ -30,7 +30,7 @@ from spoofkit.localisation.metrics import (
     spoofed_before,
 )
 from spoofkit.localisation.regions import SMOOTHINGS_SECONDS, make_rule, require_smoothing, smooth_frames
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
 from spoofkit.tables import BONAFIDE, SPOOF, Column, Table, show
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _write(json_path: Path, png_path: Path, result: dict[str, Any]) -> None:
     from spoofkit.evaluation.plots import png
 
     picture = png(eer_over_resolution(result))
-    result = sealed(result, {png_path.name: sha256(picture).hexdigest()})
+    result = with_checksums(result, {png_path.name: sha256(picture).hexdigest()})
     # Both are complete before the first appears, the record: a kill leaves no picture without it.
     with atomic_path(png_path, overwrite=True) as temporary_png:
         temporary_png.write_bytes(picture)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from spoofkit.checksums import folder_sha256, require_intact
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, make_folder, not_written, read_json
+from spoofkit.files import atomic_folder, make_folder, read_json, write_error
 from spoofkit.models.detector import FRAME_HEAD
 from spoofkit.models.merge_adapters import change_record, has_adapters, merge, write_all_sums
 from spoofkit.outputs import Output, is_up_to_date, output_with_own_record, refuse_replacing, write_own_record
@@ -54,7 +54,7 @@ def average(folders: list[Path], out: Path, overwrite: bool = False, reuse: bool
         make_folder(out.parent)
         room = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:
-        raise not_written(out, error) from error
+        raise write_error(out, error) from error
     with room as merged:
         plain = list(folders)
         for number, folder in enumerate(folders):

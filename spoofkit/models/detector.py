@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         """Return the hidden states for the head: merged into one, or unchanged."""
         return layers if self.merge is None else [self.merge(layers, is_frame_BT)]
 
-    def own_of(self, layers: list[torch.Tensor], encoder: Encoder) -> list[torch.Tensor]:
+    def select(self, layers: list[torch.Tensor], encoder: Encoder) -> list[torch.Tensor]:
         """Select what `reads` names from all hidden states, which were taken before the final norm."""
         if self.final_norm:
             layers = [*layers[:-1], encoder.finish(layers[-1])]

@@ -244,6 +244,6 @@ def score_timeline(
     heads = (frames.head, detector.head)
     alike = frames.head.reads == detector.head.reads
     layers, is_frame_BT = frames.encoder(wave_BS, n_samples_B, *(frames.head.reads if alike else ("all", False)))
-    of_frames, of_utterance = (layers if alike else head.own_of(layers, frames.encoder) for head in heads)
+    of_frames, of_utterance = (layers if alike else head.select(layers, frames.encoder) for head in heads)
     logit_BT = frames.head.output(frames.embed_layers(of_frames, is_frame_BT))
     return logit_BT, is_frame_BT, detector.score_embedding(detector.embed_layers(of_utterance, is_frame_BT))

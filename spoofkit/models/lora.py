@@ -153,7 +153,7 @@ def merge_pairs(network: nn.Module, adapters: list[dict[str, Pair]], scale: floa
         layer.weight.copy_((layer.weight.double() + added.to(layer.weight.device)).to(layer.weight.dtype))
 
 
-def take_off(network: nn.Module) -> None:
+def remove_lora(network: nn.Module) -> None:
     """Remove the adapters from a network, without merging them."""
     for name in list(pairs_of(network)):
         parent, _, child = name.rpartition(".")

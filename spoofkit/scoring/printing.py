@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spoofkit.data.channels import AUTO, apart_in_words
+from spoofkit.data.channels import AUTO, describe_separate_channels
 from spoofkit.files import refuse_existing, write_text
 from spoofkit.scoring import rows
 from spoofkit.scoring.decisions import Decisions, meaning
@@ -104,4 +104,4 @@ def _say(*lines: str) -> None:
 def say_apart(names: Collection[str], reading: Reading) -> None:
     """Say on stderr of which recordings channels are scored by themselves, unless that was asked for."""
     if names and reading.channels == AUTO:
-        say(apart_in_words(sorted(names)))
+        say(describe_separate_channels(sorted(names)))

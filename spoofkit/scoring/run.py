@@ -19,7 +19,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import identity
 from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
-from spoofkit.processes import World, meeting, read_world
+from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
@@ -214,7 +214,7 @@ def _write_scores(
     if world.size == 1:
         yield from _score_part(job, target, used.scorer, part, options)
         return
-    with meeting() as wait:
+    with barrier() as wait:
         list(_score_part(job, target, used.scorer, part, options))  # what it says of its part is not the result
         wait()
     if world.is_main:

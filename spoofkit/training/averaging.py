@@ -16,7 +16,7 @@ from torch import nn
 
 from spoofkit.files import atomic_path
 from spoofkit.models.average import mean_of
-from spoofkit.models.lora import Pair, merge_pairs, pairs_of, scale_of, take_off
+from spoofkit.models.lora import Pair, merge_pairs, pairs_of, remove_lora, scale_of
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints
@@ -127,6 +127,6 @@ def load_kept(folder: Path, model: nn.Module, kept: list[dict[str, Any]]) -> Non
         adapters.append({name: (a.clone(), b.clone()) for name, (a, b) in pairs_of(encoder.network).items()})
     load_weights(model, mean_of(paths))  # for the head
     scale = scale_of(encoder.network)
-    take_off(encoder.network)
+    remove_lora(encoder.network)
     merge_pairs(encoder.network, adapters, scale)
     encoder.lora = encoder.base = None

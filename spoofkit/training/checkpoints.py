@@ -22,7 +22,7 @@ from safetensors.torch import save as as_bytes
 
 from spoofkit.checksums import SUMS, as_text, parse
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, file_sha256, not_written, read_json, read_text, remove_folder, sync
+from spoofkit.files import atomic_folder, file_sha256, read_json, read_text, remove_folder, sync, write_error
 
 N_CHECKPOINTS_KEPT = 2
 FILES = ("model.safetensors", "optimizer.pt", "extra.safetensors", "state.json")
@@ -75,7 +75,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         if metrics.exists():
             sync(metrics)  # a run that resumes from this checkpoint needs all lines before it
     except OSError as error:
-        raise not_written(metrics, error) from error
+        raise write_error(metrics, error) from error
     _write(folder / f"step_{checkpoint.state.n_steps_done:07d}", _files(checkpoint))
     folders = _step_folders(folder)
     for old in folders[:-N_CHECKPOINTS_KEPT]:
@@ -224,7 +224,7 @@ def _set_aside(path: Path) -> Path:
         os.rename(path, aside)
         sync(path.parent)
     except OSError as error:
-        raise not_written(aside, error) from error
+        raise write_error(aside, error) from error
     return aside
 
 

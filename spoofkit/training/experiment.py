@@ -27,10 +27,10 @@ from spoofkit.config import differences
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     make_folder,
-    not_written,
     read_json,
     read_text,
     remove_folder,
+    write_error,
     write_json,
     write_text,
 )
@@ -202,7 +202,7 @@ def _append(path: Path, text: str) -> None:
         with open(path, "a", encoding="utf-8") as handle:
             handle.write(text)
     except OSError as error:
-        raise not_written(path, error) from error
+        raise write_error(path, error) from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ COLUMNS = ("utt_id", "key", "attack", *NUMERIC, *CATEGORICAL)
 
 
 def measure_list(
-    manifest: Manifest, table: pl.DataFrame, out: Path | None, identity: dict[str, Any], workers: int, overwrite: bool
+    manifest: Manifest, table: pl.DataFrame, out: Path | None, made_from: dict[str, Any], workers: int, overwrite: bool
 ) -> pl.DataFrame:
     """Measure the utterances of a list that were not measured before.
 
@@ -39,7 +39,7 @@ def measure_list(
         manifest: The manifest, which locates the audio.
         table: The rows to measure.
         out: Folder of audit.tsv; None writes nothing.
-        identity: What the measures are made from.
+        made_from: What the measures are made from.
         workers: Number of threads that decode.
         overwrite: Discard the measures in `out`.
 
@@ -54,12 +54,12 @@ def measure_list(
         for path in (out / "audit.tsv", _part(out)):
             path.unlink(missing_ok=True)
     elif out is not None:
-        lines = {**_read_lines(out / "audit.tsv", identity), **_read_part(_part(out), identity)}
+        lines = {**_read_lines(out / "audit.tsv", made_from), **_read_part(_part(out), made_from)}
     todo = table.select("utt_id", "path", "key", "attack").filter(~pl.col("utt_id").is_in(list(lines)))
     with ExitStack() as stack:
         part = None
         if out is not None and todo.height:
-            part = stack.enter_context(open_journal(_part(out), identity, lambda found: found.header == identity))
+            part = stack.enter_context(open_journal(_part(out), made_from, lambda found: found.header == made_from))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
         progress = stack.enter_context(
             tqdm(total=table.height, initial=table.height - todo.height, desc="audit", unit="file")
@@ -76,7 +76,7 @@ def measure_list(
                 progress.update()
     body = "\n".join(("\t".join(COLUMNS), *(lines[utt_id] for utt_id in sorted(lines)))) + "\n"
     if out is not None and (todo.height or _part(out).exists()):
-        write_text(out / "audit.tsv", _header(identity) + body, overwrite=True)
+        write_text(out / "audit.tsv", _header(made_from) + body, overwrite=True)
         _part(out).unlink(missing_ok=True)
     frame = pl.read_csv(body.encode(), separator="\t", quote_char=None, infer_schema=False)
     return frame.with_columns(pl.col(list(NUMERIC)).cast(pl.Float64))
@@ -87,15 +87,15 @@ def _part(out: Path) -> Path:
     return out / "audit.tsv.part"
 
 
-def _header(identity: dict[str, Any]) -> str:
-    return f"# made_from={json.dumps(identity, sort_keys=True)}\n"
+def _header(made_from: dict[str, Any]) -> str:
+    return f"# made_from={json.dumps(made_from, sort_keys=True)}\n"
 
 
 def _as_text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.9g}"
 
 
-def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
+def _read_lines(path: Path, made_from: dict[str, Any]) -> dict[str, str]:
     """Read the lines of audit.tsv by utterance.
 
     Raises:
@@ -104,7 +104,7 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
     if not path.exists():
         return {}
     header, *lines = read_text(path).split("\n")
-    if header + "\n" != _header(identity):
+    if header + "\n" != _header(made_from):
         raise _of_another(path)
     whole = [line for line in lines[:-1] if line != "\t".join(COLUMNS)]
     broken = [line for line in whole if line.count("\t") != len(COLUMNS) - 1]
@@ -113,14 +113,14 @@ def _read_lines(path: Path, identity: dict[str, Any]) -> dict[str, str]:
     return {line.partition("\t")[0]: line for line in whole}
 
 
-def _read_part(path: Path, identity: dict[str, Any]) -> dict[str, str]:
+def _read_part(path: Path, made_from: dict[str, Any]) -> dict[str, str]:
     """Read the lines of audit.tsv that an interrupted audit measured, by utterance.
 
     Raises:
         SpoofkitError: they are of another manifest.
     """
     found = read_journal(path)
-    if found.header and found.header != identity:
+    if found.header and found.header != made_from:
         raise _of_another(path)
     return {cells[0]: "\t".join(cells) for cells in found.lines}
 

@@ -28,9 +28,9 @@ from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
-from spoofkit.files import atomic_path, file_sha256, make_folder, not_written, read_json, write_json
+from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error, write_json
 from spoofkit.lock import held
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, sealed, skipped
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
 
 PREDICTORS = {**NUMERIC, **CATEGORICAL}
 WARN_BELOW_PERCENT = 35.0
@@ -95,7 +95,7 @@ def audit(
                 make_folder(out)
                 stack.enter_context(held(out / "audit.lock"))
             except OSError as error:
-                raise not_written(out, error) from error
+                raise write_error(out, error) from error
         features = measure_list(manifest, table, out, identity, workers, overwrite)
         trials = table.join(features.drop("key", "attack"), on="utt_id", how="left", maintain_order="left")
         result = {
@@ -321,4 +321,4 @@ def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> N
         with atomic_path(out / name, overwrite=True) as temporary:
             temporary.write_bytes(image)
     hashes = {name: file_sha256(out / name) for name in ("audit.tsv", "audit.png", "audit.pdf")}
-    write_json(out / "audit.json", sealed(result, hashes), overwrite=True)
+    write_json(out / "audit.json", with_checksums(result, hashes), overwrite=True)

@@ -21,7 +21,7 @@ from typing import IO, Any
 import torch
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import not_read
+from spoofkit.files import read_error
 
 # Packages whose objects a file may hold; they are never built, only replaced by stand-ins.
 FRAMEWORKS = (
@@ -266,7 +266,7 @@ def _what_it_is(start: bytes) -> str:
 
 def _not_readable(path: Path, error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return str(not_read(path, error))
+        return str(read_error(path, error))
     if "GLOBAL torch." in str(error):
         name = str(error).split("GLOBAL ", 1)[1].split(" ", 1)[0]
         return f"{path}: holds a pickled {name}, expected tensors alone; ask its author for the model's state_dict"

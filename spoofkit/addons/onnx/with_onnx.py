@@ -33,7 +33,7 @@ FIELDS = {
     "precision": _TEXT, "versions": (dict,),
 }  # fmt: skip
 """Required entries of the metadata, and their types."""
-_remarked: set[str] = set()
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
             f"{path}: has no record of `spoofkit export` of this version (format {FORMAT}) in its metadata; "
             "export the model folder again"
         ) from error
-    if record["format"] != FORMAT and str(path) not in _remarked:
-        _remarked.add(str(path))
+    if record["format"] != FORMAT and str(path) not in _warned:
+        _warned.add(str(path))
         say(f"{path}: has no checksum, so damage to it would not be detected; export it again")
     return detector_of(session, record, input_policy)
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from spoofkit.addons.pack.shards import SUFFIX, record_path, require_whole
 from spoofkit.data.audio import read_blocks
 from spoofkit.data.channels import DOWNMIXES
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_standing, read_manifest, write_manifest
+from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_record, read_manifest, write_manifest
 from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError
@@ -103,7 +103,7 @@ def pack(
     corpus = read_manifest(manifest_path).made_from.get("corpus", "")
     made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
     shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
-    output = Output("pack", (target,), target, made_from, find_standing)
+    output = Output("pack", (target,), target, made_from, find_record)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         # The shards that its manifest names, not all that are there.
         addresses = [parse_address(path) for path in read_manifest(target).table["path"]]
@@ -165,10 +165,10 @@ def _complete_record(shard: Path, rows: list[tuple[str, str, int]], downmix: str
         return None
     rows = rows[: len(record["utt_ids"])]
     same_ids = record["utt_ids"] == [utt_id for utt_id, _, _ in rows]
-    return record if same_ids and record["sources"] == _identity([source for _, source, _ in rows], downmix) else None
+    return record if same_ids and record["sources"] == _made_from([source for _, source, _ in rows], downmix) else None
 
 
-def _identity(sources: list[str], downmix: str) -> str:
+def _made_from(sources: list[str], downmix: str) -> str:
     # The usual down-mix is left out, so that records made before there were others still count.
     return text_sha256("\n".join([*sources, *([downmix] if downmix != DOWNMIXES[0] else [])]))
 
@@ -249,7 +249,7 @@ def _write_shard(shard: Path, decoded: Iterator[_Decoded], shard_bytes: int, bar
     record = {
         "utt_ids": [utt_id for utt_id, _, _ in utterances],
         "n_samples": [n_samples for _, _, n_samples in utterances],
-        "sources": _identity([source for _, source, _ in utterances], downmix),
+        "sources": _made_from([source for _, source, _ in utterances], downmix),
         "sha256": digest.hexdigest(),
         "n_rounded": n_rounded,
         "n_clipped": n_clipped,
