@@ -238,7 +238,7 @@ def test_an_aiff_or_au_that_was_cut_is_refused_and_a_whole_one_is_read(kind: str
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(SpoofkitError) as caught:
         read_audio(path)
-    lacking = int(re.search(r"ends ([\d,]+) bytes", str(caught.value))[1].replace(",", ""))
+    lacking = int(re.search(r"lacks ([\d,]+) bytes", str(caught.value))[1].replace(",", ""))
     assert 3900 < lacking <= 4000
     refused_as_cut(path, lacking)
 
@@ -362,7 +362,7 @@ def test_what_cannot_be_used_is_refused_by_name(make, sentence: str, tmp_path: P
 
 def test_a_file_shorter_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", tone(200, 0.5, SAMPLE_RATE), SAMPLE_RATE)
-    with pytest.raises(SpoofkitError, match="found 1000 samples where 2000 were expected"):
+    with pytest.raises(SpoofkitError, match="found 1000 samples, expected 2000"):
         read_audio(tmp_path / "a.flac", 7000, 2000)
 
 

@@ -331,7 +331,7 @@ def test_a_cut_wav_is_not_scored(model: Path, corpus: Path, tmp_path: Path) -> N
     run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     voice_file(copy / "flac_D/D_0000000011.flac", seconds=0.5)
     sentence = refusal("score", model, tmp_path / "data/dev.tsv", "-o", tmp_path / "dev.tsv")
-    assert "D_0000000011.flac: found 8000 samples where" in sentence
+    assert "D_0000000011.flac: found 8000 samples, expected" in sentence
 
 
 def test_scores_and_their_record_belong_together(model: Path, manifests: Path, tmp_path: Path) -> None:

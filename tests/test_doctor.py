@@ -106,7 +106,7 @@ def test_package_that_is_installed_but_does_not_import_fails(broken_torchaudio: 
 def test_broken_torchaudio_is_named_with_its_remedy(broken_torchaudio: None) -> None:
     check = doctor.check_torchaudio()
     assert check.ok is False
-    assert check.found.startswith("2.11.0 beside torch ")
+    assert check.found.startswith("2.11.0 ")
     assert "libc10_cuda.so" in check.found
     assert "pip uninstall torchaudio" in check.advice
 

@@ -354,7 +354,7 @@ def test_info_of_what_holds_a_model_or_an_encoder_names_it(timeline: Path, tmp_p
     (tmp_path / "model.onnx").write_bytes(b"-")
     sentence = refusal("info", tmp_path / "model.onnx")
     assert "is an ONNX file, expected an encoder or a model folder" in sentence
-    assert "stands in model.json" in sentence
+    assert "see model.json" in sentence
 
 
 def test_info_names_both_heads(model: Path, timeline: Path) -> None:
@@ -449,9 +449,9 @@ def test_what_a_frame_head_does_not_fit_is_refused(
     assert files_of(own) == files_of(model)
     record = json.loads((without_sums(own) / "model.json").read_text())
     (own / "model.json").write_text(json.dumps(record | {"input_policy": "first:64600"}))
-    assert "is given first:64600 of an utterance" in said(own)
+    assert "scores first:64600 of an utterance" in said(own)
     save_detector(tmp_path / "raw", detector_of("rawnet2"), {})
-    assert "sinc-rawnet2 gives a frame a sample" in said(tmp_path / "raw")
+    assert "sinc-rawnet2 has a frame for each sample" in said(tmp_path / "raw")
     assert not (tmp_path / "exp").exists()
     # A finished experiment of another kind, even without its checkpoints, is not written over.
     exp = shutil.copytree(model.parent, tmp_path / "posttrain", ignore=shutil.ignore_patterns("checkpoints"))

@@ -79,7 +79,7 @@ def test_folder_of_others_is_read_without_a_remark(
 
 def test_link_to_a_folder_above_it_is_refused(model: Path) -> None:
     (model / "encoder" / "again").symlink_to(model)
-    with pytest.raises(SpoofkitError, match="again: is a link to a folder that it lies in"):
+    with pytest.raises(SpoofkitError, match="again: is a link to a folder that contains it"):
         folder_sha256(model)
 
 

@@ -293,6 +293,6 @@ def test_a_directory_with_other_files_is_never_replaced(tmp_path: Path) -> None:
         write_kaldi(manifest, out)
     write_kaldi(manifest, out, overwrite=True)
     (out / "feats.scp").write_text("T_1 feats.ark:4\n")
-    with pytest.raises(SpoofkitError, match=r"holds feats.scp, expected a new or empty folder"):
+    with pytest.raises(SpoofkitError, match=r"holds feats.scp"):
         write_kaldi(manifest, out, overwrite=True)
     assert (out / "feats.scp").exists()

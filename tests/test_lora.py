@@ -480,12 +480,12 @@ FIRST = "base_model.model.encoder.layers.0.attention.k_proj.lora_A.weight"
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (of_another_base, "is not the file that base.json was written beside"),
+        (of_another_base, "its SHA-256 differs from that in base.json"),
         (as_hubert, "tensors are missing"),
         (as_whisper, "does not describe adapters as spoofkit trains them"),
         (edit_tensors(lambda tensors: tensors[FIRST].fill_(float("nan"))), "holds NaN or infinite values"),
         (cut_short, "damaged or cut short"),
-        (edit_tensors(lambda tensors: tensors.pop(FIRST)), "is not the file that base.json was written beside"),
+        (edit_tensors(lambda tensors: tensors.pop(FIRST)), "its SHA-256 differs from that in base.json"),
         (lambda folder, _: (folder / "base.json").unlink(), "holds adapters but no base.json"),
         (lambda folder, _: edit_json(folder / "base.json", {"more": 1}), "does not describe the base of adapters"),
         (lambda folder, _: edit_json(folder / "adapter_config.json", {"use_dora": True}), "plain LoRA on the roles"),

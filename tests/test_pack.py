@@ -97,7 +97,7 @@ def test_part_of_a_packed_utterance_is_that_part_of_its_file(
 def test_more_than_an_utterance_holds_is_refused_and_not_taken_from_its_neighbour(packed: Path) -> None:
     address = next(iter(audio_of(read_manifest(packed / "train.tsv")).values()))
     n_samples = parse_address(address).n_samples
-    with pytest.raises(SpoofkitError, match=f"found {n_samples - 100} samples where {n_samples} were expected"):
+    with pytest.raises(SpoofkitError, match=f"found {n_samples - 100} samples, expected {n_samples}"):
         read_audio(address, 100, n_samples)
     with pytest.raises(SpoofkitError, match="holds no samples"):
         read_audio(address, n_samples)
@@ -395,7 +395,7 @@ def test_reuse_misses_a_shard_that_is_gone_with_its_record(manifests: Path, tmp_
 
 def test_a_manifest_is_not_packed_over_itself(packed: Path, tmp_path: Path) -> None:
     manifest = moved(packed, tmp_path / "copy")
-    assert "would be packed over itself" in refusal("pack", manifest, "-o", tmp_path / "copy", "--overwrite")
+    assert "would be replaced" in refusal("pack", manifest, "-o", tmp_path / "copy", "--overwrite")
     assert validate(manifest, read_all_audio=True).n_errors == 0
 
 

@@ -617,7 +617,7 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
     wrong = table.with_columns(pl.Series("n_samples", [*lengths[:-1], lengths[-1] + 5]))
     write_manifest(corpus / "set.tsv", corpus, wrong, overwrite=True)
     sentence = refusal(*arguments, "-o", tmp_path / "wrong.tsv", "--window", 2)
-    assert f"found {lengths[-1]} samples where {lengths[-1] + 5} were expected" in sentence
+    assert f"found {lengths[-1]} samples, expected {lengths[-1] + 5}" in sentence
 
 
 def test_repeat_says_what_is_scored_and_nothing_is_cut(model: Path, long: Path) -> None:
