@@ -274,7 +274,7 @@ def test_a_recording_that_is_too_short_for_the_utterance_head_is_left_out_by_nam
     soundfile.write(tmp_path / "short.wav", make_voice(1, True, 1.0)[:1039], SAMPLE_RATE)
     files = [tmp_path / "short.wav", recording]
     sentence = refusal("localize", tmp_path / "exp/model", *files, "-o", tmp_path / "out")
-    assert "1 of 2 recordings could not be localized" in sentence
+    assert "1 of 2 recordings failed" in sentence
     assert "short.wav: has 1039 samples, the encoder needs at least 1040" in sentence
     assert [path.stem for path in jsons_of_recordings(tmp_path / "out")] == ["call"]
 
@@ -493,5 +493,5 @@ def test_a_damaged_missing_or_foreign_frame_head_is_refused(
     posttrained = without_sums(shutil.copytree(timeline / "model", tmp_path / "frames_alone"))
     (posttrained / "model.json").unlink()
     sentence = refusal("localize", posttrained, recording, "-o", tmp_path / "out", *calibration)
-    assert "has a frame head alone" in sentence
+    assert "has only a frame head" in sentence
     assert not (tmp_path / "out").exists()

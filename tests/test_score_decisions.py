@@ -123,10 +123,10 @@ def test_other_decisions_on_the_same_scores_are_made_without_scoring_again(
         arguments = ("score", model, *inputs, "-o", out, "--window", 1, "--calibration", calibration)
         run_cli(*arguments, "--accept-from", 0)
         first = table.read_bytes()
-        assert "decided again" not in run_cli(*arguments, "--accept-from", 0, "--reuse").stdout
+        assert "accept from" not in run_cli(*arguments, "--accept-from", 0, "--reuse").stdout
         for path in copies.iterdir():
             path.unlink()  # who reads audio now cannot end
-        assert "decided again" in run_cli(*arguments, *COSTS, "--reuse").stdout
+        assert "accept from" in run_cli(*arguments, *COSTS, "--reuse").stdout
         assert table.read_bytes() != first
         if out.suffix == ".tsv":
             assert table.read_bytes() == decided.with_suffix(".decisions.tsv").read_bytes()

@@ -1,5 +1,6 @@
 """`torchrun … -m spoofkit score`: several processes share the work, and leave the file that one would have written."""
 
+import csv
 import json
 import os
 import random
@@ -83,6 +84,13 @@ def torchrun(warm_python: WarmPython, program: Path) -> Torchrun:
     return run
 
 
+def counted(table: Path, threshold: float) -> str:
+    """The line about a table of decisions with one threshold, counted from the table."""
+    decisions = [row["decision"] for row in csv.DictReader(table.read_text().splitlines(), delimiter="\t")]
+    counts = ", ".join(f"{decisions.count(one)} {one}" for one in sorted(set(decisions)))
+    return f"{table}: {counts}; accept from {threshold} (as given)"
+
+
 def test_two_and_three_processes_write_the_file_of_one(
     torchrun: Torchrun, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -93,8 +101,9 @@ def test_two_and_three_processes_write_the_file_of_one(
         out, windows = tmp_path / f"{n_processes}.tsv", tmp_path / f"{n_processes}.windows.tsv"
         arguments = ("score", model, manifest, "-o", out, "--window", 0.2, "--windows", windows, *decided)
         done = torchrun(n_processes, *arguments)
-        said = f"{out}: {N_UTTERANCES} scores, merged from {n_processes} parts, higher = more bona fide\n"
-        assert done.stdout == said  # rank 0 alone speaks
+        scores, decisions = done.stdout.splitlines()  # rank 0 alone speaks
+        assert scores.startswith(f"{out}: {N_UTTERANCES} scores, merged from {n_processes} parts")
+        assert decisions == counted(out.with_suffix(".decisions.tsv"), 0.1)
         assert out.read_bytes() == one.read_bytes()
         assert windows.read_bytes() == (tmp_path / "one.windows.tsv").read_bytes()
         assert out.with_suffix(".decisions.tsv").read_bytes() == (tmp_path / "one.decisions.tsv").read_bytes()
@@ -102,8 +111,9 @@ def test_two_and_three_processes_write_the_file_of_one(
         assert [part["part"] for part in record["parts"]] == [f"{k + 1}/{n_processes}" for k in range(n_processes)]
         assert not score_parts.parts_folder(out).exists()
     # Other decisions on the same scores: one process writes, and none takes its temporary file for a leftover.
-    said = torchrun(2, *arguments[:-1], 0.2, "--reuse").stdout
-    assert said == f"{out.with_suffix('.decisions.tsv')}: decided again\n{out}: up to date, skipped\n"
+    decisions, skipped = torchrun(2, *arguments[:-1], 0.2, "--reuse").stdout.splitlines()
+    assert decisions == counted(out.with_suffix(".decisions.tsv"), 0.2)
+    assert skipped == f"{out}: up to date, skipped"
     assert read_json(out.with_suffix(".json"))["decision"]["accept_from"] == 0.2
     assert "exists already; pass --overwrite" in torchrun(2, *arguments, ok=False).stderr
     assert out.read_bytes() == one.read_bytes()
@@ -144,7 +154,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     second = read_journal(part_path(out, Part(2, 2)))
     assert [line["batch"] for line in second.lines] == [1, 3, 5]
     # One process alone does not take up what two began.
-    assert "expected parts of 1 alone" in refusal("score", model, manifest, "-o", out)
+    assert "expected only parts of 1" in refusal("score", model, manifest, "-o", out)
     assert "already scored" in torchrun(2, "score", model, manifest, "-o", out).stderr
     assert out.read_bytes() == one.read_bytes()
 
@@ -219,8 +229,8 @@ def in_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchrun_is_refused_what_its_processes_cannot_share(model: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.tsv"
     for arguments, sentence in [
-        ((manifest, "-o", out, "--shard", "1/2"), "torchrun and --shard: the processes of torchrun share the work"),
-        ((manifest, "-o", out, "--merge"), "torchrun and --merge: the processes of torchrun share the work"),
+        ((manifest, "-o", out, "--shard", "1/2"), "torchrun and --shard: torchrun divides the work"),
+        ((manifest, "-o", out, "--merge"), "torchrun and --merge: torchrun divides the work"),
         ((manifest.parent,), "torchrun: found no score file"),
         (("-", "-o", out), "torchrun: found names on stdin"),
     ]:

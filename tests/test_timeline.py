@@ -91,7 +91,7 @@ def marked(exp: Path, calls: Path, middle: float, tmp_path_factory: pytest.TempP
     rule = ["--threshold", middle, "--smooth", "0.1", "--min-region", "0.05"]
     done = run_cli("localize", exp, calls, calls / "call.wav", "-o", out, *rule)
     assert done.stdout.count("spoof regions, ") == 3
-    assert "timeline.html: spoof regions to look at" in done.stdout
+    assert "timeline.html: " in done.stdout
     return out
 
 
@@ -260,7 +260,7 @@ def test_a_threshold_that_is_not_fitted_is_said_everywhere(exp: Path, calls: Pat
     save_file(tensors, other / "frame_head/head.safetensors")
     done = run_cli("localize", other, calls / "call.wav", "-o", tmp_path / "out")
     assert "not fitted on any data" in done.stderr
-    assert "1 spoof regions, 2.00 of 2.00 s" in done.stdout
+    assert "1 spoof region, 2.00 of 2.00 s" in done.stdout
     assert (tmp_path / "out/call.rttm").read_text().split()[7] == "spoof_threshold_not_fitted"
     assert "threshold not fitted" in (tmp_path / "out/call.txt").read_text()
     record = read_record(tmp_path / "out/call.json")
@@ -290,13 +290,13 @@ def test_threshold_and_smoothing_come_from_a_development_set(
         weak = tmp_path / f"{percent}.json"
         weak.write_text(json.dumps(read_record(fitted) | {"range_eer_percent": percent}))
         done = run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / str(percent), "--threshold-from", weak)
-        assert ("NOT much better than chance" in done.stderr) == is_weak
+        assert ("hardly better than chance" in done.stderr) == is_weak
         page = (tmp_path / str(percent) / "timeline.html").read_text()
         assert ("an EER of 54.9 %; 50 % is chance" in page) == is_weak
     again = ["localize", exp, calls / "call.wav", "-o", tmp_path / "other"]
-    assert "found --smooth beside it" in refusal(*again, "--threshold-from", fitted, "--smooth", "0")
+    assert "found --smooth too" in refusal(*again, "--threshold-from", fitted, "--smooth", "0")
     fitted.write_text(fitted.read_text().replace('"authenticity"', '"region"'))
-    assert "another frame model (frame_target differ)" in refusal(*again, "--threshold-from", fitted)
+    assert "another model (frame target)" in refusal(*again, "--threshold-from", fitted)
     assert "is a folder, expected a segments.json" in refusal(*again, "--threshold-from", results)
     assert "--min-region -1" in refusal(*again, "--min-region", "-1")
     assert "expected a finite number" in refusal(*again, "--threshold", "nan")
@@ -309,7 +309,7 @@ def test_nothing_but_an_earlier_result_is_replaced(exp: Path, calls: Path, tmp_p
     command = ["localize", exp, calls / "call.wav", "-o", out, "--threshold", "0"]
     (out / "call.txt").write_text("hello, who is there?")
     assert "call.txt: exists already; pass --overwrite" in refusal(*command)
-    assert "is not of `spoofkit localize`" in refusal(*command, "--overwrite")
+    assert "was not written by `spoofkit localize`" in refusal(*command, "--overwrite")
     (out / "call.json").write_text('{"said": "hello, who is there?"}')
     assert "call.json does not say so" in refusal(*command, "--overwrite")
     assert sorted(path.name for path in out.iterdir()) == ["call.json", "call.txt"]
@@ -435,7 +435,7 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_written(
     soundfile.write(tmp_path / "silence.wav", np.zeros(32_000, np.float32), SAMPLE_RATE)
     inputs = [tmp_path / "bad.wav", calls / "call.wav", tmp_path / "short.wav", tmp_path / "silence.wav"]
     sentence = refusal("localize", exp, *inputs, "-o", tmp_path / "out", "--threshold", "0")
-    assert "3 of 4 recordings could not be localized, the others are there" in sentence
+    assert "3 of 4 recordings failed" in sentence
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"call.{suffix}" for suffix in SUFFIXES),
         *OF_ALL,
@@ -459,7 +459,7 @@ def test_recordings_that_are_localized_are_skipped_and_what_is_not_so_any_more_i
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in out.iterdir()}
     assert run_cli(*again).stdout == f"{out}: up to date, skipped\n"
     assert {path: (path.stat().st_ino, path.read_bytes()) for path in out.iterdir()} == before
-    assert "(threshold, threshold_from, threshold_is_fitted)" in refusal(*again, "--threshold", "1")
+    assert "(threshold, threshold from, threshold is fitted)" in refusal(*again, "--threshold", "1")
     (out / "call.rttm").unlink()
     run_cli(*again)
     assert (out / "call.rttm").read_bytes() == before[out / "call.rttm"][1]
@@ -487,7 +487,7 @@ def test_arguments_that_do_not_go_together_are_refused(exp: Path, manifests: Pat
     call, out = calls / "call.wav", tmp_path / "out"
     assert "found no output" in refusal("localize", exp, call)
     assert "is a file, expected the folder for the outputs" in refusal("localize", exp, calls, "-o", call)
-    assert "frame scores end in .npz" in refusal("localize", exp, manifests / "dev.tsv", "-o", out)
+    assert "expected .npz" in refusal("localize", exp, manifests / "dev.tsv", "-o", out)
     assert "expected one manifest" in refusal("localize", exp, call, call, "-o", tmp_path / "x.npz")
     assert "--workers: is about manifests" in refusal("localize", exp, call, "-o", out, "--workers", "1")
     sentence = refusal("localize", exp, manifests / "dev.tsv", "-o", tmp_path / "x.npz", "--threshold", "1")

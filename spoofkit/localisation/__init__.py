@@ -1,1 +1,1 @@
-"""Where in an utterance is it spoofed: scores of frames, their file, their figures."""
+"""Find where in an utterance it is spoofed: frame scores, regions, and how well both agree with the truth."""

@@ -1,4 +1,4 @@
-"""The frame score file: a score for every frame of every utterance of a manifest; written, read and refused here.
+"""The frame score file, which has a score for every frame of every utterance of a manifest: write, read, check it.
 
     eval.npz    utt_id      text, sorted as in the manifest        shape (utterances,)
                 n_samples   int64, 16 kHz                          shape (utterances,)
@@ -8,7 +8,7 @@
     eval.json   how they were made: polarity, frame geometry, what the frames were trained for, hashes, versions
 
 `numpy.load("eval.npz")` reads it; nothing in it is pickled. As everywhere in spoofkit, **a higher score means more bona
-fide**: the sign of what a frame head gives, whose class 1 is spoofed (or injected), is turned. Frame t of an utterance
+fide**: class 1 of a frame head is spoofed (or injected), so the sign of its output is inverted. Frame t of an utterance
 is centred on sample `first_centre + hop * t`. No torch, and no metric, here.
 """
 
@@ -36,7 +36,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FrameScores:
-    """U utterances with N frames in all."""
+    """Frame scores of U utterances with N frames in all."""
 
     utt_ids: tuple[str, ...]
     n_samples_U: Counts
@@ -45,36 +45,36 @@ class FrameScores:
     geometry: FrameGeometry
 
     def utterance_of_frame(self) -> Counts:
-        """Row of the utterance that each frame belongs to, shape (N,)."""
+        """Return the row of each frame's utterance, shape (N,)."""
         rows: Counts = np.repeat(np.arange(len(self.utt_ids)), self.n_frames_U)
         return rows
 
     def centres(self) -> Counts:
-        """Sample of its own utterance on which each frame is centred, shape (N,)."""
+        """Return the sample of its utterance on which each frame is centred, shape (N,)."""
         first_U = np.cumsum(self.n_frames_U) - self.n_frames_U
         frame_N = np.arange(self.score_N.size) - np.repeat(first_U, self.n_frames_U)
         centres: Counts = self.geometry.first_centre + self.geometry.hop * frame_N
         return centres
 
     def of(self, utt_id: str) -> npt.NDArray[np.float32]:
-        """Scores of one utterance's frames, shape (frames,)."""
+        """Return the scores of one utterance's frames, shape (frames,)."""
         row = self.utt_ids.index(utt_id)
         end = int(self.n_frames_U[: row + 1].sum())
         return self.score_N[end - int(self.n_frames_U[row]) : end]
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of a frame score file stands."""
+    """Return the path of a frame score file's record."""
     return path.with_suffix(".json")
 
 
 def frames_npz(
     utt_ids: Sequence[str], n_samples: Mapping[str, int], scores: Mapping[str, npt.NDArray[np.float32]]
 ) -> bytes:
-    """Make a frame score file: the same scores, the same bytes.
+    """Return the bytes of a frame score file; the same scores give the same bytes.
 
     Args:
-        utt_ids: The manifest's, in its order.
+        utt_ids: Ids in the manifest's order.
         n_samples: Samples of each utterance.
         scores: Scores of the frames of each utterance, higher = more bona fide.
     """
@@ -89,14 +89,14 @@ def frames_npz(
     return file.getvalue()
 
 
-def frames_record(path: Path, how: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a frame score file that stands.
+def frames_record(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a frame score file that is written.
 
     Args:
         path: The file.
-        how: How its scores were made, with `geometry`.
+        known: How its scores were made, with `geometry`.
     """
-    return {"format": FORMAT, "polarity": POLARITY, "frames_sha256": file_sha256(path)} | dict(how)
+    return {"format": FORMAT, "polarity": POLARITY, "frames_sha256": file_sha256(path)} | dict(known)
 
 
 def write_frames(
@@ -104,19 +104,19 @@ def write_frames(
     utt_ids: Sequence[str],
     n_samples: Mapping[str, int],
     scores: Mapping[str, npt.NDArray[np.float32]],
-    how: Mapping[str, Any],
+    known: Mapping[str, Any],
 ) -> None:
-    """Write a frame score file and its record, in place of those that stand there.
+    """Write a frame score file and its record; existing ones are replaced.
 
     Args, Raises: as `frames_npz` and `frames_record`; the disk may refuse (SpoofkitError).
     """
     with atomic_path(path, overwrite=True) as temporary:
         temporary.write_bytes(frames_npz(utt_ids, n_samples, scores))
-    write_json(record_path(path), frames_record(path, how), overwrite=True)
+    write_json(record_path(path), frames_record(path, known), overwrite=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a frame score file that stands; empty if it is missing or of other scores."""
+    """Read the record of a frame score file; empty if it is missing or belongs to other scores."""
     sidecar = record_path(path)
     record = read_json(sidecar) if sidecar.exists() else None
     if not isinstance(record, dict) or record.get("frames_sha256") != file_sha256(path):
@@ -128,15 +128,15 @@ def read_frames(path: Path) -> tuple[FrameScores, dict[str, Any]]:
     """Read a frame score file and its record.
 
     Raises:
-        SpoofkitError: one of them is missing, damaged, of another version, or does not belong to the other.
+        SpoofkitError: one of them is missing, damaged, of another format, or does not belong to the other.
     """
     if not path.is_file():
-        raise SpoofkitError(f"{path}: no such file, expected frame scores; `spoofkit localize` writes them")
+        raise SpoofkitError(f"{path}: no such file, expected frame scores; make them with `spoofkit localize`")
     record = read_record(path)
     if record.get("format") != FORMAT or record.get("polarity") != POLARITY:
         raise SpoofkitError(
-            f"{path}: has no record of format {FORMAT} beside it that belongs to it ({record_path(path).name}); "
-            f"{RECREATE}"
+            f"{path}: found no record of format {FORMAT} that belongs to it, expected {record_path(path).name} beside "
+            f"it; {RECREATE}"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -145,14 +145,14 @@ def read_frames(path: Path) -> tuple[FrameScores, dict[str, Any]]:
             utt_id, n_samples, n_frames, score = (arrays[name] for name in ARRAYS)
         geometry = FrameGeometry(**record["geometry"])
     except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise SpoofkitError(f"{path}: is no frame score file, or a damaged one ({error}); {RECREATE}") from error
+        raise SpoofkitError(f"{path}: is damaged, or not a frame score file ({error}); {RECREATE}") from error
     frames = FrameScores(tuple(utt_id.tolist()), n_samples, n_frames, score, geometry)
     _check(path, frames)
     return frames, record
 
 
 def geometry_record(geometry: FrameGeometry) -> dict[str, int]:
-    """A geometry as the record has it."""
+    """Return a geometry for the record."""
     return asdict(geometry)
 
 
@@ -165,7 +165,7 @@ def _check(path: Path, frames: FrameScores) -> None:
         and frames.score_N.shape == (sum(expected),)
     ):
         raise SpoofkitError(
-            f"{path}: its arrays do not fit each other and the frame geometry of its record, expected "
+            f"{path}: its arrays contradict each other or the frame geometry of its record, expected "
             f"{len(expected):,} utterances with {sum(expected):,} frames in all; {RECREATE}"
         )
     if not np.isfinite(frames.score_N).all():

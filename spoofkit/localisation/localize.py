@@ -1,6 +1,6 @@
-"""The verb `localize` on a set: from a frame head on its encoder and a manifest, or a mix list, to a frame score file.
+"""The verb `localize` on a set: from a model with a frame head and a manifest, or a mix list, to a frame score file.
 
-It is a job of `spoofkit.scoring.job`, as that of `score`; `FrameFile` is what becomes of the scores.
+Like `score`, it runs a job of `spoofkit.scoring.job`; `FrameFile` is the job's target.
 """
 
 import json
@@ -22,7 +22,7 @@ from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import FrameModel, load_frame_model
 from spoofkit.outputs import Output, State, find_state, read_json_record, refuse_foreign, skipped
 from spoofkit.scoring.batches import plan_batches
-from spoofkit.scoring.job import Job, how_made, make_plan, remove_unfinished, run_job
+from spoofkit.scoring.job import Job, make_plan, remove_unfinished, run_job, scoring_record
 from spoofkit.scoring.outcome import Outcome
 from spoofkit.scoring.parts import Part
 from spoofkit.scoring.recordings import WHOLE
@@ -36,13 +36,13 @@ MADE_FROM = ("model_sha256", "manifest_sha256", "mix_sha256", "frame_target")
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A frame score file; of mixes, the regions that are to be found in them stand beside it. A `job.Target`."""
+    """A frame score file and, for mixes, the file of the regions to find in them: a `job.Target`."""
 
     manifest: Manifest
-    """Of a mix list, its mixes."""
+    """For a mix list, its mixes."""
     mixed: MixedSet | None
     files: list[Path]
-    """The frame scores and, of mixes, the regions."""
+    """The frame scores and, for mixes, the regions."""
     output: Output
     """The files and their record."""
 
@@ -54,11 +54,11 @@ class FrameFile:
         n_samples = {result.name: round(result.seconds * SAMPLE_RATE) for result in outcome.results.values()}
         return found | {self.files[0]: frame_scores.frames_npz(utt_ids, n_samples, frames)}
 
-    def record(self, outcome: Outcome, how: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, once the files stand."""
+    def record(self, outcome: Outcome, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of files that are written."""
         if self.mixed is not None:
-            how = how | {"segments_sha256": file_sha256(self.files[1])}
-        return frame_scores.frames_record(self.files[0], how)
+            known = known | {"segments_sha256": file_sha256(self.files[1])}
+        return frame_scores.frames_record(self.files[0], known)
 
 
 def localize(
@@ -75,22 +75,25 @@ def localize(
     """Score every frame of every utterance of a manifest, or of mixes of them, and yield the lines for stdout.
 
     Args:
-        folder: What post-training left, or a model with a frame head, whose utterance head is not asked.
+        folder: Folder of a post-training, or a model with a frame head; its utterance head is not used.
         manifest_path: What to score.
-        out: The frame score file, which ends in `.npz`; its record stands beside it.
-        mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions that are to
-            be found in them are written beside, as `OUT.segments.tsv`.
+        out: The frame score file (`.npz`); its record is written beside it.
+        mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions to find in
+            them are written to `OUT.segments.tsv`. Default: the manifest itself is scored.
         device: Name of the device.
         workers: Threads that decode; 0: as many as keep the device busy.
-        overwrite: Replace an existing file; start over what an interrupted call left.
-        reuse: Keep a file made by the same model from the same manifest.
+        overwrite: Replace an existing file; discard what an interrupted call left.
+        reuse: Skip a file that is up to date.
 
     Raises:
         SpoofkitError: an input is missing or not what was expected, or the output exists.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
     if out.suffix != ".npz":
-        raise SpoofkitError(f"{out}: frame scores end in .npz, found {out.suffix or 'no suffix'}; name it so")
+        raise SpoofkitError(
+            f"{out}: found {out.suffix or 'no suffix'}, expected .npz for frame scores; write `-o "
+            f"{out.with_suffix('.npz')}`"
+        )
     chosen = choose_device(device)
     model = replace(load_frame_model(folder), detector=None)
     target = _read_target(model, manifest_path, mix_path, out)
@@ -105,20 +108,20 @@ def localize(
         yield skipped(out)
         return
     if target.mixed is not None:
-        yield _say_of_segments(target)
+        yield _regions_line(target)
     n_frames = sum(result.frames.size for result in outcome.results.values() if result.frames is not None)
     kind = "injected" if model.target == "region" else "spoofed"
     yield f"{out}: {n_frames:,} frames of {len(outcome.results):,} utterances, higher = less likely {kind}"
 
 
 def segments_path(out: Path) -> Path:
-    """Return where the regions of mixes stand beside their frame scores."""
+    """Return the path of the regions of mixes, beside their frame scores."""
     return out.with_suffix(".segments.tsv")
 
 
 def _read_target(model: FrameModel, manifest_path: Path, mix_path: Path | None, out: Path) -> FrameFile:
     """Read the manifest, or the mix list that was drawn from it."""
-    # Which regions are to be found in a mix depends on the keys of its utterances.
+    # The regions to find in a mix depend on the keys of its utterances.
     manifest = read_manifest(manifest_path) if mix_path is None else read_keyed_manifest(manifest_path)
     for caveat in manifest.caveats():
         say(caveat)
@@ -138,39 +141,39 @@ def _read_target(model: FrameModel, manifest_path: Path, mix_path: Path | None, 
 
 
 def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Path) -> Job:
-    """Plan the batches, and say how the scores are made."""
+    """Plan the batches and the record."""
     manifest, mixed = target.manifest, target.mixed
     plan = make_plan(plan_batches(manifest, scorer.budget_samples), manifest, scorer.budget_samples)
-    identity = target.output.made_from | plan.record | {"spoofkit": spoofkit.__version__} | scorer.runtime
-    # As earlier versions have it: their parts are resumed.
-    identity["plan_sha256"] = text_sha256(json.dumps(dict(enumerate(plan.utt_ids))))
+    made_from = target.output.made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | scorer.runtime
+    # Hashed as in earlier versions, so that their parts can be resumed.
+    made_from["plan_sha256"] = text_sha256(json.dumps(dict(enumerate(plan.utt_ids))))
     assert scorer.geometry is not None
-    how = target.output.made_from | {
+    record = target.output.made_from | {
         "score": scorer.meaning,
         "geometry": frame_scores.geometry_record(scorer.geometry),
-        **how_made(folder, manifest, scorer),
+        **scoring_record(folder, manifest, scorer),
         "n_utterances": manifest.table.height,
         "stages": read_stages(folder / FRAME_HEAD),
     }
     if mixed is None:
-        return Job(target, manifest, WHOLE, plan, identity, how)
-    how |= {
+        return Job(target, manifest, WHOLE, plan, made_from, record)
+    record |= {
         "manifest": str(manifest_path),
         "mix": str(manifest.path),
         "regions": MEANING[target.output.made_from["frame_target"]],
     }
     dataset = mixed.dataset
-    return Job(target, manifest, WHOLE, plan, identity, how, make=lambda row: dataset[(0, row)].wave_S)
+    return Job(target, manifest, WHOLE, plan, made_from, record, make=lambda row: dataset[(0, row)].wave_S)
 
 
 def _restore_segments(target: FrameFile) -> Iterator[str]:
-    """Write the regions alone, if nothing else is missing: the scores cost more."""
+    """Write the regions again if only their file is missing, without scoring again."""
     path = segments_path(target.files[0])
     if target.mixed is not None and find_state(target.output)[:2] == (State.INCOMPLETE, path):
         write_segments(path, target.mixed.segments)
-        yield _say_of_segments(target)
+        yield _regions_line(target)
 
 
-def _say_of_segments(target: FrameFile) -> str:
-    of_mixes = f"{MEANING[target.output.made_from['frame_target']]}, of {target.manifest.table.height:,} mixes"
-    return f"{segments_path(target.files[0])}: {of_mixes}"
+def _regions_line(target: FrameFile) -> str:
+    meaning = MEANING[target.output.made_from["frame_target"]]
+    return f"{segments_path(target.files[0])}: regions of {target.manifest.table.height:,} mixes ({meaning})"

@@ -1,12 +1,12 @@
-"""The regions of one recording as files that other programs read: RTTM, an Audacity label track, JSON.
+"""Write the regions of one recording as files that other programs read: RTTM, an Audacity label track, JSON.
 
-* RTTM: ten fields a line as NIST laid them out (Rich Transcription RT-09 plan, appendix A), of type SPEAKER, because
-  that is the one type that common readers read; the "speaker" is `spoof` or `injected`. Fields that say nothing are
-  `<NA>`; so is the confidence, which NIST wants to be a probability: scores are in the JSON.
+* RTTM: ten fields per line as defined by NIST (Rich Transcription RT-09 plan, appendix A), of type SPEAKER, because
+  that is the only type that common readers accept; the "speaker" is `spoof` or `injected`. Unused fields are `<NA>`;
+  so is the confidence, which NIST defines as a probability: scores are in the JSON.
 * Audacity: `start<TAB>end<TAB>label`, in seconds (manual, "Importing and Exporting Labels").
 
-Both say only what stands in a region, so a label says if the threshold was not fitted; an empty file is a recording
-without a marked region.
+Neither has a header, so every label says if the threshold was not fitted. An empty file is a recording without marked
+regions.
 """
 
 import re
@@ -24,23 +24,23 @@ from spoofkit.localisation.frame_scores import POLARITY, geometry_record
 from spoofkit.localisation.regions import Frames, Marked, Rule, marked_seconds
 
 FORMAT = 1
-"""Of a recording's JSON; rises when a name in it changes its meaning."""
+"""Version of a recording's JSON; raised when an entry changes its meaning."""
 KIND = "regions of a recording"
 MOST_BYTES = 160  # of a name in UTF-8: with a suffix and the name of a temporary file it stays far below 255
 DIGITS = 4
-"""Of a score after the point, in JSON."""
+"""Decimal places of a score in JSON."""
 
 
 def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]:
-    """A name for the outputs of each recording, in their order: unique in one folder, without what leaves a folder.
+    """Choose a name for the outputs of each recording: unique in one folder, and safe as a file name.
 
-    Unique are also the names that `channel_name` makes of it, for the channels that are marked by themselves.
+    The names that `channel_name` makes of it, for channels that are marked separately, are unique too.
 
-    Of a file's own name are kept letters and digits of every script, `.`, `-` and `_`; what would be the same name
-    on some disks (small and capital letters; an accent of its own or as part of a letter) is numbered.
+    Letters and digits of every script, `.`, `-` and `_` of a file's own name are kept. Names that some disks take for
+    the same (upper and lower case; an accent as a character of its own or as part of a letter) get a number.
 
     Args:
-        recordings: Paths, and of each the channels, as `channel_name` takes them.
+        recordings: Paths, each with its channels, as `channel_name` takes them.
 
     >>> paths = ["a/call.wav", "b/call.wav", "b/my call.mp3", "नमस्ते.wav", "../..wav"]
     >>> list(safe_names(dict.fromkeys(paths, (None,))).values())
@@ -62,7 +62,7 @@ def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]
 
 
 def channel_name(name: str, channel: int | None) -> str:
-    """The name for the outputs of one channel, from 1; none: of the recording as a whole.
+    """Return the name for the outputs of one channel, counted from 1; None: of the whole recording.
 
     >>> channel_name("call", 2)
     'call.ch2'
@@ -80,16 +80,16 @@ def _as_a_disk_may_see(name: str) -> str:
 
 
 def rttm(name: str, regions: Sequence[Marked], label: str, rule: Rule, channel: int | None = None) -> str:
-    """RTTM of a recording: a line a region, which `spoofkit.data.rttm.read_rttm` reads back to the sample.
+    """Write the RTTM of a recording: a line per region, which `spoofkit.data.rttm.read_rttm` reads back to the sample.
 
-    Its channel is 1 where none is marked by itself.
+    The channel is 1 if channels are not marked separately.
     """
     who = label + ("" if rule.is_fitted else UNFITTED)
     return "".join(rttm_line(name, region.start, region.end, who, channel or 1) for region in regions)
 
 
 def audacity(regions: Sequence[Marked], label: str, rule: Rule) -> str:
-    """Audacity's label track: a line a region, with its mean score."""
+    """Write a label track for Audacity: a line per region, with its mean score."""
     unfitted = "" if rule.is_fitted else ", threshold not fitted"
     return "".join(
         f"{region.start_seconds:.6f}\t{region.end_seconds:.6f}\t{label} ({region.mean_score:.2f}{unfitted})\n"
@@ -106,16 +106,16 @@ def as_json(
     rule: Rule,
     label: str,
 ) -> dict[str, Any]:
-    """Everything of a recording as plain values: frames, regions, rule.
+    """Return frames, regions and rule of a recording as plain values.
 
     Args:
-        recording: What is known of it and of the model, with `n_samples`.
-        raw_T: Scores as the model gave them.
-        score_T: Those that the threshold was put to: smoothed.
-        regions: What was marked.
-        geometry: The frames'.
-        rule: How they were marked.
-        label: What they are called.
+        recording: Entries about the recording and the model, with `n_samples`.
+        raw_T: Scores of the model.
+        score_T: Smoothed scores, which the threshold was applied to.
+        regions: The regions that were marked.
+        geometry: Geometry of the frames.
+        rule: How regions were marked.
+        label: Name of a region.
     """
     marked = marked_seconds(regions)
     seconds = recording["n_samples"] / SAMPLE_RATE

@@ -1,20 +1,20 @@
-"""How well frame scores say *where* an utterance is spoofed. numpy only; no files, no tables, no plots.
+"""Measure how well frame scores tell *where* an utterance is spoofed. numpy only; no files, no tables, no plots.
 
-A higher score means more bona fide; *spoof* is the class that is looked for. Times are whole samples (16 kHz), so that
+A higher score means more bona fide; *spoof* is the class to detect. Times are whole samples (16 kHz), so that
 durations add up exactly. Three measures of the same frames:
 
 * Segment EER at a resolution (Zhang et al., "The PartialSpoof Database and Countermeasures …", arXiv:2204.05177):
   every segment of, say, 0.16 s is a trial. It is spoof if any part of it is; its score is the lowest of the frames that
   are centred in it, as in the authors' evaluation (nii-yamagishilab/PartialSpoof, metric/SegmentEER.py: `min` when
   scores are taken to a coarser resolution). The EER is the official ASVspoof variant, as there. The authors train a
-  model for each resolution; with one frame classifier for all, coarse resolutions are read off fine scores, which they
-  call the upper triangle of their EER matrix.
+  model for each resolution; with one frame classifier for all, coarse resolutions are computed from fine scores, which
+  they call the upper triangle of their EER matrix.
 * Range-based EER (Zhang et al., "Range-Based Equal Error Rate for Spoof Localization", Interspeech 2023,
-  arXiv:2305.17739): no segments; how much *time* is classified wrongly. A threshold calls spoof every stretch whose
-  score is not above it; FNR is the share of spoofed time that is missed, FPR the share of bona fide time that is called
-  spoof. The EER is their mean where they are closest. The authors search by bisection (metric/RangeEER.py, whose last
-  line prints the FPR of that point alone); here every threshold is tried.
-* Precision, recall and F1 of the frames at one threshold, the frame's truth being that of its centre.
+  arXiv:2305.17739): without segments, the amount of *time* that is classified wrongly. Every stretch whose score is not
+  above the threshold is called spoof; FNR is the share of spoofed time that is missed, FPR the share of bona fide time
+  that is called spoof. The EER is their mean where they are closest. The authors search by bisection
+  (metric/RangeEER.py, whose last line prints only the FPR of that point); here every threshold is tried.
+* Precision, recall and F1 of the frames at one threshold; a frame is spoof if its centre is.
 
 Shapes: U utterances, N frames of all of them, R regions of all of them, G segments.
 """
@@ -34,13 +34,13 @@ Values = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Utterances laid end to end, so that one position says both utterance and sample."""
+    """Utterances laid end to end, so that one position identifies both utterance and sample."""
 
     start_U: Samples
     """Where each utterance begins, ascending."""
     n_samples_U: Samples
     spoof_start_R: Samples
-    """Where each spoofed region begins, ascending; regions do not overlap and stay in their utterance."""
+    """Where each spoofed region begins, ascending; regions do not overlap and do not leave their utterance."""
     spoof_end_R: Samples
 
 
@@ -50,22 +50,22 @@ class SegmentEer:
 
     segment_samples: int
     eer: Eer | None
-    """None where all segments are of one class."""
+    """None if all segments are of one class."""
     n_bonafide: int
     n_spoof: int
     n_without_frame: int
-    """Segments in which no frame is centred, such as an utterance's last: no trials, as with the authors."""
+    """Segments in which no frame is centred, such as an utterance's last; not trials, as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a threshold does to frames: those whose score is not above it are called spoof."""
+    """Precision and recall at a threshold: frames whose score is not above it are called spoof."""
 
     threshold: float
     precision: float | None
-    """Share of the frames called spoof that are; none if none is called so."""
+    """Share of the frames called spoof that are spoof; None if no frame is called spoof."""
     recall: float | None
-    """Share of the spoofed frames that are called so; none if there are none."""
+    """Share of the spoofed frames that are called spoof; None if there are none."""
     f1: float | None
 
 
@@ -73,9 +73,9 @@ def make_timeline(n_samples_U: Samples, regions: list[Samples]) -> Timeline:
     """Lay utterances end to end.
 
     Args:
-        n_samples_U: Samples of each utterance.
-        regions: Of each utterance its spoofed regions, half-open (start, end), ascending, shape (regions, 2); what
-            reaches past the utterance's end is cut off.
+        n_samples_U: Length of each utterance.
+        regions: Spoofed regions of each utterance, half-open (start, end), ascending, shape (regions, 2); they are cut
+            off at the end of the utterance.
     """
     start_U = np.cumsum(n_samples_U) - n_samples_U
     counts_U = np.array([len(own) for own in regions], dtype=np.int64)
@@ -87,18 +87,18 @@ def make_timeline(n_samples_U: Samples, regions: list[Samples]) -> Timeline:
 
 
 def is_spoof(timeline: Timeline, position_N: Samples) -> Flags:
-    """Whether positions lie in a spoofed region, shape (N,)."""
+    """Return whether positions are in a spoofed region, shape (N,)."""
     row_N = np.searchsorted(timeline.spoof_start_R, position_N, side="right") - 1
     flags: Flags = (row_N >= 0) & (position_N < np.append(timeline.spoof_end_R, 0)[row_N])
     return flags
 
 
 def spoofed_before(timeline: Timeline, position_N: Samples) -> Samples:
-    """Spoofed samples before each position, counted over all utterances, shape (N,)."""
+    """Count the spoofed samples before each position, over all utterances, shape (N,)."""
     length_R = timeline.spoof_end_R - timeline.spoof_start_R
     total_R = np.append(0, np.cumsum(length_R))
     n_begun_N = np.searchsorted(timeline.spoof_start_R, position_N, side="left")
-    # Of the last region that began before, only what lies before the position.
+    # The last region that began before the position may reach beyond it.
     beyond_N = np.append(0, timeline.spoof_end_R)[n_begun_N] - position_N
     before: Samples = total_R[n_begun_N] - np.maximum(beyond_N, 0)
     return before
@@ -107,14 +107,14 @@ def spoofed_before(timeline: Timeline, position_N: Samples) -> Samples:
 def segment_eer(
     timeline: Timeline, utterance_N: Samples, centre_N: Samples, score_N: Values, segment_samples: int
 ) -> SegmentEer:
-    """Segment EER at one resolution; see the module's docstring.
+    """Compute the segment EER at one resolution; see the module's docstring.
 
     Args:
         timeline: Utterances and their spoofed regions.
         utterance_N: Row of each frame's utterance, ascending.
-        centre_N: Sample of its utterance on which a frame is centred, ascending within one.
+        centre_N: Sample of its utterance on which a frame is centred, ascending within an utterance.
         score_N: Scores of the frames.
-        segment_samples: Length of a segment; the last one of an utterance is as long as what is left.
+        segment_samples: Length of a segment; the last one of an utterance may be shorter.
     """
     n_segments_U = -(-timeline.n_samples_U // segment_samples)
     first_U = np.cumsum(n_segments_U) - n_segments_U
@@ -140,9 +140,9 @@ def segment_eer(
 
 
 def frame_stretches(timeline: Timeline, utterance_N: Samples, centre_N: Samples, hop: int) -> tuple[Samples, Samples]:
-    """The stretch of time that each frame speaks for: what lies nearest to its centre.
+    """Return the stretch of time that each frame stands for: all that is nearest to its centre.
 
-    The first frame of an utterance reaches to its start, the last one to its end, so that no time is left out.
+    The first frame of an utterance reaches to its start, the last one to its end, so that all time is covered.
 
     Returns:
         Half-open (start, end) on the timeline, each of shape (N,).
@@ -156,18 +156,18 @@ def frame_stretches(timeline: Timeline, utterance_N: Samples, centre_N: Samples,
 
 
 def range_eer(score_N: Values, spoof_samples_N: Samples, bonafide_samples_N: Samples) -> Eer:
-    """Range-based EER; see the module's docstring.
+    """Compute the range-based EER; see the module's docstring.
 
-    Of stretches with equal scores none can be called spoof without the others. Where two thresholds come equally close,
-    the lower one counts.
+    Stretches with equal scores are called spoof together. If FNR and FPR are equally close at two thresholds, the lower
+    one counts.
 
     Args:
         score_N: Scores of stretches of time.
-        spoof_samples_N: How many samples of each stretch are spoofed.
-        bonafide_samples_N: And how many are not.
+        spoof_samples_N: Number of spoofed samples in each stretch.
+        bonafide_samples_N: Number of bona fide samples in each stretch.
 
     Raises:
-        SpoofkitError: no time at all is spoofed, or none is bona fide.
+        SpoofkitError: no sample is spoofed, or none is bona fide.
 
     >>> range_eer(np.array([0.0, 1.0, 2.0]), np.array([30, 10, 0]), np.array([0, 20, 40]))
     Eer(eer=0.125, threshold=0.0)
@@ -175,7 +175,7 @@ def range_eer(score_N: Values, spoof_samples_N: Samples, bonafide_samples_N: Sam
     n_spoof, n_bonafide = int(spoof_samples_N.sum()), int(bonafide_samples_N.sum())
     if not n_spoof or not n_bonafide:
         raise SpoofkitError(
-            f"spoofed regions: {n_spoof:,} samples are spoofed and {n_bonafide:,} are not, expected some of both; "
+            f"spoofed regions: found {n_spoof:,} spoofed and {n_bonafide:,} bona fide samples, expected some of both; "
             "evaluate a set with both"
         )
     order_N = np.argsort(score_N, kind="stable")
@@ -190,7 +190,7 @@ def range_eer(score_N: Values, spoof_samples_N: Samples, bonafide_samples_N: Sam
 
 
 def frame_operation(score_N: Values, is_spoof_N: Flags, threshold: float) -> Operation:
-    """Precision, recall and F1 of finding spoofed frames at a threshold.
+    """Compute precision, recall and F1 of finding spoofed frames at a threshold.
 
     >>> frame_operation(np.array([0.0, 1.0, 2.0, 3.0]), np.array([True, False, True, False]), 1.0)
     Operation(threshold=1.0, precision=0.5, recall=0.5, f1=0.5)

@@ -1,7 +1,7 @@
-"""Mixed utterances as a set to localize in: spliced when they are read, and the regions that are to be found.
+"""Read a mix list as a set to localize in: mixes, spliced when they are read, and the regions to find in them.
 
-What those regions are hangs on what the frames were trained for. `region`: the injected ones, of whatever kind, since
-that is all such a head can find. `authenticity`: those that come from a spoofed utterance; it may be the base.
+Which regions those are depends on what the frames were trained for. `region`: the injected ones, spoofed or not, since
+that is all that such a head can find. `authenticity`: those of a spoofed utterance, which may be the base.
 """
 
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 
 MEANING = {"region": "injected samples, of whatever kind", "authenticity": "samples of spoofed utterances"}
-"""What the regions of a mix list are, by mix.frame_target."""
+"""What the regions of a mix are, by mix.frame_target."""
 
 
 @dataclass(frozen=True)
 class MixedSet:
-    """The mixes of a list."""
+    """The mixes of a list and their regions."""
 
     mixes: Manifest
-    """Ids and lengths of the mixes, in the place of a manifest; its paths name nothing."""
+    """Ids and lengths of the mixes; its paths are empty."""
     dataset: MixDataset
-    """Gives them spliced, in the same order."""
+    """Samples of the mixes, in the same order."""
     segments: pl.DataFrame
-    """As `spoofkit.data.segments` writes them."""
+    """Regions to find, as `spoofkit.data.segments` writes them."""
 
 
 def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, frame_target: str) -> MixedSet:
@@ -39,8 +39,8 @@ def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, fram
 
     Args:
         path: The mix list.
-        manifest: What it was drawn from.
-        geometry: The encoder's.
+        manifest: The manifest that it was drawn from.
+        geometry: Frames of the encoder.
         frame_target: What the frames were trained for.
 
     Raises:
@@ -49,8 +49,8 @@ def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, fram
     mix_list = read_mix_list(path, manifest)
     if mix_list.made_from["manifest"] != file_sha256(manifest.path):
         raise SpoofkitError(
-            f"{path}: was drawn from another manifest than {manifest.path}; name that one, or draw the list again with "
-            "`spoofkit mixlist`"
+            f"{path}: was drawn from another manifest than {manifest.path}; give that manifest, or draw the list again "
+            "with `spoofkit mixlist`"
         )
     dataset = MixDataset(mix_list, manifest, geometry, frame_target)
     ids = [mix.mix_id for mix in mix_list.mixes]
@@ -62,12 +62,12 @@ def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, fram
 
 
 def sought_regions(mix: Mix, frame_target: str, spoofed: set[str]) -> list[tuple[int, int]]:
-    """The regions of a mix that its frames are to find.
+    """Return the regions of a mix that its frames should find.
 
     Args:
         mix: The mix.
         frame_target: `region` or `authenticity`.
-        spoofed: Ids of spoofed utterances; read for `authenticity` only.
+        spoofed: Ids of spoofed utterances; used for `authenticity` only.
 
     Returns:
         Half-open (start, end) in samples of the crop, ascending, none empty.

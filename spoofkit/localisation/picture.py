@@ -1,4 +1,4 @@
-"""A marked recording as a picture: waveform, spectrogram, frame scores, regions. No score is computed here."""
+"""Draw a marked recording: waveform, spectrogram, frame scores, regions. No score is computed here."""
 
 import io
 import warnings
@@ -14,7 +14,7 @@ from spoofkit.terminal import visible
 
 FFT_SAMPLES, SHORTEST_HOP, N_ROWS, N_LEVELS = 512, 128, 96, 48
 MOST_COLUMNS = 1600
-RANGE_DB, SILENCE_DB = 80.0, -60.0  # below the loudest; what is never louder is not stretched to be seen
+RANGE_DB, SILENCE_DB = 80.0, -60.0  # range below the loudest; a quieter recording is not amplified to fill it
 COLOURS = {"wave": "#35506b", "curve": "#0072b2", "raw": "#8c959f", "region": "#d55e00"}
 
 
@@ -26,11 +26,11 @@ class Curve:
     """Where each frame is centred."""
     raw_T: Frames
     score_T: Frames
-    """Smoothed; the same if nothing was smoothed."""
+    """Smoothed scores; equal to `raw_T` without smoothing."""
 
 
 def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, label: str) -> bytes:
-    """A PNG of one recording: waveform, spectrogram, frame scores with the threshold, marked regions."""
+    """Draw one recording as a PNG: waveform, spectrogram, frame scores with the threshold, marked regions."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +60,7 @@ def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], 
             middle.axvline(edge, color="white", linestyle="--", linewidth=0.8)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Of scripts that the font lacks boxes are drawn; the file's name and the page have the letters.
+        # Letters that the font lacks are drawn as boxes; the file's name and the page show them.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
         figure.savefig(buffer, format="png", dpi=110)
@@ -68,7 +68,7 @@ def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], 
 
 
 def spectrogram(wave_S: Frames) -> npt.NDArray[np.uint8]:
-    """Levels 0 to N_LEVELS - 1, shape (N_ROWS, columns), lowest frequency first; 80 dB from none to full."""
+    """Return levels 0 to N_LEVELS - 1 over RANGE_DB, shape (N_ROWS, columns), lowest frequency first."""
     padded = np.pad(wave_S, (0, max(0, FFT_SAMPLES - wave_S.size)))
     hop = max(SHORTEST_HOP, -(-padded.size // MOST_COLUMNS))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SAMPLES)[::hop]
@@ -81,6 +81,6 @@ def spectrogram(wave_S: Frames) -> npt.NDArray[np.uint8]:
 
 
 def envelope(wave_S: Frames, n_columns: int) -> tuple[Frames, Frames]:
-    """Lowest and highest sample of each of at most so many stretches of equal length."""
+    """Return the lowest and the highest sample of each of at most `n_columns` stretches of equal length."""
     edges = np.unique(np.linspace(0, wave_S.size, n_columns + 1).astype(np.int64)[:-1])
     return np.minimum.reduceat(wave_S, edges), np.maximum.reduceat(wave_S, edges)

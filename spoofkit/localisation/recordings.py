@@ -1,10 +1,9 @@
-"""The verb `localize` on recordings: audio files to regions, as files for other programs and a page to listen to.
+"""The verb `localize` on recordings: from audio files to regions, as files for other programs and an HTML page.
 
-A folder gets NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png of each recording, then timeline.html, and last
-timeline.made_from.json, for --reuse. Where channels are marked by themselves, each has such files, called NAME.ch1 and
-so on.
-Recordings are read and scored as by `score` (`spoofkit.scoring.stream`). A model with both heads gives each recording a
-score too (`utterance`).
+It writes NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png for each recording, then timeline.html, and last the
+record of all of them, timeline.made_from.json. If channels are marked separately, each has such files: NAME.ch1.json
+and so on. Recordings are read and scored as by `score` (`spoofkit.scoring.stream`). A model with both heads also gives
+each recording a score (`utterance`).
 """
 
 import json
@@ -37,6 +36,7 @@ from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
 from spoofkit.scoring import windows
+from spoofkit.scoring.job import raise_failed
 from spoofkit.scoring.recordings import Reading, Result
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.stream import score_recordings
@@ -50,7 +50,7 @@ SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """What a command line says about regions; see `regions.make_rule`."""
+    """The options that control how regions are marked; see `regions.make_rule`."""
 
     threshold: float | None
     threshold_from: Path | None
@@ -60,20 +60,20 @@ class RegionOptions:
 
 @dataclass(frozen=True)
 class _Marker:
-    """What marking a recording takes besides its scores."""
+    """What marking a recording needs besides its scores."""
 
     out_dir: Path
     rule: Rule
     label: str
-    """What a region with low scores is called."""
+    """Name of a region with low scores."""
     geometry: FrameGeometry
     windows: Windows
     """How long recordings are cut."""
-    how: dict[str, Any]
-    """How scores are made, as it stands in each JSON."""
+    record: dict[str, Any]
+    """How scores are made; part of each JSON."""
     judge: Judge | None
     pages: Any
-    """Of the addon `timeline`; none: there is none."""
+    """Pages of the addon `timeline`; None: it is not there."""
     overwrite: bool
 
 
@@ -92,68 +92,64 @@ def localize_recordings(
     """Mark the regions of recordings, write them, and yield a line for each.
 
     Args:
-        folder: What post-training left, or a model with a frame head, which also gives each recording a score.
+        folder: Folder of a post-training, or a model with a frame head, which also gives each recording a score.
         inputs: Files, folders, globs.
-        out_dir: Folder of the outputs; made if it is not there.
-        options: How regions are made of scores.
-        channels: Which are marked by themselves, as `choose_channels` takes it.
-        calibration: Of the scores of recordings, which a model with both heads gives; none: they are not calibrated.
+        out_dir: Folder of the outputs; created if it does not exist.
+        options: How regions are marked.
+        channels: Which channels are marked separately, as `choose_channels` takes it.
+        calibration: Calibration for the scores of the utterance head; None: they are not calibrated.
         device: Name of the device.
-        overwrite: Replace what an earlier call wrote there; nothing else is ever replaced.
-        reuse: Skip all of it if it is up to date; recreate it if a file is missing, as where a recording failed.
+        overwrite: Replace what an earlier call wrote; nothing else is ever replaced.
+        reuse: Skip all outputs if they are up to date; recreate them if one is missing, such as after an error.
 
     Raises:
-        SpoofkitError: an input is not what was expected, an output exists; or, at the end, a recording was not read.
+        SpoofkitError: an input is not what was expected, an output exists, or, at the end, a recording failed.
     """
     require_channels(channels)
-    _refuse_no_folder(out_dir)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
     chosen, model = choose_device(device), load_frame_model(folder)
     judge = make_judge(folder, model, calibration)
-    identity = {"model_sha256": model.sha256, "frame_target": model.target}
+    of_model = {"model_sha256": model.sha256, "frame_target": model.target}
     rule = make_rule(
-        options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, identity
+        options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, of_model
     )
     sources = find_sources(inputs, channels)
     page = _page_addon()
-    made_from = identity | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    made_from = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
     output = _output(out_dir, sources, made_from, has_page=page is not None)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         yield skipped(out_dir)
         return
-    overwrite = overwrite or reuse  # what stands there is ours, and not complete
+    overwrite = overwrite or reuse  # existing outputs are ours, and incomplete
     _make_room(out_dir, [source.name for source in sources], overwrite)
     scorer = frame_scorer_of(model, chosen)
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
-        pages = page.Pages(out_dir, page.page_facts(folder, identity, rule, contamination, meaning), overwrite)
-    marker = _make_marker(out_dir, rule, scorer, _how(folder, identity, scorer), judge, pages, overwrite)
+        pages = page.Pages(out_dir, page.page_facts(folder, of_model, rule, contamination, meaning), overwrite)
+    marker = _make_marker(out_dir, rule, scorer, _record(folder, of_model, scorer), judge, pages, overwrite)
     faults = yield from _mark_all(sources, scorer, marker)
-    has_regions = len(faults) < len(sources)
-    yield from _finish(output, marker, has_regions)
+    yield from _finish(output, marker, has_regions=len(faults) < len(sources))
     _say_caveats(sources, channels, rule)
-    if faults:
-        raise SpoofkitError(
-            f"{out_dir}: {len(faults)} of {len(sources)} recordings could not be localized, "
-            f"{'the others are there' if has_regions else 'none is there'}; first: {faults[0]}"
-        )
+    raise_failed(faults, len(sources))
 
 
 def _make_marker(
-    out_dir: Path, rule: Rule, scorer: Scorer, how: dict[str, Any], judge: Judge | None, pages: Any, overwrite: bool
+    out_dir: Path, rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any, overwrite: bool
 ) -> _Marker:
-    """Say how recordings are cut and marked."""
+    """Choose how recordings are cut and marked."""
     assert scorer.geometry is not None
     window = round(windows.SECONDS * SAMPLE_RATE)
     window = window if scorer.longest is None else min(window, scorer.longest)
-    cut = Windows(window, window, OVER_WINDOWS)
-    return _Marker(out_dir, rule, CALLED[how["frame_target"]], scorer.geometry, cut, how, judge, pages, overwrite)
+    cut, label = Windows(window, window, OVER_WINDOWS), CALLED[record["frame_target"]]
+    return _Marker(out_dir, rule, label, scorer.geometry, cut, record, judge, pages, overwrite)
 
 
-def _how(folder: Path, identity: dict[str, str], scorer: Scorer) -> dict[str, Any]:
+def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
     return {
         "model": str(folder),
-        **identity,
+        **of_model,
         "score": scorer.meaning,
         "contamination": scorer.record["contamination"],
         "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime},
@@ -180,16 +176,15 @@ def _mark_all(sources: list[Source], scorer: Scorer, marker: _Marker) -> Generat
 
 
 def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]:
-    """Finish the pages, if there are any, then the record of all files; yield a line for each page."""
+    """Finish the pages, if there are any, and write the record of all files; yield a line for each page."""
     written = [] if marker.pages is None else marker.pages.finish()
     files = [*written, *(path for path in output.files if path.name != PAGE and path.exists())]
     hashes = {path.name: file_sha256(path) for path in files}
     write_json(output.record, with_checksums({"made_from": output.made_from}, hashes), overwrite=True)
-    for path in written:
-        shows = (
-            f"{marker.label} regions to look at and listen to" if has_regions else "why no recording could be marked"
-        )
-        yield f"{path}: {shows}"
+    shows = (
+        f"open it in a browser to see and hear the {marker.label} regions" if has_regions else "all recordings failed"
+    )
+    yield from (f"{path}: {shows}" for path in written)
 
 
 def _say_caveats(sources: list[Source], channels: str, rule: Rule) -> None:
@@ -201,7 +196,7 @@ def _say_caveats(sources: list[Source], channels: str, rule: Rule) -> None:
 
 
 def _page_addon() -> ModuleType | None:
-    """Find what writes the pages; where there is no such addon, that is said, and all else is written."""
+    """Find the addon that writes pages; warn if it is not there, because all other files are still written."""
     try:
         return addons.find("timeline.page")
     except SpoofkitError as error:
@@ -210,8 +205,8 @@ def _page_addon() -> ModuleType | None:
 
 
 def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any], has_page: bool) -> Output:
-    """All that a call writes; its own record is `timeline.made_from.json`, beside the page."""
-    # A file that cannot be read has its reason on the page.
+    """Return all that a call writes; its record is `timeline.made_from.json`, beside the page."""
+    # A missing file is no reason to stop: the page shows its error.
     of_files = {one.recording.name: Path(one.recording.path) for one in sources}
     hashes = {name: file_sha256(path) if path.is_file() else "-" for name, path in of_files.items()}
     made_from |= {"recordings": hashes, "channels": [one.recording.downmix for one in sources]}
@@ -224,7 +219,7 @@ def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any], has
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is of an earlier call, which was killed before it wrote its record."""
+    """Return whether an earlier call wrote a file and was killed before it wrote the record."""
     if path.suffix == ".html":
         is_page: bool = addons.find("timeline.page").is_page(path)
         return is_page
@@ -234,7 +229,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _mark(source: Source, result: Result, marker: _Marker) -> str:
-    """Mark one recording, write its files and show it on a page, if there are any; return the line for stdout."""
+    """Mark one recording, write its files and add it to the pages; return the line for stdout."""
     target = marker.out_dir / source.name
     wave_S, raw_T, rule, label = result.wave_S, result.frames, marker.rule, marker.label
     assert wave_S is not None
@@ -244,14 +239,14 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     regions = find_regions(score_T, wave_S.size, geometry, rule)
     curve = Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
     utterance = None if marker.judge is None else marker.judge.record(result)
-    is_cut = wave_S.size > marker.windows.n_samples
+    cut = {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
     own = {
         "recording": recording.name,
         "channel": recording.channel,
         "audio_sha256": file_sha256(recording.path),
         "n_samples": wave_S.size,
-        **marker.how,
-        "windows": _windows_record() if is_cut else None,
+        **marker.record,
+        "windows": cut if wave_S.size > marker.windows.n_samples else None,
         "utterance": utterance,
     }
     record = as_json(own, raw_T, score_T, regions, geometry, rule, label)
@@ -263,52 +258,44 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     }
     _write_together(target, contents, marker.overwrite)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
-    line = f"{recording.label}: {len(regions)} {label} regions, {seconds}, in {_beside(target, '.json')}"
+    counted = f"{len(regions)} {label} region{'' if len(regions) == 1 else 's'}"
+    line = f"{recording.label}: {counted}, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else in_words(utterance)
     if marker.pages is not None:
         marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, said)
     return f"{line}; {said}" if said else line
 
 
-def _windows_record() -> dict[str, float]:
-    return {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
-
-
 def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:
-    """Write a recording's files; all stand complete under temporary names before the first appears.
+    """Write a recording's files; all are complete under temporary names before the first appears.
 
-    That is the JSON, by which a later call knows the others for what it may replace; and what stands beside it is of
-    the same call, wherever a kill falls.
+    The first is the JSON, by which a later call recognises the others as its own. Files beside it are always of the
+    same call, even after a kill.
     """
     with ExitStack() as stack:
         for suffix in SUFFIXES:  # the last that is entered appears first
             temporary = stack.enter_context(atomic_path(_beside(target, suffix), overwrite))
             temporary.write_bytes(contents[suffix])
-            sync(temporary)  # a disk that refuses does so now
+            sync(temporary)  # a full disk fails here
         if overwrite:
             for suffix in SUFFIXES[:-1]:
                 _beside(target, suffix).unlink(missing_ok=True)
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    # Not with_suffix: a name may hold points.
+    # Not with_suffix: a name may contain dots.
     return target.with_name(target.name + suffix)
 
 
-def _refuse_no_folder(out_dir: Path) -> None:
-    if out_dir.exists() and not out_dir.is_dir():
-        raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
-
-
 def _make_room(out_dir: Path, names: list[str], overwrite: bool) -> None:
-    """Remove what killed calls left, and refuse what stands there; with `overwrite`, what is not of an earlier call."""
+    """Remove temporary files of killed calls; refuse existing files, with `overwrite` only those of other programs."""
     for name in names:
-        standing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
-        for path in standing:
+        existing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
+        for path in existing:
             refuse_existing(path, overwrite)
-        if standing and not _is_own(_beside(out_dir / name, ".json")):
+        if existing and not _is_own(_beside(out_dir / name, ".json")):
             raise SpoofkitError(
-                f"{standing[0]}: would be replaced and is not of `spoofkit localize` ({name}.json does not say so); "
-                "name another folder, or move it away"
+                f"{existing[0]}: would be replaced, but was not written by `spoofkit localize` ({name}.json does not "
+                "say so); name another folder, or move it away"
             )
     remove_leftovers(out_dir, "|".join(map(re.escape, names)))

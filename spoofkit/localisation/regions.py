@@ -1,9 +1,9 @@
-"""From frame scores to regions: smoothing, a threshold, a shortest length. No torch, no audio.
+"""Mark regions by frame scores: smoothing, a threshold, a shortest length. No torch, no audio.
 
-Smoothing is a running median: it removes single frames that disagree with their neighbours, and leaves an edge where it
-is. What the threshold is and where it comes from is kept together (`Rule`), so that everything that is written says
-whether it was fitted. Scores, as everywhere, are higher for bona fide; a frame is called spoofed (or injected) if its
-score is not above the threshold, as in the range-based EER.
+Smoothing is a running median: it removes single frames that disagree with their neighbours, and does not move edges.
+A `Rule` holds the threshold and where it comes from, so that every output says whether it was fitted. As everywhere,
+higher scores mean bona fide; a frame is called spoofed (or injected) if its score is not above the threshold, as in the
+range-based EER.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,42 +21,43 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json
 from spoofkit.localisation.frame_scores import FrameScores
 from spoofkit.localisation.metrics import frame_stretches, make_timeline
+from spoofkit.outputs import changed_inputs
 
 Frames = npt.NDArray[np.float32]
 
 CALLED = {"region": "injected", "authenticity": "spoof"}
-"""What a region with low scores is called, by what the frames were trained for (mix.frame_target)."""
+"""Name of a region with low scores, by what the frames were trained for (mix.frame_target)."""
 NOT_FITTED = "default"
 SMOOTHINGS_SECONDS = (0.0, 0.06, 0.1, 0.18, 0.3, 0.5)
-"""Tried by `--smooth fit`; the shortest of those with the lowest range-based EER is taken."""
+"""Lengths that `--smooth fit` tries; the shortest of those with the lowest range-based EER is used."""
 MOST_SMOOTH_SECONDS = 10.0
 MIN_REGION_SECONDS = 0.1
 WEAK_EER_PERCENT = 40.0
-"""Range-based EER of a development set from which marked regions say hardly more than chance, whose EER is 50 %."""
+"""Range-based EER of a development set from which marked regions are hardly better than chance (50 %)."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How regions are made of frame scores."""
+    """How regions are marked by frame scores."""
 
     threshold: float
     threshold_from: str
-    """In words."""
+    """Where the threshold comes from, in words."""
     is_fitted: bool
     smooth_seconds: float
-    """Length of the running median; 0: none."""
+    """Length of the running median; 0: no smoothing."""
     min_region_seconds: float
     """Shorter regions are dropped."""
     range_eer_percent: float | None = None
-    """Of the frame scores that the threshold was fitted on."""
+    """Range-based EER of the scores that the threshold was fitted on."""
 
     @property
     def is_weak(self) -> bool:
-        """Whether the frames told spoofed from bona fide hardly better than chance there."""
+        """Whether those scores were hardly better than chance."""
         return self.range_eer_percent is not None and self.range_eer_percent >= WEAK_EER_PERCENT
 
     def record(self) -> dict[str, Any]:
-        """As it stands beside the regions."""
+        """Return the rule for the record of the regions."""
         return {
             "threshold": self.threshold,
             "threshold_from": self.threshold_from,
@@ -67,11 +68,10 @@ class Rule:
         }
 
     def words(self) -> str:
-        """In a sentence."""
+        """Describe the rule in a sentence."""
         smoothed = f"median of {self.smooth_seconds:g} s" if self.smooth_seconds else "not smoothed"
-        doubt = (
-            "; threshold not fitted on any data" * (not self.is_fitted) + "; NOT much better than chance" * self.is_weak
-        )
+        doubt = "" if self.is_fitted else "; threshold not fitted on any data"
+        doubt += "; hardly better than chance" * self.is_weak
         return (
             f"threshold {self.threshold:.6g} ({self.threshold_from}), scores {smoothed}, regions shorter than "
             f"{self.min_region_seconds:g} s dropped{doubt}"
@@ -91,17 +91,17 @@ class Marked:
 
     @property
     def start_seconds(self) -> float:
-        """Where it begins."""
+        """Start in seconds."""
         return self.start / SAMPLE_RATE
 
     @property
     def end_seconds(self) -> float:
-        """Where it ends."""
+        """End in seconds."""
         return self.end / SAMPLE_RATE
 
 
 def window_frames(seconds: float, hop: int) -> int:
-    """The odd number of frames that a running median of some seconds takes; 1: no smoothing.
+    """Return the odd number of frames in a running median of some seconds; 1: no smoothing.
 
     >>> [window_frames(seconds, 320) for seconds in (0, 0.02, 0.06, 0.1)]
     [1, 1, 3, 5]
@@ -110,13 +110,13 @@ def window_frames(seconds: float, hop: int) -> int:
 
 
 def smooth(score_T: Frames, seconds: float, hop: int) -> Frames:
-    """Running median of one utterance's scores; beyond its ends the first and the last one count as repeated."""
+    """Smooth one utterance's scores with a running median; beyond its ends, the first and the last one are repeated."""
     size = window_frames(seconds, hop)
     return score_T if size == 1 or not score_T.size else median_filter(score_T, size, mode="nearest")
 
 
 def smooth_frames(frames: FrameScores, seconds: float) -> FrameScores:
-    """The same utterances with smoothed scores, each by itself."""
+    """Smooth the scores of each utterance."""
     parts = np.split(frames.score_N, np.cumsum(frames.n_frames_U)[:-1])
     smoothed = [smooth(score_T, seconds, frames.geometry.hop) for score_T in parts]
     score_N = np.concatenate(smoothed).astype(np.float32)
@@ -124,16 +124,16 @@ def smooth_frames(frames: FrameScores, seconds: float) -> FrameScores:
 
 
 def find_regions(score_T: Frames, n_samples: int, geometry: FrameGeometry, rule: Rule) -> list[Marked]:
-    """The regions of one recording whose frames are not above the threshold.
+    """Return the regions of one recording whose frames are not above the threshold.
 
-    A frame speaks for the time nearest to its centre, the first and the last one for the recording's ends too, so that
-    regions are those that the range-based EER counts.
+    A frame stands for the time nearest to its centre, the first and the last one also for the recording's ends, as in
+    the range-based EER.
 
     Args:
         score_T: Smoothed scores, shape (frames,).
-        n_samples: Of the recording.
-        geometry: The frames'.
-        rule: Threshold and shortest length; smoothing was done before.
+        n_samples: Length of the recording.
+        geometry: Geometry of the frames.
+        rule: Threshold and shortest length; its smoothing is not applied.
     """
     if not score_T.size:
         return []
@@ -158,13 +158,13 @@ def make_rule(
     min_region_seconds: float,
     model: Mapping[str, str],
 ) -> Rule:
-    """The rule that a command line asks for.
+    """Make the rule that the options ask for.
 
     Args:
-        threshold: As given; none: of a file, or 0.
-        threshold_from: A `segments.json` of `evaluate-segments`, whose smoothing is taken over too.
-        smooth_seconds: As given; none: of the file, or none.
-        min_region_seconds: As given.
+        threshold: Default: that of `threshold_from`, otherwise 0.
+        threshold_from: A `segments.json` of `evaluate-segments`, for threshold and smoothing. Default: none.
+        smooth_seconds: Default: that of `threshold_from`, otherwise no smoothing.
+        min_region_seconds: Shorter regions are dropped.
         model: `model_sha256` and `frame_target` of the frame model that is used.
 
     Raises:
@@ -172,8 +172,7 @@ def make_rule(
     """
     if not 0 <= min_region_seconds <= MOST_SMOOTH_SECONDS:
         raise SpoofkitError(
-            f"--min-region {min_region_seconds:g}: expected seconds from 0 to {MOST_SMOOTH_SECONDS:g}; give such "
-            "a number"
+            f"--min-region {min_region_seconds:g}: expected 0 to {MOST_SMOOTH_SECONDS:g} seconds; give such a number"
         )
     if smooth_seconds is not None:
         require_smoothing(smooth_seconds)
@@ -185,7 +184,7 @@ def make_rule(
     if threshold is not None or smooth_seconds is not None:
         other = "--threshold" if threshold is not None else "--smooth"
         raise SpoofkitError(
-            f"--threshold-from {threshold_from}: gives threshold and smoothing, found {other} beside it; leave one out"
+            f"--threshold-from {threshold_from}: sets threshold and smoothing, found {other} too; remove one of them"
         )
     return read_fitted(threshold_from, model, min_region_seconds)
 
@@ -194,7 +193,7 @@ def read_fitted(path: Path, model: Mapping[str, str], min_region_seconds: float)
     """Read threshold and smoothing of a `segments.json`.
 
     Args:
-        path: What `evaluate-segments` wrote of a development set.
+        path: A `segments.json` that `evaluate-segments` wrote for a development set.
         model: `model_sha256` and `frame_target` of the frame model that is used.
         min_region_seconds: Shorter regions are dropped.
 
@@ -213,14 +212,13 @@ def read_fitted(path: Path, model: Mapping[str, str], min_region_seconds: float)
         eer, name = float(value["range_eer_percent"]), Path(value["made_with"]["frames"]).name
     except (KeyError, TypeError, ValueError) as error:
         raise SpoofkitError(
-            f"{path}: has no threshold and smoothing, expected a segments.json of `spoofkit evaluate-segments`; "
+            f"{path}: found no threshold and smoothing, expected a segments.json of `spoofkit evaluate-segments`; "
             "recreate it with that verb"
         ) from error
-    changed = [name for name in model if found[name] != model[name]]
-    if changed:
+    if changed := changed_inputs(found, dict(model)):
         raise SpoofkitError(
-            f"{path}: was fitted on scores of another frame model ({', '.join(changed)} differ), expected this one's; "
-            "localize and evaluate your development set with this model"
+            f"{path}: was fitted on scores of another model ({', '.join(changed)}); run localize and evaluate-segments "
+            "on a development set with this model"
         )
     words = f"range-based EER {eer:.2f} % of {name}"
     return Rule(threshold, words, True, smooth_seconds, min_region_seconds, eer)
@@ -230,10 +228,10 @@ def require_smoothing(seconds: float) -> None:
     """Refuse a length of the running median that is out of range."""
     if not 0 <= seconds <= MOST_SMOOTH_SECONDS:
         raise SpoofkitError(
-            f"--smooth {seconds:g}: expected seconds from 0 (none) to {MOST_SMOOTH_SECONDS:g}; give such a number"
+            f"--smooth {seconds:g}: expected 0 (no smoothing) to {MOST_SMOOTH_SECONDS:g} seconds; give such a number"
         )
 
 
 def marked_seconds(regions: Sequence[Marked]) -> float:
-    """Length of all regions together."""
+    """Return the total length of the regions."""
     return sum(region.end - region.start for region in regions) / SAMPLE_RATE

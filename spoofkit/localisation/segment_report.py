@@ -1,4 +1,4 @@
-"""What `spoofkit evaluate-segments` does: read, join, measure; segments.json, segment_eer.png, a table on stdout."""
+"""The verb `evaluate-segments`: frame scores and spoofed regions to segments.json, segment_eer.png, a table."""
 
 import platform
 import sys
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-"""Of segments.json; rises when a name in it changes its meaning."""
+"""Version of segments.json; raised when an entry changes its meaning."""
 RULE = (
     "a segment is spoofed if any part of it is, its score is the lowest of the frames centred in it; every segment is "
     f"a trial; EER: {EER_VARIANT} variant"
 )
 RESOLUTIONS_MS = (10, 20, 40, 80, 160, 320, 640)
-"""Of PartialSpoof's segment labels (version 1.2)."""
+"""Resolutions of PartialSpoof's segment labels (version 1.2)."""
 
 
 def evaluate_segments(
@@ -62,21 +62,21 @@ def evaluate_segments(
 
     Args:
         frames_path: Frame scores (`spoofkit localize`).
-        segments_path: The spoofed regions of exactly the same utterances; what ends in .rttm is RTTM.
-        out_dir: Folder of the results; made if it is not there.
-        manifest: Of the same utterances; for RTTM only, which has neither their durations nor those without a region.
-        threshold: For precision, recall and F1; none: that of the range-based EER of this very set.
-        threshold_from: A `segments.json` of a development set, whose threshold and smoothing are taken instead.
+        segments_path: The spoofed regions of exactly the same utterances; `.rttm` is read as RTTM.
+        out_dir: Folder of the results; created if it does not exist.
+        manifest: Manifest of the same utterances; only for RTTM, which lacks durations and utterances without regions.
+        threshold: For precision, recall and F1. Default: that of the range-based EER of this set.
+        threshold_from: A `segments.json` of a development set, whose threshold and smoothing are used instead.
         smoothing: Seconds of the running median over the scores, as text; or `fit`: the one of SMOOTHINGS_SECONDS with
-            the lowest range-based EER of this set; none: no smoothing.
-        overwrite: Replace results that stand there.
-        reuse: Keep results that were made from the same files; finish ones of an interrupted run.
+            the lowest range-based EER of this set. Default: no smoothing.
+        overwrite: Replace existing results.
+        reuse: Skip results that are up to date; recreate those of an interrupted run.
 
     Returns:
-        What stands in segments.json.
+        The contents of segments.json.
 
     Raises:
-        SpoofkitError: a result exists already, an input is broken or does not fit the other, or the disk refuses.
+        SpoofkitError: a result exists already, an input is damaged or does not match the other, or the disk refuses.
     """
     json_path, png_path = out_dir / "segments.json", out_dir / "segment_eer.png"
     made_from = {
@@ -106,7 +106,7 @@ def _measure_files(
     threshold_from: Path | None,
     smoothing: str | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `measure` finds of two files with how scores were smoothed and what has to be known; and what it is of."""
+    """Measure two files; return the results with smoothing and warnings, and what they were made with."""
     frames, record = read_frames(frames_path)
     timeline = _timeline(frames, frames_path, segments_path, read_regions(segments_path, manifest))
     if threshold_from is None:
@@ -140,7 +140,7 @@ def _write(json_path: Path, png_path: Path, result: dict[str, Any]) -> None:
 
     picture = png(eer_over_resolution(result))
     result = with_checksums(result, {png_path.name: sha256(picture).hexdigest()})
-    # Both are complete before the first appears, the record: a kill leaves no picture without it.
+    # The picture is complete before the record appears: a kill leaves no picture without its record.
     with atomic_path(png_path, overwrite=True) as temporary_png:
         temporary_png.write_bytes(picture)
         write_json(json_path, result, overwrite=True)
@@ -149,7 +149,7 @@ def _write(json_path: Path, png_path: Path, result: dict[str, Any]) -> None:
 def measure(
     frames: FrameScores, timeline: Timeline, threshold: float | None = None, threshold_from: str = "the command line"
 ) -> dict[str, Any]:
-    """All numbers of `localisation`, as plain values with their units in their names."""
+    """Compute all measures as plain values with their units in their names."""
     utterance_N, centre_N, hop = frames.utterance_of_frame(), frames.centres(), frames.geometry.hop
     spoof_samples_N, bonafide_samples_N = _samples_of_frames(frames, timeline)
     overall = range_eer(frames.score_N, spoof_samples_N, bonafide_samples_N)
@@ -159,7 +159,7 @@ def measure(
         is_spoof(timeline, timeline.start_U[utterance_N] + np.minimum(centre_N, last_N)),
         overall.threshold if threshold is None else threshold,
     )
-    # A segment shorter than the distance of two frames may have none.
+    # A segment shorter than the hop may have no frame.
     measured = [ms for ms in RESOLUTIONS_MS if ms * SAMPLE_RATE >= 1000 * hop]
     return {
         "n_utterances": len(frames.utt_ids),
@@ -182,7 +182,7 @@ def measure(
 
 
 def _segments(frames: FrameScores, timeline: Timeline, ms: int) -> dict[str, Any]:
-    """The official EER of segments of some milliseconds, and how many they are."""
+    """Compute the official EER of segments of some milliseconds, and count them."""
     utterance_N, centre_N = frames.utterance_of_frame(), frames.centres()
     found = segment_eer(timeline, utterance_N, centre_N, frames.score_N, ms * SAMPLE_RATE // 1000)
     return {
@@ -196,7 +196,7 @@ def _segments(frames: FrameScores, timeline: Timeline, ms: int) -> dict[str, Any
 
 
 def eer_over_resolution(result: Mapping[str, Any]) -> "Figure":
-    """Segment EER over the resolution, and the range-based EER, which has none, as a line."""
+    """Plot the segment EER over the resolution, and the range-based EER, which has none, as a line."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -258,7 +258,7 @@ def _in_words(result: Mapping[str, Any]) -> Iterator[str]:
     )
     if result["left_out_seconds"]:
         finer = ", ".join(f"{seconds:g}" for seconds in result["left_out_seconds"])
-        yield f"left out: {finer} s, finer than the distance of two frames ({result['frame_hop_seconds']:g} s)"
+        yield f"skipped: {finer} s, shorter than the hop of the frames ({result['frame_hop_seconds']:g} s)"
     if result["partial"]:
         yield f"partial set: {result['partial']}"
     if result["n_rejected"]:
@@ -266,14 +266,14 @@ def _in_words(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _samples_of_frames(frames: FrameScores, timeline: Timeline) -> tuple[Samples, Samples]:
-    """How many samples of each frame's stretch are spoofed, and how many are not; shape (N,) each."""
+    """Count the samples of each frame's stretch that are spoofed, and that are not; shape (N,) each."""
     start_N, end_N = frame_stretches(timeline, frames.utterance_of_frame(), frames.centres(), frames.geometry.hop)
     spoof_samples_N = spoofed_before(timeline, end_N) - spoofed_before(timeline, start_N)
     return spoof_samples_N, end_N - start_N - spoof_samples_N
 
 
 def _smoothing(smoothing: str | None, frames: FrameScores, timeline: Timeline) -> tuple[float, list[dict[str, float]]]:
-    """Seconds of the running median, and if it was to be fitted what was tried."""
+    """Return the seconds of the running median and, if it is fitted, all that were tried."""
     if smoothing != "fit":
         try:
             seconds = float(smoothing or 0)
@@ -297,26 +297,26 @@ def _timeline(frames: FrameScores, frames_path: Path, segments_path: Path, regio
         utt_id = min(regions.keys() ^ set(frames.utt_ids))
         there = segments_path if utt_id in regions else frames_path
         raise SpoofkitError(
-            f"{frames_path} with {segments_path}: {utt_id!r} is in {there} alone, expected the same utterances "
-            "in both; name the regions of the set that was localized"
+            f"{frames_path} with {segments_path}: {utt_id!r} is only in {there}, expected the same utterances in both; "
+            "give the regions of the set that was localized"
         )
     for utt_id, n_samples in zip(frames.utt_ids, frames.n_samples_U.tolist(), strict=True):
         own = regions[utt_id]
         if own.size and own[-1, 1] > n_samples + LONGEST_OVERHANG:
             raise SpoofkitError(
                 f"{segments_path}: a region of {utt_id!r} ends at {own[-1, 1] / SAMPLE_RATE:g} s, but the utterance is "
-                f"{n_samples / SAMPLE_RATE:g} s long; name the regions of the audio that was localized"
+                f"{n_samples / SAMPLE_RATE:g} s long; give the regions of the audio that was localized"
             )
     return make_timeline(frames.n_samples_U, [regions[utt_id] for utt_id in frames.utt_ids])
 
 
 def _model(record: Mapping[str, Any], frames_path: Path) -> dict[str, str]:
-    """What a threshold must be of; records of other programs need not say it."""
+    """Return the model of frame scores; records of other programs may lack it."""
     names = ("model_sha256", "frame_target")
     if lacking := [name for name in names if name not in record]:
         raise SpoofkitError(
-            f"--threshold-from: the record of {frames_path} has no {' and no '.join(lacking)}, so nothing says that "
-            "the threshold is for these scores; give --threshold instead"
+            f"--threshold-from: the record of {frames_path} has no {' and no '.join(lacking)}, so the threshold may be "
+            "of another model; give --threshold instead"
         )
     return {name: str(record[name]) for name in names}
 
@@ -327,13 +327,12 @@ def _warnings(record: Mapping[str, Any], segments_sha256: str) -> list[str]:
     if of_mixes:
         warnings.append(
             f"the utterances are mixes of {Path(record['mix']).name} and the regions {record['regions']}: the figures "
-            "say how well spliced samples are told from the rest of such mixes, not how well forgeries of others are "
-            "found"
+            "measure how well spliced samples of such mixes are found, not how well other forgeries are"
         )
     if record.get("frame_target") == "region" and not of_mixes:
         warnings.append(
-            "the frames were trained with mix.frame_target region: a low score says injected, of whatever kind, not "
-            "spoofed; post-train with mix.frame_target authenticity to find spoofed regions"
+            "the frames were trained with mix.frame_target region: a low score means injected, not spoofed; post-train "
+            "with mix.frame_target authenticity to find spoofed regions"
         )
     if record.get("contamination"):
         warnings.append(str(record["contamination"]))

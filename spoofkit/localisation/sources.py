@@ -1,4 +1,4 @@
-"""What `localize` marks: recordings, or channels of them by themselves, each with a name for its outputs."""
+"""The recordings, or channels of recordings, that `localize` marks, each with a name for its outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +17,27 @@ class Source:
 
     recording: Recording
     file_name: str
-    """Of the file, for RTTM."""
+    """Name of the file in RTTM."""
 
     @property
     def name(self) -> str:
-        """For its outputs."""
+        """Name of its outputs."""
         return channel_name(self.file_name, self.recording.channel)
 
 
 def find_sources(inputs: list[Path], channels: str) -> list[Source]:
-    """Find what is marked.
+    """Find the recordings to mark.
 
     Args:
         inputs: Files, folders, globs.
-        channels: As `choose_channels` takes it.
+        channels: Which channels are marked separately, as `choose_channels` takes it.
     """
     found: dict[str, list[Recording]] = {}
     for path in find_files(inputs):
-        shown = path.encode("utf-8", "backslashreplace").decode()  # a name on a disk need not be text
+        shown = path.encode("utf-8", "backslashreplace").decode()  # a file name need not be UTF-8
         try:
             chosen, fault = choose_channels(path, channels), ""
-        except (SpoofkitError, OSError) as error:  # said when its turn comes
+        except (SpoofkitError, OSError) as error:  # reported when its turn comes
             chosen, fault = DOWNMIXES[:1], str(error)
         found[path] = [
             Recording(shown, path, downmix, channel=channel_number(downmix), fault=fault) for downmix in chosen

@@ -1,7 +1,7 @@
-"""What a model with both heads says of a whole recording, beside its regions.
+"""The score of a whole recording that a model with both heads gives, beside its regions.
 
-The score is that of `spoofkit score`: from the pass of the encoder that gives the frames, and of a recording longer
-than half a minute from the windows of `score`.
+It is the score of `spoofkit score`: from the same pass of the encoder as the frames; for a recording longer than half a
+minute, from the windows of `score`.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ OVER_WINDOWS = "mean"
 
 @dataclass(frozen=True)
 class Judge:
-    """How the scores of an utterance head are read and written."""
+    """How the scores of an utterance head are written."""
 
     model_sha256: str
-    """As `score` knows the model."""
+    """Hash of the model that `score` records."""
     meaning: str
     decisions: Decisions | None
     """None: scores are not calibrated, and there is no decision."""
 
     def record(self, result: Result) -> dict[str, Any]:
-        """Return what stands in the JSON of a recording that has a score."""
+        """Return the entry `utterance` in the JSON of a recording."""
         assert result.score is not None
         record: dict[str, Any] = {"score": result.score, "meaning": self.meaning, "model_sha256": self.model_sha256}
         if self.decisions is not None:
@@ -41,21 +41,21 @@ class Judge:
 
 
 def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Judge | None:
-    """How scores of a model's utterance head are read; none if it has none.
+    """Read the calibration for the utterance head of a model; return None if it has no such head.
 
     Args:
-        folder: The model's.
-        model: Read from it.
-        calibration: What `spoofkit calibrate` made of the scores of this model; none: scores stay as they are.
+        folder: Folder of the model.
+        model: The model.
+        calibration: Calibration that `spoofkit calibrate` made for this model; None: scores are not calibrated.
 
     Raises:
-        SpoofkitError: a calibration without an utterance head, or none of a single system.
+        SpoofkitError: a calibration for a model without an utterance head, or one that is not for this model alone.
     """
     if model.detector is None:
         if calibration is not None:
             raise SpoofkitError(
-                f"--calibration: is about scores of utterances, but {folder} has a frame head alone; leave it out, or "
-                "name a model with both (`spoofkit posttrain EXP --onto MODEL` makes one)"
+                f"--calibration: needs an utterance head, but {folder} has only a frame head; remove the option, or "
+                "use a model with both heads (`spoofkit posttrain EXP --onto MODEL` makes one)"
             )
         return None
     meaning = f"{model.detector.score_meaning}, higher = more bona fide; "
@@ -69,7 +69,7 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
 
 
 def in_words(record: dict[str, Any]) -> str:
-    """What is said of a recording, for a person.
+    """Describe the score of a recording in words.
 
     >>> in_words({"score": 1.23456})
     'score 1.2346'

@@ -1,4 +1,4 @@
-"""Scoring utterances of a manifest in batches of like lengths: a score is the same whatever else is in the batch."""
+"""Score utterances of a manifest in batches of similar length; a score does not depend on the rest of its batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -16,12 +16,12 @@ Batches = list[list[int]]
 
 
 def plan_batches(manifest: Manifest, budget_samples: int, reading: Reading = WHOLE) -> Batches:
-    """Say which utterances are scored together: a function of the manifest, longest utterances first.
+    """Group utterances of similar length into batches, the longest first; the same for the same manifest.
 
     Args:
         manifest: What to score.
         budget_samples: Most samples in a padded batch.
-        reading: What of each is read.
+        reading: What is read of each utterance.
     """
     return batches_by_length([reading.n_scored(length) for length in manifest.table["n_samples"]], budget_samples)
 
@@ -30,9 +30,9 @@ def score_manifest(scorer: Scorer, manifest: Manifest, reading: Reading = WHOLE)
     """Score every utterance.
 
     Args:
-        scorer: What scores.
+        scorer: The model.
         manifest: What to score.
-        reading: What of each is read.
+        reading: What is read of each utterance.
 
     Returns:
         float32 scores in the manifest's order, shape (utterances,).
@@ -55,7 +55,7 @@ def score_batches(
     workers: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, float]]:
-    """Score some batches of a plan, and yield the scores of each, by utterance id, as soon as they are there.
+    """Score batches of a plan, and yield the scores of each batch, by utterance id, as soon as it is scored.
 
     Args, Raises: as `score_rows`.
     """
@@ -74,21 +74,21 @@ def score_rows(
     is_listed: bool = True,
     make: Callable[[int], np.ndarray] | None = None,
 ) -> Iterator[list[Result]]:
-    """Score some batches of a plan, and yield the results of each.
+    """Score batches of a plan, and yield the results of each batch.
 
     Args:
-        scorer: What scores.
-        manifest: What the plan is of.
-        batches: In the order in which they are scored.
-        reading: As the plan was made with.
-        workers: Threads that decode; 0: as many as keep the device busy.
-        should_stop: Asked before each batch.
-        is_listed: Each row must be scored, unless it lacks speech; otherwise its result says why it cannot.
-        make: Gives the samples of a row that is no file, such as a mix.
+        scorer: The model.
+        manifest: The manifest that the plan was made for.
+        batches: Rows of the manifest, in the order in which they are scored.
+        reading: The one that the plan was made with.
+        workers: Threads that decode. Default: as many as keep the device busy.
+        should_stop: Called before each batch.
+        is_listed: Every row must be scored, unless it lacks speech. If False, its result may be an error.
+        make: Returns the samples of a row, such as a mix. Default: its file is read.
 
     Raises:
         SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
-        Interrupted: `should_stop` said so.
+        Interrupted: `should_stop` returned True.
     """
     _require_usable_lengths(scorer, manifest, batches, reading)
     rows = list(manifest.table.select("utt_id", "path", "n_samples").iter_rows())
@@ -109,12 +109,12 @@ def score_rows(
 
 
 def in_manifest_order(scores: Mapping[str, float], manifest: Manifest) -> np.ndarray:
-    """Return float32 scores in the manifest's order, shape (utterances,)."""
+    """Return scores in the manifest's order: float32, shape (utterances,)."""
     return np.array([scores[utt_id] for utt_id in manifest.table["utt_id"]], dtype=np.float32)
 
 
 def _require_usable_lengths(scorer: Scorer, manifest: Manifest, batches: Batches, reading: Reading) -> None:
-    """Refuse at the start what would be met at the end: the shortest utterances are scored last."""
+    """Refuse unusable lengths before anything is scored: the shortest utterances come last."""
     rows = list(manifest.table.select("utt_id", "n_samples").iter_rows())
     for utt_id, n_samples in (rows[row] for batch in batches for row in batch):
         if (n_scored := reading.n_scored(n_samples)) != UNKNOWN_LENGTH:

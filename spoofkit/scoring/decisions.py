@@ -1,5 +1,7 @@
-"""What is decided of a score: accept, reject or abstain; with a calibration by a log-likelihood ratio, which also has a
-probability, without one by thresholds on the score as it is. `rows` writes it down.
+"""Decide on a score: accept, reject or abstain.
+
+With a calibration, thresholds are on the log-likelihood ratio, which also gives a probability; without one, they are on
+the score itself. `rows` writes decisions into tables.
 """
 
 import math
@@ -19,7 +21,7 @@ ABSTAIN = "abstain"
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """As the command line gives them; none: not given."""
+    """Costs and thresholds of the command line; None: not given."""
 
     spoof_prior: float | None = None
     miss_cost: float | None = None
@@ -38,37 +40,47 @@ class Decisions:
     """How scores are decided."""
 
     thresholds: Thresholds
-    """On log-likelihood ratios; without a calibration on scores as they are."""
+    """On log-likelihood ratios; without a calibration, on the scores themselves."""
     reason: str
-    """Where the thresholds are from, in words."""
+    """Where the thresholds come from, in words."""
     calibration: Calibration | None = None
     path: Path | None = None
-    """Of the calibration."""
+    """Calibration file."""
     sha256: str = ""
-    """Of the calibration."""
+    """SHA-256 of the calibration file."""
     spoof_prior: float = ASVSPOOF5.spoof_prior
-    """For the probability of bona fide."""
+    """Prior for the probability of bona fide."""
     fitted_on: dict[str, str] = field(default_factory=dict)
-    """What is known of the system on whose scores the calibration was fitted: `records.identity`."""
+    """What is known of the system whose scores the calibration was fitted on: see `records.identity`."""
     unchecked: str = ""
-    """A warning where its model is not known; otherwise empty."""
+    """A warning if the model of the calibration is not known; otherwise empty."""
+
+    @property
+    def words(self) -> str:
+        """Thresholds and where they come from, in words."""
+        cut = self.thresholds
+        between = "" if cut.accept_from == cut.reject_below else f", reject below {cut.reject_below:.4g}"
+        between += ", abstain between" * bool(between)
+        prior = "" if self.calibration is None else f"spoof prior {self.spoof_prior:g}; "
+        return f"accept from {cut.accept_from:.4g}{between} ({prior}{self.reason})"
 
     def value(self, score: float) -> float:
-        """Return what thresholds are on: the log-likelihood ratio in nats, without a calibration the score.
+        """Return what thresholds are applied to: the log-likelihood ratio in nats, without a calibration the score.
 
-        The score is that of the nine digits which files hold, so that who reads these decides alike.
+        The score is rounded to the nine digits that files hold, so that readers of the files decide alike.
         """
         return float(f"{score:.9g}") if self.calibration is None else float(self.calibration.apply([[score]])[0])
 
     def decide(self, score: float, has_signal: bool = True) -> dict[str, Any]:
-        """Return the `decision` (`accept`, `reject` or `abstain`), with a calibration after what it rests on.
+        """Decide on a score.
 
         Args:
-            score: The detector's own.
-            has_signal: If not, the score means nothing, and the decision is `abstain`.
+            score: The detector's score.
+            has_signal: If False, the score means nothing, and the decision is `abstain`.
 
         Returns:
-            With a calibration `llr` (nats), `spoof_prior`, `bonafide_probability` at that prior; and `decision`.
+            `decision` (`accept`, `reject` or `abstain`); with a calibration, before it, `llr` (nats), `spoof_prior`,
+            and `bonafide_probability` at that prior.
         """
         value = self.value(score)
         decision = {"decision": self.thresholds.decide(value) if has_signal else ABSTAIN}
@@ -79,33 +91,33 @@ class Decisions:
         return {"llr": value, "spoof_prior": self.spoof_prior, "bonafide_probability": probability} | decision
 
     def record(self) -> dict[str, float]:
-        """Return the numbers by which is decided, as they stand in the record of scores."""
+        """Return thresholds and prior for the record of scores."""
         prior = {} if self.calibration is None else {"spoof_prior": self.spoof_prior}
         return prior | vars(self.thresholds)
 
 
 def read_decisions(calibration: Path | None, options: DecisionOptions) -> Decisions | None:
-    """Read a calibration and what is to be decided with it.
+    """Read a calibration, and work out the thresholds that the options ask for.
 
     Returns:
-        None without a calibration and thresholds: then nothing is decided.
+        None if there are neither a calibration nor thresholds: then nothing is decided.
 
     Raises:
-        SpoofkitError: no calibration of a single system, options that need one or exclude each other.
+        SpoofkitError: the calibration is not of a single system, or options contradict each other or need one.
     """
     if calibration is None:
         others = [name for name in options.given() if name not in ("--accept-from", "--reject-below")]
         if others:
             raise SpoofkitError(
-                f"{others[0]}: means nothing for scores that are not calibrated; add --calibration, which `spoofkit "
-                "calibrate` makes, or give a score to --accept-from"
+                f"{others[0]}: needs calibrated scores, found no --calibration; make one with `spoofkit calibrate`, or "
+                "give a decision threshold with --accept-from"
             )
         return Decisions(*_thresholds(options, ASVSPOOF5)) if options.given() else None
     found, record = read_calibration(calibration)
     if len(found.scales) != 1:
         raise SpoofkitError(
-            f"{calibration}: is for {len(found.scales)} systems together, expected one for this model alone; make it "
-            "with `spoofkit calibrate`"
+            f"{calibration}: is a fusion of {len(found.scales)} systems, expected the calibration of one; make it with "
+            "`spoofkit calibrate`"
         )
     prior = ASVSPOOF5.spoof_prior if options.spoof_prior is None else options.spoof_prior
     thresholds, reason = _thresholds(options, dcf_costs(prior, options.miss_cost, options.fa_cost))
@@ -115,12 +127,12 @@ def read_decisions(calibration: Path | None, options: DecisionOptions) -> Decisi
 
 
 def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) -> None:
-    """Refuse a calibration that was fitted on scores of another model, as far as its file says whose they were.
+    """Refuse a calibration whose file says that it was fitted on scores of another model.
 
     Args:
         decisions: The calibration.
-        known: Hashes of the model: `records.identity`.
-        model: Where it is, for the error sentence.
+        known: Hashes of the model: see `records.identity`.
+        model: Path of the model, for the error.
 
     Raises:
         SpoofkitError: the models differ, or the calibration is for scores that are calibrated already.
@@ -128,8 +140,8 @@ def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) 
     fitted = decisions.fitted_on
     if "calibration_sha256" in fitted:
         raise SpoofkitError(
-            f"{decisions.path}: was fitted on scores that were calibrated already, expected the scores of a model as "
-            "they come; fit it on those"
+            f"{decisions.path}: was fitted on calibrated scores, expected uncalibrated ones; score without "
+            "--calibration and fit it on those"
         )
     if models_of(fitted) and not models_of(fitted) & models_of(known):
         raise SpoofkitError(
@@ -141,7 +153,7 @@ def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) 
 def _thresholds(options: DecisionOptions, costs: DcfCosts) -> tuple[Thresholds, str]:
     if options.accept_from is None:
         if options.reject_below is not None:
-            raise SpoofkitError("--reject-below: found without --accept-from, expected both; give it too")
+            raise SpoofkitError("--reject-below: found without --accept-from, expected both; add --accept-from")
         words = f"costs: reject bona fide {costs.miss_cost:g}, accept spoof {costs.fa_cost:g}"
         if options.abstain_cost is not None:
             words += f", abstain {options.abstain_cost:g}"
@@ -149,28 +161,25 @@ def _thresholds(options: DecisionOptions, costs: DcfCosts) -> tuple[Thresholds, 
     others = [name for name in options.given() if name.endswith("-cost")]
     if others:
         raise SpoofkitError(
-            f"--accept-from and {others[0]}: both say what is decided, expected one of them; leave the other out"
+            f"--accept-from and {others[0]}: both set the decision threshold, expected one of them; leave one out"
         )
     below = options.accept_from if options.reject_below is None else options.reject_below
     return Thresholds(options.accept_from, below), "as given"
 
 
 def meaning(decisions: Decisions | None, score_meaning: str) -> str:
-    """Say in a line what the numbers are.
+    """Explain the numbers in one line.
 
     Args:
-        decisions: How scores are decided, if they are.
-        score_meaning: What the detector's own score is.
+        decisions: How scores are decided. Default: they are not.
+        score_meaning: What the detector's score is.
     """
     plain = f"cm-score: {score_meaning}, higher = more bona fide; not calibrated, so it has no probability"
     if decisions is None:
         return f"{plain} and no decision: compare it with scores of the same model, or give --calibration"
-    cut = decisions.thresholds
-    between = "" if cut.accept_from == cut.reject_below else f", reject below {cut.reject_below:.4g}, abstain between"
-    decided = f"accept from {cut.accept_from:.4g}{between} ({decisions.reason})"
     if decisions.calibration is None:
-        return f"{plain}; {decided}"
+        return f"{plain}; {decisions.words}"
     return (
-        f"llr: log-likelihood ratio of bona fide against spoof in nats, by {decisions.path}; bonafide_probability: "
-        f"where {decisions.spoof_prior:g} of recordings are spoofed; {decided}"
+        f"llr: log-likelihood ratio of bona fide to spoof, in nats, by {decisions.path}; bonafide_probability: at the "
+        f"spoof prior; {decisions.words}"
     )

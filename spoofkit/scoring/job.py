@@ -1,7 +1,7 @@
-"""A set's scores in the making: its batches, the part that holds what is done, and how the files are finished.
+"""The job that `score` and `localize` share: score the batches of a set, then write the files.
 
-`score` and `localize` have the same job; what they write of its scores is the job's *target*. Scores are kept in a part
-as they come (`parts`), so that the same command resumes after a kill; when all are there, they become the files.
+What is written of the scores is the job's *target*. Each batch is appended to a part (`parts`) as soon as it is scored,
+so that the same command resumes after a kill; once all batches are there, the files are written.
 """
 
 import json
@@ -33,21 +33,21 @@ from spoofkit.terminal import say
 
 
 class Target(Protocol):
-    """The files that scores become."""
+    """The files that a job writes."""
 
     @property
     def files(self) -> list[Path]:
-        """All but the record; the first is the one that the user named."""
+        """All files but the record; the first is the one that the user named."""
 
     @property
     def output(self) -> Output:
-        """The files as `spoofkit.outputs` judges them, and their record."""
+        """The files and their record as `spoofkit.outputs` takes them."""
 
     def contents(self, outcome: Outcome) -> dict[Path, bytes]:
         """Return what the files hold, in the order in which they are written."""
 
-    def record(self, outcome: Outcome, how: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, once the files stand; `how` is that of the job."""
+    def record(self, outcome: Outcome, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of files that are written; `known` is the job's part of it."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +57,38 @@ class Plan:
     batches: list[list[int]]
     """Rows of the manifest, in the order in which they are scored."""
     utt_ids: list[list[str]]
-    """The same, by id."""
-    record: dict[str, Any]
-    """What tells this plan from others."""
+    """The same batches, by id."""
+    made_from: dict[str, Any]
+    """Identifies the plan: the size of its batches and a hash of their ids."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is scored, in which batches, and what for."""
+    """What is scored, in which batches, and for which files."""
 
     target: Target
     manifest: Manifest
     reading: Reading
     plan: Plan
-    identity: dict[str, Any]
-    """What the scores are a function of; a part that is resumed must have the same."""
-    how: dict[str, Any]
-    """How they are made, for the record."""
+    made_from: dict[str, Any]
+    """What the scores are a function of; a part is resumed only if it has the same."""
+    record: dict[str, Any]
+    """What the record of the files says of how the scores were made."""
     is_listed: bool = True
-    """Each row must be scored; otherwise it may have an error instead."""
+    """Every row must be scored. If False, a row may have an error instead."""
     make: Callable[[int], np.ndarray] | None = None
-    """Gives the samples of a row that is no file."""
+    """Returns the samples of a row. Default: its file is read."""
 
 
 def make_plan(batches: list[list[int]], manifest: Manifest, size: int, size_name: str = "batch_samples") -> Plan:
-    """Make a plan of batches, given the size that they were made with and what it counts."""
+    """Make a plan of batches, given the size limit of a batch and what that counts."""
     names = manifest.table["utt_id"].to_list()
     utt_ids = [[names[row] for row in batch] for batch in batches]
     return Plan(batches, utt_ids, {size_name: size, "plan_sha256": text_sha256(json.dumps(utt_ids))})
 
 
-def how_made(model: Path, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
-    """Return how scores are made, for their record."""
+def scoring_record(model: Path, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
+    """Return what every record of scores says of how they were made."""
     return {
         "model": str(model),
         "manifest": str(manifest.path),
@@ -112,19 +112,19 @@ def run_job(
     workers: int = 0,
     finishes: bool = True,
 ) -> Outcome | None:
-    """Score what a part lacks, and if it is all there is, write the files.
+    """Score the batches that a part lacks, then write the files.
 
     Args:
         job: What is scored.
-        scorer: What scores.
-        part: Which batches are scored here.
-        overwrite: Replace existing files; start over what an interrupted call left.
+        scorer: The model.
+        part: Which batches are scored by this process.
+        overwrite: Replace existing files; discard what an interrupted call left.
         reuse: Skip a job whose files are up to date.
-        workers: Threads that decode; 0: as many as keep the device busy.
-        finishes: Write the files; otherwise the part is left for `parts.read_all_parts`.
+        workers: Threads that decode. Default: as many as keep the device busy.
+        finishes: Write the files. If False, the part is left for `--merge`.
 
     Returns:
-        What came of it; none: the files are up to date, and nothing was done.
+        The results; None if the files are up to date and the job was skipped.
 
     Raises:
         SpoofkitError: an output exists, a part was made from other inputs, or a row that must be scored cannot be.
@@ -135,35 +135,35 @@ def run_job(
     found = score_parts.read_parts(out)
     score_parts.refuse_other_division(out, found, part.n_parts)
     if not overwrite:
-        score_parts.refuse_other_inputs(out, found, part, job.identity)
-    # A part that was begun had leave to replace the files, and the others of its division with it.
+        score_parts.refuse_other_inputs(out, found, part, job.made_from)
+    # A part with scores was allowed to replace the files when it was begun, and so are the others of its division.
     is_begun = part in found and score_parts.is_begun(found[part], own)
     is_new = overwrite or not (is_begun or any(file.lines for file in found.values()))
-    if is_new and is_kept(target, overwrite=overwrite, reuse=reuse):
+    if is_new and is_skipped(target, overwrite=overwrite, reuse=reuse):
         return None
     replaces = [file_sha256(path) for path in target.files if path.is_file()] if is_new else []
     replaceable = replaceable_files(found) | set(replaces)
     if is_new or part not in found or len(found[part].lines) < len(own):
-        refuse_foreign_files(target.files, replaceable)  # else `finish` looks whether what stands there is its own
+        refuse_foreign_files(target.files, replaceable)  # otherwise `finish` checks whether the files are its own
     with score_parts.open_part(
-        path, part, job.identity, own, job.how, start_over=overwrite, replaces=replaces
+        path, part, job.made_from, own, job.record, start_over=overwrite, replaces=replaces
     ) as opened:
         _score_rest(job, scorer, opened, own, workers, overwrite)
         outcome = Outcome.of(opened.lines.values())
         if finishes:
-            finish(target, outcome, job.how, replaceable)
+            finish(target, outcome, job.record, replaceable)
     return outcome
 
 
 def _score_rest(job: Job, scorer: Scorer, opened: OpenPart, own: BatchIds, workers: int, overwrite: bool) -> None:
-    """Score the batches that an open part lacks; `overwrite` is for what is said of an interruption."""
+    """Score the batches that an open part lacks; the message of an interruption depends on `overwrite`."""
     todo = {number: job.plan.batches[number] for number in own if number not in opened.lines}
     n_total, n_rest = sum(map(len, own.values())), sum(map(len, todo.values()))
     if n_rest < n_total:
         say(f"{opened.path}: resuming: {n_total - n_rest:,} of {n_total:,} utterances already scored")
     name = job.target.output.verb + ("" if opened.part.n_parts == 1 else f" {opened.part}")
-    patience = 0.1 if sys.stderr.isatty() else 60  # in a job's log a line now and then
-    bar = tqdm(total=n_total, initial=n_total - n_rest, desc=name, unit="utt", mininterval=patience)
+    interval = 0.1 if sys.stderr.isatty() else 60  # a log gets a line a minute
+    bar = tqdm(total=n_total, initial=n_total - n_rest, desc=name, unit="utt", mininterval=interval)
     with bar, caught_signals() as caught:
         try:
             results = score_rows(
@@ -175,68 +175,68 @@ def _score_rest(job: Job, scorer: Scorer, opened: OpenPart, own: BatchIds, worke
                 bar.update(len(todo[number]))
         except Interrupted:
             n_done = sum(len(own[number]) for number in opened.lines)
-            again = "the same command" + (" without --overwrite" if overwrite and n_done else "")
+            without = " without --overwrite" if overwrite and n_done else ""
             raise Interrupted(
-                f"{opened.path}: stopped after {n_done:,} of {n_total:,} utterances, which are kept; {again} resumes "
-                "from there",
+                f"{opened.path}: stopped after {n_done:,} of {n_total:,} utterances; run the same command{without} to "
+                "resume",
                 caught.exit_code,
             ) from None
 
 
-def finish(target: Target, outcome: Outcome, how: dict[str, Any], replaceable: set[str]) -> None:
-    """Write the files and their record; only when all stand are the parts removed.
+def finish(target: Target, outcome: Outcome, record: dict[str, Any], replaceable: set[str]) -> None:
+    """Write the files and their record, then remove the parts.
 
     Args:
-        target: What is written.
-        outcome: What came of the job.
-        how: The rest of the record.
-        replaceable: As `refuse_foreign_files` takes it.
+        target: The files.
+        outcome: The results of all rows.
+        record: The job's part of the record.
+        replaceable: SHA-256 of the files that may be replaced.
 
     Raises:
-        SpoofkitError: a file has appeared in the way, and the parts stay; or no recording could be scored.
+        SpoofkitError: a file has appeared where one is to be written (the parts are kept), or no recording was scored.
     """
     remove_unfinished(target)
     if len(outcome.errors) == len(outcome.results):
         score_parts.discard_parts(target.files[0])
         raise_failed(list(outcome.errors.values()), len(outcome.results))
     contents = target.contents(outcome)
-    # What a kill left of just this is ours.
+    # A file with these very bytes was written by a call that was killed here.
     others = [path for path, data in contents.items() if not path.is_file() or path.read_bytes() != data]
     refuse_foreign_files(others, replaceable)
     for path, data in contents.items():
         with atomic_path(path, overwrite=True) as temporary:
             temporary.write_bytes(data)
-    write_json(target.output.record, target.record(outcome, how), overwrite=True)
+    write_json(target.output.record, target.record(outcome, record), overwrite=True)
     score_parts.discard_parts(target.files[0])
 
 
 def replaceable_files(found: dict[Part, PartFile]) -> set[str]:
-    """Return SHA-256 of the files that stood where the results go when parts were begun with leave to replace them."""
+    """Return the SHA-256 of the files that parts were allowed to replace when they were begun."""
     return {sha256 for file in found.values() for sha256 in file.header.get("replaces", ())}
 
 
 def refuse_foreign_files(paths: Iterable[Path], replaceable: set[str]) -> None:
-    """Refuse files that stand where results go, and that the job had no leave to replace when it began.
+    """Refuse files that were not where the results go when the job began.
 
     Args:
-        paths: Of the results.
-        replaceable: SHA-256 of the files that may be replaced. Parts are read for it before one is opened: a process
-            that opens and closes a file it has locked loses the lock.
+        paths: Where results go.
+        replaceable: SHA-256 of the files that may be replaced. It must be read from the parts before one is opened: a
+            process that opens and closes a file it has locked loses the lock.
 
     Raises:
-        SpoofkitError: naming the first.
+        SpoofkitError: such a file exists.
     """
     for path in paths:
         refuse_existing(path, overwrite=True)  # a folder
         if path.exists() and file_sha256(path) not in replaceable:
             raise SpoofkitError(
-                f"{path}: appeared after the scoring had begun, and is not replaced; move it away, then the same "
-                "command resumes (what was scored is kept)"
+                f"{path}: appeared after scoring had begun and is not replaced; move it away, then run the same "
+                "command to resume"
             )
 
 
 def remove_unfinished(target: Target) -> None:
-    """Remove what a kill left of writing files and their record, or of removing parts."""
+    """Remove temporary files that a killed call left."""
     out = target.files[0]
     names = {path.stem for path in (*target.files, target.output.record) if path.parent == out.parent}
     names.add(score_parts.parts_folder(out).name)
@@ -244,13 +244,13 @@ def remove_unfinished(target: Target) -> None:
 
 
 def raise_failed(errors: list[str], n_files: int) -> None:
-    """Raise SpoofkitError at the end, if some recordings could not be scored."""
+    """Raise SpoofkitError if some recordings could not be scored."""
     if errors:
         raise SpoofkitError(f"{len(errors):,} of {n_files:,} recordings failed. First error: {errors[0]}")
 
 
-def is_kept(target: Target, *, overwrite: bool, reuse: bool) -> bool:
-    """Tell whether the files are up to date; otherwise nothing may be in the way.
+def is_skipped(target: Target, *, overwrite: bool, reuse: bool) -> bool:
+    """Return whether the files are up to date; refuse files that may not be replaced.
 
     Raises:
         SpoofkitError: an output exists, or was made from other inputs.

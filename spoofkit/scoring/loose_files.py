@@ -1,4 +1,4 @@
-"""Which recordings a command line names: files, folders, globs, and `-` for a list on stdin."""
+"""Find the recordings that a command line names: files, folders, globs, and `-` for a list on stdin."""
 
 import fnmatch
 import glob
@@ -26,41 +26,41 @@ LOOSE = Path("-")
 
 
 def find_files(inputs: list[Path]) -> Iterator[str]:
-    """The files that arguments name, each once, in the order given; a folder's and a glob's sorted.
+    """Yield the files that arguments name, each once, in the order given; those of a folder or glob sorted.
 
-    Names on stdin, one a line, are taken as they come.
+    Names on stdin, one a line, are yielded as they come.
 
     Raises:
-        SpoofkitError: a folder without recordings, a glob that matches nothing, or stdin named twice. That a file is
-            missing is found when it is read.
+        SpoofkitError: a folder without recordings, a glob that matches nothing, or stdin named twice. A missing file is
+            only found when it is read.
     """
     if [str(path) for path in inputs].count(STDIN) > 1:
-        raise SpoofkitError("-: found - (paths on stdin) twice, expected it once; leave the other out")
-    # What can be refused is refused before anything is scored.
+        raise SpoofkitError("-: found - (paths on stdin) twice, expected it once; remove one")
+    # Not inside the generator: an error must come before anything is scored.
     named = [None if str(path) == STDIN else _expanded(path) for path in inputs]
     return _each_once(file for files in named for file in (_on_stdin() if files is None else files))
 
 
 def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
-    """So many at a time; one at a time they are handed on as they come."""
+    """Yield lists of `n` items; with n = 1 each as soon as it comes."""
     files = iter(files)
     while chunk := list(islice(files, n)):
         yield chunk
 
 
 def loose_manifest(files: Iterable[str]) -> Manifest:
-    """Make up a manifest for files, in the order given: nothing is known of them.
+    """Make a manifest of loose files, in the order given; lengths and keys are unknown.
 
-    A name that a table cannot hold stands there with escapes, and in the column `fault` why the file is not read.
+    A name that a table cannot hold is escaped, and the column `fault` says why the file is not read.
 
     Raises:
-        SpoofkitError: two names would be the same there.
+        SpoofkitError: two names are the same once escaped.
     """
     names = list(files)
     shown = [visible(name) if tsv_fault(name, to_file=True) else name for name in names]
     if len(set(shown)) < len(shown):
         twice = next(name for name in shown if shown.count(name) > 1)
-        raise SpoofkitError(f"{twice}: two files would be called so in the table; rename one of them")
+        raise SpoofkitError(f"{twice}: two files would have this name in the table; rename one of them")
     faults = [tsv_fault(name, to_file=True) for name in names]
     table = pl.DataFrame({"utt_id": shown, "path": shown, "n_samples": [UNKNOWN_LENGTH] * len(names), "fault": faults})
     blank = [pl.lit("-").alias(name) for name in ("key", "speaker", "attack", "codec")]
@@ -69,7 +69,7 @@ def loose_manifest(files: Iterable[str]) -> Manifest:
 
 def _expanded(path: Path) -> list[str]:
     if path.is_dir():
-        # A link that leads nowhere is taken, and its row says what is wrong.
+        # A broken link is included; its row gets an error.
         inside = sorted(str(file) for file in files_below(path) if is_audio_name(file.name))
         if not inside:
             raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(EXTENSIONS)}")
@@ -83,7 +83,7 @@ def _expanded(path: Path) -> list[str]:
 
 
 def _matching(pattern: Path) -> Iterator[str]:
-    """What a pattern matches; `**` enters no linked folder, as nothing does that looks for files below a folder."""
+    """Yield the files that a pattern matches; like `files_below`, `**` does not follow linked folders."""
     n_plain = next(n for n, part in enumerate(pattern.parts) if glob.has_magic(part))
     if "**" not in pattern.parts[n_plain:]:
         return iter(glob.glob(str(pattern)))
@@ -103,14 +103,14 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 def _on_stdin() -> Iterator[str]:
     if sys.stdin is None:
-        raise SpoofkitError("-: stdin is closed, expected paths on it, one a line; see what was to write them")
-    # Unbuffered: a name is there as soon as its line is, and at exit no lock of a waiting thread is left.
+        raise SpoofkitError("-: stdin is closed, expected one path per line; check the command that writes them")
+    # Unbuffered: each name is available at once, and no waiting thread holds a lock at exit.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
         for line in lines:
             if b"\0" in line:
                 raise SpoofkitError(
-                    "-: found names separated by NUL on stdin, expected one a line; leave out -print0 or -z of what "
-                    "writes them"
+                    "-: found names separated by NUL on stdin, expected one per line; remove -print0 or -z from the "
+                    "command that writes them"
                 )
             if name := line.rstrip(b"\r\n"):
                 yield os.fsdecode(name)
@@ -123,4 +123,4 @@ def _each_once(files: Iterable[str]) -> Iterator[str]:
             seen.add(file)
             yield file
     if not seen:
-        raise SpoofkitError("-: found no paths on stdin, expected one a line; see what was to write them")
+        raise SpoofkitError("-: found no paths on stdin, expected one per line; check the command that writes them")

@@ -1,4 +1,4 @@
-"""What the options of `score` say, and which contradict each other."""
+"""The options of `score`, and which contradict each other."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,46 +9,46 @@ from spoofkit.scoring.decisions import DecisionOptions
 from spoofkit.scoring.windows import Windows
 
 TEXTS = (".csv", ".txt", ".json", ".jsonl")
-"""Last on a command line, such a name was meant for the output."""
+"""A last argument with such a suffix was meant to be the output."""
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the command line says besides model and inputs."""
+    """All options besides model, inputs and output."""
 
     crop: str | None = None
-    """`whole`, `first:N` or `repeat:N`; none: as the model says."""
+    """`whole`, `first:N` or `repeat:N`. Default: the model's input policy."""
     channels: str = AUTO
     """Which channels of loose recordings are scored: see `spoofkit.data.audio.choose_channels`."""
     windows: Windows | None = None
-    """How long recordings are cut; none: not."""
+    """How long recordings are cut. Default: not at all."""
     min_speech: float | None = None
-    """Seconds of speech that a window, or a recording that is not cut, must have to be scored; none: any."""
+    """Seconds of speech that a window, or a recording that is not cut, needs to be scored. Default: not checked."""
     device: str = "auto"
     workers: int = 0
-    """Threads that decode; 0: as many as keep the device busy."""
+    """Threads that decode. Default (0): as many as keep the device busy."""
     calibration: Path | None = None
     decision: DecisionOptions = field(default_factory=DecisionOptions)
     windows_out: Path | None = None
-    """Where the scores of windows are written."""
+    """File for the scores of windows."""
     json_lines: bool = False
     width: int | None = None
-    """Of the terminal that stdout is; none: it is none."""
+    """Columns of the terminal; None: stdout is no terminal."""
     overwrite: bool = False
-    """Replace existing files; start over what an interrupted call left."""
+    """Replace existing files; discard what an interrupted call left."""
     reuse: bool = False
-    """Keep a score file made by the same model from the same inputs."""
+    """Skip a score file that is up to date."""
     shard: str | None = None
-    """`K/N`: score only part K of N, and leave it beside the score file."""
+    """`K/N`: score only part K of N."""
     merge: bool = False
-    """Score nothing, but make the score file from the parts beside it."""
+    """Join the parts beside the score file instead of scoring."""
 
 
 def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
-    """Refuse an output among the inputs, or none where there must be one: never is one taken for the other.
+    """Refuse an output among the inputs, a missing output, or one with a wrong suffix.
 
     Raises:
-        SpoofkitError: saying what to write instead.
+        SpoofkitError: with what to write instead.
     """
     lists = [path for path in inputs if path.suffix == ".tsv"]
     suffixes = (".tsv",) if lists else (".tsv", ".csv")
@@ -59,38 +59,36 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
         )
     if len(inputs) == 1 and lists and out is None:
         raise SpoofkitError(
-            f"{inputs[0]}: the scores of a manifest go to a file, found no -o; name one, such as `-o scores/eval.tsv`"
+            f"{inputs[0]}: scoring a manifest needs an output, found no -o; add one, such as `-o scores/eval.tsv`"
         )
     if len(inputs) > 1 and lists:
         raise SpoofkitError(
             f"{lists[-1]}: found {len(inputs)} inputs, expected one manifest or recordings alone; "
-            + (f"if that is the score file to write, write `-o {lists[-1]}`" if out is None else "leave out the others")
+            + (f"if it is the output, write `-o {lists[-1]}`" if out is None else "remove the others")
         )
     last = inputs[-1]
     if len(inputs) > 1 and out is None and last.suffix.lower() in TEXTS:
         meant = last if last.suffix == ".csv" else last.with_suffix(".tsv")
-        raise SpoofkitError(f"{last}: is no recording; if that is to be written, write `-o {meant}`")
+        raise SpoofkitError(f"{last}: is not a recording; if it is the output, write `-o {meant}`")
 
 
 def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
-    """Refuse options that mean nothing beside each other, or beside a score file."""
+    """Refuse options that contradict each other or the output."""
     if options.merge and options.shard is not None:
         raise SpoofkitError(
-            "--shard and --merge: expected one of them; score every part, then --merge alone joins them"
+            "--shard and --merge: expected one of them; score every part with --shard, then run --merge"
         )
     if out is None and (options.merge or options.shard is not None):
         raise SpoofkitError(
-            f"{'--merge' if options.merge else '--shard'}: parts stand beside the score file, found none named; "
-            "name it, such as `-o scores/eval.tsv`"
+            f"{'--merge' if options.merge else '--shard'}: needs the score file that the parts belong to, found no -o; "
+            "add it, such as `-o scores/eval.tsv`"
         )
     if out is not None and options.json_lines:
-        raise SpoofkitError(
-            f"--json-lines: is for scores that are printed, found the score file {out}; leave one of them out"
-        )
+        raise SpoofkitError(f"--json-lines: prints scores, found the score file {out} too; remove one of them")
     if options.min_speech is not None and options.windows and options.min_speech > options.windows.seconds:
         raise SpoofkitError(
-            f"--min-speech {options.min_speech:g}: is more than a window has, expected at most the "
+            f"--min-speech {options.min_speech:g}: is longer than a window, expected at most the "
             f"{options.windows.seconds:g} s of --window"
         )
     if options.shard is not None and options.windows_out is not None:
-        raise SpoofkitError("--windows and --shard: a part is not all windows; give --windows to --merge")
+        raise SpoofkitError("--windows and --shard: a part does not have all windows; give --windows to --merge")

@@ -1,4 +1,4 @@
-"""Results of recordings as lines of a part hold them, and what all lines of all parts say together.
+"""Write results of recordings as lines of a part, and read the lines of all parts.
 
 A line holds, each by recording (or by recording, a tab and the channel): `scores`; and if there are any, `frames`
 (float32 in base64: a third longer than its bytes, and exact), `seconds`, `errors` (why a recording has no score),
@@ -19,24 +19,24 @@ from spoofkit.scoring.windows import WindowScore
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that the files of a job are made of."""
+    """The results of a job, from which its files are made."""
 
     results: dict[str, Result]
-    """Of each recording, or channel of one, by `row_key`."""
+    """Result of each recording, or of each channel of one, by the keys of lines."""
     errors: dict[str, str]
-    """Why some have no score, by `row_key`, sorted."""
+    """Why some have no score, by the keys of lines, sorted."""
     without_signal: list[str]
-    """Ids of a manifest that are scored all the same, sorted."""
+    """Ids of a manifest that have a score but hardly any signal, sorted."""
     of_channels: list[str]
-    """Names of the recordings of which channels are scored by themselves, sorted."""
+    """Names of the recordings whose channels are scored separately, sorted."""
 
     @staticmethod
     def of(lines: Iterable[dict[str, Any]]) -> "Outcome":
-        """Read what lines of parts say together."""
+        """Read lines of parts."""
         results = {}
         for line in lines:
             scores, frames, seconds = line["scores"], line.get("frames", {}), line.get("seconds", {})
-            if any(isinstance(value, list) for value in scores.values()):  # of an earlier `localize`
+            if any(isinstance(value, list) for value in scores.values()):  # written by an earlier `localize`
                 frames = {key: text for key, (_, text) in scores.items()}
                 seconds = {key: n_samples / SAMPLE_RATE for key, (n_samples, _) in scores.items()}
                 scores = {}
@@ -61,26 +61,21 @@ class Outcome:
         )
 
     def in_order(self, names: Iterable[str]) -> list[Result]:
-        """Sort all results by the order of names, and channels of one by theirs."""
+        """Return all results in the order of names, and the channels of a recording in their order."""
         of_name: dict[str, list[Result]] = {}
         for result in self.results.values():
             of_name.setdefault(result.name, []).append(result)
         return [result for name in names for result in sorted(of_name[name], key=lambda one: one.channel or 0)]
 
 
-def row_key(result: Result) -> str:
-    """Tell results apart: the name, and behind a tab (names have none) the channel, if it is of one."""
-    return result.name if result.channel is None else f"{result.name}\t{result.channel}"
-
-
 def as_line(results: Iterable[Result]) -> dict[str, Any]:
-    """Make a line of a part of the results of a batch; what no recording has is left out, but for `scores`."""
+    """Return the results of a batch as a line of a part; empty entries except `scores` are left out."""
     line: dict[str, dict[str, Any]] = {
         "scores": {}, "frames": {}, "errors": {}, "windows": {}, "seconds": {}, "speech_seconds": {},
     }  # fmt: skip
     without_signal = []
     for result in results:
-        key = row_key(result)
+        key = result.name if result.channel is None else f"{result.name}\t{result.channel}"  # no name holds a tab
         if result.error:
             line["errors"][key] = result.error
             continue

@@ -1,4 +1,4 @@
-"""Scores of recordings on stdout: TSV or JSON line by line, or a table at the end for somebody who reads it."""
+"""Print scores of recordings on stdout: TSV or JSON line by line, or a table at the end if stdout is a terminal."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -30,20 +30,20 @@ def print_scores(
     """Score recordings, and yield the lines for stdout.
 
     Args:
-        scorer: What scores.
+        scorer: The model.
         inputs: Files, folders, globs and `-`.
-        reading: What of each is read.
-        decisions: How scores are decided, if they are.
-        options: The rest.
+        reading: What is read of each recording.
+        decisions: How scores are decided; None: they are not.
+        options: The other options.
 
     Raises:
-        SpoofkitError: after all others were scored, a recording could not be.
+        SpoofkitError: at the end, if a recording could not be scored.
     """
     if options.windows_out is not None:
         refuse_existing(options.windows_out, options.overwrite)
     files = find_files(inputs)
     is_table = options.width is not None and not options.json_lines
-    # A pipe wants an answer to every name before it gives the next one.
+    # A program at the other end of a pipe may wait for each result before it writes the next name.
     n_together = 1 if STDIN in map(str, inputs) else scorer.n_together
     chunks = ([Recording(file, file) for file in chunk] for chunk in in_chunks(files, n_together))
     results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
@@ -66,7 +66,9 @@ def print_scores(
                 yield "\t".join(row.values())
     if options.width is not None and is_table:
         yield from rows.terminal_table(shown, options.width)
-    _say(meaning(decisions, scorer.meaning), words(reading.windows if seen.cut else None, reading.voice))
+    for line in (meaning(decisions, scorer.meaning), words(reading.windows if seen.cut else None, reading.voice)):
+        if line:
+            say(line)
     say_apart(seen.apart, reading)
     if options.windows_out is not None:
         write_text(options.windows_out, rows.windows_tsv(seen.cut, decisions, reading), options.overwrite)
@@ -75,17 +77,17 @@ def print_scores(
 
 @dataclass
 class _Seen:
-    """What is said of all results at the end."""
+    """What the lines at the end need to know of all results."""
 
     n_results: int = 0
     errors: list[str] = field(default_factory=list)
     cut: list[Result] = field(default_factory=list)
-    """Of recordings that were scored in windows."""
+    """Results of recordings that were scored in windows."""
     apart: set[str] = field(default_factory=set)
-    """Names of recordings of which channels are scored by themselves."""
+    """Names of recordings whose channels are scored separately."""
 
     def add(self, result: Result) -> None:
-        """Note a result."""
+        """Add a result."""
         self.n_results += 1
         if result.error:
             self.errors.append(result.error)
@@ -95,13 +97,7 @@ class _Seen:
             self.apart.add(result.name)
 
 
-def _say(*lines: str) -> None:
-    """Say on stderr what the numbers mean, and if a recording was cut or might be left out, the rule."""
-    for line in filter(None, lines):
-        say(line)
-
-
 def say_apart(names: Collection[str], reading: Reading) -> None:
-    """Say on stderr of which recordings channels are scored by themselves, unless that was asked for."""
+    """Say on stderr which recordings have their channels scored separately, unless --channels asked for it."""
     if names and reading.channels == AUTO:
         say(describe_separate_channels(sorted(names)))

@@ -1,4 +1,4 @@
-"""A recording as it is scored: what of it is read, its beginning decoded and checked, and what comes of it.
+"""Recordings to score, how they are read, and their results; decode and check the beginning of one.
 
 Nothing is scored here.
 """
@@ -23,47 +23,47 @@ from spoofkit.scoring.windows import Window, Windows, WindowScore, in_windows
 
 @dataclass(frozen=True)
 class Recording:
-    """What is to be scored."""
+    """A recording, or one channel of it, to score."""
 
     name: str
     path: Path | str
     downmix: str = "mean"
     n_samples: int = UNKNOWN_LENGTH
-    """At 16 kHz, as a manifest says; another length is refused."""
+    """Length at 16 kHz that a manifest gives; another length is refused."""
     is_listed: bool = False
-    """Scored even if it holds hardly any signal, because a list of trials must be complete."""
+    """Whether it is scored even if it holds hardly any signal, because a list of trials must be complete."""
     channel: int | None = None
-    """The one that `downmix` says, from 1, of a loose recording; none: all of them, or as a manifest says."""
+    """Number of the channel that `downmix` selects, from 1; None: all of them, or as a manifest says."""
     fault: str = ""
     """Why it is not read at all, such as a name that the table cannot hold."""
     make: Callable[[], np.ndarray] | None = None
-    """Gives the samples of what is no file, such as a mix; none: `path` is read."""
+    """Returns the samples, such as those of a mix. Default: `path` is read."""
 
     @property
     def label(self) -> str:
-        """Its name in a sentence."""
+        """Name for messages."""
         return self.name if self.channel is None else f"{self.name}, channel {self.channel}"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What of a recording is read, and how."""
+    """What is read of a recording, and how."""
 
     first_samples: int | None = None
-    """So many from the start; none: all."""
+    """Number of samples from the start. Default: all."""
     repeat_to: int | None = None
-    """What is shorter is repeated from its start until it has so many; none: it is not."""
+    """A shorter recording is repeated from its start to this number of samples. Default: it is not."""
     windows: Windows | None = None
-    """How a longer one is cut; none: not."""
+    """How a longer recording is cut. Default: not at all."""
     voice: VoiceActivity | None = None
-    """What has too little speech is left out; none: nothing is."""
+    """Finds windows and recordings with too little speech, which are not scored. Default: all are scored."""
     channels: str | None = None
-    """Which channels are scored, as `choose_channels` takes it; none: as each recording's `downmix` says."""
+    """Which channels are scored, as `choose_channels` takes it. Default: each recording's `downmix`."""
     keeps_wave: bool = False
-    """A recording is read as a whole, and its samples stay with the result; frames of a long one need that too."""
+    """Whether a recording is read as a whole, and its samples kept in the result; frames of a long one need it."""
 
     def n_scored(self, n_samples: int) -> int:
-        """Samples that are scored of so many; UNKNOWN_LENGTH if that cannot be told."""
+        """Return how many of `n_samples` are scored; UNKNOWN_LENGTH if that is not known."""
         if self.repeat_to is not None:
             return self.repeat_to
         return n_samples if self.first_samples is None else min(n_samples, self.first_samples)
@@ -78,45 +78,45 @@ class Result:
 
     name: str
     channel: int | None = None
-    """See `Recording.channel`."""
+    """As in `Recording`."""
     seconds: float = 0.0
-    """Scored, from the start."""
+    """Seconds that were scored, from the start."""
     score: float | None = None
-    """A float32, as is that of a recording that was cut; none: the model has no utterance head."""
+    """Score of the utterance head, with the precision of a float32; None: the model has none."""
     windows: tuple[WindowScore, ...] = ()
-    """Of a recording that was cut."""
+    """Scores of the windows of a recording that was cut."""
     error: str = ""
     lacks_speech: bool = False
-    """That is the error, and nothing else."""
+    """Whether the error is too little speech."""
     lacks_signal: bool = False
-    """It is scored all the same: see `Recording.is_listed`."""
+    """Whether it holds hardly any signal, but is scored: see `Recording.is_listed`."""
     speech_seconds: float | None = None
-    """That were scored; none: speech was not looked for."""
+    """Seconds of speech that were scored; None: speech was not measured."""
     frames: np.ndarray | None = None
-    """Scores of its frames, float32, shape (frames,); none: the model has no frame head."""
+    """Scores of its frames, float32, shape (frames,); None: the model has no frame head."""
     wave_S: np.ndarray | None = None
-    """See `Reading.keeps_wave`."""
+    """All samples, if `Reading.keeps_wave`."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A recording of which the beginning is decoded."""
+    """A recording whose beginning is decoded."""
 
     recording: Recording
     first: Window
     others: Iterator[Window] | None
-    """The windows after the first; none: that one is all."""
+    """The windows after the first; None: there are no others."""
     meter: SignalMeter
-    """Has measured what was read of it."""
+    """Measures the signal while it is read."""
     wave_S: np.ndarray | None
-    """All of it: see `Reading.keeps_wave`."""
+    """All samples, if `Reading.keeps_wave`."""
 
 
 def open_recording(recording: Recording, reading: Reading, scorer: Scorer) -> list[Opened | Result]:
-    """Decode a recording, or the first two windows of it; or of each channel that is scored.
+    """Decode the first two windows of a recording, or of each channel that is scored.
 
     Returns:
-        Of one that cannot be scored the result, which says why.
+        One for each channel that is scored; a `Result` with an error if it cannot be.
     """
     try:
         if recording.fault:
@@ -160,10 +160,10 @@ def _open(recording: Recording, reading: Reading, scorer: Scorer) -> Opened | Re
 
 
 def require_listed_length(recording: Recording, n_samples: int, reading: Reading) -> None:
-    """Refuse a recording that is not as long as its manifest says.
+    """Refuse a recording whose length differs from the manifest's.
 
     Raises:
-        SpoofkitError: naming the file.
+        SpoofkitError: it differs.
     """
     expected = recording.n_samples
     if expected == UNKNOWN_LENGTH:
@@ -172,6 +172,6 @@ def require_listed_length(recording: Recording, n_samples: int, reading: Reading
         expected = min(expected, reading.first_samples)
     if n_samples != expected:
         raise SpoofkitError(
-            f"{recording.path}: found {n_samples} samples where {expected} were expected; the file is cut short or the "
-            "manifest is older than it"
+            f"{recording.path}: found {n_samples} samples, expected {expected}; restore the file if it is truncated, "
+            "or prepare the manifest again if the file has changed"
         )

@@ -1,6 +1,6 @@
-"""The row of a recording, wherever it is written: TSV in a pipe, a table in a file (`.tsv`, `.csv`), a table on a
-terminal, a line of JSON. A file and a pipe hold the same columns; why a recording has no score stands in `error`, never
-where the score would.
+"""The row of a recording, in every form: TSV in a pipe, a table in a file (`.tsv`, `.csv`), a table on a terminal, a
+line of JSON. A file and a pipe hold the same columns. The reason why a recording has no score is in `error`, never in
+the column of the score.
 """
 
 import io
@@ -17,7 +17,7 @@ from spoofkit.terminal import json_line, visible
 
 
 def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
-    """Return the columns of a table, some of `score_table.COLUMNS`, in that order."""
+    """Return the columns of a table: those of `score_table.COLUMNS` that apply, in that order."""
     names = ["filename", *(["channel"] if reading.channels is not None else []), "cm-score"]
     if decisions is not None:
         names += ["decision"] if decisions.calibration is None else ["llr", "bonafide_probability", "decision"]
@@ -25,22 +25,22 @@ def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
 
 
 def for_tsv(result: Result, to_file: bool) -> Result:
-    """Return the same result; of a name that cannot stand in a TSV why it cannot, instead of its score.
+    """Return the result; if a TSV cannot hold its name, with that as the error instead of its score.
 
     Args:
-        result: Of a loose file.
-        to_file: It goes to a file, which is UTF-8, and not only to stdout, which takes the bytes of any name.
+        result: Result of a loose file.
+        to_file: Whether it goes to a file, which is UTF-8; stdout takes the bytes of any name.
     """
     fault = tsv_fault(result.name, to_file)
     return replace(result, score=None, windows=(), error=fault) if fault and not result.error else result
 
 
 def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict[str, str]:
-    """Return a recording's cells by column; empty where there is nothing to say.
+    """Return a recording's cells by column; some may be empty.
 
     Args:
-        result: Of the recording.
-        decisions: How scores are decided, if they are.
+        result: Result of the recording.
+        decisions: How scores are decided; None: they are not.
         reading: How it was read.
     """
     found = dict.fromkeys(columns(decisions, reading), "")
@@ -51,7 +51,7 @@ def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict
         found["error"] = one_line(_utf8(result.error))
         return found | decision_cells(None, False, decisions)
     found["cm-score"] = f"{result.score:.9g}"  # nine digits restore a float32
-    if result.seconds:  # an older part does not know them
+    if result.seconds:  # parts of earlier versions lack them
         found["seconds"] = f"{result.seconds:.10g}"
     if result.speech_seconds is not None:
         found["speech_seconds"] = f"{result.speech_seconds:.10g}"
@@ -60,7 +60,7 @@ def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict
 
 
 def decision_cells(score: float | None, has_signal: bool, decisions: Decisions | None) -> dict[str, str]:
-    """Return the cells that depend on how scores are decided; without a score that is `abstain`."""
+    """Return the cells that depend on decisions; a recording without a score is `abstain`."""
     if decisions is None:
         return {}
     if score is None:
@@ -83,7 +83,7 @@ def _remarks(result: Result, reading: Reading) -> list[str]:
 
 
 def as_json(result: Result, decisions: Decisions | None) -> str:
-    """Return a line of JSON."""
+    """Return a recording's line of JSON."""
     if result.score is None:
         refused = {"file": _utf8(result.name), "channel": result.channel, "error": _utf8(result.error)}
         return json_line(refused | ({} if decisions is None else {"decision": ABSTAIN}))
@@ -103,7 +103,7 @@ def as_json(result: Result, decisions: Decisions | None) -> str:
 
 
 def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
-    """Return the lines of a table to read, `width` wide: the decision and what it rests on, remarks, errors."""
+    """Return the lines of a table `width` wide: name, score or log-likelihood ratio, decision, remarks, errors."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -112,14 +112,16 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
     if "llr" in rows[0]:
         left_out.add("cm-score")
     left_out |= {name for name in ("channel", "remarks", "error") if not any(row.get(name) for row in rows)}
-    names = [name for name in rows[0] if name not in left_out]
     grid = Table(box=None, pad_edge=False)
-    for name in names:
+    texts = []
+    for name in (name for name in rows[0] if name not in left_out):
         is_number = name in ("cm-score", "llr", "bonafide_probability")
         ratio = 1 if name == "error" else None
         grid.add_column(name, overflow="fold", justify="right" if is_number else "left", ratio=ratio)
-    for row in rows:
-        grid.add_row(*(Text(visible(_shown(name, row[name]))) for name in names))
+        own = [row[name] for row in rows]
+        texts.append([f"{float(text):.4g}" if text else "-" for text in own] if is_number else own)
+    for of_row in zip(*texts, strict=True):
+        grid.add_row(*(Text(visible(text)) for text in of_row))
     console = Console(file=io.StringIO(), width=width)
     console.print(grid)
     assert isinstance(console.file, io.StringIO)
@@ -127,7 +129,7 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
 
 
 def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading: Reading) -> str:
-    """Return a table of all windows that were scored, of the recordings that were cut."""
+    """Return a table of the windows of all recordings that were cut."""
     has_channels = reading.channels is not None
     is_calibrated = decisions is not None and decisions.calibration is not None
     names = ["filename", *(["channel"] if has_channels else []), "start_seconds", "end_seconds"]
@@ -143,14 +145,8 @@ def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading:
     return "\n".join(lines) + "\n"
 
 
-def _shown(name: str, text: str) -> str:
-    if name in ("cm-score", "llr", "bonafide_probability"):
-        return f"{float(text):.4g}" if text else "-"
-    return text
-
-
 def one_line(text: str) -> str:
-    """Return a text as a cell holds it: its tabs and line breaks escaped."""
+    """Escape tabs and line breaks, so that a cell can hold the text."""
     return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 

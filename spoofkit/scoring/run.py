@@ -1,8 +1,9 @@
 """The verb `score`: from a model and a manifest or loose recordings to scores on stdout, or to a score file.
 
-A model folder is scored with by torch, an exported model by onnxruntime; neither is imported here before it is needed.
+A model folder runs on torch, an exported model on onnxruntime; neither is imported here before it is needed.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +22,17 @@ from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
 from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
+from spoofkit.scoring import rows
 from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     Job,
     finish,
-    how_made,
-    is_kept,
+    is_skipped,
     raise_failed,
     remove_unfinished,
     replaceable_files,
     run_job,
+    scoring_record,
 )
 from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import ScoreOptions, refuse_contradictions, refuse_misplaced
@@ -42,7 +44,7 @@ from spoofkit.scoring.score_file import (
     ScoreFile,
     decide_again,
     decisions_path,
-    inputs_record,
+    describe_inputs,
     make_score_file,
     raise_unscored,
     record_path,
@@ -57,18 +59,18 @@ from spoofkit.terminal import say
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as this verb needs it."""
+    """A model, ready to score with."""
 
     path: Path
     runtime: ModuleType
     scorer: Scorer | None
     """None: parts are merged, and nothing is scored."""
     policy: str
-    """Which samples of an utterance it takes, or those that the command line says."""
+    """Input policy: that of the command line, otherwise the model's."""
 
     @cached_property
     def sha256(self) -> str:
-        """By what a score file knows it; of a large model that takes seconds."""
+        """Hash of the model; for a large one it takes seconds."""
         sha256: str = self.runtime.model_sha256(self.path)
         return sha256
 
@@ -79,12 +81,12 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     Args:
         model: Model folder, or an exported model (`*.onnx`).
         inputs: A manifest; or files, folders, globs and `-`.
-        out: Score file to write; none, of recordings alone: they are printed.
-        options: The rest.
+        out: Score file to write. Default, for recordings only: scores are printed.
+        options: The other options.
 
     Raises:
-        SpoofkitError: an input is missing or not what was expected, the output exists, or, after all others were
-            scored, a loose file could not be.
+        SpoofkitError: an input is missing or not what was expected, the output exists, or, at the end, a loose file
+            could not be scored.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
     runtime = _runtime(model)
@@ -97,12 +99,12 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     refuse_contradictions(options, out)
     _refuse_replacing(model, inputs, out, options)
     if options.crop is not None:
-        parse_input_policy(options.crop)  # before a large model is read for nothing
+        parse_input_policy(options.crop)  # fails before a large model is read
     decisions = read_decisions(options.calibration, options.decision)
     voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
     used = _load(runtime, model, options, world)
     first_samples, repeat_to = parse_input_policy(used.policy)
-    # What is repeated to a length is cut to it too.
+    # `repeat:N` also cuts to N samples.
     windows = None if repeat_to is not None else options.windows
     reading = Reading(first_samples, repeat_to, windows, voice, options.channels if is_loose else None)
     if used.scorer is not None:
@@ -120,7 +122,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
 
 
 def _runtime(model: Path) -> ModuleType:
-    """The module that scores with this model."""
+    """Return the module that runs this model."""
     if model.suffix == ".onnx":
         return addons.find("onnx.with_onnx")
     from spoofkit.scoring import with_torch
@@ -143,25 +145,25 @@ def _refuse_replacing(model: Path, inputs: list[Path], out: Path | None, options
 
 
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:
-    """The part of the work that is this process's own."""
+    """Return the part of the work that this process does."""
     if world.size == 1:
         return Part() if options.shard is None else score_parts.parse_part(options.shard)
     if options.merge or options.shard is not None:
         raise SpoofkitError(
-            f"torchrun and {'--merge' if options.merge else '--shard'}: the processes of torchrun share the work and "
-            "join their parts themselves; leave one of the two out"
+            f"torchrun and {'--merge' if options.merge else '--shard'}: torchrun divides the work and merges the parts "
+            "itself, expected one of them; remove one"
         )
     if out is None or STDIN in map(str, inputs):
         what = "no score file" if out is None else "names on stdin"
         raise SpoofkitError(
-            f"torchrun: found {what}, expected recordings that are named and a score file, such as "
-            "`-o scores/eval.tsv`; or start without torchrun"
+            f"torchrun: found {what}, expected named recordings and a score file, such as `-o scores/eval.tsv`; add "
+            "them, or run without torchrun"
         )
     return Part(world.rank + 1, world.size)
 
 
 def _require_enough(scorer: Scorer, reading: Reading, policy: str) -> None:
-    """Refuse a window or a crop of which no recording could be scored."""
+    """Refuse a window or a crop that the encoder cannot use."""
     given = [(f"--crop {policy}", reading.first_samples)]
     if reading.windows is not None:
         given.append(("--window", reading.windows.n_samples))
@@ -172,7 +174,7 @@ def _require_enough(scorer: Scorer, reading: Reading, policy: str) -> None:
             )
     if reading.repeat_to is not None and scorer.longest is not None and reading.repeat_to > scorer.longest:
         raise SpoofkitError(
-            f"--crop {policy}: is more than the encoder can place, expected at most {scorer.longest} samples"
+            f"--crop {policy}: is longer than the encoder can take, expected at most {scorer.longest} samples"
         )
 
 
@@ -181,7 +183,7 @@ def _say_caveats(target: ScoreFile) -> None:
     for caveat in manifest.caveats():
         say(caveat)
     if apart and not target.is_loose and reading.windows is not None:
-        which = f"{len(apart):,} of {manifest.table.height:,} utterances are longer than a window, or of unknown length"
+        which = f"{len(apart):,} of {manifest.table.height:,} utterances are longer than a window or of unknown length"
         say(f"{manifest.path.name}: {which}; {words(reading.windows, reading.voice)}")
     elif reading.voice is not None:
         say(words(reading.windows if apart else None, reading.voice))
@@ -198,7 +200,7 @@ def _write_scores(
     options: ScoreOptions,
 ) -> Iterator[str]:
     """Write the score file, or a part of it."""
-    made_from = inputs_record(used.sha256, manifest, used.policy, reading, decisions)
+    made_from = describe_inputs(used.sha256, manifest, used.policy, reading, decisions)
     target = make_score_file(out, manifest, reading, made_from, decisions, options.windows_out)
     if world.is_main:
         _say_caveats(target)
@@ -208,51 +210,51 @@ def _write_scores(
         yield from _merge(target, options)
         return
     plan = target.plan(used.scorer.n_together if target.is_loose else used.scorer.budget_samples)
-    known = made_from | plan.record | {"spoofkit": spoofkit.__version__} | used.scorer.runtime
-    how = _how(used.path, manifest, used.scorer, decisions)
-    job = Job(target, manifest, reading, plan, known, how, is_listed=not target.is_loose)
+    of_parts = made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | used.scorer.runtime
+    record = _record(used.path, manifest, used.scorer, decisions)
+    job = Job(target, manifest, reading, plan, of_parts, record, is_listed=not target.is_loose)
     if world.size == 1:
         yield from _score_part(job, target, used.scorer, part, options)
         return
     with barrier() as wait:
-        list(_score_part(job, target, used.scorer, part, options))  # what it says of its part is not the result
+        list(_score_part(job, target, used.scorer, part, options))  # its lines are not the command's result
         wait()
     if world.is_main:
         yield from _merge(target, options)
 
 
 def _score_part(job: Job, target: ScoreFile, scorer: Scorer, part: Part, options: ScoreOptions) -> Iterator[str]:
-    """Score what a part lacks; one that is all there is becomes the score file."""
+    """Score the batches that a part lacks; write the score file if this is the only part."""
     finishes = options.shard is None and part.n_parts == 1
     outcome = run_job(
         job, scorer, part, overwrite=options.overwrite, reuse=options.reuse, workers=options.workers, finishes=finishes
     )
     if outcome is None:
-        yield from _keep(target, is_alone=part.n_parts == 1)
+        yield from _skip(target, is_alone=part.n_parts == 1)
     elif finishes:
-        yield from _say_of(target, outcome)
+        yield from _report(target, outcome)
     else:
-        without = f", {len(outcome.errors):,} recordings without" if outcome.errors else ""
-        said = f"{len(outcome.results) - len(outcome.errors):,} scores{without}, part {part}"
+        failed = f", {len(outcome.errors):,} recordings failed" if outcome.errors else ""
         path = score_parts.part_path(target.out, part)
-        yield f"{path}: {said}; when all parts are there, --merge joins them"
+        n_scores = len(outcome.results) - len(outcome.errors)
+        yield f"{path}: {n_scores:,} scores{failed}, part {part}; run --merge once all parts are scored"
 
 
 def _merge(target: ScoreFile, options: ScoreOptions) -> Iterator[str]:
-    """Make the score file of its parts, and a record that says so."""
+    """Join the parts into the score file."""
     out = target.out
     found = score_parts.read_parts(out)
-    if not found and is_kept(target, overwrite=options.overwrite, reuse=options.reuse):
-        yield from _keep(target)
+    if not found and is_skipped(target, overwrite=options.overwrite, reuse=options.reuse):
+        yield from _skip(target)
         return
     score_parts.require_all(out, found)
     headers = [file.header for file in found.values()]
-    # The parts say how large batches were: they may have been scored on a GPU, and this machine may have none.
+    # The size of batches is that of the parts: they may come from a GPU, and this machine may have none.
     first = headers[0]["identity"]
     plan = target.plan(first.get(target.size_name, 1))
-    score_parts.require_complete(out, found, first | target.output.made_from | plan.record, plan.utt_ids)
+    score_parts.require_complete(out, found, first | target.output.made_from | plan.made_from, plan.utt_ids)
     outcome = Outcome.of(line for file in found.values() for line in file.lines)
-    how = headers[0]["record"] | {
+    record = headers[0]["record"] | {
         "device": ", ".join(sorted({header["record"]["device"] for header in headers})),
         "command": command(),
         "merged_from": len(found),
@@ -260,45 +262,57 @@ def _merge(target: ScoreFile, options: ScoreOptions) -> Iterator[str]:
             {"part": h["part"], "device": h["record"]["device"], "command": h["record"]["command"]} for h in headers
         ],
     }
-    finish(target, outcome, how, replaceable_files(found))
-    yield from _say_of(target, outcome, f", merged from {len(found)} parts")
+    finish(target, outcome, record, replaceable_files(found))
+    yield from _report(target, outcome, f", merged from {len(found)} parts")
 
 
-def _say_of(target: ScoreFile, outcome: Outcome, more: str = "") -> Iterator[str]:
-    """Say what a score file holds that was written, and raise SpoofkitError if some recordings have no score."""
+def _report(target: ScoreFile, outcome: Outcome, more: str = "") -> Iterator[str]:
+    """Yield the lines about a score file that was written; raise SpoofkitError if some recordings failed."""
     if outcome.without_signal:
-        first = ", ".join(outcome.without_signal[:5])
+        first = ", ".join(outcome.without_signal[:5]) + " …" * bool(outcome.without_signal[5:])
         say(
             f"spoofkit: warning: {len(outcome.without_signal):,} utterances hold less than {LEAST_SIGNAL_SECONDS:g} s "
-            f"of signal, first {first}; a list of trials must be complete, so they have scores, but these mean nothing"
+            f"of signal ({first}); they are scored because a list of trials must be complete, but their scores mean "
+            "nothing"
         )
     say_apart(outcome.of_channels, target.reading)
-    # With a calibration, the numbers of a manifest's official column are its ratios.
+    # With a calibration, the column cm-score of a manifest's score file holds log-likelihood ratios.
     is_calibrated = target.decisions is not None and target.decisions.calibration is not None
     called = "log-likelihood ratios" if is_calibrated and not target.is_loose else "scores"
     yield f"{target.out}: {len(outcome.results) - len(outcome.errors):,} {called}{more}, higher = more bona fide"
+    if target.decisions is not None:
+        results = outcome.results.values()
+        cells = [rows.decision_cells(one.score, not one.lacks_signal, target.decisions) for one in results]
+        yield _decided(target, [cell["decision"] for cell in cells])
     raise_failed(list(outcome.errors.values()), len(outcome.results))
 
 
-def _keep(target: ScoreFile, is_alone: bool = True) -> Iterator[str]:
-    """Leave the score file as it is; its decisions may be others, which of several processes only the last writes."""
+def _decided(target: ScoreFile, decisions: list[str]) -> str:
+    """Return the line about decisions: how many of each there are, and the thresholds."""
+    assert target.decisions is not None
+    counts = ", ".join(f"{n:,} {decision}" for decision, n in sorted(Counter(decisions).items()))
+    return f"{target.table_out}: {counts}; {target.decisions.words}"
+
+
+def _skip(target: ScoreFile, is_alone: bool = True) -> Iterator[str]:
+    """Skip a score file that is up to date; unless there are other processes, update its decisions."""
     if is_alone:
         remove_unfinished(target)
-        if decide_again(target):
-            yield f"{target.table_out}: decided again"
+        if decisions := decide_again(target):
+            yield _decided(target, decisions)
     yield skipped(target.out)
     raise_unscored(target.out)
 
 
-def _how(model: Path, manifest: Manifest, scorer: Scorer, decisions: Decisions | None) -> dict[str, Any]:
-    """Return how a score file is made."""
+def _record(model: Path, manifest: Manifest, scorer: Scorer, decisions: Decisions | None) -> dict[str, Any]:
+    """Return what the record says of how the scores were made."""
     calibrated_by = None if decisions is None else decisions.path
     return {
         "polarity": "higher = more bona fide",
         "score": f"{scorer.meaning}, not calibrated" if calibrated_by is None else "log-likelihood ratio, nats",
         "calibration": None if calibrated_by is None else str(calibrated_by),
         "began": now(),
-        **how_made(model, manifest, scorer),
+        **scoring_record(model, manifest, scorer),
         "posttraining": posttraining_in_words(scorer.record["stages"]),
         "commit": commit(),
     }

@@ -1,7 +1,7 @@
-"""The score file and what stands beside it: what it is made from, what it holds, and its record.
+"""The score file and the files beside it: their contents, their record, and what they are made from.
 
-Of a manifest it is that of the ASVspoof 5 evaluation package, with decisions in a table beside it; of loose recordings
-it is itself a table, in which one that cannot be scored has a reason instead of a score.
+For a manifest it is the score file of the ASVspoof 5 evaluation package, with decisions in a table beside it. For loose
+recordings it is itself a table, in which a recording that failed has an error instead of a score.
 """
 
 from dataclasses import dataclass
@@ -29,31 +29,31 @@ MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "channels", "win
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A score file, and the files beside it: a `job.Target`."""
+    """A score file and the files beside it: a `job.Target`."""
 
     out: Path
     manifest: Manifest
     reading: Reading
     apart: frozenset[int]
-    """Rows of a manifest that are scored each by itself: see `rows_apart`."""
+    """Rows of the manifest that are scored in batches of their own: see `rows_apart`."""
     decisions: Decisions | None
     windows_out: Path | None
     output: Output
     """The score file, the file of windows if there is one, and their record."""
     files: list[Path]
-    """All files that are written, but for the record."""
+    """All files but the record."""
     table_out: Path
-    """Where decisions, seconds and remarks stand: of files in the output itself, of a manifest beside it."""
+    """Table of decisions: for loose recordings the output itself, for a manifest a file beside it."""
     is_loose: bool
-    """Files were named instead of a manifest."""
+    """Whether recordings were named instead of a manifest."""
 
     @property
     def table_hash(self) -> str:
-        """The name of the table's SHA-256 in the record."""
+        """Entry of the record with the table's SHA-256."""
         return "scores_sha256" if self.is_loose else "decisions_sha256"
 
     def contents(self, outcome: Outcome) -> dict[Path, bytes]:
-        """Return what the score file and those beside it hold, by path."""
+        """Return what the files hold, by path."""
         texts = {}
         results = outcome.in_order(self.manifest.table["utt_id"])
         if not self.is_loose:
@@ -70,10 +70,10 @@ class ScoreFile:
             texts[self.windows_out] = rows.windows_tsv(results, self.decisions, self.reading)
         return {path: text.encode() for path, text in texts.items()}
 
-    def record(self, outcome: Outcome, how: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, once the files stand."""
+    def record(self, outcome: Outcome, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of files that are written."""
         windows_sha256 = None if self.windows_out is None else file_sha256(self.windows_out)
-        result = {"scores_sha256": file_sha256(self.out), "windows_sha256": windows_sha256} | how
+        result = {"scores_sha256": file_sha256(self.out), "windows_sha256": windows_sha256} | known
         result["n_trials"] = len(outcome.results) - len(outcome.errors)
         if self.decisions is not None:
             result |= {"decision": self.decisions.record(), self.table_hash: file_sha256(self.table_out)}
@@ -85,14 +85,14 @@ class ScoreFile:
 
     @property
     def size_name(self) -> str:
-        """What the size of a batch counts."""
+        """Unit of a batch's size."""
         return "batch_files" if self.is_loose else "batch_samples"
 
     def plan(self, size: int) -> Plan:
-        """Plan the batches.
+        """Divide the rows into batches of a size.
 
-        Utterances of a manifest that are longer than a window are batches of their own. Of loose files nothing is known
-        beforehand: they are taken some at a time, in the order of their names.
+        Utterances of a manifest that are longer than a window are batches of their own. The lengths of loose files are
+        not known: they are taken in their order, `size` at a time.
         """
         if self.is_loose:
             batches = list(in_chunks(range(self.manifest.table.height), size))
@@ -110,7 +110,7 @@ def make_score_file(
     decisions: Decisions | None,
     windows_out: Path | None,
 ) -> ScoreFile:
-    """Say which files are written; `made_from` is what `inputs_record` returns."""
+    """Return which files are written; `made_from` is what `describe_inputs` returns."""
     hashes = {"scores_sha256": out} | ({} if windows_out is None else {"windows_sha256": windows_out})
     read = read_json_record(
         "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
@@ -124,10 +124,10 @@ def make_score_file(
     return ScoreFile(out, manifest, reading, apart, decisions, windows_out, output, files, table_out, is_loose)
 
 
-def inputs_record(
+def describe_inputs(
     model_sha256: str, manifest: Manifest, policy: str, reading: Reading, decisions: Decisions | None
 ) -> dict[str, Any]:
-    """Return what a score file is made from; what does not matter to it is not mentioned."""
+    """Return what a score file is made from, leaving out options that change none of its scores."""
     made_from: dict[str, Any] = {
         "model_sha256": model_sha256,
         "manifest_sha256": _manifest_sha256(manifest),
@@ -147,23 +147,23 @@ def inputs_record(
 def _manifest_sha256(manifest: Manifest) -> str:
     if manifest.path != LOOSE:
         return file_sha256(manifest.path)
-    # A file that is missing has an error for a score.
+    # A missing file is no reason to stop: its row gets an error.
     names = manifest.table["path"].to_list()
     return text_sha256("\n".join(f"{path} {file_sha256(path) if Path(path).is_file() else '-'}" for path in names))
 
 
 def record_path(out: Path) -> Path:
-    """Return where the record of a score file stands: `eval.json` beside `eval.tsv`."""
+    """Return the path of a score file's record: `eval.json` beside `eval.tsv`."""
     return out.with_suffix(".json")
 
 
 def decisions_path(out: Path) -> Path:
-    """Return where the decisions on a manifest's scores stand: `eval.decisions.tsv` beside `eval.tsv`."""
+    """Return the path of the decisions on a manifest's scores: `eval.decisions.tsv` beside `eval.tsv`."""
     return out.with_suffix(".decisions.tsv")
 
 
 def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
-    """Return rows of utterances that are longer than a window, or may be: their length is not known."""
+    """Return the rows of utterances that are longer than a window, or whose length is not known."""
     if reading.windows is None:
         return frozenset()
     longest = float("inf") if reading.first_samples is None else reading.first_samples
@@ -172,29 +172,29 @@ def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
     return frozenset(np.flatnonzero(is_long | (n_samples == UNKNOWN_LENGTH)).tolist())
 
 
-def decide_again(target: ScoreFile) -> bool:
-    """Recreate the table of decisions from its own scores, where the score file is up to date but they are not.
+def decide_again(target: ScoreFile) -> list[str]:
+    """Recreate the table of decisions from its own scores, if other thresholds are given than it was made with.
 
     Returns:
-        Whether other decisions were asked for than it held.
+        All decisions; empty if the table is up to date.
 
     Raises:
         SpoofkitError: the table is missing, or not the one that was written with the scores; or it has decisions, and
-            none are asked for.
+            no thresholds are given.
     """
     if target.decisions is None and not target.is_loose:
-        return False
+        return []
     path, sidecar = target.table_out, record_path(target.out)
     record = read_json(sidecar)
     if not path.is_file() or file_sha256(path) != record.get(target.table_hash):
         fault = "is not the one that was written with" if path.is_file() else "is missing beside"
-        raise SpoofkitError(f"{path}: {fault} {target.out.name}; pass --overwrite to score again and recreate both")
+        raise SpoofkitError(f"{path}: {fault} {target.out.name}; use --overwrite to score again and recreate both")
     wanted = None if target.decisions is None else target.decisions.record()
     if record.get("decision") == wanted:
-        return False
+        return []
     if wanted is None:
         raise SpoofkitError(
-            f"{path}: holds decisions, found no options that make some; give the options of the first call again, or "
+            f"{path}: holds decisions, found neither --calibration nor --accept-from; give the same options again, or "
             "use --overwrite to score without decisions"
         )
     without_signal = set(record.get("without_signal", ()))
@@ -205,11 +205,11 @@ def decide_again(target: ScoreFile) -> bool:
     write_text(path, table_text(path, rows.columns(target.decisions, target.reading), table), overwrite=True)
     record |= {"decision": wanted, target.table_hash: file_sha256(path)}
     write_json(sidecar, record, overwrite=True)
-    return True
+    return [row["decision"] for row in table]
 
 
 def raise_unscored(out: Path) -> None:
-    """Raise SpoofkitError for a score file that is up to date, if some recordings have no score in it."""
+    """Raise SpoofkitError if some recordings have no score in a score file that is up to date."""
     record = read_json(record_path(out))
     errors = list(record.get("errors", {}).values())
     raise_failed(errors, len(errors) + record["n_trials"])
@@ -221,10 +221,10 @@ def refuse_other_record(out: Path) -> None:
     record = read_json(sidecar) if sidecar.exists() else {}
     for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
         if other.is_file() and record.get("scores_sha256") == file_sha256(other):
-            raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name other scores")
+            raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name another output")
 
 
 def _split(batch: list[int], apart: frozenset[int]) -> list[list[int]]:
-    """Split a batch: some rows in batches of their own, and the rest."""
+    """Split a batch: rows of `apart` in batches of their own, and the rest."""
     rest = [row for row in batch if row not in apart]
     return [[row] for row in batch if row in apart] + ([rest] if rest else [])

@@ -1,6 +1,6 @@
-"""A model as scoring sees it: padded waves in, scores out, whatever computes them.
+"""The interface of a model that scores: padded waves in, scores out.
 
-`with_torch` makes one of a model folder, the addon `onnx` one of an exported file. Nothing else in this package knows
+`with_torch` implements it for a model folder, the addon `onnx` for an exported file. Nothing else in this package knows
 which of the two it has, and neither is imported before it is needed.
 """
 
@@ -17,40 +17,40 @@ CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
 
 
 class HeadScores(NamedTuple):
-    """What the heads of a model give for a batch of B recordings, float32, higher = more bona fide."""
+    """Scores of a model's heads for a batch of B recordings, float32, higher = more bona fide."""
 
     utterance_B: np.ndarray | None = None
     """None: the model has no utterance head."""
     frames: Sequence[np.ndarray] | None = None
-    """Of each recording, shape (frames,); none: the model has no frame head."""
+    """Frame scores of each recording, shape (frames,); None: the model has no frame head."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores, and what it says of itself."""
+    """A model on its device, and what is known of it."""
 
     score_padded: Callable[[np.ndarray, np.ndarray], HeadScores]
-    """Scores from one pass of the encoder, of `wave_BS` (float32, 16 kHz, zeros behind the end) and `n_samples_B`
-    (int64). Raises SpoofkitError where memory does not suffice."""
+    """Scores `wave_BS` (float32, 16 kHz, padded with zeros at the end) and `n_samples_B` (int64) in one pass of the
+    encoder. Raises SpoofkitError if memory does not suffice."""
     shortest: int
     """Fewest samples of an utterance."""
     longest: int | None
-    """Most samples of one; none: no limit."""
+    """Most samples of an utterance; None: no limit."""
     budget_samples: int
     """Most samples in a padded batch; 0: every utterance alone."""
     n_together: int
-    """Recordings of unknown length that are read before they are sorted by length into batches."""
+    """Number of recordings of unknown length that are read before they are sorted by length into batches."""
     n_decoders: int
-    """Threads that decode, if nobody says how many: what keeps the device busy."""
+    """Default number of threads that decode: as many as keep the device busy."""
     meaning: str
     """What its score is, in words."""
     device: str
     precision: str
     runtime: dict[str, str]
-    """Name and version of what computes: another one may give other last digits."""
+    """Name and version of the library that computes: another one may give other last digits."""
     has_utterance_head: bool = True
     geometry: FrameGeometry | None = None
-    """Where its frames lie; none: it has no frame head."""
+    """Geometry of its frames; None: it has no frame head."""
     input_policy: str = "whole"
     """Which samples of an utterance the model takes: see `parse_input_policy`."""
     record: dict[str, Any] = field(default_factory=dict)
@@ -58,10 +58,12 @@ class Scorer:
 
 
 def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
-    """Samples from the start of each utterance that are read, and what shorter ones are repeated to; none: all, not.
+    """Parse a policy into how many samples are read from the start, and to how many shorter utterances are repeated.
+
+    Each is None where that does not happen.
 
     Raises:
-        SpoofkitError: a policy that is none.
+        SpoofkitError: an unknown policy.
 
     >>> parse_input_policy("repeat:64600")
     (64600, 64600)
@@ -75,7 +77,7 @@ def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
 
 
 def follow_policy(wave_S: np.ndarray, policy: str) -> np.ndarray:
-    """Cut an utterance to the samples that a model takes, or repeat it from its start.
+    """Cut an utterance to the samples that a policy takes, or repeat it from its start.
 
     >>> follow_policy(np.arange(3), "repeat:5").tolist()
     [0, 1, 2, 0, 1]

@@ -1,4 +1,4 @@
-"""Speech in recordings as scoring sees it; the addon `voice` finds it."""
+"""The interface of voice activity detection; the addon `voice` implements it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,44 +15,44 @@ class Speech:
 
     n_samples: int
     n_new: int
-    """Of it, what no stretch with enough speech before has."""
+    """Samples of speech that are in no earlier stretch with enough speech."""
     is_enough: bool
 
 
 class Listener(Protocol):
-    """What was found in a recording up to where it has been read."""
+    """The speech in a recording, up to where it has been read."""
 
     def read(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Hand on a recording's samples, all of them and none before its frame has been read to its end."""
+        """Yield all samples of a recording, each once the detector has read to the end of its frame."""
 
     def speech_in(self, start: int, end: int) -> Speech:
-        """Return the speech between two samples; stretches are asked for in their order, once each."""
+        """Return the speech between two samples; call it once for each stretch, in their order."""
 
 
 class VoiceActivity(Protocol):
-    """How speech is found, and how much is asked for."""
+    """A voice activity detector, and how much speech is required."""
 
     def listener(self) -> Listener:
-        """Begin a recording."""
+        """Start a new recording."""
 
     def record(self) -> dict[str, Any]:
-        """Return it as it stands beside scores."""
+        """Return the detector and its settings for the record of scores."""
 
     def words(self) -> str:
-        """Return it in a sentence."""
+        """Describe the requirement in a sentence."""
 
     def too_little(self, name: str, found: Sequence[Speech]) -> str:
-        """Say why a recording has no score, given the speech in its windows, of which there may be one."""
+        """Return the error of a recording, given the speech in its windows (or in all of it)."""
 
 
 def load_voice_activity(least_seconds: float) -> VoiceActivity:
-    """Load what finds speech.
+    """Load the voice activity detector.
 
     Args:
-        least_seconds: Speech that a window, or a recording that is no longer than one, must have to be scored.
+        least_seconds: Speech that a window, or a recording that is not cut, needs to be scored.
 
     Raises:
-        SpoofkitError: a length that is none, or there is no addon `voice` here, or a package that it needs is missing.
+        SpoofkitError: `least_seconds` is out of range, or the addon `voice` or a package that it needs is missing.
     """
     voice: VoiceActivity = addons.find("voice.silero").load_voice_activity(least_seconds)
     return voice

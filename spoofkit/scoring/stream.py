@@ -1,9 +1,9 @@
 """Score recordings as they are decoded, in chunks: a batch of a manifest's plan, or some loose files.
 
 Threads decode ahead while the model computes. The recordings of a chunk are sorted by length and padded to batches;
-those longer than a window are cut. Of a loose recording each channel may be scored by itself: it is read as a recording
-of its own. A model gives each recording the score of its utterance head, the scores of its frames, or both, from the
-same pass of the encoder; what cannot be scored has a reason instead. Nothing is written here.
+those longer than a window are cut. A channel that is scored separately is read as a recording of its own. A model gives
+each recording an utterance score, frame scores, or both from one pass of the encoder; a recording that cannot be scored
+gets an error instead. Nothing is written here.
 """
 
 import queue
@@ -33,16 +33,16 @@ from spoofkit.scoring.scorer import Scorer, pad
 from spoofkit.scoring.speech import Speech
 from spoofkit.scoring.windows import Window, Windows, WindowScore, frame_windows, score_over
 
-FILES_AHEAD = 4  # at least so many are decoded, or being decoded, beyond those that the model is at
+FILES_AHEAD = 4  # at least this many are decoded ahead of the model
 
 T = TypeVar("T")
 _Chunk = list[Future[list[Opened | Result]]]
-"""Recordings that are being opened, of each all channels that are scored."""
+"""Recordings that are being opened, each with all channels that are scored."""
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What scoring takes besides the recordings."""
+    """What scoring needs besides the recordings."""
 
     scorer: Scorer
     reading: Reading
@@ -51,7 +51,7 @@ class _Work:
 
 
 class _Scores(NamedTuple):
-    """Of a recording or a window."""
+    """Scores of a recording or a window."""
 
     utterance: float | None = None
     frame_T: np.ndarray | None = None
@@ -69,17 +69,17 @@ def score_recordings(
     """Score chunks of recordings, in their order.
 
     Args:
-        scorer: What scores.
-        chunks: Recordings that may share batches; taken as they come, so they may be those of a pipe.
-        reading: What of each is read.
-        n_threads: That decode ahead; 0: as many as keep the device busy.
-        should_stop: Asked before each batch.
+        scorer: The model.
+        chunks: Recordings that may share batches; taken as they come, such as from a pipe.
+        reading: What is read of each recording.
+        n_threads: Threads that decode ahead. Default: as many as keep the device busy.
+        should_stop: Called before each batch.
 
     Yields:
-        A chunk's results, in its order; of a recording one, or one for each channel.
+        A chunk's results, in its order: one for each recording, or for each of its channels.
 
     Raises:
-        Interrupted: `should_stop` said so.
+        Interrupted: `should_stop` returned True.
     """
     # Whole recordings may be long: one is decoded while another is scored.
     n_ahead = 1 if reading.keeps_wave else max(1, FILES_AHEAD // scorer.n_together)
@@ -92,9 +92,9 @@ def score_recordings(
 def _opened_ahead(
     work: _Work, chunks: Iterable[list[Recording]], n_ahead: int
 ) -> Iterator[list[Future[list[Opened | Result]]]]:
-    """Yield chunks that are being opened, in order; up to `n_ahead` chunks are worked on beforehand.
+    """Yield chunks that are being opened, in order, up to `n_ahead` chunks ahead of the caller.
 
-    Recordings are taken by a thread of their own: while a pipe has no next one, those that came are yielded.
+    A thread takes the names, so that chunks are yielded while it waits for the next name of a pipe.
     """
     waiting: queue.Queue[_Chunk | Exception | None] = queue.Queue()
     room = threading.Semaphore(n_ahead)
@@ -108,7 +108,7 @@ def _opened_ahead(
                     return
                 waiting.put([work.pool.submit(open_recording, one, work.reading, work.scorer) for one in chunk])
             waiting.put(None)
-        except Exception as error:  # handed to who waits for it
+        except Exception as error:  # raised again below
             waiting.put(error)
 
     threading.Thread(target=feed, name="names", daemon=True).start()  # a pipe may never end
@@ -125,10 +125,10 @@ def _opened_ahead(
 
 
 def _score_chunk(chunk: list[Opened | Result], work: _Work) -> list[Result]:
-    """Score the recordings of a chunk together, and the long ones each by itself."""
+    """Score the recordings of a chunk in batches, and each of the long ones alone."""
     results = {row: one for row, one in enumerate(chunk) if isinstance(one, Result)}
     opened = {row: one for row, one in enumerate(chunk) if isinstance(one, Opened)}
-    # Channels of a recording share no batch, so that each has to the bit the score that it has as a file.
+    # Channels of a recording share no batch, so that each gets bit for bit the score that it would get as a file.
     for channel in dict.fromkeys(one.recording.channel for one in opened.values()):
         rows = [row for row, one in opened.items() if one.others is None and one.recording.channel == channel]
         lengths = [work.reading.n_scored(opened[row].first.wave_S.size) for row in rows]
@@ -144,7 +144,7 @@ def _score_chunk(chunk: list[Opened | Result], work: _Work) -> list[Result]:
 
 
 def _result(one: Opened, scores: _Scores) -> Result:
-    """Make the result of a recording that is not cut."""
+    """Return the result of a recording that is not cut."""
     name, channel = one.recording.name, one.recording.channel
     if scores.error:
         return Result(name, channel, error=scores.error)
@@ -162,13 +162,13 @@ def _result(one: Opened, scores: _Scores) -> Result:
 
 
 def _score_waves(labels: list[str], waves: list[np.ndarray], work: _Work) -> list[_Scores]:
-    """Score some recordings or windows together; a fault of the scorer is that of all."""
+    """Score recordings or windows in one batch; an error of the scorer is that of each."""
     if work.should_stop():
         raise Interrupted("stopped while scoring")
     repeat_to = work.reading.repeat_to
     try:
         if repeat_to is not None:
-            waves = [np.resize(wave_S, repeat_to) for wave_S in waves]  # numpy's resize repeats from the start
+            waves = [np.resize(wave_S, repeat_to) for wave_S in waves]  # np.resize repeats from the start
         score_B, frames = work.scorer.score_padded(*pad(waves))
     except MemoryError:
         n_samples = repeat_to or max(wave_S.size for wave_S in waves)
@@ -192,7 +192,7 @@ def _score_waves(labels: list[str], waves: list[np.ndarray], work: _Work) -> lis
 
 
 def _score_long(one: Opened, others: Iterator[Window], work: _Work) -> Result:
-    """Score a recording window by window, while the next one is read; then its frames, in windows of their own."""
+    """Score a recording window by window while the next one is read; then its frames, in other windows."""
     recording, reading, windows = one.recording, work.reading, work.reading.windows
     assert windows is not None
     scores: list[WindowScore] = []
@@ -228,10 +228,10 @@ def _score_long(one: Opened, others: Iterator[Window], work: _Work) -> Result:
 
 
 def _score_windows(label: str, windows: list[Window], work: _Work) -> list[WindowScore]:
-    """Score some windows of a recording together.
+    """Score windows of a recording in one batch.
 
     Raises:
-        SpoofkitError: one has no score.
+        SpoofkitError: a window cannot be scored.
     """
     if not windows:
         return []
@@ -249,7 +249,7 @@ def _score_frames(one: Opened, windows: Windows, geometry: FrameGeometry, work: 
     """Score the frames of a recording that is longer than a window, shape (frames,).
 
     Raises:
-        SpoofkitError: a window of it cannot be scored.
+        SpoofkitError: a window cannot be scored.
     """
     wave_S = one.wave_S
     assert wave_S is not None
@@ -264,7 +264,7 @@ def _score_frames(one: Opened, windows: Windows, geometry: FrameGeometry, work: 
 
 
 def _next_ahead(pool: ThreadPoolExecutor, items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items, the next one made while this one is used."""
+    """Yield the items, computing the next one while the caller uses this one."""
     coming = pool.submit(next, items, None)
     while (item := coming.result()) is not None:
         coming = pool.submit(next, items, None)

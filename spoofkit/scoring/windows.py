@@ -1,11 +1,11 @@
-"""Long recordings: cut into windows while they are read, and one score made of those of the windows.
+"""Cut long recordings into windows while they are read, and combine the windows' scores into one.
 
-A recording no longer than a window is one piece and scored whole. Of a longer one, windows start every hop, and a last
-one ends where the recording ends: all are equally long, and none is too short for a detector. With voice activity,
-those with too little speech do not count, and the others by the speech they add.
+A recording no longer than a window is scored whole. In a longer one, a window starts every hop, and a last one ends
+where the recording ends: all are equally long, and none is too short for a detector. With voice activity detection,
+windows with too little speech do not count, and the others are weighted by the speech they add.
 
-The frames of a long recording are scored in windows of their own, which overlap and lie on one grid: of two windows
-that both have a frame, the one counts in which it lies further from the edge.
+The frames of a long recording are scored in other windows, which overlap and lie on one grid: a frame that two windows
+share has the score from the window in which it is further from the edge.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,27 +21,27 @@ from spoofkit.scoring.speech import Speech, VoiceActivity
 
 OVER = ("mean", "min")
 SECONDS = 30.0
-"""Longest recording that is scored in one piece, unless told otherwise: most of the field's utterances are shorter, and
-with XLS-R 300M half a minute takes 0.6 to 0.8 GB beyond the model, a minute 1.4 GB (measured, fp32 on a CPU)."""
+"""Default length of a window: most utterances of the field's corpora are shorter, and with XLS-R 300M half a minute
+takes 0.6 to 0.8 GB beyond the model, a minute 1.4 GB (measured, fp32 on a CPU)."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How long recordings are cut, and how their score is made."""
+    """How long recordings are cut, and how the windows' scores are combined."""
 
     n_samples: int
     hop_samples: int
     over: str
-    """`mean`: over the windows, each weighted by the seconds it adds to those before it, with voice activity seconds of
-    speech; `min`: the lowest, which finds a spoofed stretch in a bona fide recording, and falls with length."""
+    """`mean`: the mean, each window weighted by the seconds (with voice activity detection, seconds of speech) that it
+    adds to those before it; `min`: the lowest score, which finds a spoofed stretch, and falls with length."""
 
     @property
     def seconds(self) -> float:
-        """Of a window."""
+        """Length of a window in seconds."""
         return self.n_samples / SAMPLE_RATE
 
     def record(self) -> dict[str, Any]:
-        """As it stands beside scores."""
+        """Return the settings for the record of scores."""
         return {
             "window_seconds": self.seconds,
             "hop_seconds": self.hop_samples / SAMPLE_RATE,
@@ -56,31 +56,31 @@ class Window:
     start: int
     wave_S: np.ndarray
     speech: Speech | None = None
-    """None: not looked for."""
+    """None: speech was not measured."""
 
     @property
     def is_scored(self) -> bool:
-        """Whether it has enough speech, if that is asked for."""
+        """Whether it has enough speech, if that is required."""
         return self.speech is None or self.speech.is_enough
 
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """The sample after the last one."""
         return self.start + self.wave_S.size
 
 
 @dataclass(frozen=True)
 class WindowScore:
-    """A window's score."""
+    """Score of a window."""
 
     start_seconds: float
     end_seconds: float
     score: float
     speech_seconds: float | None = None
-    """Seconds of speech that it adds to the windows scored before it; none: speech was not looked for."""
+    """Seconds of speech that it adds to the windows scored before it; None: speech was not measured."""
 
     def known(self) -> dict[str, float]:
-        """Return its values by name, without speech if that was not looked for."""
+        """Return its values by name, without speech if that was not measured."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -88,31 +88,31 @@ class FrameWindow(NamedTuple):
     """A window of a long recording whose frames are scored."""
 
     start: int
-    """First sample of the recording: a multiple of the hop, so that its frames fall on those of the whole."""
+    """First sample: a multiple of the hop, so that its frames lie on the grid of the whole recording's."""
     end: int
     first: int
-    """Of its own frames the first that counts."""
+    """The first of its frames that counts."""
     last: int
     """The frame after the last that counts."""
 
 
 LONGEST_SECONDS = 1e9
-"""Longer ones are mistakes."""
+"""A longer window or hop is a mistake."""
 OVERLAP_SECONDS = 2.0
-"""Of two neighbouring windows for frames."""
+"""Overlap of neighbouring windows for frames."""
 
 
 def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windows | None:
-    """Windows as the command line names them; none: recordings are scored whole, however long.
+    """Parse the options of the command line; None: recordings are scored whole, however long.
 
     Raises:
-        SpoofkitError: a hop that is not positive or leaves gaps, a negative length, or an unknown rule.
+        SpoofkitError: a hop that is not positive or leaves gaps, a negative length, or an unknown `over`.
     """
     if over not in OVER:
         raise SpoofkitError(f"--over-windows {over}: expected one of {', '.join(OVER)}")
     if seconds == 0:
         if hop_seconds is not None:
-            raise SpoofkitError("--hop: means nothing with --window 0, which scores recordings whole; leave it out")
+            raise SpoofkitError("--hop: has no effect with --window 0, which scores recordings whole; remove it")
         return None
     n_samples = round(seconds * SAMPLE_RATE) if 0 < seconds < LONGEST_SECONDS else 0
     if n_samples < 1:
@@ -125,16 +125,16 @@ def parse_windows(seconds: float, hop_seconds: float | None, over: str) -> Windo
 
 
 def words(windows: Windows | None, voice: VoiceActivity | None) -> str:
-    """What is cut, what is left out and how a score is made, in a sentence; empty if recordings are scored whole."""
+    """Describe in a sentence how recordings are cut and scored; empty if they are scored whole."""
     parts = [] if voice is None else [voice.words()]
     if windows is not None:
         added = "time" if voice is None else "speech"
-        mean = f"the mean over its windows, weighted by the {added} each adds,"
-        rule = mean if windows.over == "mean" else "its lowest one"
+        mean = f"the mean over its windows, weighted by the {added} each adds"
+        rule = mean if windows.over == "mean" else "the lowest of its windows"
         length, hop = windows.seconds, windows.hop_samples / SAMPLE_RATE
         parts.append(
-            f"a recording longer than {length:g} s is scored in windows of {length:g} s every {hop:g} s, and "
-            f"{rule} counts"
+            f"a recording longer than {length:g} s is scored in windows of {length:g} s every {hop:g} s; its score is "
+            f"{rule}"
         )
     return "; ".join(parts)
 
@@ -142,12 +142,12 @@ def words(windows: Windows | None, voice: VoiceActivity | None) -> str:
 def in_windows(
     blocks: Iterable[np.ndarray], windows: Windows | None, voice: VoiceActivity | None = None
 ) -> Iterator[Window]:
-    """Cut a recording that comes in blocks, and find the speech in each window.
+    """Cut a recording that is read in blocks, and measure the speech in each window.
 
     Args:
-        blocks: Its samples, 16 kHz, float32, of any sizes.
-        windows: How it is cut; none: always one piece.
-        voice: By what the speech in each window is found; none: it is not.
+        blocks: Its samples, 16 kHz, float32, in blocks of any sizes.
+        windows: How it is cut; None: not at all.
+        voice: Measures the speech. Default: it is not measured.
     """
     if voice is None:
         yield from cut(blocks, windows)
@@ -158,14 +158,14 @@ def in_windows(
 
 
 def cut(blocks: Iterable[np.ndarray], windows: Windows | None) -> Iterator[Window]:
-    """Windows of a recording that comes in blocks, of which no more than a window and a block is held; or one piece."""
+    """Yield the windows of a recording that is read in blocks, holding no more than a window and a block."""
     if windows is None:
         yield Window(0, np.concatenate(list(blocks)))
         return
     held_S, held_from, start = np.zeros(0, np.float32), 0, 0
     for block_S in _grown(blocks, windows.n_samples):
         held_S = np.concatenate([held_S, block_S])
-        # Longer, not as long: the window that the recording ends with is given at the end.
+        # `>`, not `>=`: the last window is yielded after the loop.
         while held_from + held_S.size > start + windows.n_samples:
             offset = start - held_from
             yield Window(start, held_S[offset : offset + windows.n_samples])
@@ -179,7 +179,7 @@ def cut(blocks: Iterable[np.ndarray], windows: Windows | None) -> Iterator[Windo
 
 
 def _grown(blocks: Iterable[np.ndarray], at_first: int) -> Iterator[np.ndarray]:
-    """The same blocks, the first of which are joined until there are more samples than a window has."""
+    """Yield the blocks, with the first ones joined until they have more than `at_first` samples."""
     blocks, waiting, n_waiting = iter(blocks), [], 0
     for block_S in blocks:
         waiting.append(block_S)
@@ -191,11 +191,11 @@ def _grown(blocks: Iterable[np.ndarray], at_first: int) -> Iterator[np.ndarray]:
 
 
 def frame_windows(n_samples: int, geometry: FrameGeometry, longest: int) -> list[FrameWindow]:
-    """Say how a recording is cut for its frames, and which of a window's frames count.
+    """Return how a recording is cut for its frames, and which of a window's frames count.
 
     Args:
-        n_samples: Of the recording.
-        geometry: The encoder's.
+        n_samples: Length of the recording.
+        geometry: Frames of the encoder.
         longest: Most samples of a window.
 
     >>> for window in frame_windows(16_000 * 40, FrameGeometry(400, 320, 400, 200), 480_000): print(*window)
@@ -216,7 +216,7 @@ def frame_windows(n_samples: int, geometry: FrameGeometry, longest: int) -> list
 
 
 def score_over(scores: list[WindowScore], over: str) -> float:
-    """Combine the scores of a recording's windows into its score, by the rule."""
+    """Combine the scores of a recording's windows into one; `over` is one of OVER."""
     if over == "min":
         return min(window.score for window in scores)
     added, end = [], 0.0

@@ -1,4 +1,4 @@
-"""Scoring with what is in a model folder: torch, on a CPU or a GPU, in fp32."""
+"""Score with a model folder: torch, on a CPU or a GPU, in fp32."""
 
 import os
 from collections.abc import Callable
@@ -20,17 +20,19 @@ from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer
 
 GPU_BUDGET_SAMPLES = 64 * 64_600
 GPU_TOGETHER = 64  # recordings that are sorted by length together
-LARGE = 10_000_000  # parameters with which one utterance fills a CPU: in a batch it would only hear padding
+LARGE = 10_000_000  # parameters from which one utterance keeps a CPU busy: a batch would only add padding
 CPU_DECODERS, MOST_DECODERS = 2, 8
+# `run` finds these by the same names in the addon `onnx`.
+require_model, model_sha256 = require_model_folder, detector_sha256
 
 
 def batch_budget(device: torch.device) -> int:
-    """Most samples in a padded batch when nothing has to be kept for gradients."""
+    """Return the most samples in a padded batch when nothing is kept for gradients."""
     return GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
 
 
 def scorer_of(detector: Detector, device: torch.device) -> Scorer:
-    """Make a scorer of a detector that lies on `device`; while it scores it is in evaluation mode."""
+    """Make a scorer of a detector that is on `device`; while it scores, it is in evaluation mode."""
 
     def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
         return HeadScores(_numpy(detector(wave_BS, n_samples_B)))
@@ -54,8 +56,8 @@ def frame_scorer_of(model: FrameModel, device: torch.device) -> Scorer:
     """Make a scorer of a frame head and, if the model has one, the utterance head on the same encoder.
 
     Args:
-        model: Is moved to `device`. Class 1 of its output layer is spoofed (or injected): the sign of frame scores is
-            turned.
+        model: Moved to `device`. Class 1 of its output layer is spoofed (or injected), so the sign of its frame scores
+            is inverted.
         device: Where to compute.
 
     Raises:
@@ -96,18 +98,18 @@ def _scorer(
     """Make a scorer that runs heads in fp32, in evaluation mode and without gradients.
 
     Args:
-        module: Whose mode is changed.
-        heads: Takes a batch on `device`.
+        module: Module to put into evaluation mode.
+        heads: Scores a batch on `device`.
         device: Where to compute.
-        advice: What to do where memory does not suffice.
-        of_model: The rest of the scorer.
+        advice: What to do if memory does not suffice, for the error.
+        of_model: The other fields of the scorer.
     """
 
     def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> HeadScores:
         was_training = module.training
         if was_training:
             module.eval()
-        # What sharded layers gather in inference_mode could not be trained on afterwards.
+        # Weights that sharded layers gather in inference_mode could not be trained afterwards.
         no_gradients = torch.no_grad() if was_training else torch.inference_mode()
         try:
             with no_gradients, plain_fp32(), memory_advice(advice):
@@ -138,33 +140,19 @@ def _encoder_record(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def require_model(folder: Path) -> None:
-    """Refuse what is no model folder.
-
-    Raises:
-        SpoofkitError: it has no model.json.
-    """
-    require_model_folder(folder)
-
-
-def model_sha256(folder: Path) -> str:
-    """By what a score file knows the model that scored it."""
-    return detector_sha256(folder)
-
-
 def input_policy(folder: Path) -> str:
-    """What a model says of the samples it is to be given; whole utterances if it says nothing."""
+    """Read the input policy of a model. Default: whole utterances."""
     record = read_json(folder / "model.json")
     return str(record.get("input_policy", "whole")) if isinstance(record, dict) else "whole"
 
 
 def load_scorer(folder: Path, device: str, world: World) -> Scorer:
-    """Read a model folder.
+    """Load a model folder onto a device.
 
     Args:
-        folder: Of the model.
+        folder: The model folder.
         device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        world: The processes of the run, each of which has its own GPU.
+        world: The processes of torchrun, each with its own GPU.
 
     Raises:
         SpoofkitError: see `load_detector` and `choose_device`.
