@@ -7,13 +7,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import make_voice, refusal, run_cli, run_on_terminal, shown_on_terminal, table_rows, without_sums
+from typer.main import get_command
 
+from spoofkit.cli.main import app
+from spoofkit.cli.verb import GROUPS
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
@@ -63,10 +66,20 @@ def test_the_readme_table_lists_exactly_the_verbs() -> None:
     assert set(re.findall(r"^\| `(\w[\w-]*)", readme, flags=re.MULTILINE)) == verbs()
 
 
-def test_the_help_groups_every_verb() -> None:
-    panels = re.findall(r"^╭─ (\w+) ─", run_cli("--help").stdout, flags=re.MULTILINE)
-    named = ["Options", "Data", "Training", "Scoring", "Evaluation", "Calibration", "Models", "Installation"]
-    assert panels == named  # none is in the panel "Commands", where a verb without a group goes
+def test_the_help_groups_every_verb_main_road_first() -> None:
+    shown = run_cli("--help").stdout
+    panels = re.findall(r"^╭─ ([^─]+) ─", shown, flags=re.MULTILINE)
+    assert panels == ["Options", *GROUPS]  # none is in the panel "Commands", where a verb without a group goes
+    order = re.findall(r"^│ (\w[\w-]*) ", shown, flags=re.MULTILINE)
+    assert order == [verb for verbs in GROUPS.values() for verb in verbs]
+
+
+def test_no_first_panel_has_more_than_ten_options() -> None:
+    for verb in verbs() - {"mixlist"}:
+        shown = run_cli(verb, "--help").stdout
+        first = re.search(r"^╭─ Options ─.*?^╰", shown, flags=re.MULTILINE | re.DOTALL)
+        assert first is not None, verb
+        assert len(re.findall(r"^│ (?:[* ]  )?--", first[0], flags=re.MULTILINE)) <= 10, verb
 
 
 def test_every_verb_has_help_that_begins_with_a_verb_and_has_an_example() -> None:
@@ -94,17 +107,59 @@ def test_wrong_usage_exits_with_2() -> None:
         assert run_cli(*arguments, ok=False).returncode == 2, arguments
 
 
-def test_an_output_in_the_place_of_an_input_is_refused_and_the_option_to_write_is_named(tmp_path: Path) -> None:
+def commands() -> dict[str, Any]:
+    known: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    return known | {f"mixlist {name}": command for name, command in known["mixlist"].commands.items()}
+
+
+def test_only_o_names_an_output_in_every_verb() -> None:
+    outputs = {name: param for name, verb in commands().items() for param in verb.params if param.name == "out"}
+    assert len(outputs) == 21
+    assert {name for name, param in outputs.items() if param.opts != ["--out", "-o"]} == set()
+
+
+def test_an_output_among_the_inputs_or_none_is_refused_with_what_to_write(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for arguments in (
-        ["calibrate", "s.tsv", "m.tsv", out],
-        ["evaluate", "s.tsv", "m.tsv", out],
-        ["pack", "m.tsv", out],
+    refused = set()
+    for name, verb in commands().items():
+        inputs = [param for param in verb.params if param.param_type_name == "argument"]
+        output = next((param for param in verb.params if param.name == "out"), None)
+        if output is None or any(param.nargs < 0 for param in inputs):
+            continue  # of verbs with any number of inputs: test_outputs.py
+        call = [*name.split(), *("generic" if param.name == "corpus" else tmp_path / "in" for param in inputs)]
+        sentence = refusal(*call, out)
+        assert f"extra argument {out}; " in sentence
+        assert sentence.endswith(f"write `-o {out}`"), name
+        if output.required:
+            assert f"found no output; outputs are named with -o: write `-o {output.metavar}`" in refusal(*call)
+        refused.add(name)
+    assert {"prepare", "mixlist draw", "evaluate", "export"} <= refused
+    assert not out.exists()
+
+
+def test_other_wrong_arguments_are_not_taken_for_outputs() -> None:
+    for arguments, said in (
+        (("evaluate", "a", "b", "c", "-o", "d"), "(c)"),
+        (("compare", "a", "b", "c", "d"), "(d)"),
+        (("evaluate", "a"), "'MANIFEST'"),
+        (("pack", "a", "b", "--divice"), "--divice"),
     ):
         done = run_cli(*arguments, ok=False)
-        assert done.returncode == 2
-        assert f"-o{out}" in re.sub(r"[\s│]+", "", done.stderr)  # wrapped, in a panel
-        assert not out.exists()
+        assert (done.returncode, said in done.stderr) == (2, True), arguments
+
+
+def test_a_shell_completes_verbs(tmp_path: Path) -> None:
+    program = tmp_path / "spoofkit"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m spoofkit "$@"\n')
+    program.chmod(0o755)
+    script = f"""
+        eval "$({program} --show-completion)"
+        COMP_WORDS=(spoofkit evaluate-s) COMP_CWORD=1
+        _spoofkit_completion {program}
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == ["evaluate-sasv", "evaluate-segments"]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +386,7 @@ def test_a_cut_wav_is_not_scored(model: Path, corpus: Path, tmp_path: Path) -> N
     run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial")
     voice_file(copy / "flac_D/D_0000000011.flac", seconds=0.5)
     sentence = refusal("score", model, tmp_path / "data/dev.tsv", "-o", tmp_path / "dev.tsv")
-    assert "D_0000000011.flac: found 8000 samples, expected" in sentence
+    assert "D_0000000011.flac: found 8000 samples" in sentence
 
 
 def test_scores_and_their_record_belong_together(model: Path, manifests: Path, tmp_path: Path) -> None:

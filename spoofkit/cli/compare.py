@@ -12,16 +12,16 @@ from spoofkit.terminal import echo, echo_json, say
 Manifest = Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")]
 Prior = Annotated[
     float | None,
-    typer.Option(help="Probability of bona fide speech to be best at. None: that of ASVspoof 5's costs, 0.655."),
+    typer.Option(help="Probability of bona fide speech to be best at. Default: that of ASVspoof 5's costs, 0.655."),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Evaluation")(compare)
+    app.command()(compare)
     for verb in (calibrate, fuse, apply, threshold):
-        app.command(rich_help_panel="Calibration")(verb)
-    app.command(rich_help_panel="Scoring")(reformat)
+        app.command()(verb)
+    app.command()(reformat)
 
 
 def compare(
@@ -98,9 +98,7 @@ def compare(
 def calibrate(
     scores: Annotated[Path, typer.Argument(help="Scores of a development set.", metavar="SCORES")],
     manifest: Manifest,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Calibration to write; its picture beside it.", metavar="OUT.json")
-    ],
+    out: Annotated[Path, options.out(help="Calibration to write; its picture beside it.", metavar="OUT.json")],
     on: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Scores and manifest of another set: what it does there.")
     ] = None,
@@ -108,7 +106,7 @@ def calibrate(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Fit what makes log-likelihood ratios of scores; prints Cllr and actDCF before and after, draws the reliability.
+    """Fit a calibration: scores to log-likelihood ratios; print Cllr and actDCF before and after, draw the reliability.
 
     Example: `spoofkit calibrate exp/x/scores/dev.tsv data/dev.tsv -o exp/x/calibration.json --on exp/x/scores/eval.tsv
     data/eval.tsv`
@@ -122,9 +120,7 @@ def fuse(
         typer.Argument(help="Scores of a development set by each system, two or more.", metavar="SCORES..."),
     ],
     manifest: Manifest,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Fusion to write; its picture beside it.", metavar="OUT.json")
-    ] = None,
+    out: Annotated[Path, options.out(help="Fusion to write; its picture beside it.", metavar="OUT.json")],
     bonafide_prior: Prior = None,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
@@ -135,7 +131,6 @@ def fuse(
 
     Example: `spoofkit fuse a/scores/dev.tsv b/scores/dev.tsv data/dev.tsv -o fusion.json`
     """
-    out = options.require_out(out, [*files, manifest], "the file to write, such as `-o fusion.json`")
     if len(files) < 2:
         raise SpoofkitError(f"fuse: found {files[0]} alone, expected scores of two or more systems; name the others")
     _fit(files, manifest, out, None, bonafide_prior, overwrite, reuse)
@@ -144,21 +139,17 @@ def fuse(
 def apply(
     calibration: Annotated[Path, typer.Argument(help="What calibrate or fuse wrote.", metavar="CALIBRATION")],
     files: Annotated[list[Path], typer.Argument(help="Scores, one file a system.", metavar="SCORES...")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Score file to write; its record beside it.", metavar="OUT.tsv"),
-    ] = None,
+    out: Annotated[Path, options.out(help="Score file to write; its record beside it.", metavar="OUT.tsv")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Make log-likelihood ratios (nats) of scores.
+    """Turn scores into log-likelihood ratios (nats).
 
     Example: `spoofkit apply exp/x/calibration.json exp/x/scores/eval.tsv -o exp/x/scores/eval_llr.tsv`
     """
     from spoofkit.evaluation.calibrate_files import apply_to_files
     from spoofkit.outputs import skipped
 
-    out = options.require_out(out, files, "the score file to write, such as `-o scores/eval_llr.tsv`")
     n_scores, warning = apply_to_files(calibration, files, out, overwrite, reuse)
     if not n_scores:
         echo(skipped(out))
@@ -179,7 +170,7 @@ def threshold(
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
-    abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
+    abstain_cost: Annotated[float | None, typer.Option(help="Cost of no decision. Default: always decide.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Choose a decision threshold, for given costs or from your own genuine recordings.
@@ -214,7 +205,7 @@ def threshold(
 def reformat(
     scores: Annotated[Path, typer.Argument(help="Score file, as `score` writes it.", metavar="SCORES")],
     manifest: Manifest,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Score file to write.", metavar="OUT")],
+    out: Annotated[Path, options.out(help="Score file to write.")],
     layout: Annotated[str, typer.Option(help="asvspoof5, asvspoof2021_la, asvspoof2021_df or asvspoof2019_la.")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,

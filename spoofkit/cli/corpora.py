@@ -12,7 +12,7 @@ from spoofkit.terminal import echo_json, say
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Data")(overlap)
+    app.command()(overlap)
 
 
 def overlap(
@@ -23,9 +23,7 @@ def overlap(
         str, typer.Option(help="Corpus of TRAIN.tsv, if it does not say, such as WaveFake.", metavar="NAME")
     ] = "",
     eval_corpus: Annotated[str, typer.Option(help="The same of EVAL.tsv.", metavar="NAME")] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a table of all that is shared.", metavar="TABLE.tsv")
-    ] = None,
+    out: Annotated[Path | None, options.out(help="Write a table of all that is shared.", metavar="TABLE.tsv")] = None,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,

@@ -8,6 +8,7 @@ import typer
 
 from spoofkit.cli import options
 from spoofkit.cli.mixlist import mixlist
+from spoofkit.cli.verb import group_of
 from spoofkit.corpora import CORPORA
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_text, say
@@ -24,16 +25,16 @@ class OnError(str, Enum):
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Data")(prepare)
-    app.command(rich_help_panel="Data")(validate)
-    app.add_typer(mixlist, name="mixlist", rich_help_panel="Data")
+    app.command()(prepare)
+    app.command()(validate)
+    app.add_typer(mixlist, name="mixlist", rich_help_panel=group_of("mixlist"))
 
 
 def prepare(
     corpus: Annotated[Corpus, typer.Argument(help=f"Which corpus: {', '.join(CORPORA)}.", metavar="CORPUS")],
     folder: Annotated[Path, typer.Argument(help="Where it lies, laid out as released.", metavar="DIR")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the manifests, one a set.", metavar="DATA")],
-    sets: Annotated[str, typer.Option(help="Only these sets, such as train,dev; none: all.")] = "",
+    out: Annotated[Path, options.out(help="Folder for the manifests, one a set.", metavar="DATA")],
+    sets: Annotated[str, typer.Option(help="Only these sets, such as train,dev. Default: all.")] = "",
     subset: Annotated[
         str | None, typer.Option(help="ASVspoof 2021: eval (the default), progress, hidden or all.")
     ] = None,
@@ -115,7 +116,7 @@ def validate(
     ] = OnError.stop,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv"),
+        options.out(help="Write the findings there instead of stdout.", metavar="FINDINGS.tsv"),
     ] = None,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,

@@ -14,8 +14,8 @@ from spoofkit.terminal import echo, echo_json, echo_text, say
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Scoring")(score)
-    app.command(rich_help_panel="Evaluation")(evaluate)
+    app.command()(score)
+    app.command()(evaluate)
 
 
 def score(
@@ -36,11 +36,9 @@ def score(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
+        options.out(
             help="Score file to write, with a record (`OUT.json`) and, if something is decided, `OUT.decisions.tsv` "
-            "beside it; of recordings a table, `.tsv` or `.csv`. None, of recordings alone: print.",
+            "beside it; of recordings a table, `.tsv` or `.csv`. Default, of recordings: print.",
             metavar="OUT.tsv",
         ),
     ] = None,
@@ -48,16 +46,16 @@ def score(
         str | None,
         typer.Option(
             help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, those, and what is shorter repeated to "
-            "N. None: as the model says, mostly whole."
+            "N. Default: as the model says, mostly whole."
         ),
     ] = None,
     channels: options.Channels = "auto",
     window: Annotated[
         float,
-        typer.Option(help="Recordings longer than so many seconds are scored in windows of that length; 0: never."),
+        typer.Option(help="Seconds of a window; longer recordings are scored in windows. 0: never."),
     ] = 30.0,
     hop: Annotated[
-        float | None, typer.Option(help="Seconds from one window to the next; none: they do not overlap.")
+        float | None, typer.Option(help="Seconds from one window to the next. Default: they do not overlap.")
     ] = None,
     over_windows: Annotated[
         str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
@@ -65,8 +63,8 @@ def score(
     min_speech: Annotated[
         float | None,
         typer.Option(
-            help="Leave out what has less than so many seconds of speech, windows and recordings, such as 0.5; a mean "
-            "is then weighted by the speech each window adds. Needs the extra `vad`. None: all counts.",
+            help="Leave out windows and recordings with less than this many seconds of speech, such as 0.5; a mean "
+            "is then weighted by the speech each window adds. Needs the extra `vad`. Default: everything is scored.",
             metavar="SECONDS",
         ),
     ] = None,
@@ -81,10 +79,12 @@ def score(
             metavar="CAL.json",
         ),
     ] = None,
-    spoof_prior: Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")] = None,
-    miss_cost: Annotated[float | None, typer.Option(help="Of rejecting bona fide speech; none: 1.")] = None,
-    fa_cost: Annotated[float | None, typer.Option(help="Of accepting spoofed speech; none: 10.")] = None,
-    abstain_cost: Annotated[float | None, typer.Option(help="Of no decision; none: always decide.")] = None,
+    spoof_prior: Annotated[
+        float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")
+    ] = None,
+    miss_cost: Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")] = None,
+    fa_cost: Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech. Default: 10.")] = None,
+    abstain_cost: Annotated[float | None, typer.Option(help="Cost of no decision. Default: always decide.")] = None,
     accept_from: Annotated[
         float | None,
         typer.Option(
@@ -92,7 +92,8 @@ def score(
         ),
     ] = None,
     reject_below: Annotated[
-        float | None, typer.Option(help="With --accept-from: reject below this one, abstain between; none: the same.")
+        float | None,
+        typer.Option(help="With --accept-from: reject below this one, abstain between. Default: the same."),
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print a line of JSON for each recording as soon as it is scored.")
@@ -165,9 +166,7 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Folder for eval.json, report.html, figures/. Default: only print.", metavar="OUT"
-        ),
+        options.out(help="Folder for eval.json, report.html, figures/. Default: only print."),
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
     asv: Annotated[

@@ -12,8 +12,8 @@ from spoofkit.terminal import echo, echo_json, say
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Scoring")(localize)
-    app.command(rich_help_panel="Evaluation")(evaluate_segments)
+    app.command()(localize)
+    app.command()(evaluate_segments)
 
 
 def localize(
@@ -33,14 +33,12 @@ def localize(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
+        Path,
+        options.out(
             help="Of recordings, the folder for the outputs; of a manifest, the frame scores to write.",
             metavar="OUTDIR|OUT.npz",
         ),
-    ] = None,
+    ],
     threshold_from: Annotated[
         Path | None,
         typer.Option(
@@ -50,12 +48,13 @@ def localize(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Scores not above it are marked. None: 0, and every output says: not fitted.")
+        float | None,
+        typer.Option(help="Scores not above it are marked. Default: 0, and every output says that it was not fitted."),
     ] = None,
     smooth: Annotated[
-        float | None, typer.Option(help="Seconds of a running median over the scores; none: no smoothing.")
+        float | None, typer.Option(help="Seconds of a running median over the scores. Default: no smoothing.")
     ] = None,
-    min_region: Annotated[float | None, typer.Option(help="Shorter regions are dropped; none: 0.1 s.")] = None,
+    min_region: Annotated[float | None, typer.Option(help="Shorter regions are dropped. Default: 0.1 s.")] = None,
     mix: Annotated[
         Path | None,
         typer.Option(
@@ -78,7 +77,7 @@ def localize(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Find out where recordings are spoofed, with a frame head on its encoder.
+    """Find where recordings are spoofed, with a frame head on its encoder.
 
     Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
@@ -104,7 +103,6 @@ def localize(
     """
     from spoofkit.localisation.regions import MIN_REGION_SECONDS
 
-    out = options.require_out(out, inputs, "the folder for the outputs, or OUT.npz of a manifest")
     of_recordings = {
         "--threshold-from": threshold_from,
         "--threshold": threshold,
@@ -160,9 +158,7 @@ def evaluate_segments(
             metavar="SET.segments.tsv|SET.rttm",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for segments.json and segment_eer.png.", metavar="OUT")
-    ],
+    out: Annotated[Path, options.out(help="Folder for segments.json and segment_eer.png.")],
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -172,7 +168,7 @@ def evaluate_segments(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="For precision, recall and F1, such as one of dev. None: where this set has its EER."),
+        typer.Option(help="For precision, recall and F1, such as one of dev. Default: where this set has its EER."),
     ] = None,
     threshold_from: Annotated[
         Path | None,
@@ -182,7 +178,7 @@ def evaluate_segments(
         str | None,
         typer.Option(
             help="Seconds of a running median over the scores; or `fit`: of 0 to 0.5 s the one with the lowest "
-            "range-based EER, for a development set. None: no smoothing.",
+            "range-based EER, for a development set. Default: no smoothing.",
             metavar="SECONDS|fit",
         ),
     ] = None,

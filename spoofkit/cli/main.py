@@ -14,6 +14,7 @@ import typer
 import spoofkit
 from spoofkit import addons
 from spoofkit.cli import compare, corpora, data, evaluate, localize, models, train
+from spoofkit.cli.verb import Program, Verbs
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.terminal import echo, prepare_streams, say, visible
 
@@ -22,10 +23,10 @@ LEAST_ADDRESS_SPACE = 2_000_000_000  # bytes; torch, transformers and scipy take
 # click's, which older versions of typer import and newer ones contain
 _CLICK_EXCEPTION: Any = typer.BadParameter.__mro__[2]
 
-app = typer.Typer(
+app = Verbs(
     name="spoofkit",
+    cls=Program,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,7 +76,7 @@ compare.register(app)
 models.register(app)
 for verb, addon in addons.VERBS.items():
     _add_verb(verb, addon)
-app.command(rich_help_panel="Installation")(evaluate.doctor)
+app.command()(evaluate.doctor)
 
 
 def main() -> None:
@@ -119,22 +120,13 @@ def main() -> None:
 def _run() -> int:
     """Run a verb and return its exit code; what typer says of wrong arguments names them with `visible` characters."""
     try:
-        return int(app(standalone_mode=False) or 0)  # what `typer.Exit` says, else nothing
+        return int(app(prog_name="spoofkit", standalone_mode=False) or 0)  # what `typer.Exit` says, else nothing
     except _CLICK_EXCEPTION as error:
         from typer.rich_utils import rich_format_error
 
         error.message = visible(error.message)
-        sentence = error.format_message().rstrip(".")
-        if "unexpected extra argument" in sentence or "'--out'" in sentence:
-            hint = f"{sentence}; what is written is named by -o, such as `-o {_last_name()}`"
-            error.format_message = lambda: hint
         rich_format_error(error)
         return int(error.exit_code)
-
-
-def _last_name() -> str:
-    """Return the last argument that is no option: where an output is missing, it may have been meant for one."""
-    return visible([name for name in sys.argv[1:] if not name.startswith("-")][-1])
 
 
 def _require_utf8() -> None:

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from spoofkit.cli import options
+from spoofkit.cli.verb import Verbs
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_json, echo_text, say
 
@@ -22,7 +23,7 @@ class DrawByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-mixlist = typer.Typer(
+mixlist = Verbs(
     cls=DrawByDefault,
     no_args_is_help=True,
     help=(
@@ -37,7 +38,7 @@ mixlist = typer.Typer(
 @mixlist.command()
 def draw(
     manifest: Annotated[Path, typer.Argument(help="Manifest to draw from.", metavar="TRAIN.tsv")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Mix list to write.", metavar="MIX.tsv")],
+    out: Annotated[Path, options.out(help="Mix list to write.", metavar="MIX.tsv")],
     config: options.Config = None,
     set_: options.Set = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
@@ -71,8 +72,8 @@ def draw(
 def show(
     mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
     manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .pdf or .svg.", metavar="OUT")],
-    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
+    out: Annotated[Path, options.out(help="Picture to write: .png, .pdf or .svg.")],
+    mix_id: Annotated[str, typer.Option(help="Which mix. Default: the first.")] = "",
     config: options.Config = None,
     set_: options.Set = None,
     overwrite: options.Overwrite = False,
@@ -118,8 +119,8 @@ def show(
 def render(
     mix_list: Annotated[Path, typer.Argument(help="The mix list.", metavar="MIX.tsv")],
     manifest: Annotated[Path, typer.Argument(help="The manifest it was drawn from.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Audio to write: .wav or .flac, 16 kHz.", metavar="OUT")],
-    mix_id: Annotated[str, typer.Option(help="Which mix; none: the first.")] = "",
+    out: Annotated[Path, options.out(help="Audio to write: .wav or .flac, 16 kHz.")],
+    mix_id: Annotated[str, typer.Option(help="Which mix. Default: the first.")] = "",
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:

@@ -11,9 +11,9 @@ from spoofkit.terminal import echo, echo_json
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Models")(info)
-    app.command(rich_help_panel="Models")(merge)
-    app.command(rich_help_panel="Models")(average)
+    app.command()(info)
+    app.command()(merge)
+    app.command()(average)
 
 
 def info(
@@ -53,7 +53,7 @@ def merge(
     folder: Annotated[
         Path, typer.Argument(help="Encoder or model folder whose encoder is kept as adapters.", metavar="FOLDER")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")],
+    out: Annotated[Path, options.out(help="Folder to write.")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -78,7 +78,7 @@ def average(
         list[Path],
         typer.Argument(help="Model folders (or encoder folders), two or more.", metavar="MODEL..."),
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")] = None,
+    out: Annotated[Path, options.out(help="Folder to write.")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
@@ -89,6 +89,5 @@ def average(
     from spoofkit.models.average import average as run
     from spoofkit.outputs import skipped
 
-    out = options.require_out(out, folders, "the folder to write, such as `-o exp/mean`")
     is_written = run(folders, out, overwrite, reuse)
     echo(f"{out}: mean of {len(folders)} models" if is_written else skipped(out))

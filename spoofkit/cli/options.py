@@ -1,14 +1,13 @@
 """Options that several verbs share, and how the settings file is read from them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from spoofkit.errors import SpoofkitError
-
 Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings (YAML); none: the defaults.", metavar="FILE")
+    Path | None,
+    typer.Option("--config", "-c", help="Settings (YAML). Default: those of docs/settings.md.", metavar="FILE"),
 ]
 Set = Annotated[
     list[str] | None,
@@ -40,23 +39,16 @@ Channels = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed; none: 0.05.")]
-MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech; none: 1.")]
-FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech; none: 10.")]
+SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")]
+MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")]
+FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech. Default: 10.")]
 
 
-def require_out(out: Path | None, inputs: list[Path], what: str) -> Path:
-    """The output of a verb whose inputs may be many; only `-o` names it, so that an input is never taken for it.
+def out(help: str, metavar: str = "OUT") -> Any:
+    """Return the option that names what a verb writes, the same for every verb.
 
     Args:
-        out: As `-o` gives it.
-        inputs: Of several, the last one may be meant: outputs of other programs stand there.
-        what: Is to be written.
-
-    Raises:
-        SpoofkitError: there is none.
+        help: What is written there.
+        metavar: How the help calls it; a suffix says which one is expected.
     """
-    if out is None:
-        hint = f"; if that is {inputs[-1]}, write `-o {inputs[-1]}`" if len(inputs) > 1 else ""
-        raise SpoofkitError(f"-o: found no output, expected {what}{hint}")
-    return out
+    return typer.Option("--out", "-o", help=help, metavar=metavar)

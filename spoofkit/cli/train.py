@@ -35,16 +35,16 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write the figu
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
-    app.command(rich_help_panel="Training")(posttrain)
-    app.command(rich_help_panel="Training")(finetune)
+    app.command()(posttrain)
+    app.command()(finetune)
 
 
 def posttrain(
     exp: Experiment,
     train: Train,
     dev: Dev,
-    mix: Annotated[Path | None, typer.Option(help="Training mix list; none: EXP/mix.tsv.")] = None,
-    dev_mix: Annotated[Path | None, typer.Option(help="Held-out mix list; none: EXP/mix_dev.tsv.")] = None,
+    mix: Annotated[Path | None, typer.Option(help="Training mix list. Default: EXP/mix.tsv.")] = None,
+    dev_mix: Annotated[Path | None, typer.Option(help="Held-out mix list. Default: EXP/mix_dev.tsv.")] = None,
     onto: Annotated[
         Path | None,
         typer.Option(

@@ -11,14 +11,14 @@ from spoofkit.terminal import echo_json, say
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Data")(audit)
+    app.command()(audit)
 
 
 def audit(
     manifest: Annotated[Path, typer.Argument(help="The list.", metavar="MANIFEST")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for audit.tsv, audit.json, audit.png and audit.pdf.", metavar="DIR"),
+        options.out(help="Folder for audit.tsv, audit.json, audit.png and audit.pdf.", metavar="DIR"),
     ] = None,
     by: Annotated[
         list[str] | None,

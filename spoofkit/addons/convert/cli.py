@@ -11,12 +11,12 @@ from spoofkit.terminal import echo
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Models")(convert)
+    app.command()(convert)
 
 
 def convert(
     source: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth, .ckpt or .safetensors.", metavar="FILE")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", metavar="OUT")],
+    out: Annotated[Path, options.out(help="Folder to write.")],
     same_as: Annotated[
         str | None,
         typer.Option(

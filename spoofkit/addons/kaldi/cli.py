@@ -11,12 +11,12 @@ from spoofkit.terminal import echo, say
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Data")(kaldi)
+    app.command()(kaldi)
 
 
 def kaldi(
     manifest: Annotated[Path, typer.Argument(help="Manifest to write out.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Kaldi data directory, new or empty.", metavar="OUT")],
+    out: Annotated[Path, options.out(help="Kaldi data directory, new or empty.")],
     speaker_prefix: Annotated[
         bool, typer.Option("--speaker-prefix", help="Call utterances SPEAKER-UTT_ID, as Kaldi's own check wants.")
     ] = False,

@@ -11,14 +11,12 @@ from spoofkit.terminal import echo
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Models")(export)
+    app.command()(export)
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write; its record goes beside it.", metavar="OUT.onnx")
-    ],
+    out: Annotated[Path, options.out(help="File to write; its record goes beside it.", metavar="OUT.onnx")],
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise matrix products; the shift of the EER is measured and recorded.")
     ] = False,

@@ -11,12 +11,12 @@ from spoofkit.terminal import echo, say
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command(rich_help_panel="Data")(pack)
+    app.command()(pack)
 
 
 def pack(
     manifest: Annotated[Path, typer.Argument(help="Manifest to pack.", metavar="MANIFEST")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards and their manifest.", metavar="OUT")],
+    out: Annotated[Path, options.out(help="Folder for the shards and their manifest.")],
     shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 1000,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,

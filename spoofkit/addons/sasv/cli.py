@@ -11,7 +11,7 @@ from spoofkit.terminal import echo_json, say
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    app.command("evaluate-sasv", rich_help_panel="Evaluation")(evaluate_sasv)
+    app.command()(evaluate_sasv)
 
 
 def evaluate_sasv(
