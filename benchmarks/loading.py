@@ -29,7 +29,7 @@ import torch
 from spoofkit.addons.pack.write import pack
 from spoofkit.config import load_config
 from spoofkit.data.acoustics import add_noise, reverberate
-from spoofkit.data.codecs import NAMES, code
+from spoofkit.data.codecs import NAMES, apply_codec
 from spoofkit.data.dataset import MixDataset, TrainingOrder, UtteranceDataset
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.loading import load_batches

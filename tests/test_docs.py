@@ -1,5 +1,8 @@
 """The documentation names what exists: links, files, verbs and options."""
 
+import ast
+import importlib
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -53,3 +56,13 @@ def test_verbs_and_options_that_a_page_shows_exist(page: Path) -> None:
         for argument in rest:
             if argument.startswith("-") and argument != "-" and not re.match(r"-\d", argument):
                 assert argument.partition("=")[0] in options, (verb, argument)
+
+
+@pytest.mark.parametrize("program", sorted(ROOT.glob("benchmarks/**/*.py")) + sorted(ROOT.glob("egs/*/local/*.py")))
+def test_what_programs_beside_the_package_import_from_it_exists(program: Path) -> None:
+    for node in ast.walk(ast.parse(program.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "spoofkit":
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                is_module = hasattr(module, "__path__") and importlib.util.find_spec(f"{node.module}.{name.name}")
+                assert hasattr(module, name.name) or is_module, name.name

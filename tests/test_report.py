@@ -458,7 +458,7 @@ def test_reuse_replaces_no_page_that_is_not_a_report(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     out.mkdir()
     (out / "report.html").write_text("<html>minutes of a meeting</html>")
-    with pytest.raises(SpoofkitError, match=r"report\.html: exists, but eval\.json"):
+    with pytest.raises(SpoofkitError, match=r"report\.html: exists, but its record eval\.json"):
         evaluate(scores, manifest, out, reuse=True)
     assert (out / "report.html").read_text() == "<html>minutes of a meeting</html>"
 

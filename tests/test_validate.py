@@ -529,7 +529,7 @@ def test_a_file_that_cannot_be_read_stops_prepare_unless_it_may_be_skipped(corpu
     assert rejected["key"].to_list() == ["bonafide", "spoof"]
     assert "no such file" in rejected["reason"][0]
     assert "2 rejected" in run_cli(*call, "--on-error", "skip", "--reuse").stdout
-    assert "(on_error)" in refusal(*call, "--reuse")
+    assert "(on error)" in refusal(*call, "--reuse")
     assert "(downmix)" in refusal(*call, "--on-error", "skip", "--downmix", "first", "--reuse")
     assert "no file is read" in refusal(*call, "--on-error", "skip", "--no-headers", "--overwrite")
     assert "--downmix left: expected one of mean, first" in refusal(*call, "--downmix", "left")

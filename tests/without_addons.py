@@ -84,4 +84,5 @@ def main() -> None:
     sys.exit(f"failed without {', '.join(failed)}" if failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
