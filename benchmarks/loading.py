@@ -113,7 +113,7 @@ def augmentation(device: torch.device, repeats: int) -> None:
     }
     rows["room of 0.5 s"] = BATCH, partial(reverberate, wave_BS, n_samples_B, rir_BK)
     rows["noise"] = BATCH, partial(add_noise, wave_BS, n_samples_B, wave_BS.flip(0), snr_db_B)
-    rows |= {f"codec, {name}": (1, partial(code, wave_S, name, 0.5)) for name in NAMES}
+    rows |= {f"codec, {name}": (1, partial(apply_codec, wave_S, name, 0.5)) for name in NAMES}
     print(f"{'':24s} {'ms':>8s}   smallest-largest of {repeats} rounds, on {device}")
     for row, (n_utterances, run) in rows.items():
         times = []
