@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.leftovers import remove, temporary_beside
-from spoofkit.nearest import instead_of
+from spoofkit.suggestions import instead_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Some network and FUSE file systems cannot sync a folder, and say one of these.

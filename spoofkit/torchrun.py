@@ -12,7 +12,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from spoofkit.signals import EXIT_CODES
+from spoofkit.interrupts import EXIT_CODES
 
 PATIENCE = "180"  # seconds from a signal to a kill: for the step at work and its checkpoint
 PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"

@@ -27,7 +27,7 @@ from spoofkit.models.detector import Detector, folder_sha256, load_detector, sav
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.graph import GraphPool
 from spoofkit.models.heads.mean import MeanHead
-from spoofkit.models.merge import MERGES
+from spoofkit.models.layer_merge import MERGES
 from spoofkit.scoring import with_torch
 from spoofkit.scoring.batches import score_manifest
 from spoofkit.scoring.scorer import pad

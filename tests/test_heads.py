@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.heads import UTTERANCE_HEADS, FrameHead, UtteranceHead
 from spoofkit.models.heads.sls import WINDOW, window_frames
-from spoofkit.models.merge import MERGES, make_merge
+from spoofkit.models.layer_merge import MERGES, make_merge
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 
 WIDTH, N_HIDDEN = 128, 4

@@ -27,9 +27,9 @@ from spoofkit.models import device as devices
 from spoofkit.models.detector import Detector, FrameClassifier, load_detector, save_detector
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.info import as_lines, describe
+from spoofkit.models.layer_merge import MERGES
 from spoofkit.models.losses import make_output
 from spoofkit.models.memory import training_memory
-from spoofkit.models.merge import MERGES
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, read_provenance
 from spoofkit.processes import World

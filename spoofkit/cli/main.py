@@ -13,7 +13,7 @@ import typer
 
 import spoofkit
 from spoofkit import addons
-from spoofkit.cli import compare, corpora, data, evaluate, localize, models, train
+from spoofkit.cli import compare, corpora, data, evaluate, localize, models, score, train
 from spoofkit.cli.verb import Program, Verbs
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.terminal import echo, prepare_streams, say, visible
@@ -70,6 +70,7 @@ def options(
 data.register(app)
 corpora.register(app)
 train.register(app)
+score.register(app)
 evaluate.register(app)
 localize.register(app)
 compare.register(app)

@@ -9,7 +9,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.headers import headers_path, read_headers
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.errors import SpoofkitError
-from spoofkit.nearest import instead_of
+from spoofkit.suggestions import instead_of
 from spoofkit.terminal import say
 
 N_NAMED = 3  # of missing files, in a message

@@ -7,7 +7,7 @@ import polars as pl
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
-from spoofkit.nearest import instead_of
+from spoofkit.suggestions import instead_of
 
 NOT_RELEASED = "it is not the released list"
 

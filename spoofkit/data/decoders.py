@@ -25,7 +25,7 @@ from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, decoding_errors, 
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
-from spoofkit.nearest import instead_of
+from spoofkit.suggestions import instead_of
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from spoofkit.files import atomic_folder, read_json, write_json
 from spoofkit.models.encoder import Encoder, LayersWanted
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.heads.frame import FrameHead
+from spoofkit.models.layer_merge import MERGES, make_merge
 from spoofkit.models.losses import LinearOutput, make_output
-from spoofkit.models.merge import MERGES, make_merge
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.settings import EncoderSettings, FinetuneSettings, LossSettings

@@ -11,7 +11,7 @@ from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
-from spoofkit.evaluation.decision import Thresholds, bayes_thresholds
+from spoofkit.evaluation.decision_rule import Thresholds, bayes_thresholds
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, dcf_costs
 from spoofkit.evaluation.records import made_by, models_of, unchecked
 from spoofkit.files import file_sha256

@@ -19,6 +19,7 @@ import spoofkit
 from spoofkit.data.manifest import Manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, refuse_existing, text_sha256, write_json
+from spoofkit.interrupts import caught_signals
 from spoofkit.leftovers import remove_leftovers
 from spoofkit.machine import command
 from spoofkit.outputs import Output, is_up_to_date
@@ -28,7 +29,6 @@ from spoofkit.scoring.outcome import Outcome, as_line
 from spoofkit.scoring.parts import BatchIds, OpenPart, Part, PartFile
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
-from spoofkit.signals import caught_signals
 from spoofkit.terminal import say
 
 

@@ -18,12 +18,12 @@ from spoofkit.data.dataset import Batch, Item, TrainingOrder
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.interrupts import Caught, caught_signals
 from spoofkit.models.device import memory_advice, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
-from spoofkit.signals import Caught, caught_signals
 from spoofkit.training import checkpoints, distributed, experiment, resume
 from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
 from spoofkit.training.checkpoints import LoopState

@@ -15,12 +15,12 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.dataset import Batch
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import SpoofkitError
+from spoofkit.interrupts import caught_signals
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import TrainSettings
-from spoofkit.signals import caught_signals
 from spoofkit.stages import Stage
 from spoofkit.training import distributed, experiment
 from spoofkit.training.loop import OUT_OF_MEMORY, Run, Task, load_parts, train

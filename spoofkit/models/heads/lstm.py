@@ -2,7 +2,7 @@
 
 Pan, Liu, Sailor, Wang, "Attentive Merging of Hidden Embeddings from Pre-trained Speech Model for Anti-spoofing
 Detection", Interspeech 2024 (arXiv:2406.10283); sizes from the authors' public code. Their merging of layers is the
-merge `gated` (`spoofkit.models.merge`).
+merge `gated` (`spoofkit.models.layer_merge`).
 """
 
 import torch

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spoofkit.models.heads.base import UtteranceHead
-from spoofkit.models.merge import WeightedMerge
+from spoofkit.models.layer_merge import WeightedMerge
 
 N_HEADS = 32
 COMPRESSED = 128

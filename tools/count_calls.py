@@ -1,12 +1,11 @@
-"""Measure the ways through the code: which functions and modules of the project a command enters.
+"""How long the ways through the code are: which functions and modules of the project a command enters.
 
-    python tools/ways.py -- score MODEL eval.tsv -o scores.tsv           # a manifest row -> its score
-    python tools/ways.py --start score_job --until finish -- score …     # the same, without loading the model
-    python tools/ways.py --until make_optimizer -- finetune EXP …        # a setting -> its use
-    python tools/ways.py -- evaluate scores.tsv eval.tsv -o results      # a score file -> the report
-    python tools/ways.py --list -- …                                     # every function, in the order of entering
+    python tools/count_calls.py -- score MODEL eval.tsv -o scores.tsv         # a manifest row -> its score
+    python tools/count_calls.py --until make_optimizer -- finetune EXP …      # a setting -> its use
+    python tools/count_calls.py -- evaluate scores.tsv eval.tsv -o results    # a score file -> the report
 
-Runs the command in this process under `sys.setprofile` and counts the project's own functions (stops), their modules,
+`--list` prints every function, `--start` and `--until` bound the way, such as scoring without loading the model.
+The command runs in this process under `sys.setprofile`. What counts is the project's own functions, their modules,
 and how often the path climbs back: calls into a module that is still waiting further up the stack, other than the
 caller's own. What a module does while it is imported does not count, nor do lambdas, comprehensions and what
 dataclasses generate. The command itself decides the exit code.
@@ -95,7 +94,7 @@ def main() -> None:
         modules = way.modules()
         if not way.has_begun or (given.until and not way.is_over):
             name = given.until if way.has_begun else given.start
-            print(f"tools/ways.py: {name} was never entered", file=sys.stderr)
+            print(f"tools/count_calls.py: {name} was never entered", file=sys.stderr)
         for line in way.stops.values() if given.list else [f"{n:4d} {name}" for name, n in modules.items()]:
             print(line, file=sys.stderr)
         print(f"{len(way.stops)} functions in {len(modules)} modules, {way.climbs} climbs back", file=sys.stderr)
