@@ -38,7 +38,7 @@ LAYOUT = f"expected the folder LA that LA.zip unpacks to, with {PROTOCOLS} and A
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The sets of a folder laid out as released.
+    """Read the sets of a folder laid out as released.
 
     Raises:
         SpoofkitError: a list is missing, or naming the line that is not a trial of its set.

@@ -53,7 +53,7 @@ UNPACK = "unpack ASVspoof5_protocols.tar.gz into the corpus folder, or name the 
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The sets of a folder laid out as released: those of track 1, and others if they are asked for.
+    """Read the sets of a folder laid out as released: those of track 1, and others on request.
 
     Raises:
         SpoofkitError: a list is missing, or naming the line that is not a trial of its set.

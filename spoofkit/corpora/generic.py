@@ -145,7 +145,7 @@ def _renamed(path: Path, table: pl.DataFrame, columns: dict[str, str]) -> pl.Dat
 
 
 def _below(path: pl.Expr, folder: Path) -> pl.Expr:
-    """A path as it is from the table's folder, if it is below that; otherwise as it stands."""
+    """Return a path relative to the table's folder if it is below that, otherwise unchanged."""
     for root in {os.path.abspath(folder), os.path.realpath(folder)}:
         path = path.str.strip_prefix(root.rstrip("/") + "/")
     return path.str.replace(r"^(\./+)+", "")

@@ -32,7 +32,7 @@ UNPACK = "unpack release_in_the_wild.zip and name its folder or the one above"
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The one set of release_in_the_wild, or of the folder above it.
+    """Read the one set of release_in_the_wild, or of the folder above it.
 
     Raises:
         SpoofkitError: the list is missing, has other columns, or naming the line that is not an utterance.

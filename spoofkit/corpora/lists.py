@@ -89,7 +89,7 @@ def require_unique(
 
 
 def find_list(folder: Path, places: Sequence[str], how: str) -> Path:
-    """The first of some places below the corpus folder where a list lies.
+    """Return the first of some places below the corpus folder where a list lies.
 
     Raises:
         SpoofkitError: it is in none of them; `how` says how to fix it.

@@ -39,7 +39,7 @@ NOT_RELEASED = "it is not the released list, so fetch it again"
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The one set of the folder that holds `fake`: all languages, all models.
+    """Read the one set of the folder that holds `fake`: all languages, all models.
 
     Raises:
         SpoofkitError: no list is found or a model has none, a column is missing, or naming the line that is not an

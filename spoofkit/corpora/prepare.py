@@ -117,7 +117,7 @@ def _refuse_contradictions(corpus: str, folder: Path, headers: bool, on_error: s
 
 
 def _recorded(options: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest states of the corpus' options; which sets were asked for is nothing to one of them."""
+    """Return what a manifest states of the corpus' options; which sets were asked for is not part of it."""
     named = {RECORDED_AS.get(name, name): value for name, value in options.items() if name != "sets"}
     return ALWAYS_RECORDED | named
 

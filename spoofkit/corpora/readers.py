@@ -96,7 +96,7 @@ def chosen_sets(sets: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _defaults(reader: Reader) -> dict[str, Any]:
-    """The options of a reader, by name."""
+    """Return the options of a reader, by name."""
     parameters = inspect.signature(reader).parameters.values()
     return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
 

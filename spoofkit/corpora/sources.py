@@ -34,7 +34,7 @@ def known_corpora() -> dict[str, Corpus]:
 
 
 def prepared_corpus(prepare: str) -> Corpus | None:
-    """The corpus that `prepare` calls so; none if its sources are not known.
+    """Return the corpus that `prepare` calls so; None if its sources are not known.
 
     >>> prepared_corpus("partialspoof").made_of
     ('ASVspoof 2019 LA',)
@@ -43,7 +43,7 @@ def prepared_corpus(prepare: str) -> Corpus | None:
 
 
 def ancestry(name: str) -> frozenset[str]:
-    """A corpus and all that it was made of, directly or not; a name that is not known stands for itself.
+    """Return a corpus and all that it was made of, directly or not; for an unknown name, the name alone.
 
     >>> sorted(ancestry("ASVspoof 5"))
     ['ASVspoof 5', 'LibriVox', 'Multilingual LibriSpeech']
@@ -53,7 +53,7 @@ def ancestry(name: str) -> frozenset[str]:
 
 
 def shared_sources(one: str, other: str) -> list[str]:
-    """What two corpora were both made of, without what follows from it.
+    """Return what two corpora were both made of, without what follows from it.
 
     >>> shared_sources("PartialSpoof", "ASVspoof 2021 DF"), shared_sources("MLAAD", "ASVspoof 5")
     (['VCTK'], ['LibriVox'])

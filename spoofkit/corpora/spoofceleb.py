@@ -36,7 +36,7 @@ SETS = {"train": "train", "dev": "development", "eval": "evaluation"}
 
 
 def read(folder: Path, *, sets: Sequence[str] = ()) -> list[ReleasedSet]:
-    """The sets of the folder that holds `metadata` and `flac`, or of the one above it.
+    """Read the sets of the folder that holds `metadata` and `flac`, or of the one above it.
 
     Raises:
         SpoofkitError: a list is missing, has other columns, or naming the line that is not an utterance.

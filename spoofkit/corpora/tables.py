@@ -27,7 +27,7 @@ NO_ATTACK = ("-", *(value for value, key in SPELLINGS.items() if key == "bonafid
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a table: of tab, `|`, semicolon and comma the first that its header holds.
+    """Find what separates the columns of a table: the first of tab, `|`, semicolon and comma in its header.
 
     Raises:
         SpoofkitError: the header holds none of them.
@@ -108,7 +108,7 @@ def require(
 
 
 def key_meanings(values: Iterable[str], named: dict[str, str]) -> dict[str, str]:
-    """What each value of a key column means, where that is known.
+    """Return what each value of a key column means, where that is known.
 
     Args:
         values: The different values there are.
@@ -137,7 +137,7 @@ def key_meanings(values: Iterable[str], named: dict[str, str]) -> dict[str, str]
 
 
 def unknown_key(where: str, value: str) -> SpoofkitError:
-    """The sentence for a key whose meaning nobody said."""
+    """Write the message for a key whose meaning is not known."""
     both = " or ".join(f"--key {shlex.quote(f'{value}={key}')}" for key in KEYS)
     why = " (some corpora mean bona fide by it and some spoof)" if value in AMBIGUOUS else ""
     return SpoofkitError(f"{where}: key is {value!r}{why}, expected bonafide or spoof; say which it is with {both}")

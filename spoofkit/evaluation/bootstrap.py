@@ -56,7 +56,7 @@ def require_resampled(resample: str) -> None:
 
 
 def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
-    """Number the clusters of trials.
+    """Assign each trial the number of its cluster.
 
     Args:
         trials: With the columns `speaker` and `attack`.
