@@ -139,7 +139,9 @@ def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_numbe
     assert found[1] == found[0]
 
 
-@pytest.mark.parametrize("sharded", [[], ["--shard-layers"]], ids=["whole", "sharded"])
+@pytest.mark.parametrize(
+    "sharded", [[], pytest.param(["--shard-layers"], marks=pytest.mark.release)], ids=["whole", "sharded"]
+)
 def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
     torchrun: Torchrun, sharded: list[str], conf: Path, manifests: Path, tmp_path: Path
 ) -> None:

@@ -72,7 +72,11 @@ def draw_lists(folder: Path, manifest: Path, conf: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("family", "target", "pairing"), [("tiny", "region", "bonafide_base"), ("whisper", "authenticity", "cross")]
+    ("family", "target", "pairing"),
+    [
+        ("tiny", "region", "bonafide_base"),
+        pytest.param("whisper", "authenticity", "cross", marks=pytest.mark.release),
+    ],
 )
 def test_plain_artefacts_are_found_where_they_are(
     family: str, target: str, pairing: str, noisy: Path, tmp_path: Path
