@@ -185,7 +185,6 @@ def test_gradients_stay_finite_at_extreme_inputs(kind: str, constants: dict[str,
     loss.backward()
     assert loss.isfinite()
     for gradient in (embedding.grad, *(parameter.grad for parameter in output.parameters())):
-        assert gradient is not None
         assert gradient.isfinite().all()
 
 

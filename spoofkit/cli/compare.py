@@ -170,7 +170,7 @@ def threshold(
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
-    abstain_cost: Annotated[float | None, typer.Option(help="Cost of no decision. Default: always decide.")] = None,
+    abstain_cost: options.AbstainCost = None,
     as_json: options.Json = False,
 ) -> None:
     """Choose a decision threshold, for given costs or from your own genuine recordings.

@@ -85,8 +85,8 @@ def localize(
 
     Channels that differ, such as the two parties of a call, are marked by themselves: NAME.ch1.rttm and so on.
 
-    A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too, from the same
-    pass of the encoder.
+    A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too. Up to half a
+    minute, frames and score come from one pass of the encoder; a longer recording takes two.
 
     To find spoofed regions, post-train with `mix.frame_target: authenticity`; with `region` a low score says injected,
     of whatever kind.

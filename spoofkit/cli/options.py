@@ -42,6 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")]
 MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")]
 FaCost = Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech. Default: 10.")]
+AbstainCost = Annotated[float | None, typer.Option(help="Cost of no decision. Default: always decide.")]
 
 
 def out(help: str, metavar: str = "OUT") -> Any:

@@ -77,12 +77,10 @@ def score(
             metavar="CAL.json",
         ),
     ] = None,
-    spoof_prior: Annotated[
-        float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")
-    ] = None,
-    miss_cost: Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")] = None,
-    fa_cost: Annotated[float | None, typer.Option(help="Cost of accepting spoofed speech. Default: 10.")] = None,
-    abstain_cost: Annotated[float | None, typer.Option(help="Cost of no decision. Default: always decide.")] = None,
+    spoof_prior: options.SpoofPrior = None,
+    miss_cost: options.MissCost = None,
+    fa_cost: options.FaCost = None,
+    abstain_cost: options.AbstainCost = None,
     accept_from: Annotated[
         float | None,
         typer.Option(

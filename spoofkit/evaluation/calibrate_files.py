@@ -73,7 +73,8 @@ def fit_files(
     fitted = [identity(read_record(path)) for path in scores]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
-    sets = {f"{what} on {one[1]}": _read(*one) for what, one in zip(("fitted", "tried"), used, strict=False)}
+    names = ("fitted", "tried")[: len(used)]
+    sets = {f"{name} on {one[1]}": _read(*one) for name, one in zip(names, used, strict=True)}
     calibration = fit(*next(iter(sets.values())), bonafide_prior, tuple(map(str, scores)))
     record = {
         "kind": "calibration" if len(scores) == 1 else "fusion",
