@@ -30,7 +30,7 @@ from spoofkit.tables import Column, Table, show
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 # Where the name to import is not the name to install.
-MODULE_NAMES = {"pyyaml": "yaml"}
+MODULE_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 DECODERS = ("opus", "mp3", "aac", "vorbis")
 SAMPLE_RATE_HZ = 16_000
 
