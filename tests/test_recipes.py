@@ -213,7 +213,7 @@ def test_a_number_of_gpus_that_is_none_is_refused(run: Run, ngpu: str, device: s
     assert f"--ngpu {ngpu} means the CPU" in done.stderr if ngpu == "0" else f"--ngpu is '{ngpu}'" in done.stderr
 
 
-INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["la19", "corpus"], "mini": ["corpus"]}
+INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["la19", "corpus"], "mini": ["speech"]}
 
 
 @pytest.mark.parametrize("recipe", INPUTS)
