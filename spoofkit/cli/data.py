@@ -1,4 +1,4 @@
-"""Verbs about data: prepare, validate."""
+"""Verbs about data: prepare, subset, validate."""
 
 from enum import Enum
 from pathlib import Path
@@ -11,6 +11,7 @@ from spoofkit.cli.mixlist import mixlist
 from spoofkit.cli.verb import group_of
 from spoofkit.corpora import CORPORA
 from spoofkit.errors import SpoofkitError
+from spoofkit.tables import Column, Table, show
 from spoofkit.terminal import echo, echo_text, say
 
 Corpus = Enum("Corpus", {name: name for name in CORPORA}, type=str)  # type: ignore[misc]
@@ -23,9 +24,17 @@ class OnError(str, Enum):
     skip = "skip"
 
 
+class Unit(str, Enum):
+    """What a subset is made of."""
+
+    utterance = "utterance"
+    speaker = "speaker"
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command()(prepare)
+    app.command()(subset)
     app.command()(validate)
     app.add_typer(mixlist, name="mixlist", rich_help_panel=group_of("mixlist"))
 
@@ -106,6 +115,36 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
             raise SpoofkitError(f"{option} {text}: expected NAME=VALUE, each name once")
         pairs[name] = value
     return pairs
+
+
+def subset(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to draw from.", metavar="MANIFEST")],
+    out: Annotated[Path, options.out(help="Manifest to write.", metavar="OUT.tsv")],
+    share: Annotated[float, typer.Option(help="Share to draw, above 0 and at most 1.", show_default=False)],
+    seed: Annotated[int, typer.Option(help="Subsets of one seed are nested: 10 % lies in 20 %.")] = 0,
+    by: Annotated[
+        Unit, typer.Option(help="Draw utterances, in proportion for each key and attack; or whole speakers.")
+    ] = Unit.utterance,
+    overwrite: options.Overwrite = False,
+    reuse: options.Reuse = False,
+) -> None:
+    """Draw a subset of a manifest, for experiments with less data.
+
+    A file of regions beside the manifest gives one beside OUT.tsv.
+
+    Example: `spoofkit subset data/train.tsv -o data/train_share0.2.tsv --share 0.2`
+    """
+    from spoofkit.data.subset import count_strata, write_subset
+    from spoofkit.outputs import skipped
+
+    drawn = write_subset(manifest, out, share=share, seed=seed, by=by.value, overwrite=overwrite, reuse=reuse)
+    if drawn.kept:
+        say(skipped(out))
+        return
+    columns = [Column("key"), Column("attack", is_text=True), Column("before", form=","), Column("after", form=",")]
+    columns += [Column("share", form=".1%"), Column("speakers", form=lambda row: f"{row['speakers']:,}")]
+    *rows, total = count_strata(drawn.before, drawn.after)
+    show(f"{out}: {drawn.remark}", Table(columns, rows, [total]))
 
 
 def validate(

@@ -17,7 +17,7 @@ GROUPS = {
     "From corpus to EER": ("prepare", "mixlist", "posttrain", "finetune", "score", "evaluate"),
     "Where is it spoofed?": ("localize", "evaluate-segments"),
     "Compare and decide": ("compare", "calibrate", "fuse", "apply", "threshold", "evaluate-sasv", "reformat"),
-    "Check and store data": ("validate", "audit", "overlap", "pack", "kaldi"),
+    "Check and store data": ("subset", "validate", "audit", "overlap", "pack", "kaldi"),
     "Models and installation": ("info", "convert", "merge", "average", "export", "doctor"),
 }
 """The verbs on the help page, in order."""
