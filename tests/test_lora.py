@@ -258,15 +258,22 @@ def test_adapters_are_merged_for_new_ones_or_for_all_weights_when_told_so(
 
 
 @pytest.mark.parametrize(
-    ("lora", "sentence"),
+    ("settings", "sentence"),
     [
-        ("{rank: 4, alpha: 3}", "encoder.lora.rank: 4 in the settings, but the adapters of .* have 2"),
-        ("{rank: 2, alpha: 4}", "encoder.lora.alpha: 4.0 in the settings, but the adapters of .* have 3.0"),
-        ("{rank: 2, alpha: 3, targets: [output]}", "encoder.lora.targets: .*output.* have .*attention.*feed_forward"),
+        ("lora: {rank: 4, alpha: 3}", "encoder.lora.rank: 4 in the settings, but the adapters of .* have 2"),
+        ("lora: {rank: 2, alpha: 4}", "encoder.lora.alpha: 4.0 in the settings, but the adapters of .* have 3.0"),
+        (
+            "lora: {rank: 2, alpha: 3, targets: [output]}",
+            "encoder.lora.targets: .*output.* have .*attention.*feed_forward",
+        ),
+        ("lora: {rank: 2, alpha: 3}, n_layers: 2", "encoder.n_layers: 2 in the settings, but .* adapters in 3 layers"),
+        ("lora: {rank: 2, alpha: 3}, n_layers: 4", "encoder.n_layers: 4 in the settings, but .* adapters in 3 layers"),
     ],
 )
-def test_adapters_do_not_go_on_under_other_settings(lora: str, sentence: str, adapted: Path, tmp_path: Path) -> None:
-    (tmp_path / "conf.yaml").write_text(f"encoder: {{name: {adapted}, lora: {lora}}}")
+def test_adapters_do_not_go_on_under_other_settings(
+    settings: str, sentence: str, adapted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "conf.yaml").write_text(f"encoder: {{name: {adapted}, {settings}}}")
     with pytest.raises(SpoofkitError, match=sentence):
         load_encoder(load_config(tmp_path / "conf.yaml").encoder)
 

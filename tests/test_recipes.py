@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SHARED
+from conftest import SHARED, run_cli
 from released import make_asvspoof2019, make_asvspoof2021_df, make_asvspoof2021_la
 from safetensors.torch import load_file
 from test_in_the_wild import make_in_the_wild
@@ -16,6 +16,7 @@ from test_partialspoof import make_partialspoof
 from warm import WarmPython
 
 from spoofkit.config import load_config, stage_settings
+from spoofkit.files import file_sha256
 
 WHISPER = SHARED / "models/whisper-base-encoder"
 EGS = Path(__file__).parents[1] / "egs"
@@ -119,16 +120,24 @@ def make_small_wavlm(folder: Path) -> Path:
     return folder
 
 
-def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(
-    run: Run, corpus: Path, tmp_path: Path
-) -> None:
-    exp, wavlm = tmp_path / "exp", make_small_wavlm(tmp_path / "wavlm")
-    small = f"encoder.name={wavlm} encoder.n_layers=2 encoder.lora.rank=4 crop_samples=16000 "
-    small += "mix.n_train=16 mix.n_dev=8 "
-    for stage in ("posttrain", "finetune"):
-        small += f"{stage}.n_steps=2 {stage}.batch_size=8 {stage}.micro_batch_size=4 {stage}.eval_every=2 "
-    options = ["--settings", small.strip(), "--data", tmp_path / "data", "--exp", exp, "--partial", "true"]
+PUBLISHED = "encoder.n_layers=2 encoder.lora.rank=4 crop_samples=16000 mix.n_train=16 mix.n_dev=8 " + " ".join(
+    f"{stage}.n_steps=2 {stage}.batch_size=8 {stage}.micro_batch_size=4 {stage}.eval_every=2"
+    for stage in ("posttrain", "finetune")
+)
+
+
+@pytest.fixture(scope="module")
+def published(run: Run, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published experiment on a small WavLM, with adapters through both stages; read only."""
+    folder = tmp_path_factory.mktemp("published")
+    settings = f"encoder.name={make_small_wavlm(folder / 'wavlm')} {PUBLISHED}"
+    options = ["--settings", settings, "--data", folder / "data", "--exp", folder / "exp", "--partial", "true"]
     run("asvspoof5", "--corpus", corpus, *options, "--ngpu", 0, "--workers", 0, "--stop-stage", 4)
+    return folder / "exp"
+
+
+def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(published: Path) -> None:
+    exp = published
     adapters = {
         stage: load_file(exp / stage / "adapter_model.safetensors")
         for stage in ("posttrain/encoder", "finetune/model/encoder")
@@ -149,6 +158,40 @@ def test_the_published_recipe_trains_one_set_of_adapters_through_both_stages(
     rows = [dict(zip(header, row, strict=True)) for row in mixes[mixes.index(header) + 1 :]]
     assert len({row["mix_id"] for row in rows}) == len(rows) == 16  # one region each
     assert all(0.1 <= int(row["n_samples"]) / int(row["crop_samples"]) <= 0.3 for row in rows)
+
+
+@pytest.mark.parametrize("stop_stage", [4, pytest.param(7, marks=pytest.mark.release)])
+def test_adapters_post_trained_on_asvspoof5_are_fine_tuned_on_a_share_of_another_corpus(
+    run: Run, published: Path, stop_stage: int, tmp_path: Path
+) -> None:
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    options = ["--la19", make_asvspoof2019(tmp_path / "LA19"), "--data", data, "--exp", exp, "--partial"]
+    if stop_stage == 7:
+        options += ["--la21", make_asvspoof2021_la(tmp_path / "LA21")]
+        options += ["--df21", make_asvspoof2021_df(tmp_path / "DF21")]
+    options += ["--conf", EGS / "asvspoof5/conf/mfpt.yaml", "--posttrain", "false", "--share", 0.5]
+    options += ["--encoder", "posttrain/encoder", "--ngpu", 0, "--workers", 0, "--stop-stage", stop_stage]
+    # With such a rate what fine-tuning ends with is what it began with.
+    run("asvspoof2021", *options, "--settings", f"{PUBLISHED} finetune.optim.lr=1e-9 seed=3", cwd=published)
+    theirs, ours = (
+        load_file(folder / "encoder/adapter_model.safetensors")
+        for folder in (published / "posttrain", exp / "finetune/model")
+    )
+    assert theirs.keys() == ours.keys()
+    assert all(torch.allclose(theirs[name], ours[name], rtol=0, atol=1e-7) for name in theirs)
+    # Fresh ones have B = 0.
+    assert min(tensor.abs().max() for name, tensor in ours.items() if ".lora_B." in name) > 1e-5
+    model = json.loads((exp / "finetune/model/model.json").read_text())
+    before = json.loads((published / "posttrain/encoder/stages.json").read_text())[-1]
+    assert [stage["inputs"] for stage in model["posttraining"]] == [before["inputs"]]
+    subset = exp / "data/train_share0.5.tsv"
+    assert model["inputs"]["train_manifest"] == file_sha256(subset)
+    assert model["inputs"]["dev_manifest"] == file_sha256(data / "la19/dev.tsv")  # whole
+    assert "subset of train.tsv: share 0.5 by utterance, seed 3" in (exp / "finetune/train.log").read_text()
+    facts = {line.split("  ")[0]: line for line in run_cli("info", exp / "finetune/model").stdout.splitlines()}
+    assert {"post-training", "fine-tuning"} <= facts.keys()
+    if stop_stage == 7:
+        assert "df21/eval - la21/eval" in json.loads((exp / "gap.json").read_text())["figures"]
 
 
 @pytest.mark.release
@@ -211,6 +254,13 @@ def test_a_number_of_gpus_that_is_none_is_refused(run: Run, ngpu: str, device: s
     done = run("asvspoof5", f"--ngpu={ngpu}", "--device", device, "--exp", tmp_path / "exp", ok=False)
     assert done.returncode == 1
     assert f"--ngpu {ngpu} means the CPU" in done.stderr if ngpu == "0" else f"--ngpu is '{ngpu}'" in done.stderr
+
+
+@pytest.mark.parametrize("share", ["0", "0.0", "1.2", "20%", "-0.2"])
+def test_a_share_outside_0_to_1_is_refused(run: Run, share: str, tmp_path: Path) -> None:
+    done = run("asvspoof2021", "--la19", tmp_path, f"--share={share}", "--exp", tmp_path / "exp", ok=False)
+    assert (done.returncode, f"--share is '{share}'" in done.stderr) == (1, True)
+    assert "unknown option --share" in run("partialspoof", f"--share={share}", ok=False).stderr  # fine-tunes nothing
 
 
 INPUTS = {"asvspoof5": ["corpus"], "asvspoof2021": ["la19"], "partialspoof": ["la19", "corpus"], "mini": ["speech"]}

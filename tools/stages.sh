@@ -3,6 +3,7 @@
 #   corpus=          # an option of this recipe
 #   stage=1          # first stage to run
 #   stop_stage=6     # last stage to run
+#   share=1.0        # share of $train that fine-tuning sees
 #   inputs=(corpus) optional=() train=train dev=dev
 #   . "$(dirname "$0")/../../tools/stages.sh"
 #   detector_needs dev eval
@@ -22,7 +23,8 @@
 #   prepared CORPUS DIR OUT "SET..." OPTION...   stage 1: OUT/SET.tsv of a corpus, each checked against the disk
 #   mix_lists            stage 2: $exp/posttrain/mix.tsv and mix_dev.tsv
 #   post_training        stage 3: $exp/posttrain/encoder
-#   fine_tuning          stage 4: $exp/finetune/model, from that encoder if $posttrain is true
+#   fine_tuning          stage 4: $exp/finetune/model, from that encoder if $posttrain is true; with --share S below 1 on
+#                        $exp/data/train_shareS.tsv, drawn with the seed of the experiment
 #   scores SET...        stage 5: $exp/scores/SET.tsv of the manifest $data/SET.tsv
 #   report SET...        stage 6: $exp/results/SET; report_with SET OPTION... with options of `evaluate`
 #   both_heads           stage 7: $exp/timeline/model, which scores as that of stage 4 and says where, and from held-out
@@ -74,6 +76,8 @@ refuse() {
   refuse "--ngpu 0 means the CPU, but --device is $device; omit one of them"
 [[ $device =~ ^(auto|cpu|cuda(:[0-9]+)?)$ ]] || refuse "--device is '$device', but must be auto, cpu, cuda or cuda:N"
 [[ $on_error =~ ^(stop|skip)$ ]] || refuse "--on-error is '$on_error', but must be stop or skip"
+[[ $share =~ ^(0\.[0-9]*[1-9][0-9]*|1(\.0*)?)$ ]] ||
+  refuse "--share is '$share', but must be above 0 and at most 1, such as 0.2"
 input_paths conf "${inputs[@]}" ${optional[@]+"${optional[@]}"}
 for name in "${inputs[@]}"; do
   ((stage > 1)) || [[ -n ${!name} ]] || refuse "stage 1 needs --${name//_/-} DIR: ${_po_help[$name]}"
@@ -101,7 +105,6 @@ if ((${ngpu:-1} > 1)) || [[ -n ${SPOOFKIT_TORCHRUN-} ]]; then
   processes=(python -m spoofkit.torchrun ${SPOOFKIT_TORCHRUN:---standalone} --nproc-per-node "${ngpu:-1}" -m spoofkit)
 fi
 place=(--device "$device" --workers "$workers")
-sources=(--train "$data/$train.tsv" --dev "$data/$dev.tsv")
 
 need() { # need READER WRITER FILE...
   local file
@@ -148,9 +151,9 @@ begin() {
     same+=(--same "$exp/posttrain")
   fi
   if ((stop_stage >= 4)) && ! { $overwrite && ((stage <= 4)); }; then same+=(--same "$exp/finetune"); fi
-  python -m spoofkit.checks.experiment "$conf" --processes "${ngpu:-1}" ${trained[@]+"${trained[@]}"} \
+  seed=$(python -m spoofkit.checks.experiment "$conf" --processes "${ngpu:-1}" ${trained[@]+"${trained[@]}"} \
     ${same[@]+"${same[@]}"} \
-    ${overrides[@]+"${overrides[@]}"}
+    ${overrides[@]+"${overrides[@]}"})
   for verb in prepare validate mixlist posttrain finetune score evaluate localize evaluate-segments; do
     words=${verb//-/_}_args
     # An unknown option is refused before --help is reached.
@@ -188,17 +191,21 @@ mix_lists() {
   spoofkit mixlist "$data/$dev.tsv" -o "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
 }
 
-training() { # training VERB EXP OPTION...
-  $gpu_cmd "${processes[@]}" "$1" "$2" "${sources[@]}" --config "$conf" "${place[@]}" ${again[@]+"${again[@]}"} \
-    ${sets[@]+"${sets[@]}"} "${@:3}"
+training() { # training VERB EXP TRAIN.tsv OPTION...
+  $gpu_cmd "${processes[@]}" "$1" "$2" --train "$3" --dev "$data/$dev.tsv" --config "$conf" "${place[@]}" \
+    ${again[@]+"${again[@]}"} ${sets[@]+"${sets[@]}"} "${@:4}"
 }
 
-post_training() { training posttrain "$exp/posttrain" $posttrain_args; }
+post_training() { training posttrain "$exp/posttrain" "$data/$train.tsv" $posttrain_args; }
 
 fine_tuning() {
-  local from=()
+  local from=() manifest=$data/$train.tsv
   if $posttrain; then from=(--encoder "$exp/posttrain/encoder"); fi
-  training finetune "$exp/finetune" ${from[@]+"${from[@]}"} $finetune_args
+  if [[ $share != 1* ]]; then
+    manifest=$exp/data/train_share$share.tsv
+    $cpu_cmd spoofkit subset "$data/$train.tsv" -o "$manifest" --share "$share" --seed "$seed" "$keep"
+  fi
+  training finetune "$exp/finetune" "$manifest" ${from[@]+"${from[@]}"} $finetune_args
 }
 
 scores() { # scores SET...
@@ -232,7 +239,7 @@ both_heads() {
   local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
   if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
   # The same mixes, but with targets that say which frames are spoofed, as a timeline shows.
-  training posttrain "$out" --onto "$exp/finetune/model" "${mixes[@]}" --set mix.frame_target=authenticity \
+  training posttrain "$out" "$data/$train.tsv" --onto "$exp/finetune/model" "${mixes[@]}" --set mix.frame_target=authenticity \
     $posttrain_args
   frame_scores "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv"
   segment_report "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit

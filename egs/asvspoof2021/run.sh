@@ -17,6 +17,7 @@ itw=                     # In-the-Wild: meta.csv and the files it lists
 asv21=                   # ASV scores of 2021 LA, keys/LA/ASV/ASVTorch_Kaldi/score.txt: adds the min t-DCF to its report
 conf=conf/xlsr300m.yaml  # settings of the experiment
 posttrain=true           # false: fine-tune the encoder directly (no stages 2 and 3)
+share=1.0                # 0.2: fine-tune on a fifth of train, drawn with the seed of the settings
 stage=1                  # first stage to run
 stop_stage=7             # last stage to run
 inputs=(la19) optional=(la21 df21 itw asv21) train=la19/train dev=la19/dev

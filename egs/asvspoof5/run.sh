@@ -13,6 +13,7 @@ set -euo pipefail
 corpus=                  # folder with flac_T, flac_D, flac_E_eval and the ASVspoof5.*.tsv lists
 conf=conf/mfpt.yaml      # settings of the experiment
 posttrain=true           # false: fine-tune the encoder directly (no stages 2 and 3)
+share=1.0                # 0.2: fine-tune on a fifth of train, drawn with the seed of the settings
 timeline=false           # true: run stage 7 too, which trains only a frame head, for as many steps as stage 3
 stage=1                  # first stage to run; --stage 7 needs no --timeline
 stop_stage=7             # last stage to run

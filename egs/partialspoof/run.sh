@@ -11,7 +11,7 @@ corpus=                  # PartialSpoof: database/{dev,eval}/con_wav, database/p
 conf=conf/xlsr300m.yaml  # settings of the experiment
 stage=1                  # first stage to run
 stop_stage=5             # last stage to run
-inputs=(la19 corpus) train=la19/train dev=la19/dev posttrain=true
+inputs=(la19 corpus) train=la19/train dev=la19/dev posttrain=true share=1.0
 . "$(dirname "$0")/../../tools/stages.sh"
 need 4 3 "$exp/posttrain/encoder"
 for set in dev eval; do

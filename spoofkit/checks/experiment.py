@@ -5,7 +5,7 @@
 These checks take a fraction of a second: the settings themselves, the folders that they name, whether N processes can
 share the batches of the stages to train, and whether an existing training in FOLDER (…/posttrain, …/finetune) has the
 same settings. Whether an encoder loads and a batch fits into memory is checked when a training starts, or by its
-`--dry-run`.
+`--dry-run`. Settings that pass are answered with their seed on stdout, which draws the subset of a recipe's --share.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def require_trainable(settings: Config) -> None:
 
 
 def main() -> None:
-    """Check the settings named on the command line; an error is one sentence on stderr and exit code 1."""
+    """Check the settings named on the command line, print their seed; an error is one sentence and exit code 1."""
     parser = argparse.ArgumentParser()
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -100,6 +100,7 @@ def main() -> None:
             require_trainable(settings)
         for folder in arguments.same:
             require_same(folder, settings)
+        print(settings.seed)
     except (SpoofkitError, OSError) as error:
         sys.exit(f"spoofkit: error: {error}")
 

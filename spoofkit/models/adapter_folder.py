@@ -301,12 +301,23 @@ def _fits(pair: Pair, network: nn.Module, name: str, rank: int) -> bool:
     return pair[0].shape == (rank, layer.in_features) and pair[1].shape == (layer.out_features, rank)
 
 
-def require_same_settings(folder: Path, adapters: Adapters, wanted: LoraSettings) -> None:
-    """Refuse to train adapters further with another rank, alpha or other targets than they have.
+def require_same_settings(folder: Path, adapters: Adapters, wanted: LoraSettings, n_layers: int | None) -> None:
+    """Refuse to train adapters further with another rank, alpha, other targets or in other layers than they have.
+
+    Args:
+        folder: Where they were read.
+        adapters: The adapters.
+        wanted: What the settings say of adapters.
+        n_layers: Number of layers to keep; None: those that have adapters.
 
     Raises:
         SpoofkitError: something differs.
     """
+    if n_layers not in (None, adapters.base.n_kept):
+        raise SpoofkitError(
+            f"encoder.n_layers: {n_layers} in the settings, but {folder} has adapters in {adapters.base.n_kept} "
+            "layers; use that, or leave it out"
+        )
     family_order = list(roles_of(""))
     for name in ("rank", "alpha", "targets"):
         here, there = getattr(wanted, name), getattr(adapters.settings, name)

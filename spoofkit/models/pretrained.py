@@ -85,7 +85,7 @@ def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
         )
     adapters, lora = read_adapters(folder), settings.lora
     if lora is not None and lora.start == "continue":
-        require_same_settings(folder, adapters, lora)
+        require_same_settings(folder, adapters, lora, settings.n_layers)
     name, revision = base_name(folder, adapters.base)
     encoder = _load(name, revision, 0, described_by=(folder, adapters.base.n_layers))
     require_base(folder, adapters.base, name, encoder.network)
@@ -95,11 +95,11 @@ def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
     encoder.provenance, encoder.stages = read_provenance(folder), read_stages(folder)
     encoder.adapters = adapters.facts()
     if lora is not None and lora.start == "continue":
-        _truncate(encoder, settings.n_layers, settings.name)
         add_lora(encoder.network, encoder.layers, lora, pairs)
         encoder.lora, encoder.base = lora, replace(adapters.base, name=name, revision=revision)
         return encoder
     merge_pairs(encoder.network, [pairs], adapters.scale)
+    encoder.loaded += ", merged"
     if lora is not None:  # the base of the new ones is in no folder
         encoder.base = make_base(encoder.network, len(encoder.layers), None, None)
     _truncate(encoder, settings.n_layers, settings.name)
