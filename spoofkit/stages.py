@@ -76,6 +76,7 @@ class _Training(BaseModel):
     weights: str
     n_steps: int
     kept: _Kept
+    trained_on: str = ""
     finished: str = ""
     runs: list[_Run] = []
 
@@ -185,6 +186,8 @@ def _in_words(stage: Stage) -> list[tuple[str, str]]:
     words = [f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})", f"inputs: {inputs}"]
     if finished := stage.get("finished"):
         words.insert(1, f"finished {finished[:10]}")
+    if trained_on := stage.get("trained_on"):
+        words.insert(1, f"on {trained_on}")
     words += list(dict.fromkeys(_run_in_words(run) for run in stage.get("runs", [])))
     return [(name, "; ".join(words))]
 

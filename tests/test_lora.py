@@ -250,6 +250,7 @@ def test_adapters_are_merged_for_new_ones_or_for_all_weights_when_told_so(
     adapted = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "_dense.weight")
     for name, how in (("all", []), ("new", ["encoder.lora={rank: 3, start: new}"])):
         run_cli("finetune", tmp_path / name, *options, *sets("finetune.n_steps=1", "finetune.optim.lr=1e-5", *how))
+        assert "of its adapters, merged; " in (tmp_path / name / "train.log").read_text()
         weights = load_file(tmp_path / name / "model/encoder/model.safetensors")  # plain
         assert all(torch.allclose(weights[key], merged[key], atol=1e-4) for key in merged)
         moved = {key for key in merged if not torch.equal(weights[key], merged[key])}

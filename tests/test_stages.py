@@ -174,7 +174,7 @@ def test_runs_are_those_whose_steps_remain(tmp_path: Path) -> None:
         runs.write_text(runs.read_text() + '{"began": "20')  # by a power cut
     experiment.append_metrics(tmp_path, {"step": 12, "loss": 0.5})
     kept = {"step": 10, "figures": {"dev_eer_percent": 1.5}}
-    stage = experiment.finished_stage(tmp_path, stages.FINETUNING, encoder, kept, {}, {})
+    stage = experiment.finished_stage(tmp_path, stages.FINETUNING, encoder, "x.tsv", kept, {}, {})
     assert [(run["steps"], run["n_processes"]) for run in stage["runs"]] == [([0, 6], 1), ([6, 8], 3), ([8, 12], 4)]
     assert stage["n_steps"] == 12
     assert stages.are_stages([stage])

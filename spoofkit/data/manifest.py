@@ -62,6 +62,11 @@ class Manifest:
         partial = f"{self.path.name}: partial: {self.partial}" if self.partial else ""
         return [caveat for caveat in (partial, self.rejection()) if caveat]
 
+    def summary(self) -> str:
+        """Say in one line which corpus this is of, how many utterances, and of what it is only a part."""
+        corpus, partial = self.made_from.get("corpus"), f": {self.partial}" if self.partial else ""
+        return f"{f'{corpus}, ' if corpus else ''}{self.path.name}, {self.table.height:,} utterances{partial}"
+
     def rejection(self) -> str:
         """Describe how many utterances were rejected; empty if none."""
         if not self.n_rejected:

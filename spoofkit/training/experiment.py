@@ -147,6 +147,7 @@ def finished_stage(
     folder: Path,
     name: str,
     encoder: Encoder,
+    trained_on: str,
     kept: dict[str, Any],
     settings: dict[str, Any],
     inputs: dict[str, str],
@@ -157,6 +158,7 @@ def finished_stage(
         folder: The experiment's folder.
         name: Name of the stage.
         encoder: The trained encoder.
+        trained_on: Summary of the training manifest.
         kept: Step and figures of the weights that were chosen.
         settings: The resolved settings of this stage.
         inputs: Hash by name of what it read.
@@ -171,6 +173,7 @@ def finished_stage(
         "stage": name,
         "settings": without_paths(settings),
         "inputs": inputs,
+        "trained_on": trained_on,
         "weights": encoder.loaded,
         "n_steps": n_steps,
         "kept": kept,

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
-from spoofkit.data.dataset import Batch, Item, TrainingOrder
+from spoofkit.data.dataset import Batch, MixDataset, TrainingOrder, UtteranceDataset
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
@@ -50,7 +49,7 @@ class Task:
 
     model: nn.Module
     """Has `encoder`, `head` and `shortest`."""
-    items: Dataset[Item]
+    items: MixDataset | UtteranceDataset
     n_items: int
     weight: Callable[[Batch], float]
     """Sum of the weights of a batch's items."""

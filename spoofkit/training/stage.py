@@ -86,7 +86,10 @@ def run_stage(
         result = train(folder, task, settings, seed, run)
         with caught_signals():  # so that a signal in the last second does not lose hours of work
             if world.is_main:
-                prepared.save(experiment.finished_stage(folder, name, task.encoder, result, recorded, inputs))
+                stage = experiment.finished_stage(
+                    folder, name, task.encoder, task.items.manifest.summary(), result, recorded, inputs
+                )
+                prepared.save(stage)
         distributed.barrier(world)
         return result
 
