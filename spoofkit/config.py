@@ -48,6 +48,33 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
     return config.model_dump(mode="json", include=OF_STAGE[stage])
 
 
+def read_recorded(path: Path) -> dict[str, Any]:
+    """Read the config.yaml of an experiment, in the names of today.
+
+    A setting that is newer than the file has its default, which therefore must mean what was done before it existed.
+
+    Raises:
+        SpoofkitError: there is none, or it is not one.
+    """
+    try:
+        found = yaml.safe_load(read_text(path))
+        for stage in found.values():
+            if isinstance(stage, dict) and "accumulate" in stage:  # of an older version: the number of micro-batches
+                n_parts = stage.pop("accumulate")
+                stage["micro_batch_size"] = None if n_parts == 1 else stage["batch_size"] // n_parts
+        defaults = Config().model_dump(mode="json")
+        return {section: _with_defaults(value, defaults.get(section)) for section, value in found.items()}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise SpoofkitError(f"{path}: is not the config.yaml of an experiment; train again with --overwrite") from error
+
+
+def _with_defaults(found: Any, default: Any) -> Any:
+    """Add the defaults of settings that are missing, at any depth."""
+    if not (isinstance(found, dict) and isinstance(default, dict)):
+        return found
+    return default | {name: _with_defaults(value, default.get(name)) for name, value in found.items()}
+
+
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Describe the settings in which two experiments differ.
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from conftest import make_voice, run_cli
 
+from spoofkit.config import differences, read_recorded, stage_settings
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.mixlist import read_mix_list
 from spoofkit.evaluation.scores import read_scores
+from spoofkit.settings import Config
 
 WRONG_VOICES = (4, 7)  # sound like the other class, so that there is something to calibrate
 
@@ -77,6 +80,14 @@ def test_frame_head_and_frame_scores(old: Path, tmp_path: Path) -> None:
     table = ["# rows=12", "utt_id\tstart_seconds\tend_seconds", *rows]
     (tmp_path / "set.segments.tsv").write_text("\n".join(table) + "\n")
     run_cli("evaluate-segments", old / "frames/list.npz", tmp_path / "set.segments.tsv", "-o", tmp_path / "results")
+
+
+def test_settings_of_an_experiment_are_those_of_today(old: Path, tmp_path: Path) -> None:
+    for file, stage in {"posttrain/frame_head/head.json": "posttrain", "finetune/model/model.json": "finetune"}.items():
+        path = tmp_path / f"{stage}.yaml"
+        path.write_text(yaml.safe_dump(json.loads((old / file).read_text())["settings"]))
+        found = read_recorded(path)
+        assert differences(found, stage_settings(Config.model_validate(found), stage)) == []
 
 
 def test_encoder_for_further_training(old: Path) -> None:

@@ -12,11 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
-from spoofkit.config import differences, load_config, stage_settings
+from spoofkit.config import differences, load_config, read_recorded, stage_settings
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_text
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config
 
@@ -58,11 +55,7 @@ def require_same(folder: Path, settings: Config) -> None:
     """
     if not any(path for name in ("checkpoints", "encoder", "model") for path in folder.glob(f"{name}/*")):
         return
-    try:
-        before = yaml.safe_load(read_text(folder / "config.yaml"))
-    except yaml.YAMLError as error:
-        raise SpoofkitError(f"{folder}/config.yaml: cannot be read as YAML; train again with --overwrite") from error
-    if changed := differences(before, stage_settings(settings, folder.name)):
+    if changed := differences(read_recorded(folder / "config.yaml"), stage_settings(settings, folder.name)):
         raise SpoofkitError(
             f"{folder}: holds a training with other settings ({'; '.join(changed[:3])}); restore them, choose "
             "another experiment with --exp, or train again with --overwrite"

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 import spoofkit
-from spoofkit.config import differences
+from spoofkit.config import differences, read_recorded
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import (
     make_folder,
@@ -88,9 +88,8 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     if not (has_products or checkpoints.exist(folder / "checkpoints")):
         return False  # a run that stopped before its first checkpoint leaves nothing to protect
     try:
-        before = _with_present_names(yaml.safe_load(read_text(folder / "config.yaml")))
-        before |= {"inputs": read_json(folder / "inputs.json")}
-    except (SpoofkitError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        before = read_recorded(folder / "config.yaml") | {"inputs": read_json(folder / "inputs.json")}
+    except SpoofkitError as error:
         raise SpoofkitError(
             f"{folder}: holds checkpoints without a readable config.yaml and inputs.json; "
             "pass --overwrite to train again"
@@ -102,15 +101,6 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
             "use another folder, or pass --overwrite to train again"
         )
     return all((folder / product).is_dir() for product in products)
-
-
-def _with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Translate a config.yaml of an older version, in which `accumulate` was the number of micro-batches."""
-    for stage in settings.values():
-        if isinstance(stage, dict) and "accumulate" in stage:
-            n_parts = stage.pop("accumulate")
-            stage["micro_batch_size"] = None if n_parts == 1 else stage["batch_size"] // n_parts
-    return settings
 
 
 def clear(folder: Path) -> None:
