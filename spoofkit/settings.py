@@ -166,8 +166,11 @@ class TrainSettings(Settings):
 
 
 class PosttrainSettings(TrainSettings):
-    """Stage 1: frame-level supervision on mix-frame utterances."""
+    """Stage 1: frame-level supervision on mix-frame utterances, or its control with utterance-level supervision."""
 
+    supervision: Literal["frames", "utterances"] = "frames"
+    """What is classified: the `frames` of the mixes; or, as a control, `utterances`: the unmixed base of each mix, cut
+    as in the mix, by its key. An utterance is then the mean of its frames before the same output layer."""
     head: Literal["linear", "mlp"] = "linear"
     """The frame classifier: linear, or with one hidden layer."""
     layers: Literal["last", "weighted", "gated"] | LayerNumber = "last"
@@ -178,6 +181,18 @@ class PosttrainSettings(TrainSettings):
     """Weight of frames with target 1 in the loss."""
     untouched_weight: Positive = 1.0
     """Weight of frames with target 0."""
+    bonafide_weight: Positive = 1.0
+    """With supervision: utterances, weight of bona fide bases; with pairing `cross` they are about half of all."""
+    spoof_weight: Positive = 1.0
+    """With supervision: utterances, weight of spoofed bases."""
+
+    @model_validator(mode="after")
+    def _weights_fit_supervision(self) -> "PosttrainSettings":
+        unused = {"frames": ("bonafide_weight", "spoof_weight"), "utterances": ("injected_weight", "untouched_weight")}
+        for name in unused[self.supervision]:
+            if getattr(self, name) != 1:
+                raise ValueError(f"{name}: is not used with supervision: {self.supervision}; remove it")
+        return self
 
     @model_validator(mode="after")
     def _regions_stay(self) -> "PosttrainSettings":
@@ -192,7 +207,8 @@ class PosttrainSettings(TrainSettings):
     def _loss_fits_frames(self) -> "PosttrainSettings":
         if self.loss.kind == "oc_softmax":
             raise ValueError(
-                "loss.kind: oc_softmax needs one centre of bona fide utterances, which frames do not have; use ce"
+                "loss.kind: oc_softmax needs one centre of bona fide utterances, which frames do not have; use ce, for "
+                "the control with supervision: utterances too"
             )
         return self
 
@@ -266,4 +282,19 @@ class Config(Settings):
                 f"mix: {self.mix.n_regions[0]} regions of at least {self.mix.min_region_samples} "
                 f"samples are more than {self.mix.share[1]:.0%} of crop_samples ({self.crop_samples})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_fit_supervision(self) -> "Config":
+        if self.posttrain.supervision == "utterances":
+            if self.mix.frame_target != "region":
+                raise ValueError(
+                    f"mix.frame_target: {self.mix.frame_target} is not used with posttrain.supervision: utterances, "
+                    "which has no frame targets; remove it"
+                )
+            if self.mix.pairing == "bonafide_base":
+                raise ValueError(
+                    "mix.pairing: with bonafide_base all bases are bona fide, but posttrain.supervision: utterances "
+                    "needs bases of both classes; choose another pairing"
+                )
         return self

@@ -156,6 +156,15 @@ def _without_posttraining(stages: Sequence[Stage]) -> str:
     return f"none: {next((words for name, words in UNPUBLISHED.items() if name in began_from), 'encoder as published')}"
 
 
+def makes_frame_head(settings: dict[str, Any]) -> bool:
+    """Return whether post-training with these settings (of its config.yaml) leaves a frame head.
+
+    The controls with keys of utterances or random frame targets leave none: it would find nothing that has a meaning.
+    """
+    supervision = settings.get("posttrain", {}).get("supervision", "frames")
+    return bool(supervision == "frames" and settings.get("mix", {}).get("frame_target") != "random")
+
+
 def in_words(stages: Sequence[Stage]) -> list[tuple[str, str]]:
     """Return the name and description of each stage as text; always with a line about post-training."""
     lines = [line for stage in stages for line in _in_words(stage)]
@@ -183,13 +192,25 @@ def _in_words(stage: Stage) -> list[tuple[str, str]]:
     inputs = ", ".join(
         f"{name} {value[:N_HASH_DIGITS]}" for name, value in stage["inputs"].items() if name != "encoder"
     )
-    words = [f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})", f"inputs: {inputs}"]
-    if finished := stage.get("finished"):
-        words.insert(1, f"finished {finished[:10]}")
+    words = _supervision_in_words(stage["settings"]) if name == POSTTRAINING else []
+    words.append(f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})")
     if trained_on := stage.get("trained_on"):
-        words.insert(1, f"on {trained_on}")
+        words.append(f"on {trained_on}")
+    if finished := stage.get("finished"):
+        words.append(f"finished {finished[:10]}")
+    words.append(f"inputs: {inputs}")
     words += list(dict.fromkeys(_run_in_words(run) for run in stage.get("runs", [])))
     return [(name, "; ".join(words))]
+
+
+def _supervision_in_words(settings: dict[str, Any]) -> list[str]:
+    """Describe what a post-training classified; nothing if its settings are not recorded."""
+    if "mix" not in settings:
+        return []
+    pairing, target = settings["mix"].get("pairing"), settings["mix"].get("frame_target")
+    if settings.get("posttrain", {}).get("supervision") == "utterances":
+        return [f"on keys of unmixed bases (a control; pairing {pairing})"]
+    return [f"on frames (target {target}{', a control' if target == 'random' else ''}; pairing {pairing})"]
 
 
 def _run_in_words(run: dict[str, Any]) -> str:

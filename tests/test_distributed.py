@@ -167,20 +167,16 @@ def test_heads_with_batch_norm_on_published_kinds_of_encoder_end_and_go_on(
     assert metrics(exp) == before
 
 
+@pytest.mark.parametrize("weight", ["injected_weight=3", pytest.param("spoof_weight=3", marks=pytest.mark.release)])
 def test_post_training_by_two_processes_follows_the_course_of_one(
-    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
+    torchrun: Torchrun, weight: str, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
+    supervision = "utterances" if "spoof" in weight else "frames"
     run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
     run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
-    sources += [
-        "--mix",
-        tmp_path / "mix.tsv",
-        "--dev-mix",
-        tmp_path / "mix_dev.tsv",
-        "--set",
-        "posttrain.injected_weight=3",
-    ]
+    sources += ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix_dev.tsv"]
+    sources += ["--set", f"posttrain.supervision={supervision}", "--set", f"posttrain.{weight}"]
     run_cli("posttrain", tmp_path / "one", *sources)
     torchrun(2, "posttrain", tmp_path / "two", *sources)
     assert_same_course(tmp_path / "one", tmp_path / "two", "encoder/model.safetensors")

@@ -32,7 +32,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_batches
 from spoofkit.settings import LossSettings, OptimSettings
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
-from spoofkit.training.posttrain import frame_eer, frame_loss
+from spoofkit.training.supervision import frame_eer, frame_loss
 
 TINY = ["encoder.name=tiny", "encoder.freeze=none"]
 SETTINGS = """

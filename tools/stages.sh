@@ -239,8 +239,8 @@ both_heads() {
   local mixes=(--mix "$exp/posttrain/mix.tsv" --dev-mix "$exp/posttrain/mix_dev.tsv")
   if ! $posttrain; then mix_lists; fi # else stage 2 has drawn them
   # The same mixes, but with targets that say which frames are spoofed, as a timeline shows.
-  training posttrain "$out" "$data/$train.tsv" --onto "$exp/finetune/model" "${mixes[@]}" --set mix.frame_target=authenticity \
-    $posttrain_args
+  training posttrain "$out" "$data/$train.tsv" --onto "$exp/finetune/model" "${mixes[@]}" \
+    --set mix.frame_target=authenticity --set posttrain.supervision=frames $posttrain_args
   frame_scores "$out/model" "$data/$dev.tsv" "$out/mix_dev.npz" --mix "$exp/posttrain/mix_dev.tsv"
   segment_report "$out/mix_dev.npz" "$out/mix_dev.segments.tsv" "$out/results" --smooth fit
 }

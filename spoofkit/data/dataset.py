@@ -13,9 +13,10 @@ from torch.utils.data import Dataset, Sampler
 
 from spoofkit.data.audio import probe
 from spoofkit.data.augment import Augmenter, AugmentPlan, Drawn, DrawnBatch, augment_batch, augment_item, stack
-from spoofkit.data.frames import FrameGeometry, frames_near
+from spoofkit.data.frames import FrameGeometry, frames_inside, frames_near
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
-from spoofkit.data.mixframe import MixList, frame_targets, splice
+from spoofkit.data.mixdraw import random_regions
+from spoofkit.data.mixframe import Mix, MixList, frame_targets, splice
 from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
 from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
@@ -99,7 +100,36 @@ def _pad(rows: list[torch.Tensor]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-class MixDataset(Dataset[Item]):
+class BaseDataset(Dataset[Item]):
+    """The unmixed bases of a mix list: for each mix its crop of the base, with nothing pasted."""
+
+    def __init__(self, mix_list: MixList, manifest: Manifest, augmenter: Augmenter | None = None) -> None:
+        self.augmenter = augmenter
+        self.mixes = mix_list.mixes
+        self.manifest = manifest
+        self.paths = dict(manifest.table.select("utt_id", "path").iter_rows())
+        self.spoofed = set(manifest.table.filter(manifest.table["key"] == "spoof")["utt_id"])
+
+    def __len__(self) -> int:
+        return len(self.mixes)
+
+    def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
+        mix = self.mixes[epoch_and_index[1]]
+        wave_S, drawn = self._augmented(self._read(mix.base_id, mix.crop_start, mix.crop_samples), epoch_and_index)
+        return Item(mix.mix_id, wave_S, is_bonafide=self.has_bonafide_base(mix), drawn=drawn)
+
+    def has_bonafide_base(self, mix: Mix) -> bool:
+        """Return whether a mix has a bona fide base."""
+        return mix.base_id not in self.spoofed
+
+    def _augmented(self, wave_S: np.ndarray, epoch_and_index: tuple[int, int]) -> tuple[np.ndarray, Drawn | None]:
+        return (wave_S, None) if self.augmenter is None else augment_item(wave_S, self.augmenter.plan(*epoch_and_index))
+
+    def _read(self, utt_id: str, start: int, n_samples: int) -> np.ndarray:
+        return self.manifest.read_audio(self.paths[utt_id], start, n_samples)
+
+
+class MixDataset(BaseDataset):
     """Mixed utterances, spliced on access; only the samples that are needed are decoded."""
 
     def __init__(
@@ -110,31 +140,23 @@ class MixDataset(Dataset[Item]):
         frame_target: str,
         augmenter: Augmenter | None = None,
     ) -> None:
-        self.augmenter = augmenter
-        self.mixes, self.settings = mix_list.mixes, mix_list.splice_settings
+        super().__init__(mix_list, manifest, augmenter)
+        self.settings, self.seed = mix_list.splice_settings, int(mix_list.made_from["seed"])
         self.geometry, self.frame_target = geometry, frame_target
-        self.manifest = manifest
-        self.paths = dict(manifest.table.select("utt_id", "path").iter_rows())
-        self.spoofed = set(manifest.table.filter(manifest.table["key"] == "spoof")["utt_id"])
-
-    def __len__(self) -> int:
-        return len(self.mixes)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
         mix = self.mixes[epoch_and_index[1]]
-        n_samples = mix.crop_samples
-        near_T = frames_near(mix.boundaries(), self.geometry, n_samples, BOUNDARY_FRAMES)
-        wave_S, drawn = splice(mix, self._read, self.settings), None
-        if self.augmenter is not None:
-            wave_S, drawn = augment_item(wave_S, self.augmenter.plan(*epoch_and_index))
+        near_T = frames_near(mix.boundaries(), self.geometry, mix.crop_samples, BOUNDARY_FRAMES)
+        wave_S, drawn = self._augmented(splice(mix, self._read, self.settings), epoch_and_index)
         return Item(mix.mix_id, wave_S, targets_T=self.targets(epoch_and_index[1]), is_far_T=~near_T, drawn=drawn)
 
     def targets(self, index: int) -> np.ndarray:
         """Return the frame targets of one mix without reading audio; shape (frames,)."""
-        return frame_targets(self.mixes[index], self.geometry, self.frame_target, self.spoofed)
-
-    def _read(self, utt_id: str, start: int, n_samples: int) -> np.ndarray:
-        return self.manifest.read_audio(self.paths[utt_id], start, n_samples)
+        mix = self.mixes[index]
+        if self.frame_target == "random":
+            regions = random_regions(mix, self.settings, self.seed)
+            return frames_inside(regions, self.geometry, mix.crop_samples).astype(np.float32)
+        return frame_targets(mix, self.geometry, self.frame_target, self.spoofed)
 
 
 class UtteranceDataset(Dataset[Item]):

@@ -7,7 +7,7 @@ Pairings, base <- injector:
     cross          one bona fide and one spoofed utterance, either as the base with equal chance (the paper's)
     uniform        any two utterances, in their proportions in the set
     bonafide_base  bona fide <- spoof
-    same_class     two utterances of one key
+    same_class     two utterances of one key: no difference of class can be detected (a control)
     same_speaker   two utterances of one speaker
     self           another place of the same utterance: only the splice itself can be detected (a control)
 """
@@ -18,10 +18,10 @@ import numpy as np
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixframe import Mix, MixList, Region
-from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, generator
+from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, RANDOM_TARGET_STREAM, generator
 from spoofkit.data.settings import MixSettings
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256
+from spoofkit.files import file_sha256, text_sha256
 from spoofkit.settings import Config
 
 MAX_DRAWS = 200  # draws for one mix before the settings are refused as impossible for this corpus
@@ -168,6 +168,30 @@ def _draw_one(rng: np.random.Generator, chooser: _PairChooser, config: Config, m
             return None
         regions.append(Region(base_start, injector_start, n_samples))
     return Mix(mix_id, chooser.ids[base], chooser.ids[injector], crop_start, crop_samples, tuple(regions))
+
+
+def random_regions(mix: Mix, settings: MixSettings, seed: int) -> list[tuple[int, int]]:
+    """Draw the regions in which `frame_target: random` puts target 1: like the injected ones, but elsewhere.
+
+    Number, lengths and places are all drawn afresh: with the lengths of the injected regions a classifier that hears
+    these would know how many frames of a mix have target 1, and frame EERs would fall below 50 %. The regions depend
+    on the seed and on the ids of the mix and its utterances. So they are the same in every epoch, as injected regions
+    are, and differ between a training and a held-out list.
+
+    Args:
+        mix: The mix.
+        settings: Those that its list was drawn with.
+        seed: The seed of its list.
+
+    Returns:
+        Half-open (start, end) of each region, in samples of the crop.
+    """
+    ids = "\n".join((mix.mix_id, mix.base_id, mix.injector_id))
+    rng = generator(seed, RANDOM_TARGET_STREAM, 0, int(text_sha256(ids)[:8], 16))
+    placed = None
+    while placed is None:  # it ends: regions that fit into this crop have been drawn before
+        placed = _draw_regions(rng, mix.crop_samples, settings)
+    return [(start, start + n_samples) for start, n_samples in placed]
 
 
 def _draw_regions(rng: np.random.Generator, crop_samples: int, mix: MixSettings) -> list[tuple[int, int]] | None:

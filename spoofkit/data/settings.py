@@ -27,8 +27,9 @@ class MixSettings(Settings):
     """Number of mixed utterances in the training list; all epochs use the same list."""
     n_dev: Count = 1_000
     """Number of mixed utterances in the held-out list."""
-    frame_target: Literal["region", "authenticity"] = "region"
-    """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof."""
+    frame_target: Literal["region", "authenticity", "random"] = "region"
+    """R1 `region`: 1 inside an injected region. R2 `authenticity`: 1 where the frame's source utterance is spoof. A
+    control, `random`: 1 inside regions that are drawn like the injected ones, but independently of them."""
     pairing: Literal["cross", "uniform", "bonafide_base", "same_class", "same_speaker", "self"] = "cross"
     """Which utterance is injected into which: see spoofkit.data.mixdraw."""
     n_regions: tuple[Count, Count] = (1, 1)

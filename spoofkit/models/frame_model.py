@@ -32,7 +32,7 @@ from spoofkit.models.encoder import Encoder
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.sinc_encoder import SincEncoder
 from spoofkit.settings import EncoderSettings, LossSettings, PosttrainSettings
-from spoofkit.stages import Stage, write_stages
+from spoofkit.stages import Stage, makes_frame_head, read_stages, write_stages
 
 FORMAT = 4
 """Format of head.json. Frame heads of format 3 read every hidden state through the final norm, without stating it."""
@@ -102,6 +102,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
     """Read head.json in a folder that has encoder and frame head."""
     parts = ("encoder", f"{FRAME_HEAD}/head.json", f"{FRAME_HEAD}/head.safetensors")
     missing = [name for name in parts if not (folder / name).exists()]
+    if missing == list(parts[1:]) and _is_of_control(folder / "encoder"):
+        raise SpoofkitError(
+            f"{folder}: is a control of post-training without a frame head (posttrain.supervision: utterances or "
+            "mix.frame_target: random), expected frames with meaningful targets; name another folder, or fine-tune "
+            "this encoder and add a frame head with `spoofkit posttrain EXP --onto MODEL`"
+        )
     if missing:
         raise SpoofkitError(
             f"{folder}: has no {missing[0]}, expected a folder of `spoofkit posttrain`, such as exp/x/posttrain, or a "
@@ -124,6 +130,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
         ) from error
     found: dict[str, Any] = record
     return found
+
+
+def _is_of_control(encoder: Path) -> bool:
+    """Return whether an encoder was last trained by a control of post-training that leaves no frame head."""
+    stages = read_stages(encoder)
+    return bool(stages) and not makes_frame_head(stages[-1].get("settings", {}))
 
 
 def load_frame_model(folder: Path) -> FrameModel:
