@@ -45,6 +45,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.color": INK,
@@ -299,7 +301,7 @@ def settle(figure: Figure) -> Figure:
     """Fix the layout of a figure, so that page, PDF and PNG show the same and it is computed once."""
     with matplotlib.rc_context(STYLE):
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # not "none": a figure with that engine is drawn twice for each file
     return figure
 
 
