@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def end_with_supervisor() -> None:
     """End with the supervisor, even if that is killed."""
     supervisor = parent_process()
     assert supervisor is not None
-    wait([supervisor.sentinel])
+    while os.getppid() == supervisor.pid:
+        time.sleep(0.5)
     os.killpg(0, signal.SIGKILL)
 
 
