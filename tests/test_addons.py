@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import make_voice, run_cli, without_sums
+from warm import WarmPython
 
 import spoofkit
 from spoofkit.addons import ADDONS, VERBS, find
@@ -63,7 +64,7 @@ def both_heads(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
-    model: Path, both_heads: Path, manifests: Path, tmp_path: Path
+    model: Path, both_heads: Path, manifests: Path, warm_python: WarmPython, tmp_path: Path
 ) -> None:
     package = shutil.copytree(PACKAGE, tmp_path / "copy/spoofkit")
     dev, call = manifests / "dev.tsv", tmp_path / "mine/call.wav"
@@ -91,8 +92,8 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
     works["timeline"].append(("localize", both_heads, call, "-o", tmp_path / "marked"))
     cases = {addon: (own[addon], works[addon]) for addon in ADDONS}
     (tmp_path / "cases.json").write_text(json.dumps(cases, default=str))
-    program = [sys.executable, Path(__file__).with_name("without_addons.py"), package, tmp_path / "cases.json"]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
+    program = [warm_python.python, Path(__file__).with_name("without_addons.py"), package, tmp_path / "cases.json"]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=warm_python.environ)
     assert done.returncode == 0, done.stderr
     marked = {path.name for path in (tmp_path / "marked").iterdir()}
     assert marked == {"call.json", "call.png", "call.rttm", "call.txt", "timeline.made_from.json"}

@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import soundfile
 import torch
 from conftest import make_voice, refusal, run_cli
 from test_score_verb import make_model
+from warm import WarmPython
 
 from spoofkit.addons.pack.write import pack
 from spoofkit.checksums import SUMS, folder_sha256, parse
@@ -69,17 +69,26 @@ def test_link_that_leads_to_itself_is_one_sentence(manifests: Path, tmp_path: Pa
     assert "loop" in refusal("validate", tmp_path / "loop")
 
 
-def test_closed_stdin_is_one_sentence(model: Path) -> None:
-    command = f'"{sys.executable}" -m spoofkit score "{model}" - <&-'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+# As Python starts with `<&-` or `2>&-`: the stream is None, and its number goes to the file that is opened next.
+CLOSED = """
+import os, runpy, sys
+os.close({number})
+sys.{stream} = sys.__{stream}__ = None
+runpy.run_module("spoofkit", run_name="__main__")
+"""
+
+
+def test_closed_stdin_is_one_sentence(model: Path, warm_python: WarmPython) -> None:
+    command = [warm_python.python, "-c", CLOSED.format(number=0, stream="stdin"), "score", model, "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=warm_python.environ)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "stdin is closed" in done.stderr
 
 
-def test_closed_stderr_does_not_change_what_is_printed_nor_the_exit_code() -> None:
-    command = f'"{sys.executable}" -m spoofkit info tiny --json 2>&-'
-    closed = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+def test_closed_stderr_does_not_change_what_is_printed_nor_the_exit_code(warm_python: WarmPython) -> None:
+    command = [warm_python.python, "-c", CLOSED.format(number=2, stream="stderr"), "info", "tiny", "--json"]
+    closed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=warm_python.environ)
     assert (closed.returncode, closed.stdout) == (0, run_cli("info", "tiny", "--json").stdout)
 
 
