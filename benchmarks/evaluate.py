@@ -29,7 +29,7 @@ from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk, min_dcf_replicates
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.metrics import act_dcf, cllr, eer, min_dcf
-from spoofkit.evaluation.report import Options, measure_files
+from spoofkit.evaluation.report import EvaluationOptions, measure_files
 from spoofkit.evaluation.scores import write_scores
 
 BONAFIDE_SHARE = 138_688 / 680_774
@@ -139,7 +139,7 @@ def whole_command(folder: Path, trials: pl.DataFrame, repeats: int) -> None:
     write_manifest(folder / "eval.tsv", folder, table)
     write_scores(folder / "scores.tsv", trials["utt_id"].to_list(), trials["score"].to_numpy())
     paths = folder / "scores.tsv", folder / "eval.tsv"
-    quick = Options(n_replicates=0)
+    quick = EvaluationOptions(n_replicates=0)
     measure_files(*paths, quick)  # what is imported late is imported here
     show("evaluate after imports: files to all figures", lambda: measure_files(*paths, quick), repeats)
     show("evaluate after imports: with 1,000 replicates", lambda: measure_files(*paths), repeats)

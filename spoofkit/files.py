@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.leftovers import remove, temporary_beside
-from spoofkit.suggestions import instead_of
+from spoofkit.suggestions import nearest_name
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Some network and FUSE file systems cannot sync a folder, and say one of these.
@@ -163,7 +163,7 @@ def read_utf8(path: Path | str) -> bytes:
 
 def read_error(path: Path | str, error: OSError) -> SpoofkitError:
     """Return the error for a file that cannot be read; for a missing one it names the nearest existing name."""
-    instead = instead_of(path) if isinstance(error, FileNotFoundError) else ""
+    instead = nearest_name(path) if isinstance(error, FileNotFoundError) else ""
     return SpoofkitError(f"{path}: cannot be read ({error.strerror}){instead}; check the name")
 
 

@@ -165,45 +165,45 @@ def makes_frame_head(settings: dict[str, Any]) -> bool:
     return bool(supervision == "frames" and settings.get("mix", {}).get("frame_target") != "random")
 
 
-def in_words(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+def describe_stages(stages: Sequence[Stage]) -> list[tuple[str, str]]:
     """Return the name and description of each stage as text; always with a line about post-training."""
-    lines = [line for stage in stages for line in _in_words(stage)]
+    lines = [line for stage in stages for line in _describe(stage)]
     if any(stage["stage"] in (POSTTRAINING, AVERAGE) for stage in stages):
         return lines
     return [(POSTTRAINING, _without_posttraining(stages)), *lines]
 
 
-def posttraining_in_words(stages: Sequence[Stage]) -> str:
-    """Join the lines of `in_words` about post-training into one."""
-    return "; then ".join(words for name, words in in_words(stages) if name in (POSTTRAINING, AVERAGE))
+def describe_posttraining(stages: Sequence[Stage]) -> str:
+    """Join the lines of `describe_stages` about post-training into one."""
+    return "; then ".join(words for name, words in describe_stages(stages) if name in (POSTTRAINING, AVERAGE))
 
 
-def _in_words(stage: Stage) -> list[tuple[str, str]]:
+def _describe(stage: Stage) -> list[tuple[str, str]]:
     name = stage["stage"]
     if name == NOT_RECORDED:
         return []
     if name == AVERAGE:
         models = ", ".join(one["sha256"][:N_HASH_DIGITS] for one in stage["of"])
         lines = [(f"{number}: {what}", words) for number, one in enumerate(stage["of"], 1)
-                 for what, words in in_words(one["stages"])]  # fmt: skip
+                 for what, words in describe_stages(one["stages"])]  # fmt: skip
         return [(AVERAGE, f"the mean of {len(stage['of'])} ({models})"), *lines]
     kept = stage["kept"]
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in kept["figures"].items())
     inputs = ", ".join(
         f"{name} {value[:N_HASH_DIGITS]}" for name, value in stage["inputs"].items() if name != "encoder"
     )
-    words = _supervision_in_words(stage["settings"]) if name == POSTTRAINING else []
+    words = _describe_supervision(stage["settings"]) if name == POSTTRAINING else []
     words.append(f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})")
     if trained_on := stage.get("trained_on"):
         words.append(f"on {trained_on}")
     if finished := stage.get("finished"):
         words.append(f"finished {finished[:10]}")
     words.append(f"inputs: {inputs}")
-    words += list(dict.fromkeys(_run_in_words(run) for run in stage.get("runs", [])))
+    words += list(dict.fromkeys(_describe_run(run) for run in stage.get("runs", [])))
     return [(name, "; ".join(words))]
 
 
-def _supervision_in_words(settings: dict[str, Any]) -> list[str]:
+def _describe_supervision(settings: dict[str, Any]) -> list[str]:
     """Describe what a post-training classified; nothing if its settings are not recorded."""
     if "mix" not in settings:
         return []
@@ -213,7 +213,7 @@ def _supervision_in_words(settings: dict[str, Any]) -> list[str]:
     return [f"on frames (target {target}{', a control' if target == 'random' else ''}; pairing {pairing})"]
 
 
-def _run_in_words(run: dict[str, Any]) -> str:
+def _describe_run(run: dict[str, Any]) -> str:
     processes = f"{run['n_processes']} process{'es' if run['n_processes'] != 1 else ''}"
     sha1, plus, changes = (run["commit"] or "").partition("+")
     code = f" (commit {sha1[:N_HASH_DIGITS]}{plus}{changes})" if sha1 else ""

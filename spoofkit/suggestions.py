@@ -12,18 +12,18 @@ MOST_COMPARED = 2_000  # names, letter by letter: some 20 ms
 LIKELY_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg", ".m4a")
 
 
-def instead_of(path: Path | str) -> str:
+def nearest_name(path: Path | str) -> str:
     """Return the nearest existing name to a missing file's, as " (…)"; empty if none is similar.
 
     If the folder is missing too, that is stated, with the nearest name to it.
     """
     try:
-        return _instead_of(Path(path))
+        return _nearest_name(Path(path))
     except (OSError, ValueError):  # an unreadable folder, a NUL in the name
         return ""
 
 
-def _instead_of(path: Path) -> str:
+def _nearest_name(path: Path) -> str:
     if path.is_symlink():
         return f" (it is a link to {os.readlink(path)}, which is not there)"
     missing = next(place for place in (path, *path.parents) if place.parent.is_dir())

@@ -31,7 +31,7 @@ from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
 from spoofkit.evaluation.records import name_systems
-from spoofkit.evaluation.report import Options, evaluate
+from spoofkit.evaluation.report import EvaluationOptions, evaluate
 from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
@@ -510,7 +510,12 @@ def with_audio(folder, manifests, n_examples=2, scores=None):
     table = read_manifest(manifests / "eval.tsv").table
     values = np.random.default_rng(3).normal(0, 1, table.height) if scores is None else scores
     write_scores(folder / "scores.tsv", table["utt_id"].to_list(), values)
-    evaluate(folder / "scores.tsv", manifests / "eval.tsv", folder / "results", options=Options(n_examples=n_examples))
+    evaluate(
+        folder / "scores.tsv",
+        manifests / "eval.tsv",
+        folder / "results",
+        options=EvaluationOptions(n_examples=n_examples),
+    )
     trials = join_scores(read_scores(folder / "scores.tsv"), table)
     return trials, Page((folder / "results/report.html").read_text())
 
@@ -642,7 +647,7 @@ def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path
     trials = make_trials()
     scores, manifest, out = write_inputs(tmp_path, trials)
     others = [write_other(tmp_path, trials, seed) for seed in (5, 6)]
-    result = evaluate(scores, manifest, out, options=Options(against=tuple(map(str, others))))
+    result = evaluate(scores, manifest, out, options=EvaluationOptions(against=tuple(map(str, others))))
     assert [row["name"] for row in result["systems"]] == ["scores", "other5/eval", "other6/eval"]
     for row, path in zip(result["systems"], [scores, *others], strict=True):
         alone = json.loads(run_cli("evaluate", path, manifest, "--json").stdout)
@@ -660,7 +665,7 @@ def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path
 def test_results_beside_other_systems_are_not_reused_for_others(tmp_path):
     trials = make_trials()
     scores, manifest, out = write_inputs(tmp_path, trials)
-    wanted = Options(against=(str(write_other(tmp_path, trials, 5)),))
+    wanted = EvaluationOptions(against=(str(write_other(tmp_path, trials, 5)),))
     first = evaluate(scores, manifest, out, options=wanted)
     assert evaluate(scores, manifest, out, reuse=True, options=wanted) == first
     write_scores(wanted.against[0], trials["utt_id"].to_list(), make_trials(seed=8)["score"].to_numpy(), overwrite=True)
@@ -672,9 +677,9 @@ def test_scores_of_other_trials_are_refused_as_another_system(tmp_path):
     scores, manifest, out = write_inputs(tmp_path, make_trials())
     write_scores(tmp_path / "other.tsv", ["NA", "x"], [1.0, 2.0])
     with pytest.raises(SpoofkitError, match=r"other\.tsv with .*manifest\.tsv: .*no score for 599 trials"):
-        evaluate(scores, manifest, out, options=Options(against=(str(tmp_path / "other.tsv"),)))
+        evaluate(scores, manifest, out, options=EvaluationOptions(against=(str(tmp_path / "other.tsv"),)))
     with pytest.raises(SpoofkitError, match=r"--against .*scores\.tsv: is named twice"):
-        evaluate(scores, manifest, out, options=Options(against=(str(scores),)))
+        evaluate(scores, manifest, out, options=EvaluationOptions(against=(str(scores),)))
     assert not out.exists()
 
 
@@ -779,7 +784,7 @@ def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):
     before = contents(tmp_path)
     found = json.loads(run_cli("evaluate", scores, manifest, "--json", "--replicates", 200).stdout)
     assert contents(tmp_path) == before
-    written = evaluate(scores, manifest, out, options=Options(n_replicates=200))
+    written = evaluate(scores, manifest, out, options=EvaluationOptions(n_replicates=200))
     for name in ("figures", "files_sha256", "sha256"):
         del written[name]
     assert found == json.loads(json.dumps(written))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spoofkit.data.manifest import read_manifest
-from spoofkit.evaluation.report import Options, evaluate
+from spoofkit.evaluation.report import EvaluationOptions, evaluate
 from spoofkit.evaluation.scores import write_scores
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -107,7 +107,7 @@ def page(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = read_manifest(manifests / "eval.tsv").table["utt_id"].to_list()
     for name, seed in (("ours", 0), ("theirs", 1)):
         write_scores(folder / name / "eval.tsv", ids, np.random.default_rng(seed).normal(0, 2, len(ids)))
-    wanted = Options(by=("gender",), n_replicates=0, against=(str(folder / "theirs/eval.tsv"),), n_examples=3)
+    wanted = EvaluationOptions(by=("gender",), n_replicates=0, against=(str(folder / "theirs/eval.tsv"),), n_examples=3)
     evaluate(folder / "ours/eval.tsv", manifests / "eval.tsv", folder / "results", options=wanted)
     return folder / "results/report.html"
 

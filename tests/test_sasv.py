@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from spoofkit.addons.sasv.evaluate import evaluate_sasv, in_words, join_trials
+from spoofkit.addons.sasv.evaluate import describe_sasv, evaluate_sasv, join_trials
 from spoofkit.cli.main import app
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
@@ -72,8 +72,8 @@ def test_secondary_figures_take_both_kinds_of_bona_fide_and_the_organisers_asv(t
     of = {kind: [row[5] for row in rows if row[2] == kind] for kind in ("target", "nontarget", "spoof")}
     assert result["sv_eer_official_percent"] == 100 * eer(of["target"], of["nontarget"]).eer
     assert result["spf_eer_official_percent"] == 100 * eer(of["target"], of["spoof"]).eer
-    assert "min t-DCF" in in_words(result)[2]
-    assert "version of 2021 and 5" in in_words(result)[2]
+    assert "min t-DCF" in describe_sasv(result)[2]
+    assert "version of 2021 and 5" in describe_sasv(result)[2]
 
 
 def test_a_system_with_one_score_has_an_adcf_and_says_what_it_has_not(tmp_path, rows) -> None:
@@ -85,7 +85,7 @@ def test_a_system_with_one_score_has_an_adcf_and_says_what_it_has_not(tmp_path, 
         assert result["min_tdcf_2021"] is None
     assert result["min_adcf"] == pytest.approx(slow_adcf(rows), rel=1e-12)
     assert result["teer_percent"] is None
-    assert "not without cm-score" in in_words(result)[2]
+    assert "not without cm-score" in describe_sasv(result)[2]
 
 
 def test_trials_are_utterances_where_no_speaker_is_named(tmp_path, rows) -> None:

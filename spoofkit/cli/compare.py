@@ -182,7 +182,7 @@ def threshold(
 
     Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
     """
-    from spoofkit.evaluation.decision_rule import in_words, threshold_of_costs, threshold_of_genuine
+    from spoofkit.evaluation.decision_rule import describe_threshold, threshold_of_costs, threshold_of_genuine
     from spoofkit.evaluation.metrics import dcf_costs
 
     if (scores is None) != (reject_genuine is None):
@@ -198,7 +198,7 @@ def threshold(
     if as_json:
         echo_json(found)
         return
-    for line in in_words(found):
+    for line in describe_threshold(found):
         echo(line)
 
 

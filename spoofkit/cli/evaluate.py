@@ -76,12 +76,12 @@ def evaluate(
 
     from spoofkit.evaluation import report_text
     from spoofkit.evaluation.metrics import dcf_costs
-    from spoofkit.evaluation.report import Options, measure_files
+    from spoofkit.evaluation.report import EvaluationOptions, measure_files
     from spoofkit.evaluation.report import evaluate as run
 
     if as_json + as_tsv + as_latex > 1:
         raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
-    wanted = Options(
+    wanted = EvaluationOptions(
         by=tuple(by or ()),
         n_replicates=replicates,
         resample=resample,

@@ -9,7 +9,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.headers import headers_path, read_headers
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.errors import SpoofkitError
-from spoofkit.suggestions import instead_of
+from spoofkit.suggestions import nearest_name
 from spoofkit.terminal import say
 
 N_NAMED = 3  # of missing files, in a message
@@ -48,7 +48,7 @@ def with_lengths(
         names = ", ".join(str(root / file) for file in missing[:N_NAMED])
         raise SpoofkitError(
             f"{root}: {len(missing):,} of the {len(files):,} audio files of {released.name} are missing, first "
-            f"{names}{instead_of(root / missing[0])}; {released.audio_from}"
+            f"{names}{nearest_name(root / missing[0])}; {released.audio_from}"
         )
     found = read_headers(root, files, headers_path(manifest), workers=workers, name=f"headers of {released.name}")
     reasons = [fact if isinstance(fact, str) else None for fact in found]

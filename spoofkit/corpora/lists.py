@@ -7,7 +7,7 @@ import polars as pl
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
-from spoofkit.suggestions import instead_of
+from spoofkit.suggestions import nearest_name
 
 NOT_RELEASED = "it is not the released list"
 
@@ -98,4 +98,4 @@ def find_list(folder: Path, places: Sequence[str], how: str) -> Path:
         if (folder / place).is_file():
             return folder / place
     others = f", nor {', nor '.join(places[1:])}" if places[1:] else ""
-    raise SpoofkitError(f"{folder / places[0]}: no such file{others}{instead_of(folder / places[0])}; {how}")
+    raise SpoofkitError(f"{folder / places[0]}: no such file{others}{nearest_name(folder / places[0])}; {how}")

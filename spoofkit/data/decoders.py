@@ -25,7 +25,7 @@ from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, decoding_errors, 
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
-from spoofkit.suggestions import instead_of
+from spoofkit.suggestions import nearest_name
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _require_file(path: Path | str) -> None:
         if stat.S_ISREG(os.stat(path).st_mode):
             return
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SpoofkitError(f"{path}: no such file{instead_of(path)}; check the corpus folder and the list") from error
+        raise SpoofkitError(f"{path}: no such file{nearest_name(path)}; check the corpus folder and the list") from error
     except PermissionError as error:
         raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
     except OSError as error:

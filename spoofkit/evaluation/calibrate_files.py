@@ -15,7 +15,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.breakdown import part_metrics
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, sorted_scores
-from spoofkit.evaluation.records import caveats, identity, made_by, read_record, require_same_systems, unchecked
+from spoofkit.evaluation.records import caveats, made_by, read_record, require_same_systems, system_hashes, unchecked
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
@@ -70,7 +70,7 @@ def fit_files(
     read = read_json_record("fitted_on", _made_from)
     if is_up_to_date(Output(verb, (out, picture), out, _made_from(known), read), overwrite=overwrite, reuse=reuse):
         return None
-    fitted = [identity(read_record(path)) for path in scores]
+    fitted = [system_hashes(read_record(path)) for path in scores]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
     names = ("fitted", "tried")[: len(used)]
@@ -140,7 +140,7 @@ def apply_to_files(
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
         # Of one system's scores it is known whose they are; a fusion is nobody's.
-        **(identity(made_with[0]) if len(scores) == 1 else {}),
+        **(system_hashes(made_with[0]) if len(scores) == 1 else {}),
         "calibration": str(path),
         "scores": [str(file) for file in scores],
         **made_from,

@@ -138,7 +138,7 @@ def threshold_of_costs(costs: DcfCosts, abstain_cost: float | None) -> dict[str,
     return vars(cut) | {"score_options": ["--calibration", CALIBRATION, *options]}
 
 
-def in_words(found: dict[str, Any]) -> list[str]:
+def describe_threshold(found: dict[str, Any]) -> list[str]:
     """Return lines that state the thresholds, and how `score` applies them."""
     accept_from, reject_below = found["accept_from"], found["reject_below"]
     if "rejects" in found:

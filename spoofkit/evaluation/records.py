@@ -13,7 +13,7 @@ from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json
 
-IDENTITY = ("model_sha256", "exported_from_sha256", "calibration_sha256")
+SYSTEM_HASHES = ("model_sha256", "exported_from_sha256", "calibration_sha256")
 """What identifies a system: its model, the model it was exported from, and its calibration."""
 
 
@@ -37,7 +37,7 @@ def read_record(scores: Path) -> dict[str, Any]:
         json.dumps(record, allow_nan=False)
     except ValueError as error:
         raise SpoofkitError(f"{path}: holds NaN or infinity, which JSON does not allow; score again") from error
-    if not isinstance(record, dict) or any(not isinstance(record.get(name), str | None) for name in IDENTITY):
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), str | None) for name in SYSTEM_HASHES):
         raise SpoofkitError(f"{path}: is not a record of scores, but has the name of one; move it away")
     if record.get("scores_sha256") not in (None, file_sha256(scores)):
         raise SpoofkitError(
@@ -56,18 +56,18 @@ def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
     ]
 
 
-def identity(record: dict[str, Any]) -> dict[str, str]:
+def system_hashes(record: dict[str, Any]) -> dict[str, str]:
     """Return what a record says of the system that made the scores."""
-    return {name: record[name] for name in IDENTITY if record.get(name)}
+    return {name: record[name] for name in SYSTEM_HASHES if record.get(name)}
 
 
 def made_by(calibration: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the identity of each system that a calibration was fitted on, in order; empty if it is not recorded."""
+    """Return the hashes of each system that a calibration was fitted on, in order; empty if it is not recorded."""
     fitted_on = calibration.get("fitted_on")
     systems = fitted_on.get("made_by") if isinstance(fitted_on, dict) else None
     if not isinstance(systems, list) or not all(isinstance(one, dict) for one in systems):
         return []
-    return [identity({name: value for name, value in one.items() if isinstance(value, str)}) for one in systems]
+    return [system_hashes({name: value for name, value in one.items() if isinstance(value, str)}) for one in systems]
 
 
 def require_same_systems(
@@ -76,7 +76,7 @@ def require_same_systems(
     """Refuse scores of other systems than a calibration was fitted on, as far as the records name the systems.
 
     Args:
-        fitted: The systems' identities from `made_by`, in order; empty if they are unknown.
+        fitted: The systems' hashes from `made_by`, in order; empty if they are unknown.
         records: The record of each score file, from `read_record`.
         scores: The score files, for error messages.
         calibration: The calibration, for error messages.
@@ -87,7 +87,7 @@ def require_same_systems(
     if len(fitted) != len(scores):
         return
     for place, (wanted, record, file) in enumerate(zip(fitted, records, scores, strict=True)):
-        found = identity(record)
+        found = system_hashes(record)
         if not wanted or not found:
             continue
         if found.get("calibration_sha256") != wanted.get("calibration_sha256"):
@@ -117,7 +117,7 @@ def unchecked(calibration: dict[str, Any], path: Path) -> str:
 
 def models_of(known: dict[str, Any]) -> set[str]:
     """Return the hashes of the model that made some scores and of the model it was exported from."""
-    return {str(known[name]) for name in IDENTITY[:2] if known.get(name)}
+    return {str(known[name]) for name in SYSTEM_HASHES[:2] if known.get(name)}
 
 
 # ---- Names

@@ -45,7 +45,7 @@ FORMAT = 3
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """What to compute beside the standard metrics, and the layout of the inputs."""
 
     by: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def evaluate(
     out_dir: Path | str,
     overwrite: bool = False,
     reuse: bool = False,
-    options: Options | None = None,
+    options: EvaluationOptions | None = None,
 ) -> dict[str, Any]:
     """Evaluate a score file against a manifest and write `eval.json`, `report.html` and `figures/` into a folder.
 
@@ -106,7 +106,7 @@ def evaluate(
     Raises:
         SpoofkitError: A result exists already, an input is broken or does not fit the other, or the disk refuses.
     """
-    options, folder = options or Options(), Path(out_dir)
+    options, folder = options or EvaluationOptions(), Path(out_dir)
     json_path, html_path = folder / "eval.json", folder / "report.html"
     _refuse_outputs(Path(scores_path), Path(manifest_path), folder, options, may_stand=overwrite or reuse)
     made_from = _inputs_record(Path(scores_path), Path(manifest_path), options)
@@ -133,7 +133,7 @@ def evaluate(
 def measure_files(
     scores_path: Path | str,
     manifest_path: Path | str,
-    options: Options | None = None,
+    options: EvaluationOptions | None = None,
     made_from: dict[str, Any] | None = None,
 ) -> Measured:
     """Evaluate a score file against a manifest, and write nothing.
@@ -151,7 +151,7 @@ def measure_files(
     Raises:
         SpoofkitError: An input is broken or does not fit the other.
     """
-    options = options or Options()
+    options = options or EvaluationOptions()
     scores_path, manifest_path = Path(scores_path), Path(manifest_path)
     made_from = made_from or _inputs_record(scores_path, manifest_path, options)
     paths = [scores_path, *map(Path, options.against)]
@@ -178,7 +178,9 @@ def measure_files(
     return Measured(result, trials, manifest, systems)
 
 
-def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, options: Options, *, may_stand: bool) -> None:
+def _refuse_outputs(
+    scores_path: Path, manifest_path: Path, folder: Path, options: EvaluationOptions, *, may_stand: bool
+) -> None:
     """Refuse outputs that are inputs, and existing results unless they may be replaced, before anything is read."""
     inputs = [scores_path, *map(Path, options.against)]
     for path in inputs:
@@ -193,7 +195,7 @@ def _refuse_outputs(scores_path: Path, manifest_path: Path, folder: Path, option
 
 
 def _read_all_trials(
-    paths: Sequence[Path], manifest_path: Path, options: Options
+    paths: Sequence[Path], manifest_path: Path, options: EvaluationOptions
 ) -> tuple[Manifest | None, list[pl.DataFrame]]:
     """Read the trials of each score file, and their manifest unless it is a challenge's own list."""
     if options.layout is None:
@@ -210,7 +212,7 @@ def _caveats(scores_path: Path) -> list[str]:
 
 
 def _made_with(
-    scores_path: Path, manifest_path: Path, options: Options, manifest: Manifest | None, names: Sequence[str]
+    scores_path: Path, manifest_path: Path, options: EvaluationOptions, manifest: Manifest | None, names: Sequence[str]
 ) -> dict[str, Any]:
     """Record what the results are of, and the versions of the software."""
     record = read_record(scores_path)
@@ -231,7 +233,7 @@ def _made_with(
     }
 
 
-def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> dict[str, Any]:
+def _inputs_record(scores_path: Path, manifest_path: Path, options: EvaluationOptions) -> dict[str, Any]:
     """Record the hashes of all inputs, and the options."""
     _check_options(options)
     sidecar_path = record_path(scores_path)
@@ -246,7 +248,7 @@ def _inputs_record(scores_path: Path, manifest_path: Path, options: Options) -> 
     }
 
 
-def _check_options(options: Options) -> None:
+def _check_options(options: EvaluationOptions) -> None:
     """Refuse options that would have no effect or no meaning."""
     if options.subset not in SUBSETS:
         raise SpoofkitError(f"--subset {options.subset}: expected one of {', '.join(SUBSETS)}")
@@ -262,7 +264,7 @@ def _check_options(options: Options) -> None:
             raise SpoofkitError(f"--by {column}: is always in the report; omit it")
 
 
-def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.DataFrame:
+def _read_layout_trials(path: Path, keys: pl.DataFrame, options: EvaluationOptions) -> pl.DataFrame:
     """Read scores of a whole challenge list or of the subset alone, and return the trials of the subset."""
     in_subset = keys
     if "subset" in keys.columns and options.subset != "all":
@@ -279,7 +281,7 @@ def _read_layout_trials(path: Path, keys: pl.DataFrame, options: Options) -> pl.
         raise SpoofkitError(f"{path}: {error}") from error
 
 
-def _tandem(trials: pl.DataFrame, options: Options) -> tuple[dict[str, Any], str]:
+def _tandem(trials: pl.DataFrame, options: EvaluationOptions) -> tuple[dict[str, Any], str]:
     """Compute both versions of the min t-DCF with the ASV system of a score file, or the organisers' of ASVspoof 5.
 
     A score file also gives the concurrent t-EER, which needs more than rates at one threshold. The second value is a

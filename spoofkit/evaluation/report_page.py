@@ -20,7 +20,7 @@ from spoofkit.evaluation.examples import LONGEST_SECONDS, Example, make_examples
 from spoofkit.evaluation.metrics import Scores
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.machine import command
-from spoofkit.stages import are_stages, in_words
+from spoofkit.stages import are_stages, describe_stages
 from spoofkit.tables import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
 from spoofkit.terminal import visible_lines
 
@@ -141,7 +141,7 @@ def _model(sidecar: Any) -> dict[str, str]:
     if not isinstance(sidecar, dict):
         return {}
     stages: Any = sidecar.get("stages")
-    trained = dict(in_words(stages)) if are_stages(stages) else {"post-training": "not recorded"}
+    trained = dict(describe_stages(stages)) if are_stages(stages) else {"post-training": "not recorded"}
     names = {
         "model": "model",
         "model_sha256": "its SHA-256",

@@ -30,7 +30,7 @@ from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.picture import Curve, picture
 from spoofkit.localisation.regions import CALLED, Rule, find_regions, make_rule, marked_seconds, smooth
 from spoofkit.localisation.sources import Source, find_sources
-from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, in_words, make_judge
+from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, describe_score, make_judge
 from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
@@ -260,7 +260,7 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     counted = f"{len(regions)} {label} region{'' if len(regions) == 1 else 's'}"
     line = f"{recording.label}: {counted}, {seconds}, in {_beside(target, '.json')}"
-    said = "" if utterance is None else in_words(utterance)
+    said = "" if utterance is None else describe_score(utterance)
     if marker.pages is not None:
         marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, said)
     return f"{line}; {said}" if said else line

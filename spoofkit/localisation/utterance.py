@@ -68,10 +68,10 @@ def make_judge(folder: Path, model: FrameModel, calibration: Path | None) -> Jud
     return judge
 
 
-def in_words(record: dict[str, Any]) -> str:
+def describe_score(record: dict[str, Any]) -> str:
     """Describe the score of a recording in words.
 
-    >>> in_words({"score": 1.23456})
+    >>> describe_score({"score": 1.23456})
     'score 1.2346'
     """
     words = f"score {record['score']:.4f}"

@@ -14,7 +14,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import NOT_KNOWN, contamination_warning
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.settings import Config
-from spoofkit.stages import in_words, is_from_scratch, read_stages, trained_as
+from spoofkit.stages import describe_stages, is_from_scratch, read_stages, trained_as
 from spoofkit.tables import Column, Table, show
 
 N_NAMED = 5  # tensors
@@ -152,7 +152,7 @@ def as_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *_of_frames(facts),
         *_of_memory(facts["training_memory"]),
         *_of_provenance(facts),
-        *in_words(facts["stages"]),
+        *describe_stages(facts["stages"]),
     ]
     if facts["contamination"]:
         lines.append(("warning", facts["contamination"]))

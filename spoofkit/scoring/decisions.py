@@ -51,7 +51,7 @@ class Decisions:
     spoof_prior: float = ASVSPOOF5.spoof_prior
     """Prior for the probability of bona fide."""
     fitted_on: dict[str, str] = field(default_factory=dict)
-    """What is known of the system whose scores the calibration was fitted on: see `records.identity`."""
+    """What is known of the system whose scores the calibration was fitted on: see `records.system_hashes`."""
     unchecked: str = ""
     """A warning if the model of the calibration is not known; otherwise empty."""
 
@@ -131,7 +131,7 @@ def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) 
 
     Args:
         decisions: The calibration.
-        known: Hashes of the model: see `records.identity`.
+        known: Hashes of the model: see `records.system_hashes`.
         model: Path of the model, for the error.
 
     Raises:

@@ -17,7 +17,7 @@ from spoofkit.data.channels import require_channels
 from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.records import identity
+from spoofkit.evaluation.records import system_hashes
 from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
 from spoofkit.processes import World, barrier, read_world
@@ -53,7 +53,7 @@ from spoofkit.scoring.score_file import (
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
 from spoofkit.scoring.speech import load_voice_activity
 from spoofkit.scoring.windows import words
-from spoofkit.stages import posttraining_in_words
+from spoofkit.stages import describe_posttraining
 from spoofkit.terminal import say
 
 
@@ -110,7 +110,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     if used.scorer is not None:
         _require_enough(used.scorer, reading, used.policy)
         if decisions is not None:
-            require_fitted_on(decisions, identity({"model_sha256": used.sha256} | used.scorer.record), model)
+            require_fitted_on(decisions, system_hashes({"model_sha256": used.sha256} | used.scorer.record), model)
     if decisions is not None and decisions.unchecked and world.is_main:
         say(f"spoofkit: warning: {decisions.unchecked}")
     if out is None:
@@ -313,6 +313,6 @@ def _record(model: Path, manifest: Manifest, scorer: Scorer, decisions: Decision
         "calibration": None if calibrated_by is None else str(calibrated_by),
         "began": now(),
         **scoring_record(model, manifest, scorer),
-        "posttraining": posttraining_in_words(scorer.record["stages"]),
+        "posttraining": describe_posttraining(scorer.record["stages"]),
         "commit": commit(),
     }

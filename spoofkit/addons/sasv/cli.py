@@ -30,8 +30,8 @@ def evaluate_sasv(
 
     Example: `spoofkit evaluate-sasv sasv_scores.tsv ASVspoof5.eval.track_2.trial.tsv`
     """
+    from spoofkit.addons.sasv.evaluate import describe_sasv
     from spoofkit.addons.sasv.evaluate import evaluate_sasv as run
-    from spoofkit.addons.sasv.evaluate import in_words
     from spoofkit.evaluation.scores import final_newline_warning
     from spoofkit.tables import show
 
@@ -41,4 +41,4 @@ def evaluate_sasv(
     if as_json:
         echo_json(result)
     else:
-        show(*in_words(result))
+        show(*describe_sasv(result))

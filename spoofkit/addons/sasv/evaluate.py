@@ -71,7 +71,7 @@ def evaluate_sasv(scores_path: Path, keys_path: Path, costs: TandemCosts = ASVSP
     return result
 
 
-def in_words(result: dict[str, Any]) -> list[str]:
+def describe_sasv(result: dict[str, Any]) -> list[str]:
     """Format the figures as lines for a terminal."""
     lines = [
         f"min a-DCF {result['min_adcf']:.6f}",
