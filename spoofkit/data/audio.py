@@ -18,6 +18,7 @@ import soxr
 
 from spoofkit.data.channels import AUTO, DOWNMIXES, ChannelMeter, mix_down, refuse_too_few
 from spoofkit.data.decoders import open_recording
+from spoofkit.data.lengths import require_length
 from spoofkit.data.packed import parse_address, read_packed
 from spoofkit.data.stored import HEADERLESS, READ_RATE, AudioInfo, Stored
 from spoofkit.errors import SpoofkitError
@@ -83,11 +84,8 @@ def read_audio(
         wave_S = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
     if wave_S.size == 0:
         raise SpoofkitError(f"{path}: {NO_SAMPLES if not start else NO_SAMPLES.replace(',', f' from {start} on,', 1)}")
-    if n_samples is not None and wave_S.size < n_samples:
-        raise SpoofkitError(
-            f"{path}: found {wave_S.size} samples, expected {n_samples}; "
-            "the file is cut short, or the manifest is older than the file"
-        )
+    if n_samples is not None:
+        require_length(path, wave_S.size, n_samples)
     return np.ascontiguousarray(wave_S)
 
 

@@ -14,12 +14,12 @@ from torch.utils.data import Dataset, Sampler
 from spoofkit.data.audio import probe
 from spoofkit.data.augment import Augmenter, AugmentPlan, Drawn, DrawnBatch, augment_batch, augment_item, stack
 from spoofkit.data.frames import FrameGeometry, frames_inside, frames_near
+from spoofkit.data.lengths import require_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixdraw import random_regions
 from spoofkit.data.mixframe import Mix, MixList, frame_targets, splice
 from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
 from spoofkit.data.settings import AugmentSettings
-from spoofkit.errors import SpoofkitError
 from spoofkit.settings import Config
 
 BOUNDARY_FRAMES = 5  # frames nearer than this to a splice are left out of the "away from boundaries" error
@@ -194,11 +194,7 @@ class UtteranceDataset(Dataset[Item]):
             wave_S = self.manifest.read_audio(relative, 0, min(n_samples, self.first_samples))
         else:
             wave_S = self.manifest.read_audio(relative)
-            if wave_S.size != n_samples:
-                raise SpoofkitError(
-                    f"{path}: found {wave_S.size} samples, expected {n_samples}; "
-                    "the file is cut short, or the manifest is older than the file"
-                )
+            require_length(path, wave_S.size, n_samples)
         if self.augmenter is not None:
             wave_S, drawn = augment_item(wave_S, plan)
         return Item(utt_id, wave_S, is_bonafide=key == "bonafide", drawn=drawn)

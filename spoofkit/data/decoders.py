@@ -65,7 +65,7 @@ def _require_file(path: Path | str) -> None:
         if stat.S_ISREG(os.stat(path).st_mode):
             return
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SpoofkitError(f"{path}: no such file{nearest_name(path)}; check the corpus folder and the list") from error
+        raise SpoofkitError(f"{path}: no such file{nearest_name(path)}; check its name and folder") from error
     except PermissionError as error:
         raise SpoofkitError(f"{path}: cannot be read ({error.strerror}); check its folder's permissions") from error
     except OSError as error:

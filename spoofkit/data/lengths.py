@@ -1,5 +1,7 @@
 """Lengths of utterances: which an encoder can use, and which are batched together."""
 
+from pathlib import Path
+
 from spoofkit.errors import SpoofkitError
 
 
@@ -23,6 +25,19 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
         raise SpoofkitError(
             f"{utt_id}: has {n_samples} samples, the encoder takes at most {longest}; "
             f"remove it from the list, or score only its beginning with --crop first:{longest}"
+        )
+
+
+def require_length(where: Path | str, n_samples: int, expected: int) -> None:
+    """Refuse a recording whose length is not the expected one, such as a manifest's.
+
+    Raises:
+        SpoofkitError: it is shorter or longer.
+    """
+    if n_samples != expected:
+        raise SpoofkitError(
+            f"{where}: found {n_samples} samples, expected {expected}; the file is cut short, or the manifest is older "
+            "than the file"
         )
 
 

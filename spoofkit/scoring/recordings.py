@@ -12,7 +12,7 @@ import numpy as np
 
 from spoofkit.data.audio import choose_channels, read_blocks
 from spoofkit.data.channels import channel_number
-from spoofkit.data.lengths import require_usable_length
+from spoofkit.data.lengths import require_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.data.signal import SignalMeter
 from spoofkit.errors import SpoofkitError
@@ -170,8 +170,4 @@ def require_listed_length(recording: Recording, n_samples: int, reading: Reading
         return
     if reading.first_samples is not None:
         expected = min(expected, reading.first_samples)
-    if n_samples != expected:
-        raise SpoofkitError(
-            f"{recording.path}: found {n_samples} samples, expected {expected}; restore the file if it is truncated, "
-            "or prepare the manifest again if the file has changed"
-        )
+    require_length(recording.path, n_samples, expected)

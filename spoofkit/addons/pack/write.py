@@ -27,6 +27,7 @@ from tqdm import tqdm
 from spoofkit.addons.pack.shards import SUFFIX, record_path, require_whole
 from spoofkit.data.audio import read_blocks
 from spoofkit.data.channels import DOWNMIXES
+from spoofkit.data.lengths import require_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_record, read_manifest, write_manifest
 from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
@@ -220,11 +221,8 @@ def _decode(utt_id: str, source: str, n_samples: int, downmix: str) -> _Decoded:
         n_clipped += int(np.sum(clipped_S != rounded_S))
         blocks.append(clipped_S.astype("<i2"))
     pcm_S = np.concatenate(blocks)
-    if n_samples not in (UNKNOWN_LENGTH, pcm_S.size):
-        raise SpoofkitError(
-            f"{source}: found {pcm_S.size} samples, expected {n_samples}; "
-            "the file is cut short, or the manifest is older than the file"
-        )
+    if n_samples != UNKNOWN_LENGTH:
+        require_length(source, pcm_S.size, n_samples)
     return _Decoded(utt_id, source, pcm_S, is_rounded, n_clipped)
 
 
