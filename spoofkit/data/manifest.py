@@ -2,7 +2,7 @@
 
     # root=/data/asvspoof5
     # rows=140950
-    # made_from={"protocol": "cbfa08e2…", …}
+    # made_from={"corpus": "asvspoof5", "lists": ["cbfa08e2…"], …}
     # downmix=first                 only if it is not the mean of the channels
     # rejected=12                   only if files were rejected; eval.rejected.tsv lists them
     utt_id        path                      key    speaker  attack  codec  n_samples

@@ -45,6 +45,11 @@ def require_layout(layout: str) -> None:
         raise SpoofkitError(f"--layout {layout}: unknown, expected one of {', '.join(LAYOUTS)}")
 
 
+def has_subsets(layout: str | None) -> bool:
+    """Return whether the lists of a layout divide their trials into SUBSETS."""
+    return layout in KEY_COLUMNS and "subset" in KEY_COLUMNS[layout]
+
+
 def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFrame:
     """Read a score file.
 

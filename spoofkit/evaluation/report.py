@@ -20,7 +20,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
 from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
 from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
-from spoofkit.evaluation.layouts import SUBSETS, read_layout_keys, read_layout_scores
+from spoofkit.evaluation.layouts import SUBSETS, has_subsets, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
 from spoofkit.evaluation.report_page import FIGURES, GENERATOR, figure_paths, report_files
@@ -252,7 +252,7 @@ def _check_options(options: EvaluationOptions) -> None:
     """Refuse options that would have no effect or no meaning."""
     if options.subset not in SUBSETS:
         raise SpoofkitError(f"--subset {options.subset}: expected one of {', '.join(SUBSETS)}")
-    if options.subset != "eval" and not (options.layout or "").startswith("asvspoof2021"):
+    if options.subset != "eval" and not has_subsets(options.layout):
         raise SpoofkitError(f"--subset {options.subset}: only the lists of 2021 have subsets; omit it")
     require_resampled(options.resample)
     if 0 < options.n_replicates < FEWEST_REPLICATES:
