@@ -243,7 +243,7 @@ def test_a_score_file_holds_every_channel_and_is_resumed(model: Path, parties: P
     assert "its channels differ" in done.stderr
     # What a kill left of a part is completed.
     cut = tmp_path / "cut.tsv"
-    run_cli("score", model, *files, "-o", cut, "--shard", "1/1")
+    run_cli("score", model, *files, "-o", cut, "--part", "1/1")
     part = part_path(cut, Part()).read_bytes().splitlines(keepends=True)
     part_path(cut, Part()).write_bytes(b"".join(part[:2]))
     run_cli("score", model, *files, "-o", cut)
@@ -257,7 +257,7 @@ def test_scores_of_other_channels_are_neither_joined_nor_reused(model: Path, par
     run_cli(*arguments, "--reuse")
     (tmp_path / "out.tsv").unlink()
     (tmp_path / "out.json").unlink()
-    run_cli(*arguments, "--shard", "1/1")
+    run_cli(*arguments, "--part", "1/1")
     assert "channels" in refusal(*arguments, *rule)
 
 

@@ -95,12 +95,12 @@ def test_decisions_on_a_manifest_stand_beside_its_official_scores(decided: Path,
     assert read_scores(decided.with_suffix(".decisions.tsv")).equals(read_scores(decided))
 
 
-def test_decisions_merged_of_shards_are_those_of_one_process(
+def test_decisions_merged_of_parts_are_those_of_one_process(
     model: Path, manifest: Path, calibration: Path, decided: Path, tmp_path: Path
 ) -> None:
     arguments = ("score", model, manifest, "-o", tmp_path / "eval.tsv", "--window", 1, "--calibration", calibration)
     for number in random.Random(0).sample((1, 2, 3), 3):
-        run_cli(*arguments, "--shard", f"{number}/3")
+        run_cli(*arguments, "--part", f"{number}/3")
     run_cli(*arguments, *COSTS, "--merge")
     for name in ("eval.tsv", "eval.decisions.tsv"):
         assert (tmp_path / name).read_bytes() == (decided.parent / name).read_bytes()

@@ -149,11 +149,11 @@ def test_a_list_is_scored_whole_and_what_lacks_signal_is_counted_in_its_record(
     ).with_columns(pl.col("path").str.strip_prefix("/"))
     blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
     write_manifest(tmp_path / "set.tsv", Path("/"), table.with_columns(pl.lit("spoof").alias("key"), *blank))
-    for shards in ((), ("1/2", "2/2")):
-        out = tmp_path / f"{len(shards)}.tsv"
-        for shard in shards:
-            run_cli("score", model, tmp_path / "set.tsv", "-o", out, "--shard", shard)
-        done = run_cli("score", model, tmp_path / "set.tsv", "-o", out, *(["--merge"] if shards else []))
+    for parts in ((), ("1/2", "2/2")):
+        out = tmp_path / f"{len(parts)}.tsv"
+        for part in parts:
+            run_cli("score", model, tmp_path / "set.tsv", "-o", out, "--part", part)
+        done = run_cli("score", model, tmp_path / "set.tsv", "-o", out, *(["--merge"] if parts else []))
         assert "2 utterances hold less than 0.5 s of signal" in done.stderr
         assert read_scores(out).height == 3
         assert json.loads(out.with_suffix(".json").read_text())["without_signal"] == ["scrap", "zeros"]
@@ -478,7 +478,7 @@ def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
         assert FAULTS[Path(file).stem] in reason
     # In parts too, and in any order.
     for number in (3, 1, 2):
-        run_cli("score", model, *files, "-o", tmp_path / "cut.tsv", "--shard", f"{number}/3")
+        run_cli("score", model, *files, "-o", tmp_path / "cut.tsv", "--part", f"{number}/3")
     refusal("score", model, *files, "-o", tmp_path / "cut.tsv", "--merge")
     assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "out.tsv").read_bytes()
     assert json.loads((tmp_path / "cut.json").read_text())["errors"] == record["errors"]
@@ -486,7 +486,7 @@ def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
 
 def test_a_part_with_errors_is_gone_on_with(model: Path, mixed: dict[str, Path], tmp_path: Path) -> None:
     files, out = [mixed[name] for name in sorted(mixed)], tmp_path / "out.tsv"
-    run_cli("score", model, *files, "-o", out, "--shard", "1/1")
+    run_cli("score", model, *files, "-o", out, "--part", "1/1")
     path = part_path(out, Part())
     part = path.read_bytes().splitlines(keepends=True)
     assert len(part) == 1 + 7
@@ -592,7 +592,7 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
     record = json.loads(one.with_suffix(".json").read_text())
     assert record["windows"] == {"window_seconds": 2.0, "hop_seconds": 2.0, "over_windows": "mean"}
     for number in (2, 1):
-        run_cli(*arguments, "-o", out, "--window", 2, "--shard", f"{number}/2")
+        run_cli(*arguments, "-o", out, "--window", 2, "--part", f"{number}/2")
     assert "(windows)" in refusal(*arguments, "-o", out, "--window", 3, "--merge")
     run_cli(*arguments, "-o", out, "--window", 2, "--merge", "--windows", tmp_path / "out.windows.tsv")
     assert out.read_bytes() == one.read_bytes()
@@ -714,8 +714,8 @@ def test_a_score_file_holds_log_likelihood_ratios_if_a_calibration_is_given(
     assert "(calibration)" in refusal(*arguments, "--reuse")
     out.unlink()
     out.with_suffix(".json").unlink()
-    run_cli(*arguments, "--calibration", calibration, "--shard", "1/2")
-    assert "(calibration)" in refusal(*arguments, "--shard", "1/2")
+    run_cli(*arguments, "--calibration", calibration, "--part", "1/2")
+    assert "(calibration)" in refusal(*arguments, "--part", "1/2")
     assert "--json-lines: " in refusal(*arguments, "--json-lines")
 
 

@@ -92,7 +92,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_onnx, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
+        run_cli("score", model, manifest, "-o", out, "--part", "1/1")
     return part_path(out, Part()).read_bytes()
 
 
@@ -129,7 +129,7 @@ def test_no_way_to_score_imports_torch(folder: Path, model: Path, manifest: Path
     of_set = ["score", str(model), str(manifest)]
     commands = [
         [*of_set, "-o", one],
-        *([*of_set, "-o", out, "--shard", f"{number}/2"] for number in (1, 2)),
+        *([*of_set, "-o", out, "--part", f"{number}/2"] for number in (1, 2)),
         [*of_set, "-o", out, "--merge"],
         [*of_set, "-o", str(tmp_path / "cut.tsv"), "--window", "0.1", "--windows", str(tmp_path / "windows.tsv")],
         ["score", str(model), *files],
@@ -215,12 +215,12 @@ def test_what_was_scored_is_not_scored_again_and_not_by_another_runtime(
 
 
 @pytest.mark.parametrize("n_parts", [2, 5])
-def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
+def test_merged_parts_are_byte_for_byte_the_file_of_one_process(
     n_parts: int, model: Path, manifest: Path, whole: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
     for number in range(n_parts, 0, -1):
-        run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/{n_parts}")
+        run_cli("score", model, manifest, "-o", out, "--part", f"{number}/{n_parts}")
     assert f"merged from {n_parts} parts" in run_cli("score", model, manifest, "-o", out, "--merge").stdout
     assert out.read_bytes() == whole
     assert read_json(tmp_path / "out.json")["merged_from"] == n_parts
@@ -244,7 +244,7 @@ def test_the_input_policy_in_the_file_is_followed_unless_another_is_asked_for(
     alone = by_torch(folder, np.tile(wave, math.ceil(6000 / wave.size))[:6000])
     assert scores_in(tmp_path / "own.tsv")["utt_07"] == pytest.approx(alone, abs=1e-4)
     for number in (1, 2):
-        run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / "cut.tsv", "--shard", f"{number}/2")
+        run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / "cut.tsv", "--part", f"{number}/2")
     run_cli("score", tmp_path / "model.onnx", manifest, "-o", tmp_path / "cut.tsv", "--merge")
     assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "own.tsv").read_bytes()
 

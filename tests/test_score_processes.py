@@ -136,7 +136,7 @@ def test_one_that_fails_ends_all_and_what_was_scored_is_kept(
     torchrun: Torchrun, model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
-    run_cli("score", model, manifest, "-o", one, "--shard", "1/1")
+    run_cli("score", model, manifest, "-o", one, "--part", "1/1")
     lines = read_journal(part_path(one, Part())).lines
     run_cli("score", model, manifest, "-o", one)
     audio = manifest.parent / f"{next(iter(lines[7]['scores']))[-2:]}.wav"  # of the second process, its fourth batch
@@ -229,7 +229,7 @@ def in_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchrun_is_refused_what_its_processes_cannot_share(model: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.tsv"
     for arguments, sentence in [
-        ((manifest, "-o", out, "--shard", "1/2"), "torchrun and --shard: torchrun divides the work"),
+        ((manifest, "-o", out, "--part", "1/2"), "torchrun and --part: torchrun divides the work"),
         ((manifest, "-o", out, "--merge"), "torchrun and --merge: torchrun divides the work"),
         ((manifest.parent,), "torchrun: found no score file"),
         (("-", "-o", out), "torchrun: found names on stdin"),
@@ -272,9 +272,9 @@ def test_a_part_of_a_division_that_was_begun_with_leave_gives_it_to_the_others(
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, "-o", one)
     out.write_text("someone's scores")
-    assert "exists already" in refusal("score", model, manifest, "-o", out, "--shard", "2/2")
-    run_cli("score", model, manifest, "-o", out, "--shard", "1/2", "--overwrite")
-    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
+    assert "exists already" in refusal("score", model, manifest, "-o", out, "--part", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--part", "1/2", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--part", "2/2")
     assert out.read_text() == "someone's scores"
     run_cli("score", model, manifest, "-o", out, "--merge")
     assert out.read_bytes() == one.read_bytes()

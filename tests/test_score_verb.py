@@ -113,7 +113,7 @@ def complete_part(model: Path, manifest: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("part") / "out.tsv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
-        run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
+        run_cli("score", model, manifest, "-o", out, "--part", "1/1")
     return part_path(out, Part()).read_bytes()
 
 
@@ -227,7 +227,7 @@ def test_a_scoring_cut_at_any_byte_goes_on_to_the_same_file(
     # A power cut may leave blocks that were never written, and later lines behind them.
     tail = data.draw(st.sampled_from([b"", bytes(100), b"\n", bytes(50) + complete_part[cut + 50 :]]), label="tail")
     path = killed(out, complete_part[:cut] + tail)
-    run_cli("score", model, manifest, "-o", out, "--shard", "1/1")
+    run_cli("score", model, manifest, "-o", out, "--part", "1/1")
     assert path.read_bytes().splitlines()[1:] == complete_part.splitlines()[1:]
     run_cli("score", model, manifest, "-o", out)
     assert out.read_bytes() == whole
@@ -339,7 +339,7 @@ def test_existing_scores_are_replaced_only_by_what_was_begun_with_leave(
 ) -> None:
     out = tmp_path / "out.tsv"
     out.write_text("someone's scores")
-    for option in ((), ("--shard", "1/2"), ("--shard", "1/1")):
+    for option in ((), ("--part", "1/2"), ("--part", "1/1")):
         assert "exists already; pass --overwrite" in refusal("score", model, manifest, "-o", out, *option)
     assert {path.name for path in tmp_path.iterdir()} == {"out.tsv"}
     # Begun with --overwrite and killed: the plain command resumes.
@@ -410,17 +410,15 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 7])
-def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
+def test_merged_parts_are_byte_for_byte_the_file_of_one_process(
     n_parts: int, model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven shards
+    monkeypatch.setattr(with_torch, "CPU_BUDGET_SAMPLES", 33_000)  # four batches: fewer than seven parts
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, manifest, "-o", one)
     n_scored = 0
     for number in random.Random(n_parts).sample(range(1, n_parts + 1), n_parts):
-        n_scored += int(
-            run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/{n_parts}").stdout.split()[1]
-        )
+        n_scored += int(run_cli("score", model, manifest, "-o", out, "--part", f"{number}/{n_parts}").stdout.split()[1])
     assert n_scored == N_UTTERANCES
     assert not out.exists()
     n_batches = [path.read_bytes().count(b"\n") - 1 for path in score_parts.find_parts(out).values()]
@@ -440,7 +438,7 @@ def test_merged_shards_are_byte_for_byte_the_file_of_one_process(
     assert "up to date, skipped" in run_cli("score", model, manifest, "-o", out, "--merge", "--reuse").stdout
     assert (
         "up to date, skipped"
-        in run_cli("score", model, manifest, "-o", out, "--shard", f"1/{n_parts}", "--reuse").stdout
+        in run_cli("score", model, manifest, "-o", out, "--part", f"1/{n_parts}", "--reuse").stdout
     )
     assert "exists already" in refusal("score", model, manifest, "-o", out, "--merge")
 
@@ -452,7 +450,7 @@ def three_parts(model: Path, manifest: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_torch, "CPU_BUDGET_SAMPLES", BUDGET)
         for number in (1, 2, 3):
-            run_cli("score", model, manifest, "-o", out, "--shard", f"{number}/3")
+            run_cli("score", model, manifest, "-o", out, "--part", f"{number}/3")
     return out.parent
 
 
@@ -465,7 +463,7 @@ def parts(three_parts: Path, tmp_path: Path) -> Path:
 def test_merge_names_the_parts_that_are_missing(model: Path, manifest: Path, parts: Path) -> None:
     merge = ("score", model, manifest, "-o", parts, "--merge")
     part_path(parts, Part(2, 3)).unlink()
-    assert "1 of 3 parts are missing (2/3); score them with --shard" in refusal(*merge)
+    assert "1 of 3 parts are missing (2/3); score them with --part" in refusal(*merge)
     part_path(parts, Part(1, 3)).unlink()
     assert "2 of 3 parts are missing (1/3, 2/3)" in refusal(*merge)
     part_path(parts, Part(3, 3)).unlink()
@@ -479,8 +477,8 @@ def test_merge_refuses_a_part_that_is_not_complete_until_its_command_was_given_a
     path = part_path(parts, Part(2, 3))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     sentence = refusal("score", model, manifest, "-o", parts, "--merge")
-    assert sentence.startswith(f"{path}: holds 3 of its 4 batches; run --shard 2/3 again")
-    run_cli("score", model, manifest, "-o", parts, "--shard", "2/3")
+    assert sentence.startswith(f"{path}: holds 3 of its 4 batches; run --part 2/3 again")
+    run_cli("score", model, manifest, "-o", parts, "--part", "2/3")
     run_cli("score", model, manifest, "-o", parts, "--merge")
     assert parts.read_bytes() == whole
 
@@ -508,7 +506,7 @@ def test_merge_refuses_overlaps(model: Path, manifest: Path, parts: Path) -> Non
     assert f"{second}: is part 1/3, expected part 2/3; " in refusal(*merge)
     second.write_bytes(good)
     shutil.copy(first, part_path(parts, Part(1, 2)))
-    for command in (merge, ("score", model, manifest, "-o", parts, "--shard", "3/3")):
+    for command in (merge, ("score", model, manifest, "-o", parts, "--part", "3/3")):
         assert "found 1of2.jsonl, expected only parts of 3" in refusal(*command)
     assert "expected only parts of 1" in refusal("score", model, manifest, "-o", parts)
     assert not parts.exists()
@@ -522,19 +520,19 @@ def test_merge_refuses_parts_of_others(model: Path, manifest: Path, parts: Path,
     assert "(input policy, order of the utterances)" in refusal(
         "score", model, manifest, "-o", parts, "--merge", "--crop", "first:1000"
     )
-    run_cli("score", other, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
+    run_cli("score", other, manifest, "-o", parts, "--part", "2/3", "--overwrite")
     sentence = refusal("score", model, manifest, "-o", parts, "--merge")
     assert sentence.startswith(f"{second}: inputs have changed since (model)")
-    run_cli("score", model, manifest, "-o", parts, "--shard", "2/3", "--overwrite")
+    run_cli("score", model, manifest, "-o", parts, "--part", "2/3", "--overwrite")
     run_cli("score", model, manifest, "-o", parts, "--merge")
 
 
-def test_shard_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Path, tmp_path: Path) -> None:
+def test_part_and_merge_refuse_what_they_cannot_mean(model: Path, manifest: Path, tmp_path: Path) -> None:
     arguments = ("score", model, manifest, "-o", tmp_path / "out.tsv")
     for text in ("0/3", "4/3", "3", "x/3", "1/0", "-1/3", "1/3/5", "1.0/3", "1 /3", ""):
-        assert "expected K/N" in refusal(*arguments, f"--shard={text}")
-    assert "expected one of them" in refusal(*arguments, "--shard", "1/2", "--merge")
-    for option in (("--shard", "1/2"), ("--merge",)):
+        assert "expected K/N" in refusal(*arguments, f"--part={text}")
+    assert "expected one of them" in refusal(*arguments, "--part", "1/2", "--merge")
+    for option in (("--part", "1/2"), ("--merge",)):
         sentence = refusal("score", model, manifest.parent / "00.wav", *option)
         assert sentence.startswith(f"{option[0]}: needs the score file")
 
@@ -544,7 +542,7 @@ def test_loose_files_can_be_shared_too(model: Path, tmp_path: Path) -> None:
     one, out = tmp_path / "one.tsv", tmp_path / "out.tsv"
     run_cli("score", model, *files, "-o", one)
     for number in (1, 2):
-        run_cli("score", model, *files, "-o", out, "--shard", f"{number}/2")
+        run_cli("score", model, *files, "-o", out, "--part", f"{number}/2")
     run_cli("score", model, *files, "-o", out, "--merge")
     assert out.read_bytes() == one.read_bytes()
 
@@ -736,7 +734,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_file_and_score_nothing_twi
 def test_a_misspelt_model_is_said_to_be_none_before_its_parts_are_blamed(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    run_cli("score", model, manifest, "-o", tmp_path / "s.tsv", "--shard", "1/2")
+    run_cli("score", model, manifest, "-o", tmp_path / "s.tsv", "--part", "1/2")
     sentence = refusal("score", model.with_name("misspelt"), manifest, "-o", tmp_path / "s.tsv", "--merge")
     assert "misspelt: no such folder" in sentence
 
@@ -789,12 +787,12 @@ def test_what_stood_there_when_the_scoring_began_with_leave_to_replace_it_is_rep
 ) -> None:
     out = tmp_path / "out.tsv"
     out.write_text("old")
-    run_cli("score", model, manifest, "-o", out, "--shard", "1/2", "--overwrite")
-    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--part", "1/2", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--part", "2/2")
     run_cli("score", model, manifest, "-o", out, "--merge")
     assert out.read_bytes() == whole
     out.write_text("old")
-    run_cli("score", model, manifest, "-o", out, "--shard", "1/1", "--overwrite")
+    run_cli("score", model, manifest, "-o", out, "--part", "1/1", "--overwrite")
     out.write_text("newer")
     assert "appeared after scoring had begun" in refusal("score", model, manifest, "-o", out, "--merge")
     assert out.read_text() == "newer"
@@ -804,15 +802,15 @@ def test_parts_of_other_options_or_models_are_refused_before_they_are_scored(
     model: Path, manifest: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.tsv"
-    run_cli("score", model, manifest, "-o", out, "--shard", "1/2")
+    run_cli("score", model, manifest, "-o", out, "--part", "1/2")
     for arguments in (
         (model, manifest, "-o", out, "--crop", "first:1000"),
         (make_model(tmp_path / "b", 1), manifest, "-o", out),
     ):
-        sentence = refusal("score", *arguments, "--shard", "2/2")
+        sentence = refusal("score", *arguments, "--part", "2/2")
         assert "1of2.jsonl: was made from other inputs than part 2/2" in sentence
     assert [path.name for path in (tmp_path / "out.tsv.parts").iterdir()] == ["1of2.jsonl"]
-    run_cli("score", model, manifest, "-o", out, "--shard", "2/2")
+    run_cli("score", model, manifest, "-o", out, "--part", "2/2")
 
 
 def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, tmp_path: Path) -> None:
@@ -821,11 +819,11 @@ def test_a_kept_file_that_lacks_recordings_is_no_success(model: Path, tmp_path: 
     said = refusal("score", model, good, bad, "-o", out)
     assert "1 of 2 recordings failed" in said
     assert refusal("score", model, good, bad, "-o", out, "--reuse") == said
-    shard = run_cli("score", model, good, bad, "-o", tmp_path / "b.tsv", "--shard", "1/1").stdout
-    assert "1 scores, 1 recordings failed, part 1/1" in shard
+    part = run_cli("score", model, good, bad, "-o", tmp_path / "b.tsv", "--part", "1/1").stdout
+    assert "1 scores, 1 recordings failed, part 1/1" in part
 
 
-def test_a_large_model_scores_one_by_one_on_a_cpu_and_shards_of_it_join(
+def test_a_large_model_scores_one_by_one_on_a_cpu_and_parts_of_it_join(
     model: Path, manifest: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(with_torch, "LARGE", 1)
@@ -833,7 +831,7 @@ def test_a_large_model_scores_one_by_one_on_a_cpu_and_shards_of_it_join(
     assert scorer_of(detector, torch.device("cpu")).budget_samples == 0
     out = tmp_path / "out.tsv"
     for part in ("1/2", "2/2"):
-        run_cli("score", model, manifest, "-o", out, "--shard", part)
+        run_cli("score", model, manifest, "-o", out, "--part", part)
     assert [len(ids) for path in score_parts.find_parts(out).values() for ids in ids_of(path.read_bytes())] == [1] * 36
     run_cli("score", model, manifest, "-o", out, "--merge")
     found, expected = (

@@ -447,8 +447,8 @@ def test_utterances_of_a_manifest_without_speech_are_named_beside_the_scores(
 def test_parts_without_speech_are_merged_to_the_same_files(model: Path, listed: Path, tmp_path: Path) -> None:
     whole, merged = tmp_path / "whole.tsv", tmp_path / "merged.tsv"
     refusal("score", model, listed, "-o", whole, *WINDOWS, "--windows", tmp_path / "whole_windows.tsv")
-    for shard in ("1/3", "2/3", "3/3"):
-        run_cli("score", model, listed, "-o", merged, *WINDOWS, "--shard", shard)
+    for part in ("1/3", "2/3", "3/3"):
+        run_cli("score", model, listed, "-o", merged, *WINDOWS, "--part", part)
     other = ("score", model, listed, "-o", merged, "--window", 2, "--min-speech", 0.5)
     assert "(speech)" in refusal(*other, "--merge")
     message = refusal(

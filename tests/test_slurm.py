@@ -297,7 +297,7 @@ def test_a_requeued_job_goes_on_also_where_it_was_submitted_to_begin_anew(cluste
 def test_each_task_of_the_array_scores_its_share_of_both_sets(cluster: Cluster) -> None:
     cluster.run("score", "--exp", "exp/try", SLURM_ARRAY_TASK_ID=3)
     calls = [read_by_spoofkit(call) for call in cluster.calls("spoofkit")]
-    assert [(call["verb"], call["shard"], call["merge"]) for call in calls] == [("score", "3/8", False)] * 2
+    assert [(call["verb"], call["part"], call["merge"]) for call in calls] == [("score", "3/8", False)] * 2
     files = [[path.name for path in (*call["inputs"], call["out"])] for call in calls]
     assert files == [["dev.tsv", "dev.tsv"], ["eval.tsv", "eval.tsv"]]
     assert {call["out"].parent for call in calls} == {cluster.recipe / "exp/try/scores"}
@@ -313,7 +313,7 @@ def test_the_report_joins_the_shares_and_evaluates_without_scoring(cluster: Clus
     cluster.run("report", "--exp", "exp/try")
     calls = [read_by_spoofkit(call) for call in cluster.calls("spoofkit")]
     assert [call["verb"] for call in calls] == ["score", "score", "evaluate", "evaluate"]
-    assert [(call["merge"], call["shard"], call["device"]) for call in calls[:2]] == [(True, None, "cpu")] * 2
+    assert [(call["merge"], call["part"], call["device"]) for call in calls[:2]] == [(True, None, "cpu")] * 2
     assert [call["out"].name for call in calls[2:]] == ["dev", "eval"]
 
 

@@ -96,12 +96,12 @@ def score(
     ] = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
-    shard: Annotated[
+    part: Annotated[
         str | None,
         typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Score nothing: join the parts that --shard left beside OUT.tsv.")
+        bool, typer.Option("--merge", help="Score nothing: join the parts that --part left beside OUT.tsv.")
     ] = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
@@ -127,7 +127,7 @@ def score(
 
     Example: `find /calls -name '*.wav' | spoofkit score MODEL - --json-lines`
 
-    Example: `spoofkit score MODEL eval.tsv -o OUT.tsv --shard 3/8`, then, when all 8 are there, the same with `--merge`
+    Example: `spoofkit score MODEL eval.tsv -o OUT.tsv --part 3/8`, then, when all 8 are there, the same with `--merge`
 
     Example: `torchrun --nproc-per-node 4 -m spoofkit score MODEL eval.tsv -o OUT.tsv`, on four GPUs
     """
@@ -150,7 +150,7 @@ def score(
         width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
         overwrite=overwrite,
         reuse=reuse,
-        shard=shard,
+        part=part,
         merge=merge,
     )
     for line in score_inputs(model, inputs, out, wanted):

@@ -38,7 +38,7 @@ class ScoreOptions:
     """Replace existing files; discard what an interrupted call left."""
     reuse: bool = False
     """Skip a score file that is up to date."""
-    shard: str | None = None
+    part: str | None = None
     """`K/N`: score only part K of N."""
     merge: bool = False
     """Join the parts beside the score file instead of scoring."""
@@ -74,13 +74,11 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
 
 def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
     """Refuse options that contradict each other or the output."""
-    if options.merge and options.shard is not None:
+    if options.merge and options.part is not None:
+        raise SpoofkitError("--part and --merge: expected one of them; score every part with --part, then run --merge")
+    if out is None and (options.merge or options.part is not None):
         raise SpoofkitError(
-            "--shard and --merge: expected one of them; score every part with --shard, then run --merge"
-        )
-    if out is None and (options.merge or options.shard is not None):
-        raise SpoofkitError(
-            f"{'--merge' if options.merge else '--shard'}: needs the score file that the parts belong to, found no -o; "
+            f"{'--merge' if options.merge else '--part'}: needs the score file that the parts belong to, found no -o; "
             "add it, such as `-o scores/eval.tsv`"
         )
     if out is not None and options.json_lines:
@@ -90,5 +88,5 @@ def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
             f"--min-speech {options.min_speech:g}: is longer than a window, expected at most the "
             f"{options.windows.seconds:g} s of --window"
         )
-    if options.shard is not None and options.windows_out is not None:
-        raise SpoofkitError("--windows and --shard: a part does not have all windows; give --windows to --merge")
+    if options.part is not None and options.windows_out is not None:
+        raise SpoofkitError("--windows and --part: a part does not have all windows; give --windows to --merge")

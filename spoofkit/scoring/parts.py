@@ -64,7 +64,7 @@ def parse_part(text: str) -> Part:
     """
     match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
     if not match or int(match[1]) > int(match[2]):
-        raise SpoofkitError(f"--shard {text}: expected K/N (part K of N, counted from 1), such as 3/8")
+        raise SpoofkitError(f"--part {text}: expected K/N (part K of N, counted from 1), such as 3/8")
     return Part(int(match[1]), int(match[2]))
 
 
@@ -107,7 +107,7 @@ def refuse_other_division(out: Path, found: Iterable[Part], n_parts: int) -> Non
     if others:
         raise SpoofkitError(
             f"{parts_folder(out)}: found {', '.join(others[:3])}{' …' if others[3:] else ''}, expected only parts of "
-            f"{n_parts}; finish those first (--shard, --merge) or remove the folder"
+            f"{n_parts}; finish those first (--part, --merge) or remove the folder"
         )
 
 
@@ -214,7 +214,7 @@ def require_all(out: Path, found: dict[Part, PartFile]) -> None:
     """
     if not found:
         raise SpoofkitError(
-            f"{parts_folder(out)}: found no parts, expected those that `spoofkit score … --shard K/N` writes"
+            f"{parts_folder(out)}: found no parts, expected those that `spoofkit score … --part K/N` writes"
         )
     n_parts = max(part.n_parts for part in found)
     refuse_other_division(out, found, n_parts)
@@ -222,12 +222,12 @@ def require_all(out: Path, found: dict[Part, PartFile]) -> None:
     if missing:
         raise SpoofkitError(
             f"{parts_folder(out)}: {len(missing)} of {n_parts} parts are missing ({', '.join(missing[:5])}"
-            f"{' …' if missing[5:] else ''}); score them with --shard, then merge again"
+            f"{' …' if missing[5:] else ''}); score them with --part, then merge again"
         )
     for part, file in found.items():
         if not file.header or not file.is_whole:
             raise SpoofkitError(
-                f"{part_path(out, part)}: damaged after {len(file.lines)} batches; run --shard {part} again to score "
+                f"{part_path(out, part)}: damaged after {len(file.lines)} batches; run --part {part} again to score "
                 "the rest"
             )
 
@@ -243,7 +243,7 @@ def require_complete(out: Path, found: dict[Part, PartFile], made_from: MadeFrom
         n_lines = len(check_part(path, file, part, made_from, own))
         if n_lines < len(own):
             raise SpoofkitError(
-                f"{path}: holds {n_lines} of its {len(own)} batches; run --shard {part} again to score the rest"
+                f"{path}: holds {n_lines} of its {len(own)} batches; run --part {part} again to score the rest"
             )
 
 

@@ -147,10 +147,10 @@ def _refuse_replacing(model: Path, inputs: list[Path], out: Path | None, options
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:
     """Return the part of the work that this process does."""
     if world.size == 1:
-        return Part() if options.shard is None else score_parts.parse_part(options.shard)
-    if options.merge or options.shard is not None:
+        return Part() if options.part is None else score_parts.parse_part(options.part)
+    if options.merge or options.part is not None:
         raise SpoofkitError(
-            f"torchrun and {'--merge' if options.merge else '--shard'}: torchrun divides the work and merges the parts "
+            f"torchrun and {'--merge' if options.merge else '--part'}: torchrun divides the work and merges the parts "
             "itself, expected one of them; remove one"
         )
     if out is None or STDIN in map(str, inputs):
@@ -225,7 +225,7 @@ def _write_scores(
 
 def _score_part(job: Job, target: ScoreFile, scorer: Scorer, part: Part, options: ScoreOptions) -> Iterator[str]:
     """Score the batches that a part lacks; write the score file if this is the only part."""
-    finishes = options.shard is None and part.n_parts == 1
+    finishes = options.part is None and part.n_parts == 1
     outcome = run_job(
         job, scorer, part, overwrite=options.overwrite, reuse=options.reuse, workers=options.workers, finishes=finishes
     )

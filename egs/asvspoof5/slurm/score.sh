@@ -23,5 +23,5 @@ parts=8                              # EDIT: the last number of --array above
 
 . slurm/job.sh
 # A requeued task resumes, even if it was submitted with --overwrite.
-./run.sh --device cuda --workers "$SLURM_CPUS_PER_TASK" "$@" --score-args "--shard $SLURM_ARRAY_TASK_ID/$parts" \
+./run.sh --device cuda --workers "$SLURM_CPUS_PER_TASK" "$@" --score-args "--part $SLURM_ARRAY_TASK_ID/$parts" \
   ${SLURM_RESTART_COUNT:+--overwrite false} --stage 5 --stop-stage 5
