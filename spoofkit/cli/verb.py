@@ -64,7 +64,8 @@ class Verb(TyperCommand):
             if given.get("out") is not None:
                 raise
             refusal = self._refusal(given, [str(argument) for argument in extra], str(out.metavar))
-            raise SpoofkitError(f"{ctx.info_name}: {refusal}") from None
+            # Without the program's name: `mixlist draw`, not `draw`.
+            raise SpoofkitError(f"{ctx.command_path.partition(' ')[2]}: {refusal}") from None
 
     def _refusal(self, given: dict[str, Any], extra: list[str], metavar: str) -> str:
         if extra:
