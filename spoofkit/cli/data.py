@@ -31,6 +31,13 @@ class Unit(str, Enum):
     speaker = "speaker"
 
 
+Partial = Annotated[bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")]
+Headers = Annotated[bool, typer.Option("--headers/--no-headers", help="Read every file's length from its header.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only check the lists and their counts; no audio is read, nothing written.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
     app.command()(prepare)
@@ -53,12 +60,8 @@ def prepare(
     key: Annotated[
         list[str] | None, typer.Option(help="generic, kaldi: what a key's value means, such as fake=spoof.")
     ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")
-    ] = False,
-    headers: Annotated[
-        bool, typer.Option("--headers/--no-headers", help="Read every file's length from its header.")
-    ] = True,
+    partial: Partial = False,
+    headers: Headers = True,
     on_error: Annotated[
         OnError, typer.Option(help="A file that cannot be read: stop, or skip it and list it in SET.rejected.tsv.")
     ] = OnError.stop,
@@ -68,10 +71,7 @@ def prepare(
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only check the lists and their counts; no audio is read, nothing written."),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Turn a corpus' own protocols into manifests, and check its counts.
 

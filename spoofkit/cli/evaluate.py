@@ -1,13 +1,45 @@
 """The verbs `evaluate` and `doctor`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo_json, echo_text, say
+
+Scores = Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")]
+Manifest = Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")]
+Out = Annotated[Path | None, options.out(help="Folder for eval.json, report.html, figures/. Default: only print.")]
+By = Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")]
+Asv = Annotated[
+    str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
+]
+AsvKeys = Annotated[
+    str | None,
+    typer.Option(
+        help="Keys of ASV scores of 2021. Default: trial_metadata.txt beside them or one folder above.", metavar="TXT"
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="SCORES and MANIFEST are a challenge's own files: asvspoof5, asvspoof2021_la, asvspoof2021_df or "
+        "asvspoof2019_la."
+    ),
+]
+Subset = Annotated[str, typer.Option(help="With a list of 2021: eval, progress, hidden or all.")]
+Replicates = Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0: no intervals.")]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(help="Scores of another system on the same trials, to show beside; may be repeated.", metavar="TSV"),
+]
+Examples = Annotated[
+    int, typer.Option(min=0, max=60, help="Worst errors of each class in the report, with audio; 0: none.")
+]
+Tsv = Annotated[bool, typer.Option("--tsv", help="Print all rows as TSV instead of tables.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table instead.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -16,47 +48,23 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    scores: Annotated[Path, typer.Argument(help="Score file.", metavar="SCORES")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")],
-    out: Annotated[
-        Path | None,
-        options.out(help="Folder for eval.json, report.html, figures/. Default: only print."),
-    ] = None,
-    by: Annotated[list[str] | None, typer.Option(help="Further column to break down by; may be repeated.")] = None,
-    asv: Annotated[
-        str | None, typer.Option(help="ASV scores (as the organisers give them), or asvspoof5: adds the min t-DCF.")
-    ] = None,
-    asv_keys: Annotated[
-        str | None,
-        typer.Option(
-            help="Keys of ASV scores of 2021. Default: trial_metadata.txt beside them or one folder above.",
-            metavar="TXT",
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help="SCORES and MANIFEST are a challenge's own files: asvspoof5, asvspoof2021_la, asvspoof2021_df or "
-            "asvspoof2019_la."
-        ),
-    ] = None,
-    subset: Annotated[str, typer.Option(help="With a list of 2021: eval, progress, hidden or all.")] = "eval",
-    replicates: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0: no intervals.")] = 1000,
-    resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Scores of another system on the same trials, to show beside; may be repeated.", metavar="TSV"
-        ),
-    ] = None,
+    scores: Scores,
+    manifest: Manifest,
+    out: Out = None,
+    by: By = None,
+    asv: Asv = None,
+    asv_keys: AsvKeys = None,
+    layout: Layout = None,
+    subset: Subset = "eval",
+    replicates: Replicates = 1000,
+    resample: options.Resample = "speaker",
+    against: Against = None,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
-    examples: Annotated[
-        int, typer.Option(min=0, max=60, help="Worst errors of each class in the report, with audio; 0: none.")
-    ] = 6,
-    as_tsv: Annotated[bool, typer.Option("--tsv", help="Print all rows as TSV instead of tables.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table instead.")] = False,
+    examples: Examples = 6,
+    as_tsv: Tsv = False,
+    as_latex: Latex = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,
@@ -73,14 +81,16 @@ def evaluate(
 
     Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt -o out --layout asvspoof2021_la`
     """
-
-    from spoofkit.evaluation import report_text
     from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.report import EvaluationOptions, measure_files
-    from spoofkit.evaluation.report import evaluate as run
+    from spoofkit.evaluation.report import evaluate as write_report
 
     if as_json + as_tsv + as_latex > 1:
         raise SpoofkitError("evaluate: found several of --json, --tsv and --latex, expected one; choose")
+    if out is None and (overwrite or reuse):
+        raise SpoofkitError(
+            "evaluate: --overwrite and --reuse are about files; name a folder with -o, or leave them out"
+        )
     wanted = EvaluationOptions(
         by=tuple(by or ()),
         n_replicates=replicates,
@@ -93,14 +103,18 @@ def evaluate(
         costs=dcf_costs(spoof_prior, miss_cost, fa_cost),
         n_examples=examples,
     )
-    if out is None and (overwrite or reuse):
-        raise SpoofkitError(
-            "evaluate: --overwrite and --reuse are about files; name a folder with -o, or leave them out"
-        )
     if out is None:
         result = measure_files(scores, manifest, wanted).result
     else:
-        result = run(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
+        result = write_report(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
+    _print(result, as_json=as_json, as_tsv=as_tsv, as_latex=as_latex)
+    if out is not None:
+        say(f"report: {out / 'report.html'}")
+
+
+def _print(result: dict[str, Any], *, as_json: bool, as_tsv: bool, as_latex: bool) -> None:
+    from spoofkit.evaluation import report_text
+
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if as_json:
@@ -109,8 +123,6 @@ def evaluate(
         echo_text(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result))
     else:
         report_text.print_report(result)
-    if out is not None:
-        say(f"report: {out / 'report.html'}")
 
 
 def doctor(as_json: options.Json = False) -> None:

@@ -9,6 +9,57 @@ from spoofkit.cli import options
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_json, say
 
+Experiment = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of a finished `posttrain`, such as exp/x/posttrain; or a model with both heads, such as "
+        "exp/x/timeline/model.",
+        metavar="EXP_OR_MODEL",
+    ),
+]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="Recordings (files, folders, quoted globs); or a manifest.", metavar="INPUT..."),
+]
+Out = Annotated[
+    Path,
+    options.out(
+        help="Of recordings, the folder for the outputs; of a manifest, the frame scores to write.",
+        metavar="OUTDIR|OUT.npz",
+    ),
+]
+ThresholdFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of recordings: segments.json of `evaluate-segments` on a development set, for threshold and smoothing.",
+        metavar="SEGMENTS.json",
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Scores not above it are marked. Default: 0, and every output says that it was not fitted."),
+]
+Smooth = Annotated[
+    float | None, typer.Option(help="Seconds of a running median over the scores. Default: no smoothing.")
+]
+MinRegion = Annotated[float | None, typer.Option(help="Shorter regions are dropped. Default: 0.1 s.")]
+Mix = Annotated[
+    Path | None,
+    typer.Option(
+        help="Mix list drawn from the manifest: score its mixes, and write the regions that are to be found in them "
+        "as OUT.segments.tsv.",
+        metavar="MIX.tsv",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of recordings, with a model that has both heads: what `calibrate` made of its scores, for a "
+        "probability and a decision.",
+        metavar="CALIBRATION.json",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
@@ -17,60 +68,15 @@ def register(app: typer.Typer) -> None:
 
 
 def localize(
-    experiment: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a finished `posttrain`, such as exp/x/posttrain; or a model with both heads, such as "
-            "exp/x/timeline/model.",
-            metavar="EXP_OR_MODEL",
-        ),
-    ],
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Recordings (files, folders, quoted globs); or a manifest.",
-            metavar="INPUT...",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        options.out(
-            help="Of recordings, the folder for the outputs; of a manifest, the frame scores to write.",
-            metavar="OUTDIR|OUT.npz",
-        ),
-    ],
-    threshold_from: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of recordings: segments.json of `evaluate-segments` on a development set, for threshold and "
-            "smoothing.",
-            metavar="SEGMENTS.json",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Scores not above it are marked. Default: 0, and every output says that it was not fitted."),
-    ] = None,
-    smooth: Annotated[
-        float | None, typer.Option(help="Seconds of a running median over the scores. Default: no smoothing.")
-    ] = None,
-    min_region: Annotated[float | None, typer.Option(help="Shorter regions are dropped. Default: 0.1 s.")] = None,
-    mix: Annotated[
-        Path | None,
-        typer.Option(
-            help="Mix list drawn from the manifest: score its mixes, and write the regions that are to be found in "
-            "them as OUT.segments.tsv.",
-            metavar="MIX.tsv",
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of recordings, with a model that has both heads: what `calibrate` made of its scores, for a "
-            "probability and a decision.",
-            metavar="CALIBRATION.json",
-        ),
-    ] = None,
+    experiment: Experiment,
+    inputs: Inputs,
+    out: Out,
+    threshold_from: ThresholdFrom = None,
+    threshold: Threshold = None,
+    smooth: Smooth = None,
+    min_region: MinRegion = None,
+    mix: Mix = None,
+    calibration: Calibration = None,
     channels: options.Channels = "auto",
     device: options.Device = "auto",
     workers: options.Workers = 0,
@@ -101,29 +107,21 @@ def localize(
     Example: `spoofkit localize exp/x/posttrain data/dev.tsv -o exp/x/frames/mix_dev.npz --mix
     exp/x/posttrain/mix_dev.tsv`
     """
-    from spoofkit.localisation.regions import MIN_REGION_SECONDS
-
-    of_recordings = {
-        "--threshold-from": threshold_from,
-        "--threshold": threshold,
-        "--smooth": smooth,
-        "--min-region": min_region,
-        "--calibration": calibration,
-    }
     if out.suffix == ".npz" or mix is not None or inputs[0].suffix == ".tsv":
-        from spoofkit.data.channels import require_channels
-        from spoofkit.localisation.localize import localize as run
+        from spoofkit.localisation.localize import localize as localize_set
 
-        if len(inputs) > 1:
-            raise SpoofkitError(f"localize: found {len(inputs)} inputs, expected one manifest; name one")
-        require_channels(channels, inputs[0])
-        for name, value in of_recordings.items():
-            if value is not None:
-                raise SpoofkitError(
-                    f"{name}: is about recordings, found a manifest, of which frame scores are written as they are; "
-                    "leave it out (`spoofkit evaluate-segments` takes thresholds, `spoofkit score` calibrations)"
-                )
-        lines = run(
+        _require_one_manifest(
+            inputs,
+            channels,
+            {
+                "--threshold-from": threshold_from,
+                "--threshold": threshold,
+                "--smooth": smooth,
+                "--min-region": min_region,
+                "--calibration": calibration,
+            },
+        )
+        lines = localize_set(
             experiment, inputs[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
         )
     else:
@@ -131,14 +129,11 @@ def localize(
 
         if workers:
             raise SpoofkitError("--workers: is about manifests, found recordings; leave it out")
-        rule = RegionOptions(
-            threshold, threshold_from, smooth, MIN_REGION_SECONDS if min_region is None else min_region
-        )
         lines = localize_recordings(
             experiment,
             inputs,
             out,
-            rule,
+            RegionOptions(threshold, threshold_from, smooth, min_region),
             channels=channels,
             calibration=calibration,
             device=device,
@@ -147,6 +142,21 @@ def localize(
         )
     for line in lines:
         echo(line)
+
+
+def _require_one_manifest(inputs: list[Path], channels: str, of_recordings: dict[str, object]) -> None:
+    """Refuse several inputs, and options that are about recordings."""
+    from spoofkit.data.channels import require_channels
+
+    if len(inputs) > 1:
+        raise SpoofkitError(f"localize: found {len(inputs)} inputs, expected one manifest; name one")
+    require_channels(channels, inputs[0])
+    for name, value in of_recordings.items():
+        if value is not None:
+            raise SpoofkitError(
+                f"{name}: is about recordings, found a manifest, of which frame scores are written as they are; "
+                "leave it out (`spoofkit evaluate-segments` takes thresholds, `spoofkit score` calibrations)"
+            )
 
 
 def evaluate_segments(

@@ -38,6 +38,7 @@ Channels = Annotated[
         metavar="auto|mean|first|each|N",
     ),
 ]
+Resample = Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")]
 MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")]

@@ -10,6 +10,76 @@ import typer
 from spoofkit.cli import options
 from spoofkit.terminal import echo
 
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="Model folder, such as EXP/model of `finetune`; or what `export` made of it, `*.onnx`, which needs no "
+        "torch.",
+        metavar="MODEL",
+    ),
+]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A manifest; or recordings (files, folders, quoted globs, `-` for paths on stdin).", metavar="INPUT..."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    options.out(
+        help="Score file to write, with a record (`OUT.json`) and, if something is decided, `OUT.decisions.tsv` "
+        "beside it; of recordings a table, `.tsv` or `.csv`. Default, of recordings: print.",
+        metavar="OUT.tsv",
+    ),
+]
+Crop = Annotated[
+    str | None,
+    typer.Option(
+        help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, those, and what is shorter repeated to "
+        "N. Default: as the model says, mostly whole."
+    ),
+]
+Window = Annotated[float, typer.Option(help="Seconds of a window; longer recordings are scored in windows. 0: never.")]
+Hop = Annotated[float | None, typer.Option(help="Seconds from one window to the next. Default: they do not overlap.")]
+OverWindows = Annotated[
+    str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
+]
+MinSpeech = Annotated[
+    float | None,
+    typer.Option(
+        help="Leave out windows and recordings with less than this many seconds of speech, such as 0.5; a mean "
+        "is then weighted by the speech each window adds. Needs the extra `vad`. Default: everything is scored.",
+        metavar="SECONDS",
+    ),
+]
+WindowsOut = Annotated[Path | None, typer.Option(help="Also write the windows' scores here.", metavar="WINDOWS.tsv")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="From `calibrate`: scores become log-likelihood ratios, with a probability of bona fide and a "
+        "decision each.",
+        metavar="CAL.json",
+    ),
+]
+AcceptFrom = Annotated[
+    float | None,
+    typer.Option(
+        help="Accept from this log-likelihood ratio on, whatever the costs; without --calibration, from this score."
+    ),
+]
+RejectBelow = Annotated[
+    float | None,
+    typer.Option(help="With --accept-from: reject below this one, abstain between. Default: the same."),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json-lines", help="Print a line of JSON for each recording as soon as it is scored.")
+]
+Part = Annotated[
+    str | None,
+    typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),
+]
+Merge = Annotated[bool, typer.Option("--merge", help="Score nothing: join the parts that --part left beside OUT.tsv.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
@@ -17,92 +87,28 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Model folder, such as EXP/model of `finetune`; or what `export` made of it, `*.onnx`, which needs no "
-            "torch.",
-            metavar="MODEL",
-        ),
-    ],
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="A manifest; or recordings (files, folders, quoted globs, `-` for paths on stdin).",
-            metavar="INPUT...",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        options.out(
-            help="Score file to write, with a record (`OUT.json`) and, if something is decided, `OUT.decisions.tsv` "
-            "beside it; of recordings a table, `.tsv` or `.csv`. Default, of recordings: print.",
-            metavar="OUT.tsv",
-        ),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, those, and what is shorter repeated to "
-            "N. Default: as the model says, mostly whole."
-        ),
-    ] = None,
+    model: Model,
+    inputs: Inputs,
+    out: Out = None,
+    crop: Crop = None,
     channels: options.Channels = "auto",
-    window: Annotated[
-        float,
-        typer.Option(help="Seconds of a window; longer recordings are scored in windows. 0: never."),
-    ] = 30.0,
-    hop: Annotated[
-        float | None, typer.Option(help="Seconds from one window to the next. Default: they do not overlap.")
-    ] = None,
-    over_windows: Annotated[
-        str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
-    ] = "mean",
-    min_speech: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out windows and recordings with less than this many seconds of speech, such as 0.5; a mean "
-            "is then weighted by the speech each window adds. Needs the extra `vad`. Default: everything is scored.",
-            metavar="SECONDS",
-        ),
-    ] = None,
-    windows: Annotated[
-        Path | None, typer.Option(help="Also write the windows' scores here.", metavar="WINDOWS.tsv")
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="From `calibrate`: scores become log-likelihood ratios, with a probability of bona fide and a "
-            "decision each.",
-            metavar="CAL.json",
-        ),
-    ] = None,
+    window: Window = 30.0,
+    hop: Hop = None,
+    over_windows: OverWindows = "mean",
+    min_speech: MinSpeech = None,
+    windows: WindowsOut = None,
+    calibration: Calibration = None,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
     abstain_cost: options.AbstainCost = None,
-    accept_from: Annotated[
-        float | None,
-        typer.Option(
-            help="Accept from this log-likelihood ratio on, whatever the costs; without --calibration, from this score."
-        ),
-    ] = None,
-    reject_below: Annotated[
-        float | None,
-        typer.Option(help="With --accept-from: reject below this one, abstain between. Default: the same."),
-    ] = None,
-    json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print a line of JSON for each recording as soon as it is scored.")
-    ] = False,
+    accept_from: AcceptFrom = None,
+    reject_below: RejectBelow = None,
+    json_lines: JsonLines = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
-    part: Annotated[
-        str | None,
-        typer.Option(help="Score only part K of N, such as 3/8, for job arrays; then --merge.", metavar="K/N"),
-    ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Score nothing: join the parts that --part left beside OUT.tsv.")
-    ] = False,
+    part: Part = None,
+    merge: Merge = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:

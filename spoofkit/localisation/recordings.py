@@ -55,7 +55,7 @@ class RegionOptions:
     threshold: float | None
     threshold_from: Path | None
     smooth_seconds: float | None
-    min_region_seconds: float
+    min_region_seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def make_rule(
     threshold: float | None,
     threshold_from: Path | None,
     smooth_seconds: float | None,
-    min_region_seconds: float,
+    min_region_seconds: float | None,
     model: Mapping[str, str],
 ) -> Rule:
     """Make the rule that the options ask for.
@@ -164,12 +164,13 @@ def make_rule(
         threshold: Default: that of `threshold_from`, otherwise 0.
         threshold_from: A `segments.json` of `evaluate-segments`, for threshold and smoothing. Default: none.
         smooth_seconds: Default: that of `threshold_from`, otherwise no smoothing.
-        min_region_seconds: Shorter regions are dropped.
+        min_region_seconds: Shorter regions are dropped. Default: MIN_REGION_SECONDS.
         model: `model_sha256` and `frame_target` of the frame model that is used.
 
     Raises:
         SpoofkitError: options that contradict each other, numbers out of range, or a file of another model.
     """
+    min_region_seconds = MIN_REGION_SECONDS if min_region_seconds is None else min_region_seconds
     if not 0 <= min_region_seconds <= MOST_SMOOTH_SECONDS:
         raise SpoofkitError(
             f"--min-region {min_region_seconds:g}: expected 0 to {MOST_SMOOTH_SECONDS:g} seconds; give such a number"
