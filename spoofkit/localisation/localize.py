@@ -23,8 +23,7 @@ from spoofkit.models.frame_model import FrameModel, load_frame_model
 from spoofkit.outputs import Output, State, find_state, read_json_record, refuse_foreign, skipped
 from spoofkit.scoring.batches import plan_batches
 from spoofkit.scoring.job import Job, make_plan, remove_unfinished, run_job, scoring_record
-from spoofkit.scoring.outcome import Outcome
-from spoofkit.scoring.parts import Part
+from spoofkit.scoring.parts import Outcome, Part
 from spoofkit.scoring.recordings import WHOLE
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.with_torch import frame_scorer_of

@@ -90,8 +90,12 @@ def score_rows(
         SpoofkitError: an utterance cannot be read, has a length the encoder cannot use, or a non-finite score.
         Interrupted: `should_stop` returned True.
     """
-    _require_usable_lengths(scorer, manifest, batches, reading)
     rows = list(manifest.table.select("utt_id", "path", "n_samples").iter_rows())
+    for row in (row for batch in batches for row in batch):  # before anything is scored: the shortest come last
+        utt_id, _, n_samples = rows[row]
+        if (n_scored := reading.n_scored(n_samples)) != UNKNOWN_LENGTH:
+            at_once = n_scored if reading.windows is None else min(n_scored, reading.windows.n_samples)
+            require_usable_length(utt_id, at_once, scorer.shortest, scorer.longest)
     faults: Mapping[int, str] = {} if is_listed else dict(enumerate(manifest.table["fault"].to_list()))
 
     def recording(row: int) -> Recording:
@@ -111,12 +115,3 @@ def score_rows(
 def in_manifest_order(scores: Mapping[str, float], manifest: Manifest) -> np.ndarray:
     """Return scores in the manifest's order: float32, shape (utterances,)."""
     return np.array([scores[utt_id] for utt_id in manifest.table["utt_id"]], dtype=np.float32)
-
-
-def _require_usable_lengths(scorer: Scorer, manifest: Manifest, batches: Batches, reading: Reading) -> None:
-    """Refuse unusable lengths before anything is scored: the shortest utterances come last."""
-    rows = list(manifest.table.select("utt_id", "n_samples").iter_rows())
-    for utt_id, n_samples in (rows[row] for batch in batches for row in batch):
-        if (n_scored := reading.n_scored(n_samples)) != UNKNOWN_LENGTH:
-            at_once = n_scored if reading.windows is None else min(n_scored, reading.windows.n_samples)
-            require_usable_length(utt_id, at_once, scorer.shortest, scorer.longest)

@@ -25,8 +25,7 @@ from spoofkit.machine import command
 from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring.batches import score_rows
-from spoofkit.scoring.outcome import Outcome, as_line
-from spoofkit.scoring.parts import BatchIds, OpenPart, Part, PartFile
+from spoofkit.scoring.parts import BatchIds, OpenPart, Outcome, Part, PartFile, as_line
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.terminal import say

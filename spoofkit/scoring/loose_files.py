@@ -5,9 +5,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import polars as pl
 
@@ -17,8 +15,6 @@ from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import tsv_fault
 from spoofkit.terminal import visible
-
-T = TypeVar("T")
 
 STDIN = "-"
 LOOSE = Path("-")
@@ -39,13 +35,6 @@ def find_files(inputs: list[Path]) -> Iterator[str]:
     # Not inside the generator: an error must come before anything is scored.
     named = [None if str(path) == STDIN else _expanded(path) for path in inputs]
     return _each_once(file for files in named for file in (_on_stdin() if files is None else files))
-
-
-def in_chunks(files: Iterable[T], n: int) -> Iterator[list[T]]:
-    """Yield lists of `n` items; with n = 1 each as soon as it comes."""
-    files = iter(files)
-    while chunk := list(islice(files, n)):
-        yield chunk
 
 
 def loose_manifest(files: Iterable[str]) -> Manifest:

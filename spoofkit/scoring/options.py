@@ -5,9 +5,12 @@ from pathlib import Path
 
 from spoofkit.data.channels import AUTO
 from spoofkit.errors import SpoofkitError
+from spoofkit.outputs import refuse_replacing
 from spoofkit.scoring.decisions import DecisionOptions
 from spoofkit.scoring.windows import Windows
 
+RECORD, DECISIONS = ".json", ".decisions.tsv"
+"""Suffixes of the files beside a score file `eval.tsv`: its record, and the decisions on a manifest's scores."""
 TEXTS = (".csv", ".txt", ".json", ".jsonl")
 """A last argument with such a suffix was meant to be the output."""
 
@@ -72,8 +75,8 @@ def refuse_misplaced(inputs: list[Path], out: Path | None) -> None:
         raise SpoofkitError(f"{last}: is not a recording; if it is the output, write `-o {meant}`")
 
 
-def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
-    """Refuse options that contradict each other or the output."""
+def refuse_contradictions(options: ScoreOptions, model: Path, inputs: list[Path], out: Path | None) -> None:
+    """Refuse options that contradict each other or the output, and outputs that would replace an input."""
     if options.merge and options.part is not None:
         raise SpoofkitError("--part and --merge: expected one of them; score every part with --part, then run --merge")
     if out is None and (options.merge or options.part is not None):
@@ -90,3 +93,8 @@ def refuse_contradictions(options: ScoreOptions, out: Path | None) -> None:
         )
     if options.part is not None and options.windows_out is not None:
         raise SpoofkitError("--windows and --part: a part does not have all windows; give --windows to --merge")
+    outputs = [] if out is None else [out, out.with_suffix(RECORD), out.with_suffix(DECISIONS)]
+    made_of = [model, *inputs, *([options.calibration] if options.calibration is not None else [])]
+    if options.windows_out is not None:
+        refuse_replacing([options.windows_out], [*outputs, *made_of])
+    refuse_replacing(outputs, made_of)

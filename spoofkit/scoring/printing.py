@@ -1,6 +1,6 @@
 """Print scores of recordings on stdout: TSV or JSON line by line, or a table at the end if stdout is a terminal."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from spoofkit.files import refuse_existing, write_text
 from spoofkit.scoring import rows
 from spoofkit.scoring.decisions import Decisions, meaning
 from spoofkit.scoring.job import raise_failed
-from spoofkit.scoring.loose_files import STDIN, find_files, in_chunks
+from spoofkit.scoring.loose_files import STDIN, find_files
 from spoofkit.scoring.options import ScoreOptions
 from spoofkit.scoring.recordings import Reading, Recording, Result
 from spoofkit.scoring.scorer import Scorer
-from spoofkit.scoring.stream import score_recordings
+from spoofkit.scoring.stream import in_chunks, score_recordings
 from spoofkit.scoring.windows import words
 from spoofkit.terminal import say
 
@@ -69,7 +69,8 @@ def print_scores(
     for line in (meaning(decisions, scorer.meaning), words(reading.windows if seen.cut else None, reading.voice)):
         if line:
             say(line)
-    say_apart(seen.apart, reading)
+    if seen.apart and reading.channels == AUTO:
+        say(describe_separate_channels(sorted(seen.apart)))
     if options.windows_out is not None:
         write_text(options.windows_out, rows.windows_tsv(seen.cut, decisions, reading), options.overwrite)
     raise_failed(seen.errors, seen.n_results)
@@ -95,9 +96,3 @@ class _Seen:
             self.cut.append(result)
         if result.channel is not None:
             self.apart.add(result.name)
-
-
-def say_apart(names: Collection[str], reading: Reading) -> None:
-    """Say on stderr which recordings have their channels scored separately, unless --channels asked for it."""
-    if names and reading.channels == AUTO:
-        say(describe_separate_channels(sorted(names)))

@@ -5,25 +5,23 @@ A model folder runs on torch, an exported model on onnxruntime; neither is impor
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import spoofkit
 from spoofkit import addons
-from spoofkit.data.channels import require_channels
-from spoofkit.data.manifest import Manifest, read_manifest
+from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
+from spoofkit.data.manifest import read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import system_hashes
+from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
-from spoofkit.outputs import refuse_foreign, refuse_replacing, skipped
+from spoofkit.outputs import refuse_foreign, skipped
 from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
 from spoofkit.scoring import rows
-from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
+from spoofkit.scoring.decisions import read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     Job,
     finish,
@@ -36,43 +34,15 @@ from spoofkit.scoring.job import (
 )
 from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import ScoreOptions, refuse_contradictions, refuse_misplaced
-from spoofkit.scoring.outcome import Outcome
-from spoofkit.scoring.parts import Part
-from spoofkit.scoring.printing import print_scores, say_apart
+from spoofkit.scoring.parts import Outcome, Part
+from spoofkit.scoring.printing import print_scores
 from spoofkit.scoring.recordings import Reading
-from spoofkit.scoring.score_file import (
-    ScoreFile,
-    decide_again,
-    decisions_path,
-    describe_inputs,
-    make_score_file,
-    raise_unscored,
-    record_path,
-    refuse_other_record,
-)
+from spoofkit.scoring.score_file import ScoreFile, decide_again, make_score_file, refuse_other_record
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
 from spoofkit.scoring.speech import load_voice_activity
 from spoofkit.scoring.windows import words
 from spoofkit.stages import describe_posttraining
 from spoofkit.terminal import say
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model, ready to score with."""
-
-    path: Path
-    runtime: ModuleType
-    scorer: Scorer | None
-    """None: parts are merged, and nothing is scored."""
-    policy: str
-    """Input policy: that of the command line, otherwise the model's."""
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the model; for a large one it takes seconds."""
-        sha256: str = self.runtime.model_sha256(self.path)
-        return sha256
 
 
 def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: ScoreOptions) -> Iterator[str]:
@@ -96,29 +66,35 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     require_channels(options.channels, None if is_loose else inputs[0])
     world = read_world()
     part = _own_part(world, options, inputs, out)
-    refuse_contradictions(options, out)
-    _refuse_replacing(model, inputs, out, options)
+    refuse_contradictions(options, model, inputs, out)
     if options.crop is not None:
         parse_input_policy(options.crop)  # fails before a large model is read
     decisions = read_decisions(options.calibration, options.decision)
     voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
-    used = _load(runtime, model, options, world)
-    first_samples, repeat_to = parse_input_policy(used.policy)
+    scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
+    policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
+    first_samples, repeat_to = parse_input_policy(policy)
     # `repeat:N` also cuts to N samples.
     windows = None if repeat_to is not None else options.windows
     reading = Reading(first_samples, repeat_to, windows, voice, options.channels if is_loose else None)
-    if used.scorer is not None:
-        _require_enough(used.scorer, reading, used.policy)
-        if decisions is not None:
-            require_fitted_on(decisions, system_hashes({"model_sha256": used.sha256} | used.scorer.record), model)
-    if decisions is not None and decisions.unchecked and world.is_main:
-        say(f"spoofkit: warning: {decisions.unchecked}")
+    if scorer is not None:
+        _require_enough(scorer, reading, policy)
+    # Of a large model it takes seconds, and scores alone do not need it.
+    model_sha256: str = "" if out is None and decisions is None else runtime.model_sha256(model)
+    if decisions is not None:
+        if scorer is not None:
+            require_fitted_on(decisions, system_hashes({"model_sha256": model_sha256} | scorer.record), model)
+        if decisions.unchecked and world.is_main:
+            say(f"spoofkit: warning: {decisions.unchecked}")
     if out is None:
-        assert used.scorer is not None
-        yield from print_scores(used.scorer, inputs, reading, decisions, options)
+        assert scorer is not None
+        yield from print_scores(scorer, inputs, reading, decisions, options)
         return
     manifest = loose_manifest(find_files(inputs)) if is_loose else read_manifest(inputs[0])
-    yield from _write_scores(used, manifest, out, reading, decisions, part, world, options)
+    target = make_score_file(
+        out, manifest, reading, decisions, options.windows_out, model_sha256=model_sha256, policy=policy
+    )
+    yield from _write_scores(target, model, scorer, part, world, options)
 
 
 def _runtime(model: Path) -> ModuleType:
@@ -128,20 +104,6 @@ def _runtime(model: Path) -> ModuleType:
     from spoofkit.scoring import with_torch
 
     return with_torch
-
-
-def _load(runtime: ModuleType, model: Path, options: ScoreOptions, world: World) -> _Model:
-    scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
-    policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
-    return _Model(model, runtime, scorer, policy)
-
-
-def _refuse_replacing(model: Path, inputs: list[Path], out: Path | None, options: ScoreOptions) -> None:
-    outputs = [] if out is None else [out, record_path(out), decisions_path(out)]
-    made_of = [model, *inputs, *([options.calibration] if options.calibration is not None else [])]
-    if options.windows_out is not None:
-        refuse_replacing([options.windows_out], [*outputs, *made_of])
-    refuse_replacing(outputs, made_of)
 
 
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:
@@ -190,37 +152,42 @@ def _say_caveats(target: ScoreFile) -> None:
 
 
 def _write_scores(
-    used: _Model,
-    manifest: Manifest,
-    out: Path,
-    reading: Reading,
-    decisions: Decisions | None,
-    part: Part,
-    world: World,
-    options: ScoreOptions,
+    target: ScoreFile, model: Path, scorer: Scorer | None, part: Part, world: World, options: ScoreOptions
 ) -> Iterator[str]:
-    """Write the score file, or a part of it."""
-    made_from = describe_inputs(used.sha256, manifest, used.policy, reading, decisions)
-    target = make_score_file(out, manifest, reading, made_from, decisions, options.windows_out)
+    """Write the score file, or a part of it; without a scorer, merge its parts."""
     if world.is_main:
         _say_caveats(target)
     refuse_foreign(target.output)
-    refuse_other_record(out)
-    if used.scorer is None:
+    refuse_other_record(target.output)
+    if scorer is None:
         yield from _merge(target, options)
         return
-    plan = target.plan(used.scorer.n_together if target.is_loose else used.scorer.budget_samples)
-    of_parts = made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | used.scorer.runtime
-    record = _record(used.path, manifest, used.scorer, decisions)
-    job = Job(target, manifest, reading, plan, of_parts, record, is_listed=not target.is_loose)
+    job = _make_job(target, model, scorer)
     if world.size == 1:
-        yield from _score_part(job, target, used.scorer, part, options)
+        yield from _score_part(job, target, scorer, part, options)
         return
     with barrier() as wait:
-        list(_score_part(job, target, used.scorer, part, options))  # its lines are not the command's result
+        list(_score_part(job, target, scorer, part, options))  # its lines are not the command's result
         wait()
     if world.is_main:
         yield from _merge(target, options)
+
+
+def _make_job(target: ScoreFile, model: Path, scorer: Scorer) -> Job:
+    """Plan the batches, and note how the scores are made."""
+    plan = target.plan(scorer.n_together if target.is_loose else scorer.budget_samples)
+    made_from = target.output.made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | scorer.runtime
+    calibrated_by = None if target.decisions is None else target.decisions.path
+    record = {
+        "polarity": "higher = more bona fide",
+        "score": f"{scorer.meaning}, not calibrated" if calibrated_by is None else "log-likelihood ratio, nats",
+        "calibration": None if calibrated_by is None else str(calibrated_by),
+        "began": now(),
+        **scoring_record(model, target.manifest, scorer),
+        "posttraining": describe_posttraining(scorer.record["stages"]),
+        "commit": commit(),
+    }
+    return Job(target, target.manifest, target.reading, plan, made_from, record, is_listed=not target.is_loose)
 
 
 def _score_part(job: Job, target: ScoreFile, scorer: Scorer, part: Part, options: ScoreOptions) -> Iterator[str]:
@@ -275,7 +242,8 @@ def _report(target: ScoreFile, outcome: Outcome, more: str = "") -> Iterator[str
             f"of signal ({first}); they are scored because a list of trials must be complete, but their scores mean "
             "nothing"
         )
-    say_apart(outcome.of_channels, target.reading)
+    if outcome.of_channels and target.reading.channels == AUTO:
+        say(describe_separate_channels(outcome.of_channels))
     # With a calibration, the column cm-score of a manifest's score file holds log-likelihood ratios.
     is_calibrated = target.decisions is not None and target.decisions.calibration is not None
     called = "log-likelihood ratios" if is_calibrated and not target.is_loose else "scores"
@@ -301,18 +269,6 @@ def _skip(target: ScoreFile, is_alone: bool = True) -> Iterator[str]:
         if decisions := decide_again(target):
             yield _decided(target, decisions)
     yield skipped(target.out)
-    raise_unscored(target.out)
-
-
-def _record(model: Path, manifest: Manifest, scorer: Scorer, decisions: Decisions | None) -> dict[str, Any]:
-    """Return what the record says of how the scores were made."""
-    calibrated_by = None if decisions is None else decisions.path
-    return {
-        "polarity": "higher = more bona fide",
-        "score": f"{scorer.meaning}, not calibrated" if calibrated_by is None else "log-likelihood ratio, nats",
-        "calibration": None if calibrated_by is None else str(calibrated_by),
-        "began": now(),
-        **scoring_record(model, manifest, scorer),
-        "posttraining": describe_posttraining(scorer.record["stages"]),
-        "commit": commit(),
-    }
+    record = read_json(target.output.record)
+    errors = list(record.get("errors", {}).values())
+    raise_failed(errors, len(errors) + record["n_trials"])

@@ -19,10 +19,12 @@ from spoofkit.outputs import Output, read_json_record
 from spoofkit.scoring import rows
 from spoofkit.scoring.batches import plan_batches
 from spoofkit.scoring.decisions import Decisions
-from spoofkit.scoring.job import Plan, make_plan, raise_failed
-from spoofkit.scoring.loose_files import LOOSE, in_chunks
-from spoofkit.scoring.outcome import Outcome
+from spoofkit.scoring.job import Plan, make_plan
+from spoofkit.scoring.loose_files import LOOSE
+from spoofkit.scoring.options import DECISIONS, RECORD
+from spoofkit.scoring.parts import Outcome
 from spoofkit.scoring.recordings import Reading
+from spoofkit.scoring.stream import in_chunks
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "channels", "windows", "speech", "calibration_sha256")
 
@@ -97,8 +99,10 @@ class ScoreFile:
         if self.is_loose:
             batches = list(in_chunks(range(self.manifest.table.height), size))
         else:
-            whole = plan_batches(self.manifest, size, self.reading)
-            batches = [part for batch in whole for part in _split(batch, self.apart)]
+            batches = []
+            for batch in plan_batches(self.manifest, size, self.reading):
+                together = [row for row in batch if row not in self.apart]
+                batches += [[row] for row in batch if row in self.apart] + ([together] if together else [])
         return make_plan(batches, self.manifest, size, self.size_name)
 
 
@@ -106,60 +110,43 @@ def make_score_file(
     out: Path,
     manifest: Manifest,
     reading: Reading,
-    made_from: dict[str, Any],
     decisions: Decisions | None,
     windows_out: Path | None,
+    *,
+    model_sha256: str,
+    policy: str,
 ) -> ScoreFile:
-    """Return which files are written; `made_from` is what `describe_inputs` returns."""
-    hashes = {"scores_sha256": out} | ({} if windows_out is None else {"windows_sha256": windows_out})
-    read = read_json_record(
-        "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
-    )
-    output = Output("score", tuple(hashes.values()), record_path(out), made_from, read)
+    """Return which files are written, and what they are made from, leaving out options that change no score."""
     is_loose = manifest.path == LOOSE
-    table_out = out if is_loose else decisions_path(out)
-    beside = [] if decisions is None or is_loose else [table_out]
-    files = [out, *beside, *([] if windows_out is None else [windows_out])]
     apart = rows_apart(manifest, reading)
-    return ScoreFile(out, manifest, reading, apart, decisions, windows_out, output, files, table_out, is_loose)
-
-
-def describe_inputs(
-    model_sha256: str, manifest: Manifest, policy: str, reading: Reading, decisions: Decisions | None
-) -> dict[str, Any]:
-    """Return what a score file is made from, leaving out options that change none of its scores."""
     made_from: dict[str, Any] = {
         "model_sha256": model_sha256,
-        "manifest_sha256": _manifest_sha256(manifest),
+        "manifest_sha256": _files_sha256(manifest) if is_loose else file_sha256(manifest.path),
         "input_policy": policy,
     }
     if reading.channels is not None:
         made_from["channels"] = reading.channels
-    if reading.windows is not None and rows_apart(manifest, reading):
+    if reading.windows is not None and apart:
         made_from["windows"] = reading.windows.record()
     if reading.voice is not None:
         made_from["speech"] = reading.voice.record()
     if decisions is not None and decisions.calibration is not None:
         made_from["calibration_sha256"] = decisions.sha256
-    return made_from
+    hashes = {"scores_sha256": out} | ({} if windows_out is None else {"windows_sha256": windows_out})
+    read = read_json_record(
+        "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
+    )
+    output = Output("score", tuple(hashes.values()), out.with_suffix(RECORD), made_from, read)
+    table_out = out if is_loose else out.with_suffix(DECISIONS)
+    beside = [] if decisions is None or is_loose else [table_out]
+    files = [out, *beside, *([] if windows_out is None else [windows_out])]
+    return ScoreFile(out, manifest, reading, apart, decisions, windows_out, output, files, table_out, is_loose)
 
 
-def _manifest_sha256(manifest: Manifest) -> str:
-    if manifest.path != LOOSE:
-        return file_sha256(manifest.path)
-    # A missing file is no reason to stop: its row gets an error.
+def _files_sha256(manifest: Manifest) -> str:
+    """Hash the names and contents of loose files; a missing one is no reason to stop, its row gets an error."""
     names = manifest.table["path"].to_list()
     return text_sha256("\n".join(f"{path} {file_sha256(path) if Path(path).is_file() else '-'}" for path in names))
-
-
-def record_path(out: Path) -> Path:
-    """Return the path of a score file's record: `eval.json` beside `eval.tsv`."""
-    return out.with_suffix(".json")
-
-
-def decisions_path(out: Path) -> Path:
-    """Return the path of the decisions on a manifest's scores: `eval.decisions.tsv` beside `eval.tsv`."""
-    return out.with_suffix(".decisions.tsv")
 
 
 def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
@@ -184,7 +171,7 @@ def decide_again(target: ScoreFile) -> list[str]:
     """
     if target.decisions is None and not target.is_loose:
         return []
-    path, sidecar = target.table_out, record_path(target.out)
+    path, sidecar = target.table_out, target.output.record
     record = read_json(sidecar)
     if not path.is_file() or file_sha256(path) != record.get(target.table_hash):
         fault = "is not the one that was written with" if path.is_file() else "is missing beside"
@@ -208,23 +195,10 @@ def decide_again(target: ScoreFile) -> list[str]:
     return [row["decision"] for row in table]
 
 
-def raise_unscored(out: Path) -> None:
-    """Raise SpoofkitError if some recordings have no score in a score file that is up to date."""
-    record = read_json(record_path(out))
-    errors = list(record.get("errors", {}).values())
-    raise_failed(errors, len(errors) + record["n_trials"])
-
-
-def refuse_other_record(out: Path) -> None:
+def refuse_other_record(output: Output) -> None:
     """Refuse to replace the record of other scores of the same name, `out.csv` beside `out.tsv`."""
-    sidecar = record_path(out)
+    out, sidecar = output.files[0], output.record
     record = read_json(sidecar) if sidecar.exists() else {}
     for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
         if other.is_file() and record.get("scores_sha256") == file_sha256(other):
             raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name another output")
-
-
-def _split(batch: list[int], apart: frozenset[int]) -> list[list[int]]:
-    """Split a batch: rows of `apart` in batches of their own, and the rest."""
-    rest = [row for row in batch if row not in apart]
-    return [[row] for row in batch if row in apart] + ([rest] if rest else [])

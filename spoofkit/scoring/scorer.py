@@ -76,16 +76,6 @@ def parse_input_policy(policy: str) -> tuple[int | None, int | None]:
     raise SpoofkitError(f"--crop {policy}: expected whole, first:N or repeat:N, such as first:64600")
 
 
-def follow_policy(wave_S: np.ndarray, policy: str) -> np.ndarray:
-    """Cut an utterance to the samples that a policy takes, or repeat it from its start.
-
-    >>> follow_policy(np.arange(3), "repeat:5").tolist()
-    [0, 1, 2, 0, 1]
-    """
-    first_samples, repeat_to = parse_input_policy(policy)
-    return wave_S[:first_samples] if repeat_to is None else np.resize(wave_S, repeat_to)
-
-
 def pad(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Pad waves with zeros at the end.
 

@@ -200,7 +200,7 @@ def _score_long(one: Opened, others: Iterator[Window], work: _Work) -> Result:
     end = 0
     at_once = max(1, work.scorer.budget_samples // windows.n_samples)
     try:
-        for group in _grouped(_next_ahead(work.pool, chain([one.first], others)), at_once):
+        for group in in_chunks(_next_ahead(work.pool, chain([one.first], others)), at_once):
             end = group[-1].end
             found += [window.speech for window in group if window.speech is not None]
             if work.scorer.has_utterance_head:
@@ -271,6 +271,8 @@ def _next_ahead(pool: ThreadPoolExecutor, items: Iterator[T]) -> Iterator[T]:
         yield item
 
 
-def _grouped(items: Iterator[T], n: int) -> Iterator[list[T]]:
-    while group := list(islice(items, n)):
-        yield group
+def in_chunks(items: Iterable[T], n: int) -> Iterator[list[T]]:
+    """Yield lists of `n` items; with n = 1 each as soon as it comes."""
+    items = iter(items)
+    while chunk := list(islice(items, n)):
+        yield chunk
