@@ -2,16 +2,23 @@
 
 Every output goes to a temporary name in the folder of its final name, is fsynced and then renamed, and the folder is
 fsynced: an interrupt, a kill, a full disk or a power cut leaves either the old file or the new one, never half of one.
+
+A process locks what it is writing, and the kernel drops the lock when the process dies, however it dies. So a temporary
+file without a lock is a leftover, and one that another process is writing is not touched; where the file system has no
+locks, nothing is removed.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.leftovers import remove, temporary_beside
 from spoofkit.suggestions import nearest_name
 
+TOKEN = "[0-9a-f]{8}"  # in temporary names
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Some network and FUSE file systems cannot sync a folder, and say one of these.
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -61,7 +68,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that replaces the folder `path` when the block ends.
 
     A folder cannot be renamed over a full one, so for an instant the old one has a name that ends in
-    `.old`; `leftovers.remove_leftovers` restores it if the process died at that moment.
+    `.old`; `remove_leftovers` restores it if the process died at that moment.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or path.is_symlink()):
@@ -102,10 +109,21 @@ def remove_folder(path: Path) -> None:
 
 @contextmanager
 def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
+    """Yield an empty file, or folder, beside `path`, and remove it at the end if it is still there.
+
+    What earlier, killed processes left of writing `path` is removed first; each folder is searched once a process.
+    """
+    own = re.compile(rf"\.{re.escape(path.stem)}\.{TOKEN}\.tmp{re.escape(path.suffix)}")
     try:
         make_folder(path.parent)
-        with temporary_beside(path, is_folder) as temporary:
+        for name in filter(own.fullmatch, _temporary_names(path.parent.resolve())):
+            _remove_unless_held(path.parent / name)
+        temporary, descriptor = _made(path, is_folder)
+        try:
             yield temporary
+        finally:
+            os.close(descriptor)
+            remove(temporary)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -230,3 +248,65 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+# ---- Temporary names, and what killed processes left under them
+
+
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Remove what killed processes were writing in `folder`, and restore a folder that was being replaced.
+
+    Args:
+        folder: Where to look; nothing below it.
+        names: Regular expression for the final names of the caller's own files.
+    """
+    pattern = re.compile(rf"\.({names})\.{TOKEN}\.(tmp|old)(\..*)?")
+    for left in sorted(folder.glob(".*")):
+        match = pattern.fullmatch(left.name)
+        if match and match[2] == "old" and not (folder / match[1]).exists():
+            os.rename(left, folder / match[1])
+        elif match:
+            _remove_unless_held(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _made(path: Path, is_folder: bool) -> tuple[Path, int]:
+    while True:
+        # The suffix stays last because matplotlib chooses its format by it.
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+        if is_folder:
+            temporary.mkdir()
+        else:
+            temporary.touch(exist_ok=False)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():  # else taken for a leftover before it was held
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+@lru_cache(1024)
+def _temporary_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the temporary files in a folder when it is first searched."""
+    pattern = re.compile(rf"\..+\.{TOKEN}\.tmp(\..*)?")
+    with suppress(OSError), os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if pattern.fullmatch(entry.name))
+    return ()
+
+
+def _remove_unless_held(left: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(left)
+        finally:
+            os.close(descriptor)

@@ -77,12 +77,8 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _line(cells: tuple[str, ...], stream: TextIO) -> str:
-    escape = visible if stream.isatty() else _encodable
-    return "\t".join(map(escape, cells)) + "\n"
-
-
-def _encodable(text: str) -> str:
-    return UNENCODABLE.sub(_escape, text)
+    escaped = CONTROL if stream.isatty() else UNENCODABLE
+    return "\t".join(escaped.sub(_escape, cell) for cell in cells) + "\n"
 
 
 def _escape(match: re.Match[str]) -> str:

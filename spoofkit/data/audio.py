@@ -150,12 +150,18 @@ def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> 
             if is_mixed:
                 meter.refuse_lost_mean(stored.where)
         heard = meter if is_mixed and not is_part else None
-        for block_S in _first(_at_16k(stored, start, n_samples, downmix, heard), n_samples):
+        for block_S in _at_16k(stored, start, n_samples, downmix, heard):
+            block_S = block_S[:n_samples]
             if not np.isfinite(block_S).all():
                 raise SpoofkitError(
                     f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again"
                 )
-            yield block_S
+            if block_S.size:
+                yield block_S
+            if n_samples is not None:
+                n_samples -= block_S.size
+                if n_samples == 0:
+                    break  # decoding stops at the block that holds the last sample
         if is_mixed:
             meter.refuse_lost_mean(stored.where)
 
@@ -180,18 +186,6 @@ def _at_16k(
         start = max(0, start - wave_S.size)
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[start:]
-
-
-def _first(blocks: Iterator[np.ndarray], n_samples: int | None) -> Iterator[np.ndarray]:
-    """Yield the first `n_samples` samples; decoding stops at the block that holds the last."""
-    for block_S in blocks:
-        block_S = block_S[:n_samples]
-        if block_S.size:
-            yield block_S
-        if n_samples is not None:
-            n_samples -= block_S.size
-            if n_samples == 0:
-                return
 
 
 def _measure(path: Path | str) -> ChannelMeter:

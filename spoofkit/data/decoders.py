@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from spoofkit.data.containers import HOW
-from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, holds_another, is_whole_frame
-from spoofkit.data.layout import Layout, find_recordings
+from spoofkit.data.containers import HOW, plain_extent, require_filled
+from spoofkit.data.flac import WIDEST_EXACT, SamplesMd5, holds_another, is_whole_frame, last_frame, stream_info
+from spoofkit.data.mpeg import require_packets
+from spoofkit.data.ogg import recordings
 from spoofkit.data.packed import SAMPLE_BYTES, Address, parse_address, read_packed
 from spoofkit.data.spans import Span
-from spoofkit.data.stored import READ_RATE, AudioInfo, Stored, decoding_errors, require_plausible, skip_samples
+from spoofkit.data.stored import READ_RATE, AudioInfo, Layout, Stored, decoding_errors, require_plausible, skip_samples
+from spoofkit.data.streams import count_frames
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
@@ -48,7 +50,7 @@ def open_recording(path: Path | str) -> Iterator[Stored]:
             before = os.fstat(descriptor)
             if not before.st_size:
                 raise SpoofkitError(f"{path}: is empty (0 bytes), expected audio; fetch it again")
-            parts = [_open_one(stack, where, *part) for part in find_recordings(Span(descriptor), where)]
+            parts = [_open_one(stack, where, *part) for part in _find_recordings(Span(descriptor), where)]
             stored = _joined(where, parts) if parts[1:] else parts[0]
             require_plausible(stored)
         yield stored
@@ -82,6 +84,24 @@ def _packed(where: str, address: Address) -> Stored:
 
     n_bytes = SAMPLE_BYTES * address.n_samples
     return Stored(where, AudioInfo(READ_RATE, 1, "PCM_16", 16, "pack", n_bytes, address.n_samples), read)
+
+
+def _find_recordings(span: Span, where: str) -> list[tuple[Span, Layout]]:
+    """Find the recordings in a file by its bytes: one, or several in an Ogg or MP3 file that was concatenated.
+
+    Raises:
+        SpoofkitError: it is cut short, or more follows than it states.
+    """
+    if (info := stream_info(span)) is not None:
+        return [(span, Layout(flac=info, last_flac_frame=last_frame(span, info) if info.n_samples else None))]
+    if span.at(0, 4) == b"OggS":
+        return [(span.part(*part), Layout(is_ogg=True)) for part in recordings(span, where)]
+    if (plain := plain_extent(span, where)) is not None:
+        return [(span, Layout(plain=plain))]
+    if require_filled(span, where) or require_packets(span, where):
+        return [(span, Layout(is_filled=True))]
+    frames = count_frames(span, where)
+    return [(span.part(one.start, one.end), Layout(frames=one)) for one in frames] or [(span, Layout())]
 
 
 def _open_one(stack: ExitStack, where: str, span: Span, layout: Layout) -> Stored:
@@ -133,7 +153,7 @@ def _flac(where: str, span: Span, layout: Layout, stored: Stored) -> Stored:
             if md5 is not None:
                 md5.add(block_SC)
             yield block_SC
-        if md5 is not None and md5.hex() != flac.md5:
+        if md5 is not None and md5.digest.hexdigest() != flac.md5:
             raise SpoofkitError(
                 f"{where}: the MD5 of its samples differs from that in its FLAC header; it is damaged, or something "
                 f"was appended to it, so {HOW}"

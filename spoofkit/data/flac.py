@@ -151,7 +151,3 @@ class SamplesMd5:
             return
         data = np.ascontiguousarray(values_SC.astype("<i4")).view(np.uint8).reshape(-1, 4)[:, :width]
         self.digest.update(np.ascontiguousarray(data).data)
-
-    def hex(self) -> str:
-        """Return the MD5 of all samples that were added, in hex."""
-        return self.digest.hexdigest()

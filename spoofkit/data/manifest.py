@@ -174,15 +174,7 @@ def read_manifest(path: Path | str) -> Manifest:
             "it is cut short or was edited, so recreate it with `spoofkit prepare`"
         )
     _check(table, str(path))
-    return Manifest(
-        Path(path),
-        Path(header["root"]),
-        table,
-        _made_from(header, path),
-        header.get("partial", ""),
-        _downmix(header, path),
-        _n_rejected(header, path),
-    )
+    return Manifest(Path(path), Path(header["root"]), table, **_parse_header(header, path))
 
 
 def read_keyed_manifest(path: Path | str) -> Manifest:
@@ -211,34 +203,27 @@ def find_record(path: Path) -> Record:
         return Record(None, damage=str(error).removeprefix(f"{path}: ").partition(";")[0])
 
 
-def _made_from(header: dict[str, str], path: Path | str) -> dict[str, Any]:
+def _parse_header(header: dict[str, str], path: Path | str) -> dict[str, Any]:
+    """Return what the lines `# made_from=` to `# rejected=` say, as fields of a manifest."""
     try:
-        made_from: dict[str, Any] = json.loads(header.get("made_from", "{}"))
+        made_from = json.loads(header.get("made_from", "{}"))
         if not isinstance(made_from, dict):
             raise ValueError(f"found {type(made_from).__name__}, expected an object")
     except (ValueError, RecursionError) as error:
         raise SpoofkitError(f"{path}: its line '# made_from=' is damaged ({error}); recreate it") from error
-    return made_from
-
-
-def _downmix(header: dict[str, str], path: Path | str) -> str:
-    downmix = header.get("downmix", DOWNMIXES[0])
+    downmix, n_rejected = header.get("downmix", DOWNMIXES[0]), header.get("rejected", "0")
     if downmix not in DOWNMIXES:
         raise SpoofkitError(
             f"{path}: its line '# downmix=' says {downmix!r}, expected one of {', '.join(DOWNMIXES)}; recreate it "
             "with `spoofkit prepare`"
         )
-    return downmix
-
-
-def _n_rejected(header: dict[str, str], path: Path | str) -> int:
-    number = header.get("rejected", "0")
-    if not number.isdecimal():
+    if not n_rejected.isdecimal():
         raise SpoofkitError(
-            f"{path}: its line '# rejected=' says {number!r}, expected a number of utterances; recreate it with "
+            f"{path}: its line '# rejected=' says {n_rejected!r}, expected a number of utterances; recreate it with "
             "`spoofkit prepare`"
         )
-    return int(number)
+    partial = header.get("partial", "")
+    return {"made_from": made_from, "partial": partial, "downmix": downmix, "n_rejected": int(n_rejected)}
 
 
 def _split_header(data: bytes) -> tuple[dict[str, str], bytes]:

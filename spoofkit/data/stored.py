@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spoofkit.data.containers import HOW
+from spoofkit.data.containers import HOW, Extent
+from spoofkit.data.flac import StreamInfo
+from spoofkit.data.streams import Frames
 from spoofkit.errors import SpoofkitError
 
 READ_RATE = 16_000  # Hz; what every recording becomes
@@ -57,6 +59,22 @@ class AudioInfo:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What is known of a recording before it is decoded; without any fields, only the decoders know its kind."""
+
+    flac: StreamInfo | None = None
+    last_flac_frame: int | None = None
+    """Byte at which it begins; None if the file does not end where its header states."""
+    plain: Extent | None = None
+    """The samples of WAV, AIFF, W64, CAF, AU and NIST."""
+    frames: Frames | None = None
+    """The frames of MPEG audio, ADTS and AMR."""
+    is_ogg: bool = False
+    is_filled: bool = False
+    """Whether it is a container of chunks or packets (MP4, Matroska, ASF, AVI, MPEG), which fill it."""
+
+
+@dataclass(frozen=True)
 class Stored:
     """An open recording."""
 
@@ -83,22 +101,6 @@ def length_at_16k(n_samples: int, rate: int) -> int:
     """Return the number of samples that `n_samples` at `rate` Hz have after conversion to 16 kHz."""
     # soxr returns round(n * 16000 / rate) samples; the integer form avoids rounding errors in long files.
     return (2 * n_samples * READ_RATE + rate) // (2 * rate)
-
-
-def longest_seconds() -> float:
-    """Return the longest duration that is read, in seconds; SPOOFKIT_LONGEST_HOURS in the environment sets it.
-
-    Raises:
-        SpoofkitError: that is no positive number.
-    """
-    text = os.environ.get(LONGEST_HOURS, "")
-    try:
-        hours = float(text) if text else DEFAULT_LONGEST_HOURS
-    except ValueError:
-        hours = 0.0
-    if not hours > 0:
-        raise SpoofkitError(f"{LONGEST_HOURS}={text}: expected a positive number of hours; correct it or leave it out")
-    return 3600 * hours
 
 
 @contextmanager
@@ -167,15 +169,22 @@ def require_plausible(stored: Stored) -> None:
 
 
 def require_not_too_long(where: str, seconds: float) -> None:
-    """Refuse a recording beyond the longest duration.
+    """Refuse a recording beyond the longest duration, which SPOOFKIT_LONGEST_HOURS in the environment sets.
 
     Raises:
-        SpoofkitError: it is longer.
+        SpoofkitError: it is longer, or the variable is no positive number.
     """
-    if seconds > longest_seconds():
+    text = os.environ.get(LONGEST_HOURS, "")
+    try:
+        longest_hours = float(text) if text else DEFAULT_LONGEST_HOURS
+    except ValueError:
+        longest_hours = 0.0
+    if not longest_hours > 0:
+        raise SpoofkitError(f"{LONGEST_HOURS}={text}: expected a positive number of hours; correct it or leave it out")
+    if seconds > 3600 * longest_hours:
         raise SpoofkitError(
-            f"{where}: is longer than {longest_seconds() / 3600:g} h, the longest that is read; split it, or raise the "
-            f"limit with {LONGEST_HOURS} in the environment"
+            f"{where}: is longer than {longest_hours:g} h, the longest that is read; split it, or raise the limit with "
+            f"{LONGEST_HOURS} in the environment"
         )
 
 

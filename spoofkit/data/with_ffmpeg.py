@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from spoofkit.data.containers import HOW, refuse_rest, refuse_tracks
-from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_of_content, end_without_tags
-from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, check_length, join_blocks, skip_samples, undecodable
+from spoofkit.data.stored import (
+    HEADERLESS,
+    AudioInfo,
+    Layout,
+    Stored,
+    check_length,
+    join_blocks,
+    skip_samples,
+    undecodable,
+)
 from spoofkit.errors import SpoofkitError
 
 FFMPEG_CONTAINERS = (

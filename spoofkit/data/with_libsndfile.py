@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from spoofkit.data.layout import Layout
 from spoofkit.data.spans import Span, end_without_tags
-from spoofkit.data.stored import HEADERLESS, AudioInfo, Stored, check_length, skip_samples
+from spoofkit.data.stored import HEADERLESS, AudioInfo, Layout, Stored, check_length, skip_samples
 from spoofkit.errors import SpoofkitError
 
 NOT_STATED = 1 << 62  # libsndfile's length of a FLAC that states none is the largest number it has

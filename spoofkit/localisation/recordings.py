@@ -24,8 +24,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, sync, write_json
-from spoofkit.leftovers import remove_leftovers
+from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, remove_leftovers, sync, write_json
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.picture import Curve, picture
 from spoofkit.localisation.regions import CALLED, Rule, find_regions, make_rule, marked_seconds, smooth

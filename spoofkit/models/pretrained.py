@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from spoofkit.checksums import require_intact
 from spoofkit.errors import SpoofkitError
@@ -130,7 +129,7 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         bundle = name.removeprefix(TORCHAUDIO)
         network, feature_extractor = load_bundle(bundle)
         provenance = bundle_provenance(bundle)
-        loaded = f"{_n_tensors(network)} of {_n_tensors(network)} tensors"
+        loaded = f"{len(network.state_dict())} of {len(network.state_dict())} tensors"
     else:
         network, feature_extractor, loaded, ignored = _from_pretrained(name, revision, described_by)
         provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)
@@ -144,10 +143,6 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
     if name != "tiny" and Path(name).is_dir():
         encoder.stages = read_stages(Path(name))
     return encoder
-
-
-def _n_tensors(network: nn.Module) -> int:
-    return len(network.state_dict())
 
 
 def _from_pretrained(
@@ -260,7 +255,7 @@ def _check_loading(name: str, network: Any, loaded: dict[str, Any]) -> str:
     missing = sorted(key for key in loaded["missing_keys"] if not is_of_a_task(family, key))
     extra = sorted(key for key in loaded["unexpected_keys"] if not is_of_a_task(family, key))
     mismatched = sorted(str(item[0]) for item in loaded["mismatched_keys"])
-    n_tensors = _n_tensors(network)
+    n_tensors = len(network.state_dict())
     for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", mismatched)):
         if keys:
             n_fit = n_tensors - len(missing) - len(mismatched)

@@ -18,9 +18,8 @@ from tqdm import tqdm
 import spoofkit
 from spoofkit.data.manifest import Manifest
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, refuse_existing, text_sha256, write_json
+from spoofkit.files import atomic_path, file_sha256, refuse_existing, remove_leftovers, text_sha256, write_json
 from spoofkit.interrupts import caught_signals
-from spoofkit.leftovers import remove_leftovers
 from spoofkit.machine import command
 from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.scoring import parts as score_parts

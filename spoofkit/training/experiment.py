@@ -30,11 +30,11 @@ from spoofkit.files import (
     read_json,
     read_text,
     remove_folder,
+    remove_leftovers,
     write_error,
     write_json,
     write_text,
 )
-from spoofkit.leftovers import remove_leftovers
 from spoofkit.lock import held
 from spoofkit.machine import commit, now
 from spoofkit.models.device import hardware

@@ -28,12 +28,7 @@ from spoofkit.addons.onnx.with_onnx import FORMAT, detector_of, open_session
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import (
-    atomic_path,
-    file_sha256,
-    write_json,
-)
-from spoofkit.leftovers import remove_leftovers
+from spoofkit.files import atomic_path, file_sha256, remove_leftovers, write_json
 from spoofkit.machine import command
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.provenance import contamination_warning

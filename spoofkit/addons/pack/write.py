@@ -32,14 +32,7 @@ from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_record, read_m
 from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import (
-    atomic_path,
-    file_sha256,
-    make_folder,
-    text_sha256,
-    write_json,
-)
-from spoofkit.leftovers import remove_leftovers
+from spoofkit.files import atomic_path, file_sha256, make_folder, remove_leftovers, text_sha256, write_json
 from spoofkit.lock import held
 from spoofkit.outputs import Output, is_up_to_date
 from spoofkit.terminal import say, visible
