@@ -252,10 +252,11 @@ def test_validate_names_every_utterance_that_cannot_be_used(corpus: Path, tmp_pa
 
 def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: Path) -> None:
     mix, train = tmp_path / "mix.tsv", manifests / "train.tsv"
-    text = run_cli("mixlist", train, "-o", mix, "-c", conf).stdout
+    assert f"mixlist: found {train}, expected draw, show, render" in refusal("mixlist", "draw", train, "-o", mix)
+    text = run_cli("mixlist", "draw", train, "-o", mix, "-c", conf).stdout
     assert "24 mixes" in text
     assert "share" in text
-    statistics = json.loads(run_cli("mixlist", train, "-o", tmp_path / "b.tsv", "-c", conf, "--json").stdout)
+    statistics = json.loads(run_cli("mixlist", "draw", train, "-o", tmp_path / "b.tsv", "-c", conf, "--json").stdout)
     assert sum(statistics["base_from_injector"].values()) == statistics["n_mixes"] == 24
     run_cli("mixlist", "show", mix, train, "-o", tmp_path / "mix.png", "-c", conf, "--mix-id", "mix_0000002")
     assert (tmp_path / "mix.png").read_bytes().startswith(b"\x89PNG")
@@ -269,7 +270,7 @@ def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: 
 
 
 def test_an_existing_mix_list_is_refused_kept_or_replaced(manifests: Path, conf: Path, tmp_path: Path) -> None:
-    draw = ("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
+    draw = ("mixlist", "draw", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
     run_cli(*draw)
     before = file_sha256(tmp_path / "mix.tsv")
     assert "exists already; pass --overwrite" in refusal(*draw)
@@ -416,7 +417,7 @@ def test_a_model_folder_that_is_not_whole_is_refused(model: Path, manifests: Pat
 def test_a_folder_is_never_overwritten_by_a_file(manifests: Path, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "precious/deep").mkdir(parents=True)
     (tmp_path / "precious/deep/file").write_text("years of work")
-    draw = ("mixlist", manifests / "train.tsv", "-o", tmp_path / "precious", "-c", conf, "--overwrite")
+    draw = ("mixlist", "draw", manifests / "train.tsv", "-o", tmp_path / "precious", "-c", conf, "--overwrite")
     assert "is a folder, expected the name of a file" in refusal(*draw)
     assert (tmp_path / "precious/deep/file").read_text() == "years of work"
 

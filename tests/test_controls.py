@@ -44,8 +44,8 @@ def folder(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw(out: Path, manifests: Path, conf: Path, *options: object) -> None:
-    run_cli("mixlist", manifests / "train.tsv", "-o", out / "mix.tsv", "-c", conf, *options)
-    run_cli("mixlist", manifests / "dev.tsv", "-o", out / "mix_dev.tsv", "-c", conf, "--held-out", *options)
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", out / "mix.tsv", "-c", conf, *options)
+    run_cli("mixlist", "draw", manifests / "dev.tsv", "-o", out / "mix_dev.tsv", "-c", conf, "--held-out", *options)
 
 
 def options_of(folder: Path, manifests: Path, *options: object) -> list[object]:

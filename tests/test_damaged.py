@@ -224,7 +224,7 @@ def test_damaged_scores_beside_their_record_are_refused(tmp_path: Path) -> None:
 def test_damaged_mix_list_is_refused(manifests: Path, tmp_path: Path) -> None:
     sets = ["--set", "crop_samples=12000", "--set", "mix.n_train=20", "--set", "mix.min_region_samples=800"]
     path, manifest = tmp_path / "mix.tsv", read_manifest(manifests / "train.tsv")
-    run_cli("mixlist", manifests / "train.tsv", "-o", path, *sets, "--set", "mix.share=[0.15,0.45]")
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", path, *sets, "--set", "mix.share=[0.15,0.45]")
     read_mix_list(path, manifest)
     for _ in damages(path, 80):
         with pytest.raises(SpoofkitError):

@@ -172,8 +172,8 @@ def test_post_training_by_two_processes_follows_the_course_of_one(
     torchrun: Torchrun, weight: str, conf: Path, manifests: Path, tmp_path: Path
 ) -> None:
     supervision = "utterances" if "spoof" in weight else "frames"
-    run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", "draw", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     sources = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf]
     sources += ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix_dev.tsv"]
     sources += ["--set", f"posttrain.supervision={supervision}", "--set", f"posttrain.{weight}"]

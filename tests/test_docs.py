@@ -50,7 +50,7 @@ def test_verbs_and_options_that_a_page_shows_exist(page: Path) -> None:
         assert verb in program.commands, verb
         command = program.commands[verb]
         if hasattr(command, "commands"):
-            command = command.commands[rest[0] if rest and rest[0] in command.commands else "draw"]
+            command = command.commands[rest[0]]
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         options |= {"--help", "-h"}
         for argument in rest:

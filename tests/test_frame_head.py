@@ -62,8 +62,8 @@ def settings_of(folder: Path, encoder: str | Path, n_steps: int = 40, **mix: str
 
 def draw_lists(folder: Path, manifest: Path, conf: Path) -> list[object]:
     """Options that name two mix lists."""
-    run_cli("mixlist", manifest, "-o", folder / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifest, "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", "draw", manifest, "-o", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", "draw", manifest, "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
     return [*lists, "--train", manifest, "--dev", manifest, "-c", conf, "--device", "cpu"]
 

@@ -125,7 +125,7 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
         "calibrate on": ["calibrate", scores / "good.tsv", keyed, "-o", out / "cal.json", "--on", trials, own],
         "fuse": ["fuse", trials, scores / "keyed.tsv", own, "-o", out / "fusion.json"],
         "audit": ["audit", own],
-        "mixlist": ["mixlist", own, "-o", out / "drawn.tsv", "-c", out / "conf.yaml"],
+        "mixlist": ["mixlist", "draw", own, "-o", out / "drawn.tsv", "-c", out / "conf.yaml"],
         "mixlist show": ["mixlist", "show", out / "mix.tsv", own, "-o", out / "mix.png"],
         "posttrain": [
             "posttrain", out / "p", "--train", own, "--dev", keyed, "-c", out / "conf.yaml",

@@ -74,7 +74,8 @@ def sources(
         "finetune: {<<: *short}\n"
     )
     for name, more in (("train", []), ("dev", ["--held-out"])):
-        run_cli("mixlist", manifests / f"{name}.tsv", "-o", folder / f"{name}.tsv", "-c", folder / "conf.yaml", *more)
+        listed = manifests / f"{name}.tsv"
+        run_cli("mixlist", "draw", listed, "-o", folder / listed.name, "-c", folder / "conf.yaml", *more)
     common = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", folder / "conf.yaml"]
     mixes = ["--mix", folder / "train.tsv", "--dev-mix", folder / "dev.tsv"]
     return {"finetune": common, "posttrain": [*common, *mixes]}

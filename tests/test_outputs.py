@@ -127,7 +127,7 @@ VERBS: dict[str, tuple[str, str, Change, str]] = {
     # verb: its arguments, its output, what changes an input, and what this is called
     "prepare": ("prepare generic list.csv -o out", "out/list.tsv", text_of("list.csv", ",s00", ",s99"), "lists"),
     "pack": (f"pack {LIST} -o out", "out/list.tsv", CHANGED_LIST, "manifest"),
-    "mixlist": (f"mixlist {LIST} -o out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
+    "mixlist": (f"mixlist draw {LIST} -o out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
     "kaldi": (f"kaldi {LIST} -o out", "out/wav.scp", CHANGED_LIST, "(manifest)"),
     "overlap": (f"overlap {LIST} data/eval.tsv -o out.tsv", "out.tsv", CHANGED_LIST, "(train)"),
     "reformat": (

@@ -773,7 +773,7 @@ def test_trainings_killed_at_random_moments_end_as_if_nothing_had_happened(manif
     conf = tmp_path / "conf.yaml"
     conf.write_text(SETTINGS.replace("ENCODER", str(small_encoder(tmp_path / "small"))))
     for name, more in (("train", []), ("dev", ["--held-out"])):
-        run_cli("mixlist", manifests / f"{name}.tsv", "-o", tmp_path / f"mix_{name}.tsv", "-c", conf, *more)
+        run_cli("mixlist", "draw", manifests / f"{name}.tsv", "-o", tmp_path / f"mix_{name}.tsv", "-c", conf, *more)
     sources = [f"--train={manifests}/train.tsv", f"--dev={manifests}/dev.tsv", f"--config={conf}"]
     mixes = [f"--mix={tmp_path}/mix_train.tsv", f"--dev-mix={tmp_path}/mix_dev.tsv"]
     options = {"finetune": sources, "posttrain": [*sources, *mixes]}

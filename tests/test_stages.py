@@ -38,8 +38,10 @@ def options(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Of each verb that trains."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "conf.yaml").write_text(SETTINGS)
-    run_cli("mixlist", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", folder / "conf.yaml")
-    run_cli("mixlist", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", folder / "conf.yaml", "--held-out")
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", folder / "conf.yaml")
+    run_cli(
+        "mixlist", "draw", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", folder / "conf.yaml", "--held-out"
+    )
     sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", folder / "conf.yaml"]
     sets += ["--device", "cpu"]
     return {"posttrain": [*sets, "--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"], "finetune": sets}

@@ -95,7 +95,7 @@ def test_a_subset_is_a_manifest_that_says_what_it_is(manifests: Path, tmp_path: 
     assert f"train.tsv: partial: {source.partial}" in own.partial
     assert [line.split()[2:] for line in shown.splitlines() if line.startswith("all")] == [["8", "50.0%", "4"]]
     run_cli("validate", out, "--read-audio")
-    run_cli("mixlist", out, "-o", tmp_path / "mix.tsv", "--set", "mix.n_train=4")
+    run_cli("mixlist", "draw", out, "-o", tmp_path / "mix.tsv", "--set", "mix.n_train=4")
     run_cli("pack", manifests / "train.tsv", "-o", tmp_path / "packed")
     packed = tmp_path / "packed/half.tsv"
     run_cli("subset", tmp_path / "packed/train.tsv", "-o", packed, "--share", "0.5", "--seed", 3)

@@ -57,8 +57,8 @@ def exp(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exp")
     conf = folder / "conf.yaml"
     conf.write_text(CONFIG)
-    run_cli("mixlist", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", folder / "mix.tsv", "-c", conf)
+    run_cli("mixlist", "draw", manifests / "dev.tsv", "-o", folder / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", folder / "mix.tsv", "--dev-mix", folder / "mix_dev.tsv"]
     sets = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv"]
     run_cli("posttrain", folder / "posttrain", *sets, "-c", conf, *lists, "--device", "cpu")

@@ -53,8 +53,8 @@ def conf(tmp_path: Path) -> Path:
 @pytest.fixture
 def mixes(conf: Path, manifests: Path, tmp_path: Path) -> list[object]:
     """Options that name manifests and mix lists."""
-    run_cli("mixlist", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
-    run_cli("mixlist", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
+    run_cli("mixlist", "draw", manifests / "train.tsv", "-o", tmp_path / "mix.tsv", "-c", conf)
+    run_cli("mixlist", "draw", manifests / "dev.tsv", "-o", tmp_path / "mix_dev.tsv", "-c", conf, "--held-out")
     lists = ["--mix", tmp_path / "mix.tsv", "--dev-mix", tmp_path / "mix_dev.tsv"]
     return ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", conf, *lists]
 
@@ -318,12 +318,12 @@ def test_a_mix_list_that_is_not_there_is_said_to_be_drawn_and_nothing_is_left(
     sets = ["--train", train, "--dev", dev]
     sentence = refusal("posttrain", exp, *sets)
     assert sentence.startswith(f"{exp}: has no mix.tsv, expected the mix list of {train}; draw it with")
-    assert f"`spoofkit mixlist {train} -o {exp}/mix.tsv`" in sentence
+    assert f"`spoofkit mixlist draw {train} -o {exp}/mix.tsv`" in sentence
     assert "or name another with --mix" in sentence
     given = mixes[mixes.index("--mix") + 1]
     sentence = refusal("posttrain", exp, *sets, "--mix", given)
     assert f"{exp}: has no mix_dev.tsv" in sentence
-    assert f"`spoofkit mixlist {dev} -o {exp}/mix_dev.tsv --held-out`" in sentence
+    assert f"`spoofkit mixlist draw {dev} -o {exp}/mix_dev.tsv --held-out`" in sentence
     refusal("posttrain", exp, *sets, "--mix", given, "--dev-mix", given, "--dev", tmp_path / "none.tsv")
     assert not exp.exists()
 

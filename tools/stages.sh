@@ -187,8 +187,8 @@ prepared() { # prepared CORPUS DIR OUT "SET..." OPTION...
 
 mix_lists() {
   local options=(--config "$conf" "$keep" ${sets[@]+"${sets[@]}"} $mixlist_args)
-  spoofkit mixlist "$data/$train.tsv" -o "$exp/posttrain/mix.tsv" "${options[@]}"
-  spoofkit mixlist "$data/$dev.tsv" -o "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
+  spoofkit mixlist draw "$data/$train.tsv" -o "$exp/posttrain/mix.tsv" "${options[@]}"
+  spoofkit mixlist draw "$data/$dev.tsv" -o "$exp/posttrain/mix_dev.tsv" --held-out "${options[@]}"
 }
 
 training() { # training VERB EXP TRAIN.tsv OPTION...

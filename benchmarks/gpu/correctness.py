@@ -103,8 +103,8 @@ def end_to_end(bench: Bench) -> Rows:
     device = ("--device", bench.device)
     model, out = exp / "finetune/model", bench.work / "scores"
     calls: list[tuple[Any, ...]] = [
-        ("mixlist", data / "train.tsv", "-o", exp / "posttrain/mix.tsv", "-c", conf),
-        ("mixlist", data / "dev.tsv", "-o", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
+        ("mixlist", "draw", data / "train.tsv", "-o", exp / "posttrain/mix.tsv", "-c", conf),
+        ("mixlist", "draw", data / "dev.tsv", "-o", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
         ("posttrain", exp / "posttrain", *lists, *device),
         ("finetune", exp / "finetune", *lists, "--encoder", exp / "posttrain/encoder", *device),
         ("score", model, data / "dev.tsv", "-o", out / "device.tsv", *device),

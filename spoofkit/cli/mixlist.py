@@ -13,24 +13,30 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_json, echo_text, say
 
 
-class DrawByDefault(TyperGroup):
-    """Make `mixlist TRAIN.tsv -o MIX.tsv` mean `mixlist draw TRAIN.tsv -o MIX.tsv`."""
+class MixList(TyperGroup):
+    """The verbs about mix lists."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `draw` before arguments that name no sub-command."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["draw", *args]
-        return super().parse_args(ctx, args)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb; an argument that is none was meant for `draw`, which earlier versions let one leave out.
+
+        Raises:
+            SpoofkitError: it is no verb.
+        """
+        if args[0] not in self.commands:
+            raise SpoofkitError(
+                f"mixlist: found {args[0]}, expected {', '.join(self.commands)}; to draw a list, write "
+                "`spoofkit mixlist draw …`"
+            )
+        return super().resolve_command(ctx, args)
 
 
 mixlist = Verbs(
-    cls=DrawByDefault,
+    cls=MixList,
     no_args_is_help=True,
     help=(
         "Draw a list of mix-frame utterances, or look at and listen to one.\n\n"
-        "`spoofkit mixlist data/train.tsv -o exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
-        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv -o mix.png --mix-id mix_0000003`\n\n"
-        "What draws may be told (`--config`, `--set`, `--held-out` …): `spoofkit mixlist draw --help`"
+        "`spoofkit mixlist draw data/train.tsv -o exp/x/posttrain/mix.tsv -c conf/xlsr300m.yaml`\n\n"
+        "`spoofkit mixlist show exp/x/posttrain/mix.tsv data/train.tsv -o mix.png --mix-id mix_0000003`"
     ),
 )
 
@@ -46,7 +52,7 @@ def draw(
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
-    """Draw a mix list (`draw` itself may be left out) and print statistics of what was drawn."""
+    """Draw a mix list and print statistics of what was drawn."""
     from spoofkit.config import load_config
     from spoofkit.data.manifest import read_keyed_manifest
     from spoofkit.data.mixdraw import draw_mixes, made_from
@@ -55,7 +61,7 @@ def draw(
     from spoofkit.outputs import Output, is_up_to_date, skipped
 
     settings, utterances = load_config(config, set_), read_keyed_manifest(manifest)
-    output = Output("mixlist", (out,), out, made_from(settings, utterances, held_out), find_record)
+    output = Output("mixlist draw", (out,), out, made_from(settings, utterances, held_out), find_record)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         say(skipped(out))
         return

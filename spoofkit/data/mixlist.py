@@ -76,7 +76,7 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
     lines = text.split("\n", 2)
     if len(lines) < 3 or not lines[0].startswith("# seed=") or not lines[1].startswith("# made_from="):
         raise SpoofkitError(
-            f"{path}: not a mix list, expected '# seed=… config=… rows=…' first; draw one with `spoofkit mixlist`"
+            f"{path}: not a mix list, expected '# seed=… config=… rows=…' first; draw one with `spoofkit mixlist draw`"
         )
     text_record = lines[1].removeprefix("# made_from=")
     first, _, of_rows = lines[0].rpartition(" rows=")
@@ -90,7 +90,9 @@ def _read_header(text: str, path: Path | str) -> dict[str, Any]:
             f"{path}: its settings do not match their hash in the first line; it was edited by hand, so draw it again"
         )
     if set(record.get("mix", {})) != set(DRAW_SETTINGS):
-        raise SpoofkitError(f"{path}: was drawn by another version of spoofkit; draw it again with `spoofkit mixlist`")
+        raise SpoofkitError(
+            f"{path}: was drawn by another version of spoofkit; draw it again with `spoofkit mixlist draw`"
+        )
     n_found = lines[2].count("\n") - 1
     if not text.endswith("\n") or n_rows != str(n_found):
         raise SpoofkitError(
@@ -121,7 +123,7 @@ def read_mix_list(path: Path | str, manifest: Manifest) -> MixList:
         )
     except pl.exceptions.PolarsError as error:
         raise SpoofkitError(
-            f"{path}: not a mix list table ({str(error).splitlines()[0]}); draw it again with `spoofkit mixlist`"
+            f"{path}: not a mix list table ({str(error).splitlines()[0]}); draw it again with `spoofkit mixlist draw`"
         ) from error
     if table.null_count().sum_horizontal().item():
         raise SpoofkitError(f"{path}: a row has an empty field; it was edited or cut short, so draw it again")

@@ -50,7 +50,7 @@ def read_mixed_set(path: Path, manifest: Manifest, geometry: FrameGeometry, fram
     if mix_list.made_from["manifest"] != file_sha256(manifest.path):
         raise SpoofkitError(
             f"{path}: was drawn from another manifest than {manifest.path}; give that manifest, or draw the list again "
-            "with `spoofkit mixlist`"
+            "with `spoofkit mixlist draw`"
         )
     dataset = MixDataset(mix_list, manifest, geometry, frame_target)
     ids = [mix.mix_id for mix in mix_list.mixes]

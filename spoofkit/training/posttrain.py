@@ -166,7 +166,7 @@ def _require_list(mix: Path, manifest: Path, option: str) -> None:
         held_out = " --held-out" if option == "--dev-mix" else ""
         raise SpoofkitError(
             f"{mix.parent}: has no {mix.name}, expected the mix list of {manifest}; draw it with `spoofkit "
-            f"mixlist {manifest} -o {mix}{held_out}` and the same settings, or name another with {option}"
+            f"mixlist draw {manifest} -o {mix}{held_out}` and the same settings, or name another with {option}"
         )
 
 
@@ -204,7 +204,7 @@ def _save(folder: Path, classifier: FrameClassifier, target: str, stage: Stage) 
 def _check_drawn_with(mix_list: MixList, config: Config, path: Path, manifest_path: Path) -> None:
     if mix_list.made_from["manifest"] != file_sha256(manifest_path):
         raise SpoofkitError(
-            f"{path}: was drawn from another manifest than {manifest_path}; draw it again with `spoofkit mixlist`"
+            f"{path}: was drawn from another manifest than {manifest_path}; draw it again with `spoofkit mixlist draw`"
         )
     wanted = config.mix.model_dump(mode="json")
     now = {"crop_samples": config.crop_samples, "seed": config.seed} | {name: wanted[name] for name in DRAW_SETTINGS}
@@ -212,5 +212,6 @@ def _check_drawn_with(mix_list: MixList, config: Config, path: Path, manifest_pa
     changed = [f"{key} was {drawn.get(key)}, now {now[key]}" for key in now if drawn.get(key) != now[key]]
     if changed:
         raise SpoofkitError(
-            f"{path}: was drawn with other settings ({'; '.join(changed[:3])}); draw it again with `spoofkit mixlist`"
+            f"{path}: was drawn with other settings ({'; '.join(changed[:3])}); draw it again with `spoofkit mixlist "
+            "draw`"
         )
