@@ -128,7 +128,7 @@ def test_an_output_among_the_inputs_or_none_is_refused_with_what_to_write(tmp_pa
             continue  # of verbs with any number of inputs: test_outputs.py
         call = [*name.split(), *("generic" if param.name == "corpus" else tmp_path / "in" for param in inputs)]
         sentence = refusal(*call, out)
-        assert f"extra argument {out}; " in sentence
+        assert f"{name}: found an extra argument {out}; " in sentence
         assert sentence.endswith(f"write `-o {out}`"), name
         if output.required:
             assert f"found no output; outputs are named with -o: write `-o {output.metavar}`" in refusal(*call)

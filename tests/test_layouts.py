@@ -103,6 +103,7 @@ def test_lists_of_2021_are_cut_to_the_subset_that_is_published(tmp_path: Path) -
     run_cli(*command, "--layout", "asvspoof2021_la", "--subset", "all", "--replicates", 0, "--overwrite")
     for options, sentence in (
         (("--subset", "all"), "only the lists of 2021 have subsets"),
+        (("--subset", "all", "--layout", "asvspoof2019_la"), "only the lists of 2021 have subsets"),
         (("--resample", "bogus"), "--resample bogus: expected one of"),
         (("--replicates", 5), "too few for an interval"),
         (("--by", "attack"), "--by attack: "),
