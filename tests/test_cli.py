@@ -252,7 +252,7 @@ def test_validate_names_every_utterance_that_cannot_be_used(corpus: Path, tmp_pa
 
 def test_mixlist_draws_shows_and_renders(manifests: Path, conf: Path, tmp_path: Path) -> None:
     mix, train = tmp_path / "mix.tsv", manifests / "train.tsv"
-    assert f"mixlist: found {train}, expected draw, show, render" in refusal("mixlist", "draw", train, "-o", mix)
+    assert f"mixlist: found {train}, expected draw, show, render" in refusal("mixlist", train, "-o", mix)
     text = run_cli("mixlist", "draw", train, "-o", mix, "-c", conf).stdout
     assert "24 mixes" in text
     assert "share" in text
