@@ -126,6 +126,7 @@ CHANGED_SCORES = text_of(SCORES, "l0\t2", "l0\t3")
 VERBS: dict[str, tuple[str, str, Change, str]] = {
     # verb: its arguments, its output, what changes an input, and what this is called
     "prepare": ("prepare generic list.csv -o out", "out/list.tsv", text_of("list.csv", ",s00", ",s99"), "lists"),
+    "subset": (f"subset {LIST} -o out.tsv --share 0.5", "out.tsv", CHANGED_LIST, "manifest"),
     "pack": (f"pack {LIST} -o out", "out/list.tsv", CHANGED_LIST, "manifest"),
     "mixlist": (f"mixlist draw {LIST} -o out.tsv --set mix.n_train=4", "out.tsv", CHANGED_LIST, "manifest"),
     "kaldi": (f"kaldi {LIST} -o out", "out/wav.scp", CHANGED_LIST, "(manifest)"),
@@ -243,7 +244,7 @@ def test_every_verb_that_writes_has_both_options() -> None:
     assert set(writing) == {
         *("prepare", "pack", "kaldi", "audit", "overlap", "mixlist draw", "mixlist show", "mixlist render", "score"),
         *("evaluate", "calibrate", "fuse", "apply", "reformat", "localize", "evaluate-segments", "convert", "merge"),
-        *("average", "export"),
+        *("average", "export", "subset"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
 

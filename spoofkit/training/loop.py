@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spoofkit.data.dataset import Batch, MixDataset, TrainingOrder, UtteranceDataset
+from spoofkit.data.dataset import BaseDataset, Batch, TrainingOrder, UtteranceDataset
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
@@ -49,7 +49,7 @@ class Task:
 
     model: nn.Module
     """Has `encoder`, `head` and `shortest`."""
-    items: MixDataset | UtteranceDataset
+    items: BaseDataset | UtteranceDataset
     n_items: int
     weight: Callable[[Batch], float]
     """Sum of the weights of a batch's items."""
