@@ -7,7 +7,8 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -197,5 +198,6 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
 def _keys_at(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Config
     for part in location:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+        annotation: Any = model.model_fields[str(part)].annotation
+        model = next((one for one in get_args(annotation) if one is not NoneType), annotation)  # of `Section | None`
     return list(model.model_fields)
