@@ -7,7 +7,7 @@ command line. `spoofkit.config` reads them from a file.
 from os import PathLike, fspath
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from spoofkit.data.settings import AugmentSettings, Count, MixSettings, Positive, Settings, Share
 
@@ -15,7 +15,8 @@ LayerNumber = Annotated[int, Field(ge=0)]
 LoraTarget = Literal["attention", "output", "feed_forward"]
 LORA_TARGETS: list[LoraTarget] = ["attention", "feed_forward"]
 HEADS_OF_ALL_LAYERS = ("sls", "mhfa")
-HEADS_OF_SEVERAL_UTTERANCES = ("ecapa",)
+HEADS_OF_ANY_LAYERS = ("rat",)
+HEADS_OF_SEVERAL_UTTERANCES = ("ecapa", "rat")
 """Heads whose batch norms see one vector per utterance, so that a single training utterance has no statistics."""
 
 
@@ -196,11 +197,12 @@ class PosttrainSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _regions_stay(self) -> "PosttrainSettings":
-        if self.augment.speed:
-            raise ValueError(
-                f"augment.speed: {self.augment.speed} would move the injected regions of mixes; set it to 0, "
-                "and set finetune.augment.speed"
-            )
+        for name in ("speed", "trim"):
+            if share := getattr(self.augment, name):
+                raise ValueError(
+                    f"augment.{name}: {share} would move the injected regions of mixes; set it to 0, "
+                    f"and set finetune.augment.{name}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -213,17 +215,38 @@ class PosttrainSettings(TrainSettings):
         return self
 
 
+class FrozenFirstSettings(Settings):
+    """A first training of the head alone, on the frozen encoder, with a batch and a learning rate of its own."""
+
+    n_steps: Count = 1000
+    """Optimiser steps."""
+    batch_size: Count = 32
+    """Utterances in one optimiser step, over all processes together."""
+    micro_batch_size: Count | None = None
+    """Utterances that go through the model at once; see TrainSettings."""
+    eval_every: Count = 500
+    """Steps between evaluations on the development set."""
+    head_lr: Positive = 1e-3
+    """Peak learning rate of the head."""
+
+
 class FinetuneSettings(TrainSettings):
     """Stage 2: utterance-level detection."""
 
     head: Literal[
-        "mean", "attentive", "lstm", "sls", "mhfa", "nes2net", "ecapa", "aasist",
+        "mean", "attentive", "lstm", "sls", "mhfa", "nes2net", "ecapa", "rat", "aasist",
         "raw_aasist", "raw_aasist_l", "rawnet2", "rawnet2_asvspoof5",
     ] = "mean"  # fmt: skip
     """The utterance classifier; see docs/models.md."""
+    reference: Literal["speaker", "zeros"] = "speaker"
+    """What head rat compares an utterance with in training: a bona fide utterance of the same speaker (RAT,
+    arXiv:2606.10908), or zeros, as always in scoring."""
+    frozen_first: FrozenFirstSettings | None = None
+    """Train the head alone first, in EXP/frozen; then all, from the chosen weights of that. Default: all from the
+    first step."""
     layers: Literal["last", "weighted", "gated", "all"] | LayerNumber = "last"
     """Which layers it reads: the last; a softmax-weighted sum; a gated merge (AttM, arXiv:2406.10283); the k-th (0: the
-    input of the first), those above it not computed; `all` for heads that do their own merging (sls, mhfa)."""
+    input of the first), those above it not computed; `all` for heads that read each layer (sls, mhfa, rat)."""
     loss: LossSettings = LossSettings()
     """Utterance loss."""
     bonafide_weight: Positive = 0.9
@@ -234,13 +257,33 @@ class FinetuneSettings(TrainSettings):
     """Figure on the development set by which the best evaluation is chosen."""
 
     @model_validator(mode="after")
-    def _layers_fit_head(self) -> "FinetuneSettings":
-        if (self.layers == "all") != (self.head in HEADS_OF_ALL_LAYERS):
+    def _layers_and_reference_fit_head(self) -> "FinetuneSettings":
+        if self.head not in HEADS_OF_ANY_LAYERS and (self.layers == "all") != (self.head in HEADS_OF_ALL_LAYERS):
             raise ValueError(
                 f"layers: {self.layers} does not go with head {self.head}; "
-                f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (layers: all), the others one layer or a merge"
+                f"{' and '.join(HEADS_OF_ALL_LAYERS)} read all layers (layers: all), "
+                f"{' and '.join(HEADS_OF_ANY_LAYERS)} any, the others one layer or a merge"
             )
+        if self.reference != "speaker" and self.head != "rat":
+            raise ValueError(f"reference: is not used by head {self.head}; remove it, or set head: rat")
         return self
+
+    @model_validator(mode="after")
+    def _first_training_is_possible(self) -> "FinetuneSettings":
+        try:
+            self.frozen()
+        except ValidationError as error:
+            raise ValueError(f"frozen_first: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        return self
+
+    def frozen(self) -> "FinetuneSettings | None":
+        """Return the settings of the first training, of the head alone; None if there is none."""
+        if self.frozen_first is None:
+            return None
+        own = self.frozen_first.model_dump()
+        optim = self.optim.model_copy(update={"head_lr": own.pop("head_lr"), "head_first_steps": 0})
+        rest = {name: getattr(self, name) for name in self.model_fields_set}
+        return FinetuneSettings(**rest | own | {"optim": optim, "frozen_first": None})
 
     @model_validator(mode="after")
     def _utterances_suffice_head(self) -> "FinetuneSettings":
@@ -273,6 +316,12 @@ class Config(Settings):
     mix: MixSettings = MixSettings()
     posttrain: PosttrainSettings = PosttrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+
+    @model_validator(mode="after")
+    def _frozen_weights_are_trained(self) -> "Config":
+        if self.finetune.frozen_first and self.encoder.name == "tiny":
+            raise ValueError("finetune.frozen_first: tiny starts from random weights, so all of it must be trained")
+        return self
 
     @model_validator(mode="after")
     def _regions_fit(self) -> "Config":

@@ -25,7 +25,9 @@ from spoofkit.data.augment import (
     augment_inputs,
     augment_item,
     change_speed,
+    leading_silence,
     load_augmenter,
+    mask_time,
     read_noise,
     read_rir,
     stack,
@@ -34,7 +36,7 @@ from spoofkit.data.codecs import NAMES, apply_codec, bit_rate, require_codec
 from spoofkit.data.dataset import Batch, Item, MixDataset, TrainingOrder, UtteranceDataset, collate
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
 from spoofkit.data.loading import load_batches
-from spoofkit.data.manifest import read_manifest
+from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.rawboost import KINDS, rawboost
 from spoofkit.data.settings import AugmentSettings
@@ -288,6 +290,15 @@ def test_g711_gives_ffmpegs_values(law: str, codec: str) -> None:
     assert np.abs(np.abs(pcm - theirs) - np.abs(pcm - ours)).max() <= 8
 
 
+def test_mulaw_at_16_khz_only_rounds_each_sample() -> None:
+    from spoofkit.data.codecs import _g711_levels
+
+    wave = make_voice(3, True, 0.5)
+    coded, levels = apply_codec(wave, "mulaw_16k"), _g711_levels("mulaw")
+    assert np.isin(coded, levels.astype(np.float32)).all()
+    assert np.array_equal(np.abs(coded - wave), np.abs(levels.astype(np.float32)[:, None] - wave).min(axis=0))
+
+
 def test_gsm_is_libsndfiles() -> None:
     import soxr
 
@@ -337,6 +348,57 @@ def test_a_faster_crop_is_as_long_as_any_other(factor: float, manifests: Path) -
     for index in range(4):
         assert 6000 <= dataset[0, index].wave_S.size <= 6001
         assert dataset[0, index].wave_S.std() != pytest.approx(plain[0, index].wave_S.std(), rel=1e-6)
+
+
+# Leading silence, time mask
+
+
+@pytest.mark.parametrize(
+    ("silence", "sound", "expected"),
+    [(8_000, 20_000, 8_000), (8_050, 20_000, 8_000), (8_000, 14_000, 6_000), (8_000, 4_000, 0), (0, 20_000, 0)],
+)
+def test_leading_silence_ends_with_the_first_sound_and_a_second_is_left(
+    silence: int, sound: int, expected: int
+) -> None:
+    hiss = 1e-4 * np.random.default_rng(0).standard_normal(silence)  # 66 dB below the sound
+    wave = np.concatenate([hiss, 0.2 * np.random.default_rng(1).standard_normal(sound)]).astype(np.float32)
+    assert leading_silence(wave) == expected
+    assert leading_silence(np.zeros_like(wave)) == 0
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.2, 0.0), (0.5, 0.9999), (0.3, 0.5), (0.0, 0.3), (1.0, 0.7)])
+def test_a_time_mask_is_one_stretch_of_the_share_asked_for(share: float, place: float) -> None:
+    wave = np.linspace(1, 2, 1001, dtype=np.float32)
+    masked = mask_time(wave, share, place)
+    zeros = np.flatnonzero(masked == 0)
+    assert zeros.size == int(share * 1001)
+    assert wave.min() == 1
+    if zeros.size:
+        assert zeros[0] == pytest.approx(place * (1001 - zeros.size), abs=1)
+        assert np.array_equal(zeros, np.arange(zeros[0], zeros[0] + zeros.size))
+    assert np.array_equal(np.delete(masked, zeros), np.delete(wave, zeros))
+
+
+def test_crops_of_a_trimmed_utterance_hold_none_of_its_leading_silence(tmp_path: Path, manifests: Path) -> None:
+    """A crop begins anywhere after the silence: a second of it in front changes what no crop holds."""
+    manifest = read_manifest(manifests / "train.tsv")
+    rows = manifest.table.head(4)
+    for path in rows["path"]:
+        voice = np.concatenate([read_audio(manifest.audio_path(path))] * 3)
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / path, np.concatenate([np.zeros(16_000), voice]), SAMPLE_RATE)
+    table = rows.with_columns(n_samples=3 * rows["n_samples"] + 16_000)
+    manifest = Manifest(tmp_path / "train.tsv", tmp_path, table)
+    config = load_config(None, ["crop_samples=8000"])
+    trimming, masking = AugmentSettings(trim=1.0), AugmentSettings(trim=1.0, time_mask=1.0, time_mask_share=(0.4, 0.4))
+    plain, trimmed, masked = (
+        UtteranceDataset(manifest, config, augmenter=load_augmenter(chosen, 0))
+        for chosen in (AugmentSettings(), trimming, masking)
+    )
+    keys = [(epoch, index) for epoch in range(12) for index in range(4)]
+    assert any(not plain[key].wave_S[:160].any() for key in keys)
+    assert all(trimmed[key].wave_S[:160].any() and trimmed[key].wave_S.size == 8000 for key in keys)
+    assert all((masked[key].wave_S == 0).sum() == pytest.approx(3200, abs=20) for key in keys)
 
 
 # All of it together
@@ -416,23 +478,32 @@ def test_what_happens_to_an_item_follows_from_seed_epoch_and_index(sounds: Path)
 
 
 def test_shares_are_shares_and_do_not_hang_together(sounds: Path) -> None:
-    chosen = all_on(sounds, speed=0.3, reverb=0.2, noise=0.6, codec=0.4, rawboost=0.7)
+    chosen = all_on(sounds, speed=0.3, reverb=0.2, noise=0.6, codec=0.4, rawboost=0.7, trim=0.5, time_mask=0.25)
     augmenter = load_augmenter(chosen, 0)
     plans = [augmenter.plan(0, index) for index in range(2000)]
     is_on = np.array(
         [
-            [p.speed != 1, p.rir is not None, p.noise is not None, p.codec is not None, p.rawboost_seed >= 0]
+            [
+                p.speed != 1,
+                p.rawboost_seed >= 0,
+                p.trim,
+                *(one is not None for one in (p.rir, p.noise, p.codec, p.mask)),
+            ]
             for p in plans
         ]
     )
-    assert np.abs(is_on.mean(axis=0) - [0.3, 0.2, 0.6, 0.4, 0.7]).max() < 0.05
-    assert np.abs(np.corrcoef(is_on.T) - np.eye(5)).max() < 0.1
+    assert np.abs(is_on.mean(axis=0) - [0.3, 0.7, 0.5, 0.2, 0.6, 0.4, 0.25]).max() < 0.05
+    assert np.abs(np.corrcoef(is_on.T) - np.eye(7)).max() < 0.1
     assert {p.codec for p in plans} == {None, "mulaw", "gsm"}
     assert {p.rir for p in plans} == {None, *(sounds / "rooms").glob("*.wav")}
     assert len({p.noise for p in plans}) == 4  # three files at two depths, and none
     levels = [p.snr_db for p in plans if p.noise]
     assert 5 <= min(levels) < 5.5
     assert 19.5 < max(levels) <= 20
+    lengths, places = zip(*(p.mask for p in plans if p.mask), strict=True)
+    assert 0.2 <= min(lengths) < 0.21
+    assert 0.49 < max(lengths) <= 0.5
+    assert abs(np.corrcoef(lengths, places)[0, 1]) < 0.1
 
 
 def test_switching_one_kind_off_changes_nothing_in_the_others(sounds: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import refusal, run_cli
 from safetensors.torch import load_file
+from test_rat import with_speakers
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -122,6 +123,21 @@ def test_batch_norm_and_dropout_do_not_know_how_many_processes_there_are(
     assert statistics
     for name in statistics:
         assert float((first[name] - second[name]).abs().max()) < 1e-6, name
+
+
+def test_two_processes_train_on_the_references_of_one_in_both_trainings_of_rat(
+    torchrun: Torchrun, conf: Path, manifests: Path, tmp_path: Path
+) -> None:
+    with_speakers(manifests, tmp_path)
+    load_encoder(EncoderSettings(name="tiny", freeze="none")).save(tmp_path / "plain")
+    options = ["--train", tmp_path / "train.tsv", "--dev", tmp_path / "dev.tsv", "-c", conf]
+    options += ["--encoder", tmp_path / "plain", "--set", "encoder.freeze=stem", "--set", "finetune.head=rat"]
+    options += ["--set", "finetune.n_steps=1", "--set", "finetune.micro_batch_size=4"]
+    options += ["--set", "finetune.frozen_first={n_steps: 1, batch_size: 8, micro_batch_size: 4}"]
+    run_cli("finetune", tmp_path / "one", *options)
+    torchrun(2, "finetune", tmp_path / "two", *options)
+    for name in ("frozen", "."):
+        assert_same_course(tmp_path / "one" / name, tmp_path / "two" / name, "model/head.safetensors")
 
 
 def test_the_development_figures_of_a_model_that_errs_are_the_same_for_any_number_of_processes(

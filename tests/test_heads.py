@@ -28,6 +28,7 @@ PARAMETERS = {
     "mhfa": (1_315_410, 1_315_667),
     "nes2net": (509_989, 512_039),
     "ecapa": (8_607_744, 8_608_130),
+    "rat": (13_253_888, 13_254_402),
 }
 COUNTED_ELSEWHERE = {"aasist", "raw_aasist", "raw_aasist_l", "rawnet2", "rawnet2_asvspoof5"}
 

@@ -166,6 +166,8 @@ def test_settings_name_the_heads_losses_and_merges_that_exist() -> None:
         ("finetune: {batch_size: 6, micro_batch_size: 4}", "micro_batch_size: batch_size 6 is not a multiple of 4"),
         ("finetune: {accumulate: 4}", "unknown setting finetune.accumulate; it is now micro_batch_size"),
         ("finetune: {average_best: 3, keep: last}", "finetune: average_best: is not used with keep: last"),
+        ("posttrain: {augment: {trim: 0.5}}", "posttrain: augment.trim: 0.5 would move the injected regions"),
+        ("finetune: {augment: {time_mask_share: [0.5, 0.2]}}", "time_mask_share: the first number must not be above"),
         ("posttrain: {loss: {kind: oc_softmax}}", "posttrain: loss.kind: oc_softmax needs one centre"),
         ("finetune: {loss: {kind: hinge}}", "finetune.loss.kind: Input should be 'ce', 'focal'"),
         ("encoder: {name: x/y, freeze: 2, lora: {}}", "encoder: freeze: lora trains only adapters"),

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from spoofkit.models.detector import Detector
 from spoofkit.models.heads import UTTERANCE_HEADS
+from spoofkit.models.losses import make_output
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
-from spoofkit.settings import EncoderSettings
+from spoofkit.settings import EncoderSettings, LossSettings
 
 
 def draw(name: str, *shape: int) -> torch.Tensor:
@@ -87,6 +88,30 @@ def test_ecapa_equals_wespeakers() -> None:
     head = filled(UTTERANCE_HEADS["ecapa"](48, 1))
     embedding = head([draw("frames", 2, 37, 48)], torch.ones(2, 37, dtype=torch.bool))
     assert_equal(embedding[:, ::32], ECAPA, 1e-8)
+
+
+# github.com/Security-FIT/RAT (Apache-2.0), 04eaf56, classifiers/differential/RAT.py: RAT, and RAT_zeroref, whose
+# normalised reference is zeros, given three layers of 48 features, the logits spoof first; and the parameters of
+# RAT(in_dim=1024) without an encoder.
+RAT = [-0.3705205469, 0.3547902248, -0.4186634623, 0.4110500989]
+RAT_ZERO_REFERENCE = [-0.4488305704, 0.5698295529, -0.411891791, 0.6153448951]
+RAT_PARAMETERS = 13_254_402
+
+
+@torch.inference_mode()
+def test_rat_equals_its_authors_with_a_reference_and_with_zeros() -> None:
+    head = filled(nn.ModuleDict({"head": UTTERANCE_HEADS["rat"](48, 4), "output": make_output(LossSettings(), 12, 2)}))
+    # They have no frames of the encoder's input.
+    tested, reference = (
+        [torch.full((2, n_frames, 48), torch.nan), *(draw(f"{name} {layer}", 2, n_frames, 48) for layer in (1, 2, 3))]
+        for name, n_frames in (("test", 37), ("reference", 23))
+    )
+    is_frame, is_reference = (torch.ones(2, n_frames, dtype=torch.bool) for n_frames in (37, 23))
+    with_reference = head["head"](tested, is_frame, (reference, is_reference))
+    assert_equal(head["output"].linear(with_reference), RAT, 1e-8)
+    assert_equal(head["output"].linear(head["head"](tested, is_frame)), RAT_ZERO_REFERENCE, 1e-8)
+    large = nn.ModuleList([UTTERANCE_HEADS["rat"](1024, 25), make_output(LossSettings(), 256, 2)])
+    assert sum(parameter.numel() for parameter in large.parameters()) == RAT_PARAMETERS
 
 
 # github.com/pandarialTJU/AttM_INTERSPEECH24, e3f5a90, model_file.py: AttM and my_LSTM, on WavLM/WavLM.py of

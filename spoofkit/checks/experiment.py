@@ -89,6 +89,8 @@ def main() -> None:
         require_folders(settings)
         for stage in arguments.train:
             require_equal_shares(getattr(settings, stage), arguments.processes)
+            if stage == "finetune" and (frozen := settings.finetune.frozen()):
+                require_equal_shares(frozen, arguments.processes)
         if "posttrain" in arguments.train:
             require_trainable(settings)
         for folder in arguments.same:

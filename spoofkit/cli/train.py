@@ -110,7 +110,8 @@ def finetune(
 ) -> None:
     """Train a detector on whole utterances (stage 2); writes EXP/model.
 
-    Call it again after an interrupt: it resumes from the newest checkpoint, to the same result.
+    Call it again after an interrupt: it resumes from the newest checkpoint, to the same result. With the setting
+    finetune.frozen_first the head is trained alone first, in EXP/frozen.
 
     Example: `spoofkit finetune exp/x/finetune --encoder exp/x/posttrain/encoder --train data/train.tsv
     --dev data/dev.tsv -c conf/xlsr300m.yaml`

@@ -1,11 +1,12 @@
 """Augmentation of training utterances: what is drawn for an item, what the loader applies, what the device applies.
 
-The order is that of a real recording: speed, room, background noise, codec, and RawBoost (a channel). Speed, codecs and
-reading rooms and noises run in the loader on the CPU; convolution, addition and RawBoost run on the whole batch on the
-model's device. An utterance that gets a codec gets its room and noise before it, in the loader.
+The order is that of a real recording: leading silence, speed, time mask, room, background noise, codec, and RawBoost (a
+channel). The first three, codecs, and reading rooms and noises run in the loader on the CPU; convolution, addition and
+RawBoost run on the whole batch on the model's device. An utterance that gets a codec gets its room and noise before it,
+in the loader.
 
-The augmentation of item `index` in `epoch` is a function of (seed, epoch, index). Except for speed, nothing is shifted:
-samples keep their positions, and frame targets stay valid.
+The augmentation of item `index` in `epoch` is a function of (seed, epoch, index). Except for silence and speed, nothing
+is shifted: samples keep their positions, and frame targets stay valid.
 """
 
 from collections.abc import Callable
@@ -24,11 +25,13 @@ from spoofkit.data.folders import files_below
 from spoofkit.data.randomness import AUGMENT_STREAM, generator
 from spoofkit.data.rawboost import rawboost
 from spoofkit.data.settings import AugmentSettings
+from spoofkit.data.signal import FRAME_SAMPLES, sound_frames
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import text_sha256
 
 LONGEST_RIR = SAMPLE_RATE  # samples after the direct path; what follows is far below audibility
 NO_SEED = -1
+LEAST_LEFT = SAMPLE_RATE  # samples of an utterance whose leading silence is left out
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class AugmentPlan:
     codec: str | None = None
     bit_rate_choice: float = 0.0
     rawboost_seed: int = NO_SEED
+    trim: bool = False
+    """Whether leading silence is left out: see `leading_silence`."""
+    mask: tuple[float, float] | None = None
+    """Length of the stretch that becomes zeros, as a share of the utterance, and its place among those possible."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +89,16 @@ class Augmenter:
     rirs: tuple[Path, ...]
     noises: tuple[Path, ...]
 
-    def plan(self, epoch: int, index: int) -> AugmentPlan:
-        """Draw the augmentation of an item."""
-        s, rng = self.settings, generator(self.seed, AUGMENT_STREAM, epoch, index)
+    def plan(self, epoch: int, index: int, stream: int = AUGMENT_STREAM) -> AugmentPlan:
+        """Draw the augmentation of an item; `stream` as in `generator`."""
+        s, rng = self.settings, generator(self.seed, stream, epoch, index)
         # Everything is drawn, used or not, so that switching one kind on or off does not change the others.
         chance_of = dict(zip(("speed", "reverb", "noise", "codec", "rawboost"), rng.random(5), strict=True))
         which = dict(zip(("speed", "reverb", "noise", "codec"), rng.random(4), strict=True))
         noise_start, snr_db, bit_rate_choice = rng.random(), rng.uniform(*s.noise_snr_db), rng.random()
         rawboost_seed = int(rng.integers(2**62))
+        chance_of |= dict(zip(("trim", "time_mask"), rng.random(2), strict=True))
+        mask = rng.uniform(*s.time_mask_share), rng.random()
         is_on = {name: bool(chance < getattr(s, name)) for name, chance in chance_of.items()}
         return AugmentPlan(
             s.speed_factors[int(which["speed"] * len(s.speed_factors))] if is_on["speed"] else 1.0,
@@ -100,6 +109,8 @@ class Augmenter:
             s.codecs[int(which["codec"] * len(s.codecs))] if is_on["codec"] else None,
             bit_rate_choice,
             rawboost_seed if is_on["rawboost"] else NO_SEED,
+            is_on["trim"],
+            mask if is_on["time_mask"] else None,
         )
 
 
@@ -152,7 +163,7 @@ def augment_item(wave_S: np.ndarray, plan: AugmentPlan) -> tuple[np.ndarray, Dra
     """Apply the loader's share of an augmentation, and read what the device needs for the rest.
 
     Args:
-        wave_S: float32 waveform.
+        wave_S: float32 waveform, without the leading silence if that is left out.
         plan: The augmentation that was drawn.
 
     Returns:
@@ -163,6 +174,8 @@ def augment_item(wave_S: np.ndarray, plan: AugmentPlan) -> tuple[np.ndarray, Dra
     """
     if plan.speed != 1.0:
         wave_S = change_speed(wave_S, plan.speed)
+    if plan.mask is not None:
+        wave_S = mask_time(wave_S, *plan.mask)
     left = Drawn(
         None if plan.rir is None else read_rir(plan.rir),
         None if plan.noise is None else read_noise(plan.noise, plan.noise_start, wave_S.size),
@@ -180,6 +193,23 @@ def change_speed(wave_S: np.ndarray, factor: float) -> np.ndarray:
     """Play `factor` times as fast, which also shifts the pitch: about size / factor samples."""
     changed_S: np.ndarray = soxr.resample(wave_S, factor * SAMPLE_RATE, SAMPLE_RATE)
     return changed_S
+
+
+def leading_silence(wave_S: np.ndarray) -> int:
+    """Count the samples before the first 10 ms that lie less than 40 dB below the loudest; a second is always left.
+
+    An utterance of less than a second, or of nothing but digital silence, has none.
+    """
+    return int(max(0, min(sound_frames(wave_S).argmax() * FRAME_SAMPLES, wave_S.size - LEAST_LEFT)))
+
+
+def mask_time(wave_S: np.ndarray, share: float, place: float) -> np.ndarray:
+    """Replace a stretch by zeros: a share of the samples, at a share `place` of the possible places."""
+    length = int(share * wave_S.size)
+    start = int(place * (wave_S.size - length + 1))
+    masked_S: np.ndarray = wave_S.copy()
+    masked_S[start : start + length] = 0
+    return masked_S
 
 
 def read_rir(path: Path) -> np.ndarray:

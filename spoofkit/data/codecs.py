@@ -26,7 +26,7 @@ FFMPEG = {
     "amr_nb": ("libopencore_amrnb", "libopencore_amrnb", 8_000, (4_750, 6_700, 7_950, 12_200)),
     "g722": ("g722", "g722", 16_000, (64_000,)),
 }
-OTHERS = ("mulaw", "alaw", "gsm")
+OTHERS = ("mulaw", "mulaw_16k", "alaw", "gsm")
 NAMES = (*FFMPEG, *OTHERS)
 LONGEST_DELAY = 4_096  # samples; MP3's, the longest of these, is about 1,100
 PROBE_SAMPLES = 16_000
@@ -103,7 +103,9 @@ def _there_and_back(name: str, rate: int) -> Callable[[np.ndarray], np.ndarray]:
         encoder, decoder, sampling_rate, _ = FFMPEG[name]
         coder = partial(_ffmpeg, encoder=encoder, decoder=decoder, sampling_rate=sampling_rate, rate=rate)
         return partial(_at_rate, sampling_rate, coder)
-    return partial(_at_rate, TELEPHONE_RATE, _gsm if name == "gsm" else partial(_quantised, _g711_levels(name)))
+    rate_there = RATE if name == "mulaw_16k" else TELEPHONE_RATE
+    law = name.removesuffix("_16k")
+    return partial(_at_rate, rate_there, _gsm if name == "gsm" else partial(_quantised, _g711_levels(law)))
 
 
 def _at_rate(sampling_rate: int, coder: Callable[[np.ndarray], np.ndarray], wave_S: np.ndarray) -> np.ndarray:

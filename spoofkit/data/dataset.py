@@ -12,13 +12,30 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from spoofkit.data.audio import probe
-from spoofkit.data.augment import Augmenter, AugmentPlan, Drawn, DrawnBatch, augment_batch, augment_item, stack
+from spoofkit.data.augment import (
+    Augmenter,
+    AugmentPlan,
+    Drawn,
+    DrawnBatch,
+    augment_batch,
+    augment_item,
+    leading_silence,
+    stack,
+)
 from spoofkit.data.frames import FrameGeometry, frames_inside, frames_near
 from spoofkit.data.lengths import require_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.data.mixdraw import random_regions
 from spoofkit.data.mixframe import Mix, MixList, frame_targets, splice
-from spoofkit.data.randomness import CROP_STREAM, ORDER_STREAM, generator
+from spoofkit.data.randomness import (
+    AUGMENT_STREAM,
+    CROP_STREAM,
+    ORDER_STREAM,
+    REFERENCE_AUGMENT_STREAM,
+    REFERENCE_CROP_STREAM,
+    REFERENCE_STREAM,
+    generator,
+)
 from spoofkit.data.settings import AugmentSettings
 from spoofkit.settings import Config
 
@@ -38,6 +55,8 @@ class Item:
     """True where a frame is more than BOUNDARY_FRAMES frames away from every splice."""
     drawn: Drawn | None = None
     """What the device still has to apply of its augmentation; None if it is not augmented."""
+    reference: "Item | None" = None
+    """A bona fide utterance of the same speaker, for head rat."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class Batch:
     targets_BT: torch.Tensor
     is_far_BT: torch.Tensor
     drawn: DrawnBatch | None = None
+    reference: "Batch | None" = None
+    """The references of the items, if they have one."""
 
     def to(self, device: torch.device) -> "Batch":
         """Move the batch to a device."""
@@ -65,7 +86,8 @@ class Batch:
         if self.drawn is None:
             return self
         wave_BS = augment_batch(self.wave_BS, self.n_samples_B, self.drawn, settings)
-        return replace(self, wave_BS=wave_BS, drawn=None)
+        reference = None if self.reference is None else self.reference.augmented(settings)
+        return replace(self, wave_BS=wave_BS, drawn=None, reference=reference)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return Batch(
@@ -76,11 +98,13 @@ class Batch:
             change(self.targets_BT),
             change(self.is_far_BT),
             None if self.drawn is None else self.drawn.each(change),
+            None if self.reference is None else self.reference._each(change),
         )
 
 
 def collate(items: list[Item]) -> Batch:
     """Pad items with zeros at the end; `n_samples_B` and the encoder tell what is padding."""
+    references = [item.reference for item in items if item.reference is not None]
     return Batch(
         [item.utt_id for item in items],
         _pad([torch.from_numpy(item.wave_S) for item in items]),
@@ -89,6 +113,7 @@ def collate(items: list[Item]) -> Batch:
         _pad([torch.from_numpy(_or_empty(item.targets_T, np.float32)) for item in items]),
         _pad([torch.from_numpy(_or_empty(item.is_far_T, np.bool_)) for item in items]),
         stack([item.drawn or Drawn() for item in items]) if any(item.drawn for item in items) else None,
+        collate(references) if references else None,
     )
 
 
@@ -160,7 +185,7 @@ class MixDataset(BaseDataset):
 
 
 class UtteranceDataset(Dataset[Item]):
-    """Utterances of a manifest: whole, their first samples, or a random crop."""
+    """Utterances of a manifest: whole, their first samples, or a random crop, which a reference may stand beside."""
 
     def __init__(
         self,
@@ -168,9 +193,13 @@ class UtteranceDataset(Dataset[Item]):
         crop_with: Config | None = None,
         first_samples: int | None = None,
         augmenter: Augmenter | None = None,
+        references: list[np.ndarray] | None = None,
     ) -> None:
-        """Choose random crops with the seed and length of `crop_with`, or the `first_samples`. Default: whole."""
-        self.augmenter = augmenter
+        """Choose random crops with the seed and length of `crop_with`, or the `first_samples`. Default: whole.
+
+        With `references`, which names the rows to draw from for each row, crops must be asked for.
+        """
+        self.augmenter, self.references = augmenter, references
         self.manifest, self.crop_with, self.first_samples = manifest, crop_with, first_samples
         self.rows = list(manifest.table.select("utt_id", "path", "key", "n_samples").iter_rows())
 
@@ -179,17 +208,31 @@ class UtteranceDataset(Dataset[Item]):
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
         epoch, index = epoch_and_index
-        utt_id, relative, key, n_samples = self.rows[index]
+        item = self._item(index, epoch_and_index, CROP_STREAM, AUGMENT_STREAM)
+        if self.references is None or self.crop_with is None:
+            return item
+        # Crop and augmentation of a reference are those of the utterance that it stands beside, not of its own row.
+        rows = self.references[index]
+        row = int(rows[generator(self.crop_with.seed, REFERENCE_STREAM, epoch, index).integers(rows.size)])
+        reference = self._item(row, epoch_and_index, REFERENCE_CROP_STREAM, REFERENCE_AUGMENT_STREAM)
+        return replace(item, reference=reference)
+
+    def _item(self, row: int, epoch_and_index: tuple[int, int], crop_stream: int, augment_stream: int) -> Item:
+        """Read a row; crop and augmentation are a function of (seed, stream, epoch, index)."""
+        utt_id, relative, key, n_samples = self.rows[row]
         path = self.manifest.audio_path(relative)
         if n_samples == UNKNOWN_LENGTH:
             n_samples = probe(path).n_samples
-        plan = AugmentPlan() if self.augmenter is None else self.augmenter.plan(epoch, index)
+        plan = AugmentPlan() if self.augmenter is None else self.augmenter.plan(*epoch_and_index, augment_stream)
         drawn = None
         if self.crop_with is not None:
+            first = leading_silence(self.manifest.read_audio(relative)) if plan.trim else 0
             # Played faster, more of the utterance fits into the crop.
-            length = min(n_samples, int(self.crop_with.crop_samples * plan.speed))
-            start = int(generator(self.crop_with.seed, CROP_STREAM, epoch, index).integers(n_samples - length + 1))
-            wave_S = self.manifest.read_audio(relative, start, length)
+            length = min(n_samples - first, int(self.crop_with.crop_samples * plan.speed))
+            rng = generator(self.crop_with.seed, crop_stream, *epoch_and_index)
+            wave_S = self.manifest.read_audio(
+                relative, first + int(rng.integers(n_samples - first - length + 1)), length
+            )
         elif self.first_samples is not None:
             wave_S = self.manifest.read_audio(relative, 0, min(n_samples, self.first_samples))
         else:

@@ -59,8 +59,10 @@ def load_batches(
 
 def _usable(batches: Iterator[Batch], shortest: int, longest: int | None) -> Iterator[Batch]:
     for batch in batches:
-        for utt_id, n_samples in zip(batch.utt_ids, batch.n_samples_B.tolist(), strict=True):
-            require_usable_length(utt_id, n_samples, shortest, longest)
+        for part in (batch, batch.reference):
+            if part is not None:
+                for utt_id, n_samples in zip(part.utt_ids, part.n_samples_B.tolist(), strict=True):
+                    require_usable_length(utt_id, n_samples, shortest, longest)
         yield batch
 
 

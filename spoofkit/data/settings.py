@@ -75,13 +75,20 @@ class MixSettings(Settings):
 class AugmentSettings(Settings):
     """Augmentation of training utterances (spoofkit.data.augment); all off by default, as in the paper's recipe.
 
-    The order is speed, reverberation, noise, codec, RawBoost. Shares are of utterances, drawn independently.
+    The order is silence, speed, time mask, reverberation, noise, codec, RawBoost. Shares are of utterances, drawn
+    independently.
     """
 
+    trim: Share = 0.0
+    """Share whose leading silence is left out, before a crop is drawn; not for mixes, whose regions would move."""
     speed: Share = 0.0
     """Share that is played faster or slower, which shifts the pitch; not for mixes, whose regions would move."""
     speed_factors: Annotated[list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=1)] = [0.9, 1.1]
     """Factors of the speed, one of which is drawn."""
+    time_mask: Share = 0.0
+    """Share of which a stretch is replaced by zeros."""
+    time_mask_share: tuple[Share, Share] = (0.2, 0.5)
+    """Smallest and largest share of the utterance that is replaced (the values of RAT, arXiv:2606.10908)."""
     reverb: Share = 0.0
     """Share that is reverberated."""
     reverb_folder: str | None = None
@@ -95,9 +102,10 @@ class AugmentSettings(Settings):
     codec: Share = 0.0
     """Share that is coded and decoded."""
     codecs: Annotated[
-        list[Literal["mulaw", "alaw", "gsm", "amr_nb", "g722", "opus", "mp3", "aac"]], Field(min_length=1)
+        list[Literal["mulaw", "mulaw_16k", "alaw", "gsm", "amr_nb", "g722", "opus", "mp3", "aac"]],
+        Field(min_length=1),
     ] = ["mulaw", "alaw", "gsm", "opus", "mp3", "aac"]
-    """Codecs, one of which is drawn; telephone codecs at 8 kHz, bit rates at random."""
+    """Codecs, one of which is drawn; telephone codecs at 8 kHz (`mulaw_16k`: its 8 bits alone), bit rates at random."""
     rawboost: Share = 0.0
     """Share that RawBoost (arXiv:2111.04433) is applied to."""
     rawboost_kinds: Annotated[list[Literal["convolutive", "impulsive", "stationary"]], Field(min_length=1)] = [
@@ -109,14 +117,15 @@ class AugmentSettings(Settings):
     @property
     def is_on(self) -> bool:
         """Whether anything is augmented."""
-        return any((self.speed, self.reverb, self.noise, self.codec, self.rawboost))
+        return any((self.trim, self.speed, self.time_mask, self.reverb, self.noise, self.codec, self.rawboost))
 
     @model_validator(mode="after")
     def _can_be_done(self) -> "AugmentSettings":
         for name in ("reverb", "noise"):
             if getattr(self, name) and getattr(self, f"{name}_folder") is None:
                 raise ValueError(f"{name}_folder: is not set, and {name}: {getattr(self, name)} needs sounds from it")
-        low, high = self.noise_snr_db
-        if low > high:
-            raise ValueError(f"noise_snr_db: the first number must not be above the second, found {low:g} and {high:g}")
+        for name in ("noise_snr_db", "time_mask_share"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first number must not be above the second, found {low:g} and {high:g}")
         return self

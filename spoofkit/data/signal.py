@@ -13,6 +13,19 @@ SIGNAL_DBFS = -70.0
 STRETCH = 320
 """Number of samples of a stretch: 20 ms."""
 RATE = 16_000
+FRAME_SAMPLES = 160
+"""Number of samples of a frame of `sound_frames`: 10 ms."""
+SILENT_BELOW_DB = 40.0
+"""A frame is silent that lies further below the loudest one."""
+
+
+def sound_frames(wave_S: np.ndarray) -> np.ndarray:
+    """Tell frames of sound from silent ones; a boolean for each whole 10 ms, or one for a shorter waveform."""
+    n_frames = max(1, wave_S.size // FRAME_SAMPLES)
+    frames_TS = wave_S[: n_frames * FRAME_SAMPLES].reshape(n_frames, -1).astype(np.float64)
+    power_T = np.mean(frames_TS**2, axis=1)
+    is_sound_T: np.ndarray = power_T > power_T.max() * 10 ** (-SILENT_BELOW_DB / 10)
+    return is_sound_T
 
 
 class SignalMeter:

@@ -34,6 +34,8 @@ FRAME_HEAD = "frame_head"
 FORMAT = 3
 """Format of model.json. Models of format 2 read every hidden state through the final norm, without stating it."""
 SCORES = ("log_odds", "bonafide_logit")
+Waves = tuple[torch.Tensor, torch.Tensor]
+"""wave_BS and n_samples_B."""
 
 
 class Classifier(nn.Module):
@@ -143,6 +145,16 @@ class Detector(nn.Module):
         """Return the input of the output layer, (B, E)."""
         layers, is_frame_BT = self.encoder(wave_BS, n_samples_B, *self.head.reads)
         return self.embed_layers(layers, is_frame_BT)
+
+    def embed_with_reference(self, tested: Waves, reference: Waves) -> torch.Tensor:
+        """Return the input of the output layer, (B, E), of utterances beside one reference each (head rat)."""
+        layers, is_frame_BT = self.encoder(*tested, *self.head.reads)
+        reference_layers, is_frame_BR = self.encoder(*reference, *self.head.reads)
+        read = self.head.read(reference_layers, is_frame_BR)
+        embedding_BE: torch.Tensor = self.head.head(
+            self.head.read(layers, is_frame_BT), is_frame_BT, (read, is_frame_BR)
+        )
+        return embedding_BE
 
     def embed_layers(self, layers: list[torch.Tensor], is_frame_BT: torch.Tensor) -> torch.Tensor:
         """Return the input of the output layer, given hidden states."""

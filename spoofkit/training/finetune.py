@@ -1,6 +1,7 @@
 """Stage 2, fine-tuning: a fresh utterance head on the encoder, trained on whole, unmixed utterances.
 
-Leaves `model/` in the experiment's folder: all that `spoofkit score` needs.
+Leaves `model/` in the experiment's folder: all that `spoofkit score` needs. With `finetune.frozen_first` the head is
+trained alone first, in a folder `frozen/` of the experiment, itself an experiment whose model the second continues.
 """
 
 from collections.abc import Callable
@@ -10,28 +11,32 @@ from typing import Any
 
 import torch
 
+from spoofkit.checksums import require_intact
 from spoofkit.config import stage_settings
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
 from spoofkit.data.lengths import require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_keyed_manifest
+from spoofkit.data.references import bonafide_of_speakers
 from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import cllr, eer, min_dcf
 from spoofkit.files import file_sha256
-from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.detector import Detector, detector_sha256, load_head, save_detector
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import Config, FinetuneSettings
-from spoofkit.stages import FINETUNING, Stage, posttraining
+from spoofkit.stages import FINETUNING, Stage, posttraining, read_stages
 from spoofkit.training import distributed
 from spoofkit.training.loop import Run, Task
 from spoofkit.training.monitor import evaluation_bar
 from spoofkit.training.stage import Prepared, encoder_hash, run_stage
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
+FROZEN = "frozen"
+"""Folder of the first training, of the head alone."""
 TIE_BREAK = "dev_cllr"  # it still falls where both of them are 0, as on a small or easy development set
 
 
@@ -56,25 +61,51 @@ def finetune(
         Step and figures of the chosen weights; None if the folder was already finished.
 
     Raises:
-        SpoofkitError: see `train` and `load_encoder`; or a manifest has only one class.
+        SpoofkitError: see `train` and `load_encoder`; or a manifest has only one class, or lacks references.
     """
+    manifests = train_manifest, dev_manifest
+    frozen = config.finetune.frozen()
+    if frozen is None:
+        return _finetune(folder, config, manifests, None, run)
+    encoder = config.encoder.model_copy(update={"freeze": "all", "lora": None})
+    head_only = config.model_copy(update={"encoder": encoder, "finetune": frozen})
+    first = _finetune(folder / FROZEN, head_only, manifests, None, run)
+    if not run.dry_run:
+        return _finetune(folder, config, manifests, folder / FROZEN / "model", run)
+    results = {"frozen": first, "all": _finetune(folder, config, manifests, None, run)}
+    return {"lines": [f"{name}: {line}" for name, result in results.items() if result for line in result["lines"]]}
+
+
+def _finetune(
+    folder: Path, config: Config, manifests: tuple[Path, Path], start: Path | None, run: Run
+) -> dict[str, Any] | None:
+    """Train in one folder; `start` is the model whose head is continued, on the encoder that the settings name."""
     stage = config.finetune
     augmenter = load_augmenter(stage.augment, config.seed)
     inputs = {
-        "train_manifest": file_sha256(train_manifest),
-        "dev_manifest": file_sha256(dev_manifest),
+        "train_manifest": file_sha256(manifests[0]),
+        "dev_manifest": file_sha256(manifests[1]),
         "encoder": encoder_hash(config.encoder.name),
     } | augment_inputs(augmenter)
+    if start is not None:
+        inputs["model"] = detector_sha256(start)
 
     def prepare(run: Run) -> Prepared:
         require_utterances(stage, run.world)
         encoder = load_encoder(config.encoder, config.seed)
-        train_set, dev_set = (read_keyed_manifest(path) for path in (train_manifest, dev_manifest))
+        train_set, dev_set = map(read_keyed_manifest, manifests)
         torch.manual_seed(config.seed)
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
+        if start is not None:
+            require_intact(start)
+            load_head(start / "head.safetensors", detector.head)
+            encoder.stages = read_stages(start / "encoder")
         _check_utterances(train_set, detector, config.crop_samples, stage.augment)
         _check_utterances(dev_set, detector, None)
-        task = _task(detector, UtteranceDataset(train_set, config, augmenter=augmenter), dev_set, stage, run)
+        needs_references = stage.head == "rat" and stage.reference == "speaker"
+        references = bonafide_of_speakers(train_set) if needs_references else None
+        items = UtteranceDataset(train_set, config, augmenter=augmenter, references=references)
+        task = _task(detector, items, dev_set, stage, run)
         return Prepared(task, train_set.caveats() + dev_set.caveats(), lambda own: _save(folder, detector, own))
 
     recorded = stage_settings(config, "finetune")
@@ -97,7 +128,11 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
 
     def loss(batch: Batch, total_weight: float) -> torch.Tensor:
         batch = batch.augmented(stage.augment)
-        embedding_BE = detector.embed(batch.wave_BS, batch.n_samples_B)
+        tested, reference = (batch.wave_BS, batch.n_samples_B), batch.reference
+        if reference is None:
+            embedding_BE = detector.embed(*tested)
+        else:
+            embedding_BE = detector.embed_with_reference(tested, (reference.wave_BS, reference.n_samples_B))
         return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
 
     def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:

@@ -13,10 +13,9 @@ from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.decoders import open_recording
 from spoofkit.data.packed import parse_address
+from spoofkit.data.signal import FRAME_SAMPLES, sound_frames
 from spoofkit.data.stored import AudioInfo
 
-FRAME_SAMPLES = 160  # 10 ms
-SILENT_BELOW_DB = 40.0  # a frame is silent that lies further below the loudest one
 SPECTRUM_SAMPLES = 512  # 32 ms
 BAND_ENERGY = 0.99
 HIGH_BAND_HZ = 6_000.0
@@ -96,10 +95,8 @@ def used_bits(samples: np.ndarray) -> float:
 
 
 def _silences(wave_S: np.ndarray) -> dict[str, float]:
-    n_frames = max(1, wave_S.size // FRAME_SAMPLES)
-    frames_TS = wave_S[: n_frames * FRAME_SAMPLES].reshape(n_frames, -1).astype(np.float64)
-    power_T = np.mean(frames_TS**2, axis=1)
-    is_sound_T = power_T > power_T.max() * 10 ** (-SILENT_BELOW_DB / 10)
+    is_sound_T = sound_frames(wave_S)
+    n_frames = is_sound_T.size
     first, last = (is_sound_T.argmax(), is_sound_T[::-1].argmax()) if is_sound_T.any() else (n_frames, n_frames)
     seconds = FRAME_SAMPLES / SAMPLE_RATE
     return {

@@ -9,6 +9,7 @@ from spoofkit.models.heads.lstm import LstmHead
 from spoofkit.models.heads.mean import MeanHead
 from spoofkit.models.heads.mhfa import MhfaHead
 from spoofkit.models.heads.nes2net import Nes2NetHead
+from spoofkit.models.heads.rat import RatHead
 from spoofkit.models.heads.rawnet2 import RawNet2Asvspoof5Head, RawNet2Head
 from spoofkit.models.heads.sls import SlsHead
 
@@ -22,6 +23,7 @@ UTTERANCE_HEADS: dict[str, type[UtteranceHead]] = {
     "mhfa": MhfaHead,
     "nes2net": Nes2NetHead,
     "ecapa": EcapaHead,
+    "rat": RatHead,
     "aasist": AasistHead,
     "raw_aasist": RawAasistHead,
     "raw_aasist_l": RawAasistLightHead,

@@ -21,7 +21,7 @@ class UtteranceHead(nn.Module):
     """
 
     reads_all_layers: ClassVar[bool] = False
-    """Whether `forward` gets all hidden states, not one."""
+    """Whether `forward` can get all hidden states, not just one."""
     n_logits: ClassVar[int] = 1
     """Outputs of the linear layer after the embedding: 2 where the paper has two, so that parameters agree."""
     front_end: ClassVar[str | None] = None
