@@ -25,7 +25,7 @@ def load_config(path: Path | str | None, overrides: list[str] | None = None) -> 
         SpoofkitError: unreadable YAML, unknown or repeated key, wrong type, value out of range.
     """
     where = str(path) if path is not None else "settings"
-    values = _parse_yaml(read_text(path), where) if path is not None else {}
+    values = parse_yaml(read_text(path), where) if path is not None else {}
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -159,7 +159,16 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML strictly: see `_StrictLoader`.
+
+    Args:
+        text: The document.
+        where: What the error names: its file, or the option that holds it.
+
+    Raises:
+        SpoofkitError: it is not valid.
+    """
     try:
         return yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of 5,000 digits; brackets in brackets
@@ -176,7 +185,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise SpoofkitError(f"--set {override}: {section} is a value, not a section")
-    values[last] = _parse_yaml(text, f"--set {override}")
+    values[last] = parse_yaml(text, f"--set {override}")
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-r"""How figures are shown: a table on a terminal, as TSV, as LaTeX; and how many digits of a figure are written.
+r"""How figures are shown: a table on a terminal, as TSV, LaTeX and HTML; and how many digits of a figure are written.
 
 A table is columns and rows of plain JSON values. `--tsv`, `--json` and eval.json have all digits of them; what people
 read has as many as the trials and the interval support, and a mark where there are too few trials. Text from strangers
@@ -8,6 +8,7 @@ becomes `visible` here. No figure is computed here.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from spoofkit.terminal import visible, visible_lines
@@ -105,6 +106,19 @@ def as_latex(table: Table) -> str:
             *(r"\bottomrule", r"\end{tabular}", ""),
         ]
     )
+
+
+def as_html(table: Table) -> str:
+    """Format a table as HTML; text is escaped, all columns but the first have the class `number`."""
+    rows = [*table.rows, *table.totals]
+
+    def line(texts: Sequence[str], tag: str) -> str:
+        first, *others = (escape(visible(text)) for text in texts)
+        return f"<tr><{tag}>{first}</{tag}>" + "".join(f'<{tag} class="number">{x}</{tag}>' for x in others) + "</tr>\n"
+
+    headings, *cells = zip(*(column.texts(rows) for column in table.columns), strict=True)
+    body = "".join(line(texts, "td") for texts in cells)
+    return f"<table>\n<thead>{line(headings, 'th')}</thead>\n<tbody>\n{body}</tbody></table>\n"
 
 
 def _blocks(table: Table, width: int) -> Iterator[Sequence[Column]]:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from spoofkit.tables import EER, Column, Table, as_latex, as_tsv, show
+from spoofkit.tables import EER, Column, Table, as_html, as_latex, as_tsv, show
 
 NAMES = Column("name", "system")
 FIGURES = [Column("value", "EER, %", ".3f"), Column("n", "trials", ",")]
@@ -67,3 +67,9 @@ def test_latex_escapes_cells_and_rules_off_the_totals() -> None:
 def test_an_eer_has_as_many_digits_as_its_own_row_supports() -> None:
     rows = [{"eer_official_percent": 100 / 7, "n_bonafide": n, "n_spoof": 10**6} for n in (50, 500, 7_355, 138_688)]
     assert EER.texts(rows)[1:] == ["(14)", "14.3", "14.29", "14.286"]
+
+
+def test_html_escapes_headings_and_cells() -> None:
+    text = as_html(Table([Column("name", "<b>"), FIGURES[0]], [{"name": "a<script>&", "value": 1 / 3}]))
+    assert "<th>&lt;b&gt;</th>" in text
+    assert '<td>a&lt;script&gt;&amp;</td><td class="number">0.333</td>' in text
