@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Run a grid of experiments, each a recipe's run.sh, and compare its cells: one table and one figure.
+
+    tools/sweep.py egs/asvspoof5/sweeps/heads.yaml --corpus /data/asvspoof5 --dry-run    # the plan and its hours
+    tools/sweep.py egs/asvspoof5/sweeps/heads.yaml --corpus /data/asvspoof5 --gpus 0,1   # run it here, on two GPUs
+    tools/sweep.py egs/asvspoof5/sweeps/heads.yaml --corpus /data/asvspoof5 --slurm      # submit it to Slurm
+    tools/sweep.py egs/asvspoof5/sweeps/heads.yaml --report                              # the table of what is there
+
+The grid comes first; options that are not listed below are passed to run.sh. The same command resumes after a kill and
+skips what is done, so seeds and cells can be added to a grid. docs/sweeps.md explains grids and the table.
+"""
+
+import argparse
+import fcntl
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+try:
+    from sweep_plan import ROOT, Plan, Run, make_plan
+
+    from spoofkit.errors import SpoofkitError
+    from spoofkit.files import make_folder, write_json
+    from spoofkit.tables import Column, Table, show
+    from spoofkit.terminal import say
+except ModuleNotFoundError as error:
+    sys.exit(f"sweep.py: {error}; set the environment up with tools/setup.sh, then: . .venv/bin/activate")
+
+STOPPED = (75, 130, 143)  # exit codes of a training that a signal stopped, and of its shell
+EXIT_INTERRUPTED = 130
+
+
+class Pool:
+    """Runs run.sh in several slots, each with its GPU if they are named, and passes a signal on to what runs."""
+
+    def __init__(self, slots: Sequence[str | None]) -> None:
+        self.slots: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for slot in slots:
+            self.slots.put(slot)
+        self.executor = ThreadPoolExecutor(len(slots))
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.is_stopping = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._stop)
+
+    def run(self, runs: Sequence[Run], stages: tuple[int, int] | None = None) -> None:
+        """Run those that are not done, in this order; one that needs another waits for it, and fails with it."""
+        futures: dict[Path, Future[bool]] = {}
+        for run in runs:
+            if not run.is_done:
+                before = futures.get(run.needs.folder) if run.needs else None
+                futures[run.folder] = self.executor.submit(self._run, run, stages or run.stages, before)
+        for future in futures.values():
+            future.result()
+
+    def _run(self, run: Run, stages: tuple[int, int], before: Future[bool] | None) -> bool:
+        if before is not None and not before.result():
+            return False
+        slot = self.slots.get()
+        try:
+            return self._execute(run, stages, slot)
+        finally:
+            self.slots.put(slot)
+
+    def _execute(self, run: Run, stages: tuple[int, int], gpu: str | None) -> bool:
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
+        make_folder(run.folder)
+        with open(run.folder / ".sweep_lock", "w") as lock:
+            if not self._locked(lock.fileno(), run):
+                return False
+            began = time.monotonic()
+            begin(run)
+            say(f"{run.folder}: begins")
+            with open(run.folder / "run.log", "ab") as log:
+                process = subprocess.Popen(
+                    run.command(*stages), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                    start_new_session=True, pass_fds=[lock.fileno()],
+                )  # fmt: skip
+            self.running.add(process)
+            code = process.wait()
+            self.running.discard(process)
+        if code and not self.is_stopping and code not in STOPPED:
+            write_json(run.folder / "failed.json", {"exit_code": code, "last_line": last_line(run)}, overwrite=True)
+            say(f"{run.folder}: failed ({last_line(run)}), see run.log there")
+        elif not code:
+            say(f"{run.folder}: done after {(time.monotonic() - began) / 60:.1f} min")
+        return code == 0
+
+    def _locked(self, lock: int, run: Run) -> bool:
+        """Lock a run. Everything that it starts holds the lock too, so one whose sweep was killed is waited for."""
+        said = False
+        while not self.is_stopping:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not said:
+                    say(f"{run.folder}: a sweep that was killed has left it running; waiting for its end")
+                said = True
+                time.sleep(0.5)
+            else:
+                return True
+        return False
+
+    def _stop(self, number: int, _: Any) -> None:
+        """Have what runs save and end."""
+        self.is_stopping = True
+        for process in list(self.running):
+            os.killpg(process.pid, number)
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        say("sweep.py: interrupted; the same command resumes")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def begin(run: Run) -> None:
+    """Make a run's folder, and record what it will be before anything else is in it."""
+    make_folder(run.folder)
+    if run.record is not None and not (run.folder / "run.json").exists():
+        write_json(run.folder / "run.json", run.record)
+    (run.folder / "failed.json").unlink(missing_ok=True)
+
+
+def last_line(run: Run) -> str:
+    """Return the last line of a run's log."""
+    lines = (run.folder / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def submit(plan: Plan) -> None:
+    """Submit to Slurm what is neither done nor queued, as the jobs of each recipe's slurm/; mix lists are drawn before.
+
+    Raises:
+        SpoofkitError: sbatch refuses a job.
+    """
+    queued = set(_of_slurm(["squeue", "--noheader", "--me", "--format=%A"], ROOT).split())
+    last: dict[Path, str] = {}
+    for run in plan.runs:
+        path = run.folder / "jobs.txt"
+        before = path.read_text().split() if path.exists() else []
+        if run.is_done:
+            continue
+        if queued.intersection(before):
+            say(f"{run.folder}: already queued as {', '.join(before)}")
+            last[run.folder] = before[-1]
+            continue
+        begin(run)
+        after = last.get(run.needs.folder) if run.needs else None
+        jobs = []
+        for job in ("finetune", "score", "report") if run.stages[0] == 4 else ("posttrain",):
+            needed = [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
+            command = ["sbatch", "--parsable", *needed, f"slurm/{job}.sh", *run.experiment]
+            after = _of_slurm(command, run.recipe).strip().partition(";")[0]
+            jobs.append(after)
+            path.write_text("\n".join(jobs) + "\n")
+        last[run.folder] = jobs[-1]
+        say(f"{run.folder}: jobs {', '.join(jobs)}, logs in {run.recipe / 'slurm'}")
+
+
+def require_jobs(plan: Plan, given: Mapping[str, str]) -> None:
+    """Refuse to submit what no job could run.
+
+    Raises:
+        SpoofkitError: a recipe has no jobs, or an option is theirs.
+    """
+    for recipe in dict.fromkeys(run.recipe for run in plan.runs):
+        if not (recipe / "slurm").is_dir():
+            raise SpoofkitError(f"--slurm: there is no {recipe / 'slurm'} with jobs; leave --slurm out")
+    if "ngpu" in given:
+        raise SpoofkitError("--ngpu: a job uses the GPUs that Slurm gives it; change --gpus-per-node in slurm/")
+
+
+def _of_slurm(command: list[str], folder: Path) -> str:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise SpoofkitError(f"--slurm: found no {command[0]}; submit from a login node, or leave --slurm out") from None
+    if done.returncode:
+        raise SpoofkitError(f"{' '.join(command[:1])}: {done.stderr.strip()}; what is queued already stays")
+    return done.stdout
+
+
+def print_plan(plan: Plan) -> None:
+    """Print each run, who uses it, and its estimated hours."""
+    needed = [run.needs.folder for _, runs in plan.cells for run in runs if run.needs]
+    rows = [
+        {
+            "run": str(run.folder.relative_to(plan.out)),
+            "stages": "{} {}-{}".format(run.recipe.name, *run.stages),
+            "encoder": run.needs.folder.name if run.needs else f"for {n}" if (n := needed.count(run.folder)) else "-",
+            "GPU hours": run.hours if run.products else None,
+            "state": "done" if run.is_done else "to run",
+        }
+        for run in [*plan.data, *plan.runs]
+    ]
+    columns = [Column(name, form=".2f" if name == "GPU hours" else "") for name in rows[0]]
+    show(Table(columns, rows))
+    total = sum(run.hours for run in plan.runs)
+    left = sum(run.hours for run in plan.runs if not run.is_done)
+    show(f"{plan.out}: {len(plan.runs)} runs, {total:.1f} GPU hours, {left:.1f} of them to run (estimates)")
+
+
+def read_given(words: Sequence[str]) -> dict[str, str]:
+    """Return the options for run.sh among the words of the command line, by name.
+
+    Raises:
+        SpoofkitError: a word is none, or an option is given twice.
+    """
+    given: dict[str, str] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise SpoofkitError(f"{word}: expected the grid first, then options")
+        if name.replace("_", "-") in given:
+            raise SpoofkitError(f"--{name}: is given twice; give it once")
+        if not equals:
+            value = left.pop(0) if left and not left[0].startswith("--") else "true"
+        given[name.replace("_", "-")] = value
+    return given
+
+
+def main() -> None:
+    """Run the program; an error is one sentence on stderr and exit code 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        usage="tools/sweep.py GRID.yaml [OPTIONS] [OPTIONS OF run.sh]",
+    )  # fmt: skip
+    parser.add_argument("grid", type=Path, metavar="GRID.yaml")
+    parser.add_argument("-o", "--out", type=Path, help="folder of the sweep. Default: RECIPE/exp/sweeps/GRID")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, default=1, help="number of runs at once, on this machine")
+    where.add_argument("--gpus", default="", help="such as 0,1,2,3: one run at a time on each of these GPUs")
+    where.add_argument("--slurm", action="store_true", help="submit the jobs of RECIPE/slurm; stages 1 and 2 run here")
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2: the manifests exist already")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="check everything and print the runs with their hours")
+    what.add_argument("--report", action="store_true", help="only compare what is there")
+    arguments, words = parser.parse_known_args()
+    try:
+        sys.exit(run_sweep(arguments, read_given(words)))
+    except (SpoofkitError, OSError) as error:
+        say(f"sweep.py: error: {error}")
+        sys.exit(1)
+
+
+def run_sweep(arguments: argparse.Namespace, given: dict[str, str]) -> int:
+    """Plan, run and report; the exit code is 1 if a cell has no result."""
+    if arguments.jobs < 1:
+        raise SpoofkitError(f"--jobs {arguments.jobs}: expected 1 or more")
+    slots: list[str | None] = [*filter(None, arguments.gpus.split(","))] or [None] * arguments.jobs
+    stage = 2 if arguments.report else arguments.stage
+    plan = make_plan(arguments.grid, arguments.out, given, stage, is_checked=not arguments.report)
+    if arguments.slurm:
+        require_jobs(plan, given)
+    if arguments.dry_run:
+        print_plan(plan)
+        return 0
+    if not arguments.report and not all(run.is_done for run in plan.runs):
+        pool = Pool(slots)
+        pool.run(plan.data)
+        if failed := [run for run in plan.data if (run.folder / "failed.json").exists()]:
+            raise SpoofkitError(f"{failed[0].folder / 'run.log'}: data preparation failed: {last_line(failed[0])}")
+        if arguments.slurm:
+            pool.run(plan.posttrainings, (2, 2))
+            submit(plan)
+            say("when the jobs are done: the same command with --report instead of --slurm")
+            return 0
+        pool.run(plan.runs)
+    from sweep_report import report
+
+    return report(plan)
+
+
+if __name__ == "__main__":
+    main()

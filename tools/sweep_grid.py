@@ -1,0 +1,135 @@
+"""Read a grid of experiments: what it may hold, and its cells at each value of what varies."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from spoofkit.config import parse_yaml
+from spoofkit.data.settings import Positive, Settings
+from spoofkit.errors import SpoofkitError
+from spoofkit.files import read_text
+
+Keys = dict[str, Any]
+"""Options of run.sh (`--share`) and settings (`finetune.head`) with their values."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class Hours(Settings):
+    """Estimated hours of one GPU."""
+
+    posttrain_step: Positive
+    finetune_step: Positive
+    evaluation: Positive
+    """One evaluation on the development set in fine-tuning."""
+    scores: Positive
+    """Stages 5 and 6."""
+
+
+class Grid(Settings):
+    """A grid, as its YAML file states it."""
+
+    recipe: str
+    """Folder of run.sh, below the clone."""
+    common: Keys
+    """What all runs have, `--conf` among it."""
+    posttraining: Keys | None = None
+    """`recipe` and what its runs have, if another recipe does the post-training."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    sets: Annotated[list[str], Field(min_length=1)]
+    """SET of scores/SET.tsv: the sets whose figures count."""
+    control: str
+    """The cell that the others are compared with."""
+    cells: dict[str, Keys]
+    """What each cell has."""
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
+    """What all cells are run with each value of; cells are compared at the same value."""
+    hours: Hours
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Grid":
+        if self.control not in self.cells:
+            raise ValueError(f"control: there is no cell {self.control}, expected one of {', '.join(self.cells)}")
+        if wrong := [name for name in self.cells if not NAME.fullmatch(name)]:
+            raise ValueError(f"cells: {wrong[0]!r} becomes the name of a folder, expected letters, digits, _ . + -")
+        axes = [axis_of(key) for key in self.vary]
+        if len(set(axes)) < len(axes) or set(axes) & {"seed", "set", "cell"}:
+            raise ValueError(f"vary: {', '.join(axes)} name columns of the table, expected others, each once")
+        for name in ("seeds", "sets"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name}: found a value twice, expected each once")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell at one value of everything that varies."""
+
+    name: str
+    at: Mapping[str, Any]
+    """Those values, by the last part of their keys' names."""
+    keys: Keys
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its name and what it is at, such as `share=0.2`: the folders of its runs."""
+        return (self.name, *(f"{name}={in_name(value)}" for name, value in self.at.items()))
+
+
+def axis_of(key: str) -> str:
+    """Return what a key of `vary` is called in the table.
+
+    >>> axis_of("--share"), axis_of("mix.share")
+    ('share', 'share')
+    """
+    return key.removeprefix("--").rpartition(".")[2]
+
+
+def in_name(value: Any) -> str:
+    """Return a value as part of a name.
+
+    >>> in_name(0.2), in_name([0.1, 0.3]), in_name("a/b")
+    ('0.2', '0.1-0.3', 'a-b')
+    """
+    return re.sub(r"[^A-Za-z0-9_.+]+", "-", text_of(value)).strip("-")
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid.
+
+    Raises:
+        SpoofkitError: it is not valid YAML, or has an unknown or missing key or a wrong value.
+    """
+    values = parse_yaml(read_text(path), str(path))
+    try:
+        return Grid.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        *above, last = map(str, problem["loc"] or ("",))
+        known = list((Hours if above else Grid).model_fields)
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(last, known, n=1)
+            message = f"unknown key; {f'did you mean {close[0]}?' if close else 'expected one of ' + ', '.join(known)}"
+        raise SpoofkitError(f"{path}: {'.'.join([*above, last])}: {message}".replace(": : ", ": ")) from error
+
+
+def cells_of(grid: Grid) -> Iterator[Cell]:
+    """Yield the cells of a grid."""
+    axes = list(map(axis_of, grid.vary))
+    for values in product(*grid.vary.values()):
+        for name, keys in grid.cells.items():
+            yield Cell(
+                name, dict(zip(axes, values, strict=True)), {**keys, **dict(zip(grid.vary, values, strict=True))}
+            )
+
+
+def text_of(value: Any) -> str:
+    """Return a value as run.sh and YAML read it: text as it is, anything else as JSON without spaces."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
