@@ -243,7 +243,7 @@ def test_both_recipes_train_in_miniature_and_score_and_export_without_references
     for name, held_out in (("train", []), ("dev", ["--held-out"])):
         out = tmp_path / f"post/mix{'_dev' if held_out else ''}.tsv"
         out.parent.mkdir(exist_ok=True)
-        run_cli("mixlist", speakers / f"{name}.tsv", "-o", out, *post, *held_out)
+        run_cli("mixlist", "draw", speakers / f"{name}.tsv", "-o", out, *post, *held_out)
     run_cli("posttrain", tmp_path / "post", *sources, *post, *shortened("posttrain", 1))
     both = [*post, "--encoder", tmp_path / "post/encoder"]
     for name, conf in (("rat", ["-c", CONF / "rat.yaml", "--encoder", encoder]), ("mfpt_rat", both)):
