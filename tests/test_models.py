@@ -422,7 +422,7 @@ def test_a_refused_call_leaves_the_run_before_it_alone(
     ):
         refusal("finetune", tmp_path / "exp", *sources, "--overwrite", *option)
         assert (tmp_path / "exp/model/model.json").is_file(), option
-    monkeypatch.setattr("spoofkit.training.monitor.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("spoofkit.training.progress.importlib.util.find_spec", lambda _: None)
     assert "tensorboard" in refusal("finetune", tmp_path / "exp", *sources, "--overwrite", "--tensorboard")
     assert (tmp_path / "exp/model/model.json").is_file()
 

@@ -31,7 +31,7 @@ from spoofkit.settings import Config, FinetuneSettings
 from spoofkit.stages import FINETUNING, Stage, posttraining, read_stages
 from spoofkit.training import distributed
 from spoofkit.training.loop import Run, Task
-from spoofkit.training.monitor import evaluation_bar
+from spoofkit.training.progress import evaluation_bar
 from spoofkit.training.stage import Prepared, encoder_hash, run_stage
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}

@@ -26,7 +26,6 @@ from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints, distributed, experiment, resume
 from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
 from spoofkit.training.checkpoints import LoopState
-from spoofkit.training.monitor import Progress, draw_curve, metrics_writer
 from spoofkit.training.optim import (
     LossFunction,
     LossModule,
@@ -36,6 +35,7 @@ from spoofkit.training.optim import (
     make_optimizer,
     set_learning_rate,
 )
+from spoofkit.training.progress import Progress, draw_curve, metrics_writer
 
 OUT_OF_MEMORY = (
     "set or lower micro_batch_size, lower crop_samples, set encoder.gradient_checkpointing, keep fewer layers "

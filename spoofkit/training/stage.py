@@ -24,8 +24,8 @@ from spoofkit.settings import TrainSettings
 from spoofkit.stages import Stage
 from spoofkit.training import distributed, experiment
 from spoofkit.training.loop import OUT_OF_MEMORY, Run, Task, load_parts, train
-from spoofkit.training.monitor import format_duration, require_tensorboard
 from spoofkit.training.optim import LossModule, accumulate_gradients
+from spoofkit.training.progress import format_duration, require_tensorboard
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.settings import PosttrainSettings
 from spoofkit.training import distributed
 from spoofkit.training.loop import Run, Task
-from spoofkit.training.monitor import evaluation_bar
+from spoofkit.training.progress import evaluation_bar
 
 FRAME_CRITERIA = "dev_frame_eer_percent", "dev_frame_loss"
 UTTERANCE_CRITERIA = "dev_utterance_eer_percent", "dev_utterance_loss"

@@ -1,4 +1,4 @@
-"""Monitoring of a training: the progress bar, the curve, and TensorBoard (extra `tensorboard`)."""
+"""Progress of a training: the progress bar, the curve, and TensorBoard (extra `tensorboard`)."""
 
 import importlib.util
 import time
