@@ -36,6 +36,7 @@ TAKE_LONG = (
 # Asks for a copy, hands it the signals that come here, and ends as it ends. -IS: what it needs, nothing else.
 CLIENT = """#!{python} -IS
 import json, os, signal, socket, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signals!r})  # until the copy is known, which may be ahead of us
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
 request = json.dumps([{before!r} + sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
@@ -44,6 +45,7 @@ link.sendall(request)
 copy = int.from_bytes(link.recv(4), "big")
 for number in {signals!r}:
     signal.signal(number, lambda number, _: os.kill(copy, number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signals!r})
 status = int.from_bytes(link.recv(4), "big", signed=True)
 if status < 0:
     signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
