@@ -35,7 +35,9 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """Join the processes that torchrun started, if any, for the length of the `with` block.
+    """Join the processes that torchrun started, if any, for the length of the outermost `with` block.
+
+    Two trainings of one command must share a group: a second one can meet addresses of the first in torchrun's store.
 
     Args:
         device: The requested device; `cuda` becomes this process's own GPU.
@@ -46,7 +48,7 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """
     world = read_world()
     device = own_device(device, world)
-    if not world.has_group:
+    if not world.has_group or dist.is_initialized():
         yield world, device
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

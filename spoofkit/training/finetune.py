@@ -69,10 +69,11 @@ def finetune(
         return _finetune(folder, config, manifests, None, run)
     encoder = config.encoder.model_copy(update={"freeze": "all", "lora": None})
     head_only = config.model_copy(update={"encoder": encoder, "finetune": frozen})
-    first = _finetune(folder / FROZEN, head_only, manifests, None, run)
-    if not run.dry_run:
-        return _finetune(folder, config, manifests, folder / FROZEN / "model", run)
-    results = {"frozen": first, "all": _finetune(folder, config, manifests, None, run)}
+    with distributed.joined(run.device):
+        first = _finetune(folder / FROZEN, head_only, manifests, None, run)
+        if not run.dry_run:
+            return _finetune(folder, config, manifests, folder / FROZEN / "model", run)
+        results = {"frozen": first, "all": _finetune(folder, config, manifests, None, run)}
     return {"lines": [f"{name}: {line}" for name, result in results.items() if result for line in result["lines"]]}
 
 
@@ -93,7 +94,7 @@ def _finetune(
     def prepare(run: Run) -> Prepared:
         require_utterances(stage, run.world)
         encoder = load_encoder(config.encoder, config.seed)
-        train_set, dev_set = map(read_keyed_manifest, manifests)
+        train_set, dev_set = (read_keyed_manifest(path) for path in manifests)
         torch.manual_seed(config.seed)
         detector = Detector(encoder, stage.head, stage.layers, stage.loss)
         if start is not None:
