@@ -218,12 +218,15 @@ def require_model_folder(folder: Path) -> None:
         raise SpoofkitError(f"{folder}: {found}; name the folder EXP/model that `spoofkit finetune` wrote")
 
 
-def load_detector(folder: Path | str, training: EncoderSettings | None = None) -> tuple[Detector, dict[str, Any]]:
+def load_detector(
+    folder: Path | str, training: EncoderSettings | None = None, for_scoring: bool = False
+) -> tuple[Detector, dict[str, Any]]:
     """Read a model folder.
 
     Args:
         folder: Its path.
         training: How the encoder is to be trained; its `name` is not used. Default: not at all, adapters are merged.
+        for_scoring: It only scores: see `load_encoder`.
 
     Returns:
         The detector in evaluation mode, and the record of model.json.
@@ -254,7 +257,8 @@ def load_detector(folder: Path | str, training: EncoderSettings | None = None) -
     if not (folder / "encoder").is_dir():
         # Otherwise its name would be looked up on the hub.
         raise SpoofkitError(f"{folder}: has no encoder/ inside, expected a complete model folder; copy it again")
-    encoder = load_encoder((training or EncoderSettings()).model_copy(update={"name": str(folder / "encoder")}))
+    settings = (training or EncoderSettings()).model_copy(update={"name": str(folder / "encoder")})
+    encoder = load_encoder(settings, for_scoring=for_scoring)
     detector = Detector(encoder, record["head"], layers, loss)
     detector.score = record["score"]
     detector.head.final_norm = final_norm

@@ -31,6 +31,7 @@ from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
+from spoofkit.models.wave_network import read_network
 from spoofkit.models.weight_files import is_of_a_task, require_own_weights, require_possible_sizes
 from spoofkit.settings import EncoderSettings
 from spoofkit.stages import read_stages
@@ -41,12 +42,13 @@ FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "Se
 TORCHAUDIO = "torchaudio:"
 
 
-def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
+def load_encoder(settings: EncoderSettings, seed: int = 0, for_scoring: bool = False) -> Encoder:
     """Build the encoder that the settings name.
 
     Args:
         settings: The encoder, the number of its layers, and what is trained.
         seed: Seed of the initial weights of `tiny` and of adapters.
+        for_scoring: It is neither trained nor saved, so it may be read without transformers; see `wave_network`.
 
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
@@ -59,7 +61,7 @@ def load_encoder(settings: EncoderSettings, seed: int = 0) -> Encoder:
         if is_adapter_folder(folder):
             encoder = _load_adapted(folder, settings)
         else:
-            encoder = _load(settings.name, settings.revision, seed)
+            encoder = _load(settings.name, settings.revision, seed, for_scoring=for_scoring)
             if settings.lora is not None and len(encoder.layers):
                 encoder.base = make_base(encoder.network, len(encoder.layers), settings.name, settings.revision)
             _truncate(encoder, settings.n_layers, settings.name)
@@ -105,7 +107,13 @@ def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
     return encoder
 
 
-def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, int] | None = None) -> Encoder:
+def _load(
+    name: str,
+    revision: str | None,
+    seed: int,
+    described_by: tuple[Path, int] | None = None,
+    for_scoring: bool = False,
+) -> Encoder:
     """Load an encoder from its own weights.
 
     Args:
@@ -114,6 +122,7 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         seed: Seed of `tiny`.
         described_by: Folder with configuration and feature extractor, and the number of layers that the weights have.
             Default: the files beside the weights.
+        for_scoring: See `load_encoder`.
     """
     if name in SINC_FRONT_ENDS:
         return SincEncoder(name)
@@ -130,6 +139,9 @@ def _load(name: str, revision: str | None, seed: int, described_by: tuple[Path, 
         network, feature_extractor = load_bundle(bundle)
         provenance = bundle_provenance(bundle)
         loaded = f"{len(network.state_dict())} of {len(network.state_dict())} tensors"
+    elif for_scoring and revision is None and (read := read_network(Path(name))):
+        network, feature_extractor, loaded = read
+        provenance = read_provenance(Path(name))
     else:
         network, feature_extractor, loaded, ignored = _from_pretrained(name, revision, described_by)
         provenance = read_provenance(Path(name)) if Path(name).is_dir() else known_provenance(name)

@@ -158,7 +158,7 @@ def load_scorer(folder: Path, device: str, world: World) -> Scorer:
         SpoofkitError: see `load_detector` and `choose_device`.
     """
     where = own_device(choose_device(device), world)
-    detector, record = load_detector(folder)
+    detector, record = load_detector(folder, for_scoring=True)
     of_model = {
         **_encoder_record(detector.encoder),
         "settings": record.get("settings"),
