@@ -20,6 +20,7 @@ from spoofkit.models.detector import Detector
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.info import as_lines, describe
 from spoofkit.models.pretrained import load_encoder
+from spoofkit.models.wave_network import WaveNetwork, read_network
 from spoofkit.settings import EncoderSettings
 
 SMALL = {
@@ -182,6 +183,61 @@ def test_hidden_states_equal_those_of_transformers(name: str, folders: dict[str,
         (one,), _ = encoder(wave, n_samples, number, final_norm=False)
         assert torch.equal(one, state)
         assert torch.equal(state, states[number]) or (number == len(plain) - 1 and encoder.parameters_above_layers())
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith(("wav2vec2-", "hubert-"))])
+@torch.inference_mode()
+def test_networks_without_transformers_compute_the_same_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
+    wave, n_samples = voices([20_000, 9_001])
+    settings = EncoderSettings(name=str(folders[name]))
+    encoder, expected = load_encoder(settings, for_scoring=True).eval(), load(folders[name])
+    is_own = isinstance(encoder.network, WaveNetwork)
+    assert is_own == (
+        name not in ("wav2vec2-adapters", "hubert-batchnorm")
+    )  # transformers' beyond what is computed here
+    assert encoder.loaded == expected.loaded
+    for part in ((wave, n_samples), (wave[1:, :9_001], n_samples[1:])):
+        states, is_frame = encoder(*part, "all")
+        expected_states, expected_is_frame = expected(*part, "all")
+        assert torch.equal(is_frame, expected_is_frame)
+        assert all(map(torch.equal, states, expected_states))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "relu"}, {"feat_extract_activation": "relu"}, {"add_adapter": True}, {"model_type": "wavlm"},
+        {"hidden_size": "32"}, {"num_attention_heads": 0}, {"conv_kernel": [10, 3]}, {"num_hidden_layers": 4},
+        {"intermediate_size": 10**12}, {"conv_stride": None},
+    ],
+)  # fmt: skip
+def test_what_is_not_computed_exactly_is_left_to_transformers(
+    change: dict[str, object], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["wav2vec2-layer"], tmp_path / "copy")
+    assert read_network(folder) is not None
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    assert read_network(folder) is None
+
+
+def test_weights_that_do_not_fit_or_are_not_finite_are_left_to_transformers(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["hubert-group"], tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    name = "encoder.layers.1.attention.q_proj.weight"
+    for changed in (
+        {key: value for key, value in tensors.items() if key != name},
+        tensors | {"more": torch.zeros(1)},
+        tensors | {name: tensors[name] * torch.nan},
+        tensors | {name: tensors[name][:1].clone()},
+        tensors | {name: tensors[name].half()},
+    ):
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+        assert read_network(folder) is None
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    assert read_network(folder) is None
 
 
 @pytest.mark.parametrize("name", NOT_WHISPER)
