@@ -14,6 +14,7 @@ validated and packed like others; training and evaluation, which need keys, read
 This module knows no corpus. Audio is read through `Manifest.read_audio`, so that no reader forgets the down-mix.
 """
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -151,7 +152,7 @@ def read_manifest(path: Path | str) -> Manifest:
             f"{path}: {found}, expected a manifest, whose first line is '# root=FOLDER'; "
             "make one with `spoofkit prepare`"
         )
-    if not body.strip():
+    if not body or body.isspace():
         raise SpoofkitError(
             f"{path}: has no rows, expected a header and one row per utterance; recreate it with `spoofkit prepare`"
         )
@@ -239,7 +240,7 @@ def _split_header(data: bytes) -> tuple[dict[str, str], bytes]:
 
 def _check_widths(body: bytes, n_header_lines: int, path: Path | str) -> None:
     """Refuse a row with fewer or more fields than the line of column names, and duplicate names."""
-    names = body.partition(b"\n")[0].decode().split("\t")
+    names = io.BytesIO(body).readline().rstrip(b"\n").decode().split("\t")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SpoofkitError(f"{path}: there are two columns {twice!r}, expected different names; rename one")

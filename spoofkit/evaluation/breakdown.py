@@ -31,7 +31,7 @@ from spoofkit.evaluation.metrics import (
     min_dcf_of_sorted,
     sorted_scores,
 )
-from spoofkit.evaluation.rocch import interpolated_eer, min_cllr_of_sorted, rocch_eer
+from spoofkit.evaluation.rocch import crossing, min_cllr_of_pooled, min_cllr_of_sorted, pooled_bins, tied_bins
 
 METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")
 MOST_VALUES = 5000
@@ -66,6 +66,8 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     bonafide, spoof = split_classes(trials)
     pooled = eer_of_sorted(bonafide, spoof)
     pooled_dcf = min_dcf_of_sorted(bonafide, spoof, costs)
+    bins = tied_bins(bonafide, spoof)
+    hull = pooled_bins(bins)
     return {
         "eer_variant": EER_VARIANT,
         "eer_official_percent": 100 * pooled.eer,
@@ -75,9 +77,9 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
         "act_dcf": act_dcf_of_sorted(bonafide, spoof, costs),
         "act_dcf_threshold": costs.bayes_threshold,
         "cllr_bits": cllr_of_checked(bonafide, spoof),
-        "min_cllr_bits": min_cllr_of_sorted(bonafide, spoof),
-        "eer_interpolated_percent": 100 * interpolated_eer(bonafide, spoof),
-        "eer_rocch_percent": 100 * rocch_eer(bonafide, spoof),
+        "min_cllr_bits": min_cllr_of_pooled(hull),
+        "eer_interpolated_percent": 100 * crossing(bins),
+        "eer_rocch_percent": 100 * crossing(hull),
         "dcf_costs": {"spoof_prior": costs.spoof_prior, "miss_cost": costs.miss_cost, "fa_cost": costs.fa_cost},
         "n_trials": trials.height,
         "n_bonafide": bonafide.size,

@@ -124,8 +124,9 @@ def sorted_scores(scores: npt.ArrayLike, name: str) -> Scores:
         raise SpoofkitError(f"{name} scores: found something that is not a number ({error}); pass numbers") from error
     if values.ndim != 1 or not values.size:
         raise SpoofkitError(f"{name} scores: found shape {values.shape}, expected one dimension and at least one score")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        bad = np.flatnonzero(~is_finite)
         raise SpoofkitError(
             f"{name} scores: {bad.size} of {values.size} are NaN or infinite, the first at index {bad[0]}; "
             "expected finite numbers, so score these trials again"

@@ -1,7 +1,7 @@
 """Metrics after the optimal monotone map of the scores: pool adjacent violators, min Cllr, EER on the convex hull.
 
 Also the EER where the ROC crosses the diagonal. These two EERs are used elsewhere; published ASVspoof figures are
-`spoofkit.evaluation.metrics.eer`, which is neither. numpy and scipy only; a higher score means more bona fide.
+`spoofkit.evaluation.metrics.eer`, which is neither. numpy only; a higher score means more bona fide.
 """
 
 import math
@@ -37,16 +37,22 @@ def pav_bins(bonafide: Scores, spoof: Scores) -> Bins:
     The groups are the segments of the ROC's convex hull (Brümmer and du Preez, "Application-independent evaluation of
     speaker detection", Computer Speech and Language 20, 2006; Fawcett and Niculescu-Mizil, 2007).
     """
-    from scipy.optimize import isotonic_regression
+    return pooled_bins(tied_bins(bonafide, spoof))
 
-    bins = tied_bins(bonafide, spoof)
-    sizes = bins.bonafide + bins.spoof
-    starts = isotonic_regression(bins.bonafide / sizes, weights=sizes).blocks[:-1]
-    pooled = Bins(np.add.reduceat(bins.bonafide, starts), np.add.reduceat(bins.spoof, starts))
-    # Neighbouring groups of equal share are one segment of the hull.
-    first = np.append(True, pooled.bonafide[1:] * pooled.spoof[:-1] != pooled.bonafide[:-1] * pooled.spoof[1:])
-    starts = np.flatnonzero(first)
-    return Bins(np.add.reduceat(pooled.bonafide, starts), np.add.reduceat(pooled.spoof, starts))
+
+def pooled_bins(bins: Bins) -> Bins:
+    """Make `pav_bins` of groups in ascending order of score.
+
+    Each round joins all runs of neighbours whose shares do not rise; the order of joining does not matter. Counts are
+    whole numbers, so shares are compared exactly. To import scipy's isotonic regression takes longer than all metrics.
+    """
+    while True:
+        bonafide, spoof = bins.bonafide, bins.spoof
+        rises = bonafide[1:] * spoof[:-1] > bonafide[:-1] * spoof[1:]
+        if rises.all():
+            return bins
+        starts = np.flatnonzero(np.append(True, rises))
+        bins = Bins(np.add.reduceat(bonafide, starts), np.add.reduceat(spoof, starts))
 
 
 def min_cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
@@ -63,11 +69,16 @@ def min_cllr(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
 
 def min_cllr_of_sorted(bonafide: Scores, spoof: Scores) -> float:
     """Compute `min_cllr` of scores that are already sorted and checked."""
-    bins = pav_bins(bonafide, spoof)
+    return min_cllr_of_pooled(pav_bins(bonafide, spoof))
+
+
+def min_cllr_of_pooled(bins: Bins) -> float:
+    """Compute `min_cllr` of the groups of `pav_bins`."""
+    n_bonafide, n_spoof = bins.bonafide.sum(), bins.spoof.sum()
     mixed = (bins.bonafide > 0) & (bins.spoof > 0)  # elsewhere the ratio is infinite and the cost is 0
     b, s = bins.bonafide[mixed], bins.spoof[mixed]
-    llr = np.log(b / s) - math.log(bonafide.size / spoof.size)
-    nats = b @ np.logaddexp(0, -llr) / bonafide.size + s @ np.logaddexp(0, llr) / spoof.size
+    llr = np.log(b / s) - math.log(n_bonafide / n_spoof)
+    nats = b @ np.logaddexp(0, -llr) / n_bonafide + s @ np.logaddexp(0, llr) / n_spoof
     return float(nats / 2 / math.log(2))
 
 
@@ -80,7 +91,7 @@ def rocch_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
     >>> round(rocch_eer([0.9, 0.8, 0.3], [0.7, 0.2]), 12)
     0.2
     """
-    return _crossing(pav_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
+    return crossing(pav_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
 
 
 def interpolated_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
@@ -92,10 +103,11 @@ def interpolated_eer(bonafide: npt.ArrayLike, spoof: npt.ArrayLike) -> float:
     >>> round(interpolated_eer([0.9, 0.8, 0.3], [0.7, 0.2]), 12)
     0.333333333333
     """
-    return _crossing(tied_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
+    return crossing(tied_bins(sorted_scores(bonafide, "bona fide"), sorted_scores(spoof, "spoof")))
 
 
-def _crossing(bins: Bins) -> float:
+def crossing(bins: Bins) -> float:
+    """Compute the EER where the line through the operating points between groups crosses the diagonal."""
     miss = np.append(0, np.cumsum(bins.bonafide)) / bins.bonafide.sum()
     fa = np.append(bins.spoof.sum(), bins.spoof.sum() - np.cumsum(bins.spoof)) / bins.spoof.sum()
     after = int(np.argmax(miss >= fa))  # the first point beyond the diagonal, or on it; never the first of all

@@ -30,7 +30,7 @@ COLUMNS = (
 
 def columns_of(data: bytes) -> list[str]:
     """Return the columns of a table, given the bytes of a file; empty if the file is not such a table."""
-    first = data.split(b"\n", 1)[0].decode("utf-8", "replace")
+    first = io.BytesIO(data).readline().rstrip(b"\n").decode("utf-8", "replace")
     names = first.split(_separator(first))
     known = [name for name in COLUMNS if name in names]
     return names if names == known and {"filename", "cm-score", "error"} <= set(names) else []

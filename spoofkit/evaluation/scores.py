@@ -251,11 +251,11 @@ def _read_bytes(path: Path | str) -> bytes:
 
 def _check_lines(data: bytes, path: Path | str) -> None:
     """Refuse a file that is not a header followed by rows of exactly two fields."""
-    if not data.strip():
+    if not data or data.isspace():
         raise SpoofkitError(
             f"{path}: is empty, expected the header 'filename<TAB>cm-score' and one trial per line; score again"
         )
-    first = data.split(b"\n", 1)[0]
+    first = io.BytesIO(data).readline().rstrip(b"\n")
     if data.startswith(b"\x1f\x8b"):
         raise SpoofkitError(f"{path}: is compressed (gzip), expected text; unpack it first")
     if b"\r" in data:
