@@ -118,7 +118,8 @@ for arguments in json.loads(sys.argv[1]):
         code = stop.code or 0
     assert code == 0, arguments
 assert sys.modules["torch"] is None
-assert "transformers" not in sys.modules
+heavy = {"transformers", "scipy", "matplotlib", "peft", "huggingface_hub"} & set(sys.modules)
+assert not heavy, heavy
 """
 
 

@@ -32,7 +32,7 @@ from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
 from spoofkit.models.tiny import make_tiny
 from spoofkit.models.wave_encoder import WAVE_FAMILIES, WaveEncoder, WavLMEncoder, check_wave_config
 from spoofkit.models.wave_network import read_network
-from spoofkit.models.weight_files import is_of_a_task, require_own_weights, require_possible_sizes
+from spoofkit.models.weight_files import is_finite, is_of_a_task, require_own_weights, require_possible_sizes
 from spoofkit.settings import EncoderSettings
 from spoofkit.stages import read_stages
 
@@ -276,7 +276,7 @@ def _check_loading(name: str, network: Any, loaded: dict[str, Any]) -> str:
                 "the weights do not belong to its config.json"
             )
     for key, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not is_finite(tensor):
             raise SpoofkitError(f"{name}: tensor {key} holds NaN or infinite values; fetch the weights again")
     n_fit = n_tensors - ("masked_spec_embed" in loaded["missing_keys"])
     return f"{n_fit} of {n_fit} tensors"

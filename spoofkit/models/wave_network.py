@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from spoofkit.models.weight_files import MOST_LAYERS
+from spoofkit.models.weight_files import MOST_LAYERS, is_finite
 
 FAMILIES = ("wav2vec2", "hubert")
 EXPECTED = {
@@ -55,7 +55,7 @@ def read_network(folder: Path) -> tuple[nn.Module, Any, str] | None:
         tensors = load_file(folder / "model.safetensors")
         n_tensors = len(tensors)
         tensors.pop("masked_spec_embed", None)  # it replaces masked frames, which do not occur
-        if not all(tensor.dtype == torch.float32 and bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        if not all(tensor.dtype == torch.float32 and is_finite(tensor) for tensor in tensors.values()):
             return None
         norm, direction = (tensors.pop(f"{POSITIONAL}.parametrizations.weight.original{part}") for part in (0, 1))
         tensors[f"{POSITIONAL}.weight"] = torch._weight_norm(direction, norm, 2)

