@@ -248,9 +248,11 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
         figure, axes = _figure(0.6 + 0.1 * longest_attack + 0.52 * (right + 1), above + 0.3 * (below + 1))
         for x, y, row in cells:
             opacity = STRONGEST_HEAT * (row["eer_official_percent"] or 0) / top
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6))
+            cell = Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6)
+            axes.add_artist(cell).set_in_layout(False)  # cells lie inside the axes, and there are hundreds
             if row["eer_official_percent"] is not None:
-                axes.text(x + 0.5, y + 0.5, _short(row), ha="center", va="center_baseline", fontsize=9)
+                number = axes.text(x + 0.5, y + 0.5, _short(row), ha="center", va="center_baseline", fontsize=9)
+                number.set_in_layout(False)
         axes.set_xticks(
             [*np.arange(len(codecs)) + 0.5, right + 0.5], [*map(visible, codecs), "all"], rotation=90 if turned else 0
         )
@@ -300,7 +302,7 @@ def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 def settle(figure: Figure) -> Figure:
     """Fix the layout of a figure, so that page, PDF and PNG show the same and it is computed once."""
     with matplotlib.rc_context(STYLE):
-        figure.draw_without_rendering()
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
         figure.set_layout_engine(None)  # not "none": a figure with that engine is drawn twice for each file
     return figure
 
