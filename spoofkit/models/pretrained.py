@@ -160,9 +160,8 @@ def _load(
 def _from_pretrained(
     name: str, revision: str | None, described_by: tuple[Path, int] | None
 ) -> tuple[Any, Any, str, list[str]]:
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
     from transformers import logging as messages
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     # A missing folder must not be looked up on the hub as if it were an id.
     is_folder = Path(name).is_dir()
@@ -190,6 +189,8 @@ def _from_pretrained(
     kind: Any = AutoModel
     options = {"revision": revision, "trust_remote_code": False}
     if config.model_type == "whisper":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperModel
+
         config.encoder_layerdrop = 0.0
         kind = WhisperEncoder if "WhisperEncoder" in (config.architectures or []) else WhisperModel
     # Always said, because config.json may name code on the hub; that of WavLM is computed in wave_encoder.
@@ -211,7 +212,7 @@ def _from_pretrained(
     if "masked_spec_embed" in loaded["missing_keys"]:
         torch.nn.init.zeros_(network.masked_spec_embed)
     ignored = sorted(key for key in loaded["unexpected_keys"] if key != "masked_spec_embed")
-    if kind is WhisperModel:
+    if hasattr(network, "decoder"):  # a whole Whisper
         decoder = (f"decoder.{key}" for key in network.decoder.state_dict())
         ignored += sorted(key for key in decoder if key not in loaded["missing_keys"])
         network = network.encoder

@@ -147,7 +147,8 @@ class Positional(nn.Module):
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         """Convolve; an even kernel gives one frame too many."""
         positions_BDT = self.conv(hidden_BTD.transpose(1, 2))[:, :, : hidden_BTD.shape[1]]
-        return F.gelu(positions_BDT).transpose(1, 2)
+        positions_BTD: torch.Tensor = F.gelu(positions_BDT).transpose(1, 2)
+        return positions_BTD
 
 
 class Layer(nn.Module):
@@ -165,7 +166,8 @@ class Layer(nn.Module):
         """Run the layer."""
         if self.is_pre_norm:
             hidden_BTD = hidden_BTD + self.attention(self.layer_norm(hidden_BTD), attention_mask)
-            return hidden_BTD + self.feed_forward(self.final_layer_norm(hidden_BTD))
+            pre_norm_BTD: torch.Tensor = hidden_BTD + self.feed_forward(self.final_layer_norm(hidden_BTD))
+            return pre_norm_BTD
         hidden_BTD = self.layer_norm(hidden_BTD + self.attention(hidden_BTD, attention_mask))
         output_BTD: torch.Tensor = self.final_layer_norm(hidden_BTD + self.feed_forward(hidden_BTD))
         return output_BTD
