@@ -79,6 +79,7 @@ def localize(
     calibration: Calibration = None,
     channels: options.Channels = "auto",
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
@@ -122,7 +123,15 @@ def localize(
             },
         )
         lines = localize_set(
-            experiment, inputs[0], out, mix_path=mix, device=device, workers=workers, overwrite=overwrite, reuse=reuse
+            experiment,
+            inputs[0],
+            out,
+            mix_path=mix,
+            device=device,
+            precision=precision,
+            workers=workers,
+            overwrite=overwrite,
+            reuse=reuse,
         )
     else:
         from spoofkit.localisation.recordings import RegionOptions, localize_recordings
@@ -137,6 +146,7 @@ def localize(
             channels=channels,
             calibration=calibration,
             device=device,
+            precision=precision,
             overwrite=overwrite,
             reuse=reuse,
         )

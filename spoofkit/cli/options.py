@@ -28,6 +28,14 @@ Workers = Annotated[
         help="Threads (in training: processes) that read audio; 0: the verb chooses. Results do not depend on it.",
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the encoder's products: fp32; bf16; tf32, on GPUs; or `auto`: the fastest in which the scores of the "
+        "first 32 recordings shift by at most 0.01 of their standard deviation.",
+        metavar="fp32|tf32|bf16|auto",
+    ),
+]
 HEADER_THREADS, DECODER_THREADS = 16, 8
 """What a verb chooses that reads headers, or decodes: headers are small, and wait for the disk."""
 Channels = Annotated[

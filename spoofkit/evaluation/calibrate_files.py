@@ -15,7 +15,18 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.breakdown import part_metrics
 from spoofkit.evaluation.calibration import Calibration, fit, read_calibration, write_calibration
 from spoofkit.evaluation.metrics import ASVSPOOF5, sorted_scores
-from spoofkit.evaluation.records import caveats, made_by, read_record, require_same_systems, system_hashes, unchecked
+from spoofkit.evaluation.records import (
+    caveats,
+    fitted_in,
+    made_by,
+    made_in,
+    other_precision,
+    precision_of,
+    read_record,
+    require_same_systems,
+    system_hashes,
+    unchecked,
+)
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
@@ -70,7 +81,8 @@ def fit_files(
     read = read_json_record("fitted_on", _made_from)
     if is_up_to_date(Output(verb, (out, picture), out, _made_from(known), read), overwrite=overwrite, reuse=reuse):
         return None
-    fitted = [system_hashes(read_record(path)) for path in scores]
+    made_with = [read_record(path) for path in scores]
+    fitted = [system_hashes(record) | made_in(precision_of(record)) for record in made_with]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
     names = ("fitted", "tried")[: len(used)]
@@ -108,7 +120,7 @@ def apply_to_files(
 
     Returns:
         The number of ratios, 0 if the files are up to date; and a warning if the calibration does not say on which
-        models' scores it was fitted.
+        models' scores it was fitted, or was fitted on scores in another precision.
 
     Raises:
         SpoofkitError: other systems than the calibration was fitted on, or another number of them; files of other
@@ -156,7 +168,8 @@ def apply_to_files(
         text = json.dumps(whole, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         record_path.unlink(missing_ok=True)
-    return len(utt_ids), unchecked(fitted, path)
+    remarks = (unchecked(fitted, path), other_precision(fitted_in(fitted), list(map(precision_of, made_with)), path))
+    return len(utt_ids), "; ".join(filter(None, remarks))
 
 
 def _apply(calibration: Calibration, path: Path, scores: list[Path]) -> tuple[list[str], npt.NDArray[np.float64]]:

@@ -5,7 +5,7 @@ and `apply` write it. Scores of other toolkits have none, so nothing is checked 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from spoofkit.files import file_sha256, read_json
 
 SYSTEM_HASHES = ("model_sha256", "exported_from_sha256", "calibration_sha256")
 """What identifies a system: its model, the model it was exported from, and its calibration."""
+
+
+ROUNDED = ("bf16", "tf32")
+"""Precisions of scores that are less exact than fp32."""
 
 
 def record_path(scores: Path) -> Path | None:
@@ -113,6 +117,31 @@ def unchecked(calibration: dict[str, Any], path: Path) -> str:
     if systems and all(map(models_of, systems)):
         return ""
     return f"{path}: does not record the model it was fitted on, so it was not checked whether it fits these scores"
+
+
+def precision_of(known: Mapping[str, Any]) -> str:
+    """Return the precision of scores; where it is not recorded, it is fp32."""
+    return str(known.get("precision") or "fp32")
+
+
+def made_in(precision: str) -> dict[str, str]:
+    """Return the entry that names a precision; empty for fp32, so that files of earlier versions stay valid."""
+    return {"precision": precision} if precision in ROUNDED else {}
+
+
+def fitted_in(calibration: dict[str, Any]) -> list[str]:
+    """Return the precision of the scores of each system that a calibration was fitted on, in order."""
+    return [precision_of(one) for one in calibration["fitted_on"]["made_by"]] if made_by(calibration) else []
+
+
+def other_precision(fitted: Sequence[str], found: Sequence[str], calibration: Path | None) -> str:
+    """Return a remark if scores have another precision than those of a calibration, which shifts them; else empty."""
+    if len(fitted) != len(found) or list(fitted) == list(found):
+        return ""
+    return (
+        f"{calibration}: was fitted on scores in {' and '.join(dict.fromkeys(fitted))}, found some in "
+        f"{' and '.join(dict.fromkeys(found))}; their ratios may be off by as much as the scores differ"
+    )
 
 
 def models_of(known: dict[str, Any]) -> set[str]:

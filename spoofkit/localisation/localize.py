@@ -4,16 +4,19 @@ Like `score`, it runs a job of `spoofkit.scoring.job`; `FrameFile` is the job's 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import spoofkit
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import Manifest, read_keyed_manifest, read_manifest
 from spoofkit.data.segments import segments_text, write_segments
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.files import file_sha256, text_sha256
 from spoofkit.localisation import frame_scores
 from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
@@ -24,8 +27,9 @@ from spoofkit.outputs import Output, State, find_state, read_json_record, refuse
 from spoofkit.scoring.batches import plan_batches
 from spoofkit.scoring.job import Job, make_plan, remove_unfinished, run_job, scoring_record
 from spoofkit.scoring.parts import Outcome, Part
+from spoofkit.scoring.precision import FirstOfList, choose_precision, require_known, with_precision
 from spoofkit.scoring.recordings import WHOLE
-from spoofkit.scoring.scorer import Scorer
+from spoofkit.scoring.scorer import FP32, Scorer
 from spoofkit.scoring.with_torch import frame_scorer_of
 from spoofkit.stages import read_stages
 from spoofkit.terminal import say
@@ -44,6 +48,12 @@ class FrameFile:
     """The frame scores and, for mixes, the regions."""
     output: Output
     """The files and their record."""
+
+    @property
+    def make(self) -> Callable[[int], np.ndarray] | None:
+        """Returns the samples of a mix; None if there are no mixes, and files are read."""
+        dataset = None if self.mixed is None else self.mixed.dataset
+        return None if dataset is None else lambda row: dataset[(0, row)].wave_S
 
     def contents(self, outcome: Outcome) -> dict[Path, bytes]:
         """Return what the files hold, the regions first."""
@@ -67,6 +77,7 @@ def localize(
     *,
     mix_path: Path | None = None,
     device: str,
+    precision: str = FP32,
     workers: int,
     overwrite: bool,
     reuse: bool,
@@ -80,6 +91,7 @@ def localize(
         mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions to find in
             them are written to `OUT.segments.tsv`. Default: the manifest itself is scored.
         device: Name of the device.
+        precision: Value of `--precision`: see `spoofkit.scoring.precision`.
         workers: Threads that decode; 0: as many as keep the device busy.
         overwrite: Replace an existing file; discard what an interrupted call left.
         reuse: Skip a file that is up to date.
@@ -93,13 +105,16 @@ def localize(
             f"{out}: found {out.suffix or 'no suffix'}, expected .npz for frame scores; write `-o "
             f"{out.with_suffix('.npz')}`"
         )
+    require_known(precision)
     chosen = choose_device(device)
     model = replace(load_frame_model(folder), detector=None)
     target = _read_target(model, manifest_path, mix_path, out)
     refuse_foreign(target.output)
     if reuse and not overwrite:
         yield from _restore_segments(target)
-    scorer = frame_scorer_of(model, chosen)
+    first = FirstOfList(target.manifest, WHOLE, make=target.make)
+    scorer = choose_precision(precision, frame_scorer_of(model, chosen), target.output, first, overwrite=overwrite)
+    target = replace(target, output=with_precision(target.output, scorer.precision))
     job = _make_job(target, scorer, folder, manifest_path)
     outcome = run_job(job, scorer, Part(), overwrite=overwrite, reuse=reuse, workers=workers)
     if outcome is None:
@@ -131,12 +146,14 @@ def _read_target(model: FrameModel, manifest_path: Path, mix_path: Path | None, 
         mixed = read_mixed_set(mix_path, manifest, model.classifier.encoder.geometry, model.target)
         made_from["mix_sha256"] = file_sha256(mix_path)
         hashes["segments_sha256"] = segments_path(out)
-    read = read_json_record(
-        "frames_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
-    )
+    read = read_json_record("frames_sha256", _made_from, hashes)
     files = list(hashes.values())
     output = Output("localize", tuple(files), frame_scores.record_path(out), made_from, read)
     return FrameFile(mixed.mixes if mixed else manifest, mixed, files, output)
+
+
+def _made_from(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in MADE_FROM if name in record} | made_in(precision_of(record))
 
 
 def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Path) -> Job:
@@ -161,8 +178,7 @@ def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Pa
         "mix": str(manifest.path),
         "regions": MEANING[target.output.made_from["frame_target"]],
     }
-    dataset = mixed.dataset
-    return Job(target, manifest, WHOLE, plan, made_from, record, make=lambda row: dataset[(0, row)].wave_S)
+    return Job(target, manifest, WHOLE, plan, made_from, record, make=target.make)
 
 
 def _restore_segments(target: FrameFile) -> Iterator[str]:

@@ -24,6 +24,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.records import made_in
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, remove_leftovers, sync, write_json
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.picture import Curve, picture
@@ -36,8 +37,9 @@ from spoofkit.models.frame_model import load_frame_model
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
 from spoofkit.scoring import windows
 from spoofkit.scoring.job import raise_failed
+from spoofkit.scoring.precision import require_known, without_list
 from spoofkit.scoring.recordings import Reading, Result
-from spoofkit.scoring.scorer import Scorer
+from spoofkit.scoring.scorer import FP32, Scorer
 from spoofkit.scoring.stream import score_recordings
 from spoofkit.scoring.windows import Windows
 from spoofkit.scoring.with_torch import frame_scorer_of
@@ -85,6 +87,7 @@ def localize_recordings(
     channels: str,
     calibration: Path | None,
     device: str,
+    precision: str = FP32,
     overwrite: bool,
     reuse: bool = False,
 ) -> Iterator[str]:
@@ -98,6 +101,7 @@ def localize_recordings(
         channels: Which channels are marked separately, as `choose_channels` takes it.
         calibration: Calibration for the scores of the utterance head; None: they are not calibrated.
         device: Name of the device.
+        precision: `fp32`, `tf32` or `bf16`.
         overwrite: Replace what an earlier call wrote; nothing else is ever replaced.
         reuse: Skip all outputs if they are up to date; recreate them if one is missing, such as after an error.
 
@@ -105,6 +109,7 @@ def localize_recordings(
         SpoofkitError: an input is not what was expected, an output exists, or, at the end, a recording failed.
     """
     require_channels(channels)
+    require_known(precision)
     if out_dir.exists() and not out_dir.is_dir():
         raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
     chosen, model = choose_device(device), load_frame_model(folder)
@@ -116,13 +121,16 @@ def localize_recordings(
     sources = find_sources(inputs, channels)
     page = _page_addon()
     made_from = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    made_from |= made_in(precision)
     output = _output(out_dir, sources, made_from, has_page=page is not None)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         yield skipped(out_dir)
         return
+    scorer = without_list(precision, frame_scorer_of(model, chosen))
+    if judge is not None and judge.decisions is not None and (remark := judge.decisions.other_precision(precision)):
+        say(f"spoofkit: warning: {remark}")
     overwrite = overwrite or reuse  # existing outputs are ours, and incomplete
     _make_room(out_dir, [source.name for source in sources], overwrite)
-    scorer = frame_scorer_of(model, chosen)
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
@@ -150,6 +158,7 @@ def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str,
         "model": str(folder),
         **of_model,
         "score": scorer.meaning,
+        **made_in(scorer.precision),
         "contamination": scorer.record["contamination"],
         "versions": {"spoofkit": spoofkit.__version__, **scorer.runtime},
         "command": command(),

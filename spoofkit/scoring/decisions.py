@@ -13,7 +13,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
 from spoofkit.evaluation.decision_rule import Thresholds, bayes_thresholds
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, dcf_costs
-from spoofkit.evaluation.records import made_by, models_of, unchecked
+from spoofkit.evaluation.records import fitted_in, made_by, models_of, other_precision, unchecked
 from spoofkit.files import file_sha256
 
 ABSTAIN = "abstain"
@@ -52,6 +52,8 @@ class Decisions:
     """Prior for the probability of bona fide."""
     fitted_on: dict[str, str] = field(default_factory=dict)
     """What is known of the system whose scores the calibration was fitted on: see `records.system_hashes`."""
+    fitted_in: list[str] = field(default_factory=list)
+    """Precision of those scores, as a list of one; empty: not known."""
     unchecked: str = ""
     """A warning if the model of the calibration is not known; otherwise empty."""
 
@@ -90,6 +92,10 @@ class Decisions:
         probability = 0.5 * (1 + math.tanh(log_odds / 2))
         return {"llr": value, "spoof_prior": self.spoof_prior, "bonafide_probability": probability} | decision
 
+    def other_precision(self, precision: str) -> str:
+        """Return a remark if the calibration was fitted on scores in another precision; otherwise empty."""
+        return other_precision(self.fitted_in, [precision], self.path)
+
     def record(self) -> dict[str, float]:
         """Return thresholds and prior for the record of scores."""
         prior = {} if self.calibration is None else {"spoof_prior": self.spoof_prior}
@@ -123,7 +129,7 @@ def read_decisions(calibration: Path | None, options: DecisionOptions) -> Decisi
     thresholds, reason = _thresholds(options, dcf_costs(prior, options.miss_cost, options.fa_cost))
     fitted_on, warning = (made_by(record) or [{}])[0], unchecked(record, calibration)
     sha256 = file_sha256(calibration)
-    return Decisions(thresholds, reason, found, calibration, sha256, prior, fitted_on, warning)
+    return Decisions(thresholds, reason, found, calibration, sha256, prior, fitted_on, fitted_in(record), warning)
 
 
 def require_fitted_on(decisions: Decisions, known: dict[str, str], model: Path) -> None:

@@ -7,6 +7,7 @@ from spoofkit.data.channels import AUTO
 from spoofkit.errors import SpoofkitError
 from spoofkit.outputs import refuse_replacing
 from spoofkit.scoring.decisions import DecisionOptions
+from spoofkit.scoring.scorer import FP32
 from spoofkit.scoring.windows import Windows
 
 RECORD, DECISIONS = ".json", ".decisions.tsv"
@@ -28,6 +29,8 @@ class ScoreOptions:
     min_speech: float | None = None
     """Seconds of speech that a window, or a recording that is not cut, needs to be scored. Default: not checked."""
     device: str = "auto"
+    precision: str = FP32
+    """Value of `--precision`: see `spoofkit.scoring.precision`."""
     workers: int = 0
     """Threads that decode. Default (0): as many as keep the device busy."""
     calibration: Path | None = None

@@ -15,6 +15,7 @@ A line holds, each by recording (or by recording, a tab and the channel): `score
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -305,6 +306,12 @@ class Outcome:
             sorted(key for key, result in results.items() if result.lacks_signal),
             sorted({result.name for result in results.values() if result.channel is not None}),
         )
+
+    @property
+    def n_tied(self) -> int:
+        """Number of scores that another one equals."""
+        counts = Counter(result.score for result in self.results.values() if result.score is not None)
+        return sum(n for n in counts.values() if n > 1)
 
     def in_order(self, names: Iterable[str]) -> list[Result]:
         """Return all results in the order of names, and the channels of a recording in their order."""

@@ -14,7 +14,7 @@ from spoofkit.data.channels import AUTO, describe_separate_channels, require_cha
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.records import system_hashes
+from spoofkit.evaluation.records import precision_of, system_hashes
 from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, skipped
@@ -35,6 +35,14 @@ from spoofkit.scoring.job import (
 from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import ScoreOptions, refuse_contradictions, refuse_misplaced
 from spoofkit.scoring.parts import Outcome, Part
+from spoofkit.scoring.precision import (
+    AUTO_PRECISION,
+    FirstOfList,
+    begun,
+    choose_precision,
+    require_known,
+    without_list,
+)
 from spoofkit.scoring.printing import print_scores
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.score_file import ScoreFile, decide_again, make_score_file, refuse_other_record
@@ -64,6 +72,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     refuse_misplaced(inputs, out)
     is_loose = inputs[0].suffix != ".tsv"
     require_channels(options.channels, None if is_loose else inputs[0])
+    require_known(options.precision)
     world = read_world()
     part = _own_part(world, options, inputs, out)
     refuse_contradictions(options, model, inputs, out)
@@ -88,6 +97,9 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
             say(f"spoofkit: warning: {decisions.unchecked}")
     if out is None:
         assert scorer is not None
+        scorer = without_list(options.precision, scorer)
+        if decisions is not None and (remark := decisions.other_precision(scorer.precision)):
+            say(f"spoofkit: warning: {remark}")
         yield from print_scores(scorer, inputs, reading, decisions, options)
         return
     manifest = loose_manifest(find_files(inputs)) if is_loose else read_manifest(inputs[0])
@@ -162,6 +174,13 @@ def _write_scores(
     if scorer is None:
         yield from _merge(target, options)
         return
+    first = FirstOfList(target.manifest, target.reading, target.decisions)
+    scorer = choose_precision(
+        options.precision, scorer, target.output, first, overwrite=options.overwrite, is_main=world.is_main
+    )
+    target = target.in_precision(scorer.precision)
+    if world.is_main and (remark := target.other_precision):
+        say(f"spoofkit: warning: {remark}")
     job = _make_job(target, model, scorer)
     if world.size == 1:
         yield from _score_part(job, target, scorer, part, options)
@@ -210,6 +229,8 @@ def _score_part(job: Job, target: ScoreFile, scorer: Scorer, part: Part, options
 def _merge(target: ScoreFile, options: ScoreOptions) -> Iterator[str]:
     """Join the parts into the score file."""
     out = target.out
+    is_kept = options.precision == AUTO_PRECISION
+    target = target.in_precision(precision_of(begun(target.output)) if is_kept else options.precision)
     found = score_parts.read_parts(out)
     if not found and is_skipped(target, overwrite=options.overwrite, reuse=options.reuse):
         yield from _skip(target)
@@ -219,7 +240,8 @@ def _merge(target: ScoreFile, options: ScoreOptions) -> Iterator[str]:
     # The size of batches is that of the parts: they may come from a GPU, and this machine may have none.
     first = headers[0]["identity"]
     plan = target.plan(first.get(target.size_name, 1))
-    score_parts.require_complete(out, found, first | target.output.made_from | plan.made_from, plan.utt_ids)
+    wanted = {name: value for name, value in first.items() if name != "precision"}
+    score_parts.require_complete(out, found, wanted | target.output.made_from | plan.made_from, plan.utt_ids)
     outcome = Outcome.of(line for file in found.values() for line in file.lines)
     record = headers[0]["record"] | {
         "device": ", ".join(sorted({header["record"]["device"] for header in headers})),
@@ -241,6 +263,11 @@ def _report(target: ScoreFile, outcome: Outcome, more: str = "") -> Iterator[str
             f"spoofkit: warning: {len(outcome.without_signal):,} utterances hold less than {LEAST_SIGNAL_SECONDS:g} s "
             f"of signal ({first}); they are scored because a list of trials must be complete, but their scores mean "
             "nothing"
+        )
+    if target.is_rounded and (n_tied := outcome.n_tied):
+        say(
+            f"spoofkit: warning: {n_tied:,} scores equal another one; if that many do not in fp32, an EER of these "
+            "scores is less exact"
         )
     if outcome.of_channels and target.reading.channels == AUTO:
         say(describe_separate_channels(outcome.of_channels))

@@ -4,7 +4,7 @@ For a manifest it is the score file of the ASVspoof 5 evaluation package, with d
 recordings it is itself a table, in which a recording that failed has an error instead of a score.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.evaluation.score_table import read_table, table_text
 from spoofkit.evaluation.scores import scores_text
 from spoofkit.files import file_sha256, read_json, read_text, text_sha256, write_json, write_text
@@ -23,6 +24,7 @@ from spoofkit.scoring.job import Plan, make_plan
 from spoofkit.scoring.loose_files import LOOSE
 from spoofkit.scoring.options import DECISIONS, RECORD
 from spoofkit.scoring.parts import Outcome
+from spoofkit.scoring.precision import with_precision
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.stream import in_chunks
 
@@ -79,11 +81,29 @@ class ScoreFile:
         result["n_trials"] = len(outcome.results) - len(outcome.errors)
         if self.decisions is not None:
             result |= {"decision": self.decisions.record(), self.table_hash: file_sha256(self.table_out)}
+        if self.is_rounded:
+            result["n_tied"] = outcome.n_tied
+        if self.decisions is not None and self.other_precision:
+            result["calibration_fitted_in"] = self.decisions.fitted_in[0]
         if outcome.errors:
             result["errors"] = outcome.errors
         if outcome.without_signal:
             result["without_signal"] = outcome.without_signal
         return self.output.made_from | result
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether it is scored in less than fp32."""
+        return "precision" in self.output.made_from
+
+    @property
+    def other_precision(self) -> str:
+        """A remark if the calibration was fitted on scores of another precision; otherwise empty."""
+        return "" if self.decisions is None else self.decisions.other_precision(precision_of(self.output.made_from))
+
+    def in_precision(self, precision: str) -> "ScoreFile":
+        """Return the same file, made in a precision."""
+        return replace(self, output=with_precision(self.output, precision))
 
     @property
     def size_name(self) -> str:
@@ -133,14 +153,16 @@ def make_score_file(
     if decisions is not None and decisions.calibration is not None:
         made_from["calibration_sha256"] = decisions.sha256
     hashes = {"scores_sha256": out} | ({} if windows_out is None else {"windows_sha256": windows_out})
-    read = read_json_record(
-        "scores_sha256", lambda record: {name: record[name] for name in MADE_FROM if name in record}, hashes
-    )
+    read = read_json_record("scores_sha256", _made_from, hashes)
     output = Output("score", tuple(hashes.values()), out.with_suffix(RECORD), made_from, read)
     table_out = out if is_loose else out.with_suffix(DECISIONS)
     beside = [] if decisions is None or is_loose else [table_out]
     files = [out, *beside, *([] if windows_out is None else [windows_out])]
     return ScoreFile(out, manifest, reading, apart, decisions, windows_out, output, files, table_out, is_loose)
+
+
+def _made_from(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in MADE_FROM if name in record} | made_in(precision_of(record))
 
 
 def _files_sha256(manifest: Manifest) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
 
+FP32 = "fp32"
 CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
 
 
@@ -25,13 +26,16 @@ class HeadScores(NamedTuple):
     """Frame scores of each recording, shape (frames,); None: the model has no frame head."""
 
 
+ScorePadded = Callable[[np.ndarray, np.ndarray], HeadScores]
+"""Scores `wave_BS` (float32, 16 kHz, padded with zeros at the end) and `n_samples_B` (int64) in one pass of the
+encoder. Raises SpoofkitError if memory does not suffice."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model on its device, and what is known of it."""
 
-    score_padded: Callable[[np.ndarray, np.ndarray], HeadScores]
-    """Scores `wave_BS` (float32, 16 kHz, padded with zeros at the end) and `n_samples_B` (int64) in one pass of the
-    encoder. Raises SpoofkitError if memory does not suffice."""
+    score_padded: ScorePadded
     shortest: int
     """Fewest samples of an utterance."""
     longest: int | None
@@ -46,8 +50,14 @@ class Scorer:
     """What its score is, in words."""
     device: str
     precision: str
+    """`fp32`, `tf32`, `bf16`; of an exported model also `int8`."""
     runtime: dict[str, str]
     """Name and version of the library that computes: another one may give other last digits."""
+    faster: tuple[str, ...] = ()
+    """Precisions in which its device multiplies faster than in fp32, the fastest first."""
+    in_precision: Callable[[str], ScorePadded] | None = None
+    """Returns `score_padded` in a precision, or raises SpoofkitError if the device does not have it; None: the
+    precision is that of the model's file."""
     has_utterance_head: bool = True
     geometry: FrameGeometry | None = None
     """Geometry of its frames; None: it has no frame head."""

@@ -1,4 +1,4 @@
-"""Score with a model folder: torch, on a CPU or a GPU, in fp32."""
+"""Score with a model folder: torch, on a CPU or a GPU."""
 
 import os
 from collections.abc import Callable
@@ -11,17 +11,21 @@ import torch
 
 from spoofkit.files import read_json
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
-from spoofkit.models.device import choose_device, hardware, memory_advice, plain_fp32
+from spoofkit.models.device import choose_device, hardware, memory_advice
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.frame_model import FrameModel, score_timeline
+from spoofkit.models.precision import faster_precisions, products, require_precision, with_bf16_products
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.processes import World, own_device
-from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer
+from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, FP32, HeadScores, ScorePadded, Scorer
+from spoofkit.terminal import say
 
 GPU_BUDGET_SAMPLES = 64 * 64_600
 GPU_TOGETHER = 64  # recordings that are sorted by length together
 LARGE = 10_000_000  # parameters from which one utterance keeps a CPU busy: a batch would only add padding
 CPU_DECODERS, MOST_DECODERS = 2, 8
+Heads = Callable[[torch.Tensor, torch.Tensor], HeadScores]
+"""Scores `wave_BS` and `n_samples_B` on their device."""
 # `run` finds these by the same names in the addon `onnx`.
 require_model, model_sha256 = require_model_folder, detector_sha256
 
@@ -34,14 +38,15 @@ def batch_budget(device: torch.device) -> int:
 def scorer_of(detector: Detector, device: torch.device) -> Scorer:
     """Make a scorer of a detector that is on `device`; while it scores, it is in evaluation mode."""
 
-    def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
-        return HeadScores(_numpy(detector(wave_BS, n_samples_B)))
+    def heads_in(precision: str) -> Heads:
+        whole = with_bf16_products(detector, detector.encoder) if precision == "bf16" else detector
+        return lambda wave_BS, n_samples_B: HeadScores(_numpy(whole(wave_BS, n_samples_B)))
 
     n_parameters = sum(parameter.numel() for parameter in detector.parameters())
     is_alone = device.type != "cuda" and n_parameters >= LARGE
     return _scorer(
         detector,
-        heads,
+        heads_in,
         device,
         "give a shorter --window or --crop first:N, or use --device cpu",
         shortest=detector.shortest,
@@ -66,15 +71,20 @@ def frame_scorer_of(model: FrameModel, device: torch.device) -> Scorer:
     with memory_advice("use a larger GPU or --device cpu"):
         model.to(device)
 
-    def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
-        logit_BT, is_frame_BT, score_B = score_timeline(model, wave_BS, n_samples_B)
-        frames = [_numpy(-logit_T[is_frame_T]) for logit_T, is_frame_T in zip(logit_BT, is_frame_BT, strict=True)]
-        return HeadScores(None if score_B is None else _numpy(score_B), frames)
+    def heads_in(precision: str) -> Heads:
+        whole = with_bf16_products(model, model.classifier.encoder) if precision == "bf16" else model
+
+        def heads(wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> HeadScores:
+            logit_BT, is_frame_BT, score_B = score_timeline(whole, wave_BS, n_samples_B)
+            frames = [_numpy(-logit_T[is_frame_T]) for logit_T, is_frame_T in zip(logit_BT, is_frame_BT, strict=True)]
+            return HeadScores(None if score_B is None else _numpy(score_B), frames)
+
+        return heads
 
     encoder = model.classifier.encoder
     return _scorer(
         model.classifier,
-        heads,
+        heads_in,
         device,
         "cut long recordings into shorter ones, or use --device cpu",
         shortest=model.shortest,
@@ -90,7 +100,7 @@ def frame_scorer_of(model: FrameModel, device: torch.device) -> Scorer:
 
 def _scorer(
     module: torch.nn.Module,
-    heads: Callable[[torch.Tensor, torch.Tensor], HeadScores],
+    heads_in: Callable[[str], Heads],
     device: torch.device,
     advice: str,
     **of_model: Any,
@@ -99,30 +109,39 @@ def _scorer(
 
     Args:
         module: Module to put into evaluation mode.
-        heads: Scores a batch on `device`.
+        heads_in: Returns what scores a batch on `device` in a precision.
         device: Where to compute.
         advice: What to do if memory does not suffice, for the error.
         of_model: The other fields of the scorer.
     """
 
-    def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> HeadScores:
-        was_training = module.training
-        if was_training:
-            module.eval()
-        # Weights that sharded layers gather in inference_mode could not be trained afterwards.
-        no_gradients = torch.no_grad() if was_training else torch.inference_mode()
-        try:
-            with no_gradients, plain_fp32(), memory_advice(advice):
-                return heads(torch.from_numpy(wave_BS).to(device), torch.from_numpy(n_samples_B).to(device))
-        finally:
+    def in_precision(precision: str) -> ScorePadded:
+        if slow := require_precision(precision, device):
+            say(f"spoofkit: warning: {slow}")
+        heads = heads_in(precision)
+
+        def score_padded(wave_BS: np.ndarray, n_samples_B: np.ndarray) -> HeadScores:
+            was_training = module.training
             if was_training:
-                module.train()
+                module.eval()
+            # Weights that sharded layers gather in inference_mode could not be trained afterwards.
+            no_gradients = torch.no_grad() if was_training else torch.inference_mode()
+            try:
+                with no_gradients, products(precision), memory_advice(advice):
+                    return heads(torch.from_numpy(wave_BS).to(device), torch.from_numpy(n_samples_B).to(device))
+            finally:
+                if was_training:
+                    module.train()
+
+        return score_padded
 
     return Scorer(
-        score_padded,
+        in_precision(FP32),
         n_decoders=min(MOST_DECODERS, os.cpu_count() or 1) if device.type == "cuda" else CPU_DECODERS,
         device=str(device),
-        precision="fp32",
+        precision=FP32,
+        faster=faster_precisions(device),
+        in_precision=in_precision,
         runtime={"torch": str(torch.__version__)},
         **of_model,
     )
