@@ -136,7 +136,8 @@ class TrainSettings(Settings):
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of matrix products in training: `auto` takes bf16 where the hardware has it. Scores are always fp32."""
+    """Precision of matrix products in training: `auto` takes bf16 where the hardware has it. Evaluations on the
+    development set are in fp32."""
     keep: Literal["best", "last"] = "best"
     """Which weights are saved as the result: those of the best evaluation, or of the last step."""
     average_best: Count = 1

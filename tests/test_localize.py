@@ -371,6 +371,27 @@ def test_reuse_keeps_and_others_are_refused(
     assert fixed["frames"]["threshold_from"] == "the command line"
 
 
+def test_frames_in_bf16_are_near_and_not_mixed_with_those_in_fp32(
+    exp: Path, truth: tuple[Path, dict[str, Any]], localized: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "eval.npz"
+    common = ("localize", exp, truth[0] / "eval.tsv", "-o", out, "--precision")
+    run_cli(*common, "bf16")
+    exact, rounded = (np.load(path)["score"].astype(np.float64) for path in (localized, out))
+    record = json.loads(out.with_suffix(".json").read_text())
+    shift = np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std()
+    assert 0 < shift < 0.1
+    assert record["precision_measured"][0]["shift"] == pytest.approx(shift, rel=0.05)
+    assert "(precision)" in refusal(*common, "fp32", "--reuse")
+    assert "up to date" in run_cli(*common, "bf16", "--reuse").stdout
+    recording = next(truth[0].parent.rglob("*.wav"))
+    marked = ("localize", exp, recording, "-o", tmp_path / "marked", "--threshold", "0", "--precision")
+    assert "auto" in refusal(*marked, "auto")
+    run_cli(*marked, "bf16")
+    assert json.loads((tmp_path / "marked" / f"{recording.stem}.json").read_text())["precision"] == "bf16"
+    assert "(precision)" in refusal(*marked, "fp32", "--reuse")
+
+
 def test_regions_of_another_set_or_other_audio_are_refused(
     localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

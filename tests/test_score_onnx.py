@@ -313,6 +313,8 @@ def test_what_is_no_exported_model_and_what_it_cannot_do_is_refused(
     for device in ("cuda", "cuda:1", "tpu"):
         sentence = refusal("score", model, manifest, "-o", out, "--device", device)
         assert f"--device {device}: an exported model is scored on the CPU, expected auto or cpu" in sentence
+    for precision in ("bf16", "auto"):
+        assert "an exported model" in refusal("score", model, manifest, "-o", out, "--precision", precision)
     assert "missing.onnx: no such file, expected what `spoofkit export` wrote" in refusal(
         "score", tmp_path / "missing.onnx", manifest, "-o", out
     )
