@@ -16,7 +16,7 @@ EER = "eer_official_percent"
 def draw(plan: Plan, rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw a panel for each set: seeds as dots, their mean and standard deviation; nothing for a cell without."""
     axes_names = list(plan.cells[0][0].at)
-    is_curve = len(axes_names) == 1 and all(isinstance(cell.at[axes_names[0]], int | float) for cell, _ in plan.cells)
+    is_curve = len(axes_names) == 1 and all(type(cell.at[axes_names[0]]) in (int, float) for cell, _ in plan.cells)
     n_rows = 1 if is_curve else len(plan.cells)
     with matplotlib.rc_context(STYLE):
         size = (1.5 + 4.2 * len(plan.grid.sets), 3.6 if is_curve else 1.2 + 0.32 * n_rows)
@@ -52,20 +52,24 @@ def _dots(panel: Axes, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
 
 def _curves(panel: Axes, plan: Plan, rows: Sequence[dict[str, Any]], axis: str) -> None:
     """Draw a curve for each cell, over the number that varies."""
+    ticks = sorted({row[axis] for row in rows})
+    is_log = ticks[0] > 0
     for number, name in enumerate(plan.grid.cells):
+        beside = 0.02 * (number - (len(plan.grid.cells) - 1) / 2)  # or bars would hide each other
         color = SYSTEM_COLOURS[number % len(SYSTEM_COLOURS)]
         points = sorted(
             (row for row in rows if row["cell"] == name and row[EER] is not None), key=lambda row: row[axis]
         )
-        x, y = [row[axis] for row in points], [row[EER] for row in points]
+        span = ticks[-1] - ticks[0]
+        x = [row[axis] * (1 + beside) if is_log else row[axis] + beside * span for row in points]
+        y = [row[EER] for row in points]
         panel.errorbar(
             x, y, yerr=[row[f"{EER}_sd"] or 0 for row in points], fmt="o-", color=color, capsize=3, label=name
         )
-        for row in points:
+        for place, row in zip(x, points, strict=True):
             values = row[f"{EER}_of_seeds"]
-            panel.plot([row[axis]] * len(values), values, "o", color=color, alpha=0.35, markersize=4)
-    ticks = sorted({row[axis] for row in rows})
-    if ticks[0] > 0:
+            panel.plot([place] * len(values), values, "o", color=color, alpha=0.35, markersize=4)
+    if is_log:
         panel.set_xscale("log")
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], color=INK)
     panel.minorticks_off()
