@@ -30,7 +30,7 @@ from scipy import stats
 from test_recipes import make_small_wavlm
 from warm import WarmPython
 
-from spoofkit.data.manifest import write_manifest
+from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.evaluation.bootstrap import clusters_of, draw_clusters
 from spoofkit.evaluation.metrics import eer, min_dcf
 from spoofkit.evaluation.paired import FIGURES, Measured, measure_seeds, paired_difference
@@ -78,6 +78,8 @@ if $posttrain && begins 3 "post-training" && is_new "$exp/posttrain/encoder/w"; 
 fi
 if begins 4 "fine-tuning" && is_new "$exp/finetune/model"; then
   [[ -z $encoder || -e $encoder/w ]]
+  mkdir -p "$exp/finetune/frozen"
+  printf '2026-11-29 0%s\\n' '1:00:00 from step 0' '1:15:00 step 3' >"$exp/finetune/frozen/train.log"
   printf '2026-11-29 1%s\\n' '0:00:00 from step 0' '0:30:00 step 5' '6:59:59 took over the lock' \\
     '7:00:00 from step 5' '8:00:00 step 9' >"$exp/finetune/train.log"
   echo >"$exp/finetune/model"
@@ -231,6 +233,7 @@ def test_a_failed_cell_is_named_and_not_averaged_and_the_same_command_runs_it_ag
         ({"cells": {"mean": {"--share": "much"}}}, "--share is 'much'"),
         ({"seed": [0]}, "seed.*did you mean seeds"),
         ({"control": "maen"}, "control: there is no cell maen"),
+        ({"cells": {"mean": {}, "lstm": {}}}, "cell lstm: has the settings of mean"),
         ({"seeds": [0, 0]}, "seeds"),
         ({"vary": {"--share": [1], "mix.share": [[0.1, 0.3]]}}, "vary: share, share"),
     ],
@@ -246,10 +249,17 @@ def test_a_cell_that_was_run_with_other_settings_is_refused(sweep: Sweep) -> Non
     sweep.run(GRID)
     changed = {"mean": {"finetune.head": "mean"}, "lstm": {"finetune.head": "attentive"}}
     assert "finetune.head: lstm there, attentive now" in sweep.run(GRID | {"cells": changed}, code=1).stderr
+    assert "encoder_name: " in sweep.run(GRID, "--encoder", "elsewhere", code=1).stderr
     assert (
         "options.share: None there, 0.5 now"
         in sweep.run(GRID | {"common": {**GRID["common"], "--share": 0.5}}, code=1).stderr
     )
+
+
+def test_a_set_that_the_corpora_do_not_have_is_refused_before_anything_is_trained(sweep: Sweep) -> None:
+    done = sweep.run(GRID | {"sets": ["evla"]}, code=1)
+    assert re.search(r"sets: evla: .*eval\.tsv", done.stderr), done.stderr
+    assert [call.split()[0] for call in sweep.calls()] == ["1"]
 
 
 def test_a_run_whose_sweep_was_killed_is_waited_for(sweep: Sweep) -> None:
@@ -327,7 +337,29 @@ def test_on_slurm_each_job_depends_on_the_one_before_and_none_is_queued_twice(
 def test_hours_are_those_of_all_starts_without_the_pauses_between_them(sweep: Sweep) -> None:
     sweep.run(GRID)
     found = json.loads((sweep.out / "sweep.json").read_text())["rows"]
-    assert [row["hours"] for row in found] == [0.5 + 1 + 0, 1.5]  # of the two starts; post-training, which paused
+    # The head alone, the two starts of all, and a post-training, which paused.
+    assert [row["hours"] for row in found] == [0.25 + 0.5 + 1 + 0] * 2
+
+
+def test_a_post_training_that_no_cell_needs_any_more_is_not_repeated_and_hours_without_it_are_not_stated(
+    sweep: Sweep,
+) -> None:
+    sweep.run(GRID)
+    rows = sweep.rows()
+    shutil.rmtree(sweep.out / "posttrain")
+    sweep.calls()
+    sweep.run(GRID)
+    assert sweep.calls() == []
+    assert sweep.rows() == rows
+    assert [row["hours"] for row in json.loads((sweep.out / "sweep.json").read_text())["rows"]] == [None, None]
+
+
+def test_of_one_speaker_single_trials_are_drawn_and_the_report_says_so(sweep: Sweep) -> None:
+    manifest = read_manifest(sweep.folder / "eval.tsv")
+    write_manifest(manifest.path, manifest.root, manifest.table.with_columns(speaker=pl.lit("s")), overwrite=True)
+    done = sweep.run(GRID | {"seeds": [0]})
+    assert re.search("one speaker.*240 single trials", done.stdout, re.S)
+    assert 0 < float(sweep.rows()[1]["eer_official_percent_p"]) < 1
 
 
 def measured(values: Sequence[float], n_replicates: int = 200, spread: float = 0.0, seed: int = 0) -> Measured:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from sweep_plan import ROOT, Plan, Run, make_plan
+    from sweep_plan import ROOT, Plan, Run, make_plan, require_manifests
 
     from spoofkit.errors import SpoofkitError
     from spoofkit.files import make_folder, write_json
@@ -50,15 +50,13 @@ class Pool:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._stop)
 
-    def run(self, runs: Sequence[Run], stages: tuple[int, int] | None = None) -> None:
-        """Run those that are not done, in this order; one that needs another waits for it, and fails with it."""
+    def run(self, runs: Sequence[Run], stages: tuple[int, int] | None = None) -> list[Run]:
+        """Run these in this order; one that needs another waits for it, and fails with it. Return those that failed."""
         futures: dict[Path, Future[bool]] = {}
         for run in runs:
-            if not run.is_done:
-                before = futures.get(run.needs.folder) if run.needs else None
-                futures[run.folder] = self.executor.submit(self._run, run, stages or run.stages, before)
-        for future in futures.values():
-            future.result()
+            before = futures.get(run.needs.folder) if run.needs else None
+            futures[run.folder] = self.executor.submit(self._run, run, stages or run.stages, before)
+        return [run for run in runs if not futures[run.folder].result()]
 
     def _run(self, run: Run, stages: tuple[int, int], before: Future[bool] | None) -> bool:
         if before is not None and not before.result():
@@ -66,6 +64,9 @@ class Pool:
         slot = self.slots.get()
         try:
             return self._execute(run, stages, slot)
+        except OSError as error:  # such as a full disk; other runs may still end
+            say(f"{run.folder}: failed ({error})")
+            return False
         finally:
             self.slots.put(slot)
 
@@ -128,7 +129,8 @@ def begin(run: Run) -> None:
 
 def last_line(run: Run) -> str:
     """Return the last line of a run's log."""
-    lines = (run.folder / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    log = run.folder / "run.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1] if lines else "no message"
 
 
@@ -140,11 +142,9 @@ def submit(plan: Plan) -> None:
     """
     queued = set(_of_slurm(["squeue", "--noheader", "--me", "--format=%A"], ROOT).split())
     last: dict[Path, str] = {}
-    for run in plan.runs:
+    for run in plan.left:
         path = run.folder / "jobs.txt"
         before = path.read_text().split() if path.exists() else []
-        if run.is_done:
-            continue
         if queued.intersection(before):
             say(f"{run.folder}: already queued as {', '.join(before)}")
             last[run.folder] = before[-1]
@@ -188,21 +188,21 @@ def _of_slurm(command: list[str], folder: Path) -> str:
 def print_plan(plan: Plan) -> None:
     """Print each run, who uses it, and its estimated hours."""
     needed = [run.needs.folder for _, runs in plan.cells for run in runs if run.needs]
+    left = {run.folder for run in plan.left}
     rows = [
         {
             "run": str(run.folder.relative_to(plan.out)),
             "stages": "{} {}-{}".format(run.recipe.name, *run.stages),
             "encoder": run.needs.folder.name if run.needs else f"for {n}" if (n := needed.count(run.folder)) else "-",
             "GPU hours": run.hours if run.products else None,
-            "state": "done" if run.is_done else "to run",
+            "state": "to run" if run.folder in left or not run.products else "done" if run.is_done else "not needed",
         }
         for run in [*plan.data, *plan.runs]
     ]
     columns = [Column(name, form=".2f" if name == "GPU hours" else "") for name in rows[0]]
     show(Table(columns, rows))
-    total = sum(run.hours for run in plan.runs)
-    left = sum(run.hours for run in plan.runs if not run.is_done)
-    show(f"{plan.out}: {len(plan.runs)} runs, {total:.1f} GPU hours, {left:.1f} of them to run (estimates)")
+    total, still = (sum(run.hours for run in runs) for runs in (plan.runs, plan.left))
+    show(f"{plan.out}: {len(plan.runs)} runs, {total:.1f} GPU hours, {still:.1f} of them to run (estimates)")
 
 
 def read_given(words: Sequence[str]) -> dict[str, str]:
@@ -245,7 +245,10 @@ def main() -> None:
     arguments, words = parser.parse_known_args()
     try:
         sys.exit(run_sweep(arguments, read_given(words)))
-    except (SpoofkitError, OSError) as error:
+    except OSError as error:
+        say(f"sweep.py: error: {error.filename}: {error.strerror}")
+        sys.exit(1)
+    except SpoofkitError as error:
         say(f"sweep.py: error: {error}")
         sys.exit(1)
 
@@ -257,22 +260,25 @@ def run_sweep(arguments: argparse.Namespace, given: dict[str, str]) -> int:
     slots: list[str | None] = [*filter(None, arguments.gpus.split(","))] or [None] * arguments.jobs
     stage = 2 if arguments.report else arguments.stage
     plan = make_plan(arguments.grid, arguments.out, given, stage, is_checked=not arguments.report)
+    if stage == 2:
+        require_manifests(plan)
     if arguments.slurm:
         require_jobs(plan, given)
     if arguments.dry_run:
         print_plan(plan)
         return 0
-    if not arguments.report and not all(run.is_done for run in plan.runs):
+    if plan.left and not arguments.report:
+        make_folder(plan.out)
         pool = Pool(slots)
-        pool.run(plan.data)
-        if failed := [run for run in plan.data if (run.folder / "failed.json").exists()]:
+        if failed := pool.run(plan.data):
             raise SpoofkitError(f"{failed[0].folder / 'run.log'}: data preparation failed: {last_line(failed[0])}")
+        require_manifests(plan)
         if arguments.slurm:
-            pool.run(plan.posttrainings, (2, 2))
+            pool.run([run for run in plan.left if run in plan.posttrainings], (2, 2))
             submit(plan)
             say("when the jobs are done: the same command with --report instead of --slurm")
             return 0
-        pool.run(plan.runs)
+        pool.run(plan.left)
     from sweep_report import report
 
     return report(plan)

@@ -16,8 +16,11 @@ from spoofkit.config import OF_STAGE, differences, load_config
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json
 from spoofkit.settings import Config
+from spoofkit.suggestions import nearest_name
 
 ROOT = Path(__file__).resolve().parents[1]
+OF_RESULT = {"posttrain": ("mixlist-args",), "finetune": ("score-args",)}
+"""Options of run.sh that change what a run leaves, although no setting of that stage does."""
 OWN_OPTIONS = ("exp", "conf", "stage", "stop-stage", "dry-run", "overwrite", "posttrain", "share")
 """Options of run.sh that the sweep sets, or that belong in the grid."""
 
@@ -73,6 +76,13 @@ class Plan:
         """All runs that leave something."""
         return [*self.posttrainings, *(run for _, runs in self.cells for run in runs)]
 
+    @property
+    def left(self) -> list[Run]:
+        """Those that are still to run: cells that are not done, and the post-trainings that these lack."""
+        cells = [run for _, runs in self.cells for run in runs if not run.is_done]
+        needed = {run.needs.folder for run in cells if run.needs}
+        return [*(run for run in self.posttrainings if run.folder in needed and not run.is_done), *cells]
+
 
 def make_plan(path: Path, out: Path | None, given: Mapping[str, str], stage: int, is_checked: bool) -> Plan:
     """Plan a sweep, and check its settings, its options, and what its stages read.
@@ -96,9 +106,12 @@ def make_plan(path: Path, out: Path | None, given: Mapping[str, str], stage: int
         if cell.parts in [other.parts for other, _ in cells]:
             raise SpoofkitError(f"{where}: is there twice; rename one")
         try:
-            cells.append((cell, [_cell_run(grid, cell, seed, options, out) for seed in grid.seeds]))
+            runs = [_cell_run(grid, cell, seed, options, out) for seed in grid.seeds]
         except SpoofkitError as error:
             raise SpoofkitError(f"{where}: {error}") from error
+        if alike := [other for other, others in cells if others[0].record == runs[0].record]:
+            raise SpoofkitError(f"{where}: has the settings of {', '.join(alike[0].parts)}; change or remove one")
+        cells.append((cell, runs))
     posttrainings = {run.needs.folder: run.needs for _, runs in cells for run in runs if run.needs}
     data = []
     for name, of_recipe in options.items() if stage == 1 else ():
@@ -114,6 +127,20 @@ def make_plan(path: Path, out: Path | None, given: Mapping[str, str], stage: int
     return plan
 
 
+def require_manifests(plan: Plan) -> None:
+    """Refuse a set that no manifest is of, before anything is trained.
+
+    Raises:
+        SpoofkitError: there is one.
+    """
+    for name, path in plan.manifests.items():
+        if not path.exists():
+            raise SpoofkitError(
+                f"sets: {name}: there is no {path}{nearest_name(path)}; fix the name, or prepare its corpus by the "
+                "options of run.sh"
+            )
+
+
 def _options_by_recipe(grid: Grid, given: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the options that each recipe of a grid takes from the command line, with absolute paths.
 
@@ -126,7 +153,7 @@ def _options_by_recipe(grid: Grid, given: Mapping[str, str]) -> dict[str, dict[s
         if option in OWN_OPTIONS:
             raise SpoofkitError(f"--{option}: is set by the sweep or belongs in its grid; leave it out")
         if not any(option in options for options in known.values()):
-            raise SpoofkitError(f"--{option}: is no option of {' or '.join(names)}; see run.sh --help")
+            raise SpoofkitError(f"--{option}: is no option of sweep.py or {' or '.join(names)}; see their --help")
     absolute = {
         option: str(Path(value).absolute()) if value and (option == "data" or Path(value).exists()) else value
         for option, value in given.items()
@@ -147,11 +174,14 @@ def _cell_run(grid: Grid, cell: Cell, seed: int, options: Mapping[str, dict[str,
             recipe = {**grid.posttraining}
             needs = _posttraining(grid, recipe.pop("recipe"), recipe, seed, options, out)
     words, record, config = _experiment(grid.recipe, keys, seed, options[grid.recipe], "finetune")
-    steps = config.finetune.n_steps
-    n_evaluations = math.ceil(steps / config.finetune.eval_every)
-    hours = steps * grid.hours.finetune_step + n_evaluations * grid.hours.evaluation + grid.hours.scores
+    trainings = [one for one in (config.finetune.frozen(), config.finetune) if one]
+    n_evaluations = sum(math.ceil(one.n_steps / one.eval_every) for one in trainings)
+    n_steps = sum(one.n_steps for one in trainings)
+    hours = n_steps * grid.hours.finetune_step + n_evaluations * grid.hours.evaluation + grid.hours.scores
     folder = out.joinpath("cells", *cell.parts, f"seed{seed}")
-    products = tuple(folder / "results" / name / "eval.json" for name in grid.sets)
+    products = tuple(
+        folder / file for name in grid.sets for file in (f"scores/{name}.tsv", f"results/{name}/eval.json")
+    )
     record["posttraining"] = needs.folder.name if needs else None
     return Run(folder, ROOT / grid.recipe, (*words, "--posttrain=false"), (4, 6), products, record, needs, hours)
 
@@ -186,7 +216,8 @@ def _experiment(
     words = [*given.get("settings", "").split(), *words]
     # Without defaults, so that a setting of a later version changes nothing.
     record = config.model_dump(mode="json", include=OF_STAGE[stage], exclude_defaults=True)
-    record |= {"recipe": recipe, "options": of_grid}
+    of_result = {name: given[name] for name in OF_RESULT[stage] if name in given}
+    record |= {"recipe": recipe, "encoder_name": config.encoder.name, "options": of_result | of_grid}
     return (f"--conf={conf}", *options, f"--settings={' '.join(words)}"), record, config
 
 

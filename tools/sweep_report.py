@@ -7,6 +7,7 @@ some of the seeds. Differences from the control are paired by trial and seed, se
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from itertools import pairwise
@@ -25,7 +26,7 @@ from spoofkit.evaluation.paired import FIGURES, Measured, measure_seeds, paired_
 from spoofkit.evaluation.records import caveats
 from spoofkit.evaluation.scores import read_trials
 from spoofkit.files import atomic_path, read_json, read_text, write_json, write_text
-from spoofkit.tables import Column, Table, as_html, as_latex, as_tsv, show
+from spoofkit.tables import LATEX, Column, Table, as_html, as_latex, as_tsv, show
 from spoofkit.terminal import say
 
 Row = dict[str, Any]
@@ -76,6 +77,9 @@ def compare_set(plan: Plan, name: str) -> tuple[list[Row], list[str]]:
     """
     known = read_keyed_manifest(plan.manifests[name])
     clusters = clusters_of(known.table)
+    if clusters.n_clusters == 1:
+        note = "one speaker, so single trials are resampled, and intervals are about this speaker"
+        clusters = replace(clusters_of(known.table, "trial"), note=note)
     draws = draw_clusters(clusters.n_clusters)
     measured: dict[tuple[str, ...], dict[str, Measured]] = {}
     paths: list[Path] = []
@@ -127,7 +131,8 @@ def row_of(plan: Plan, cell: Cell, runs: Sequence[Run], name: str, measured: dic
     row |= {"seeds": plan.grid.seeds, "hours": None}
     found = measured.get(cell.parts)
     if found:
-        row["hours"] = float(np.mean([hours_of(run) for run in runs]))
+        hours = [hours_of(run) for run in runs]
+        row["hours"] = None if None in hours else float(np.mean(hours))
     for figure in FIGURES:
         values = found[figure] if found else None
         row[figure] = values.mean if values else None
@@ -137,13 +142,17 @@ def row_of(plan: Plan, cell: Cell, runs: Sequence[Run], name: str, measured: dic
     return row
 
 
-def hours_of(run: Run) -> float:
-    """Return the hours of a run's trainings, those of the post-training that it needs among them.
+def hours_of(run: Run) -> float | None:
+    """Return the hours of a run's trainings, those of the post-training that it needs among them; None without a log.
 
-    They are the sums of times between the lines of train.log about steps; the time before a start is a pause.
+    They are the sums of times between the lines of train.log about steps; the time before a start is a pause. A
+    fine-tuning may be two trainings, one in a folder of the other.
     """
     hours = hours_of(run.needs) if run.needs else 0.0
-    for path in run.folder.glob("*/train.log"):
+    logs = list(run.folder.rglob("train.log"))
+    if hours is None or not logs:
+        return None
+    for path in logs:
         lines = [match for line in read_text(path).splitlines() if (match := OF_STEPS.match(line))]
         times = [datetime.strptime(line[1], "%Y-%m-%d %H:%M:%S") for line in lines]
         for (before, time), line in zip(pairwise(times), lines[1:], strict=True):
@@ -209,7 +218,7 @@ def write_report(plan: Plan, rows: Sequence[Row], notes: Sequence[str], missing:
         {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows
     ]
     write_text(out.with_suffix(".tsv"), as_tsv(Table([Column(name) for name in rows[0]], flat)), overwrite=True)
-    latex = Table([Column(c.name, (c.heading or c.name).replace("%", r"\%"), c.form) for c in table.columns], rows)
+    latex = Table([Column(c.name, (c.heading or c.name).translate(LATEX), c.form) for c in table.columns], rows)
     write_text(out.with_suffix(".tex"), as_latex(latex), overwrite=True)
     found = {"grid": plan.grid.model_dump(mode="json"), "rows": list(rows), "notes": list(notes), "missing": missing}
     write_json(out.with_suffix(".json"), found, overwrite=True)
@@ -235,7 +244,7 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+table {{ border-collapse: collapse; display: block; margin: 0 0 1.5rem; overflow-x: auto }}
 th, td {{ padding: .2rem .7rem; border-bottom: 1px solid #d0d7de; text-align: left; white-space: nowrap }}
 .number {{ text-align: right }}
 </style>
