@@ -35,6 +35,7 @@ except ModuleNotFoundError as error:
 
 STOPPED = (75, 130, 143)  # exit codes of a training that a signal stopped, and of its shell
 EXIT_INTERRUPTED = 130
+MOST_WAITING = 1000  # threads, each for a run
 
 
 class Pool:
@@ -44,7 +45,7 @@ class Pool:
         self.slots: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         for slot in slots:
             self.slots.put(slot)
-        self.executor = ThreadPoolExecutor(len(slots))
+        self.executor = ThreadPoolExecutor(MOST_WAITING)  # none of which keeps a slot from a run that is ready
         self.running: set[subprocess.Popen[bytes]] = set()
         self.is_stopping = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -102,7 +103,7 @@ class Pool:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not said:
-                    say(f"{run.folder}: a sweep that was killed has left it running; waiting for its end")
+                    say(f"{run.folder}: runs already, for another sweep or one that was killed; waiting for its end")
                 said = True
                 time.sleep(0.5)
             else:

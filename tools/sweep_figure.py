@@ -15,8 +15,8 @@ EER = "eer_official_percent"
 
 def draw(plan: Plan, rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw a panel for each set: seeds as dots, their mean and standard deviation; nothing for a cell without."""
-    axes_names = list(plan.cells[0][0].at)
-    is_curve = len(axes_names) == 1 and all(type(cell.at[axes_names[0]]) in (int, float) for cell, _ in plan.cells)
+    axes = plan.grid.axes
+    is_curve = len(axes) == 1 and all(type(cell.at[axes[0]]) in (int, float) for cell, _ in plan.cells)
     n_rows = 1 if is_curve else len(plan.cells)
     with matplotlib.rc_context(STYLE):
         size = (1.5 + 4.2 * len(plan.grid.sets), 3.6 if is_curve else 1.2 + 0.32 * n_rows)
@@ -25,7 +25,7 @@ def draw(plan: Plan, rows: Sequence[dict[str, Any]]) -> Figure:
         for panel, name in zip(panels, plan.grid.sets, strict=True):
             of_set = [row for row in rows if row["set"] == name]
             if is_curve:
-                _curves(panel, plan, of_set, axes_names[0])
+                _curves(panel, plan, of_set, axes[0])
             else:
                 _dots(panel, plan, of_set)
             if len(plan.grid.sets) > 1:
@@ -40,7 +40,7 @@ def _dots(panel: Axes, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
             continue
         is_control = row["cell"] == plan.grid.control
         color = SPOOF if is_control else BONAFIDE
-        if is_control and not rows[0].keys() & plan.cells[0][0].at.keys():
+        if is_control and not plan.grid.axes:
             panel.axvline(row[EER], color=FAINT, linewidth=1.2)
         panel.plot(row[f"{EER}_of_seeds"], [place] * len(row["seeds"]), "o", color=color, alpha=0.45, markersize=5)
         panel.errorbar(row[EER], place, xerr=row[f"{EER}_sd"], fmt="D", color=color, markersize=5, capsize=3)

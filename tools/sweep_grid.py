@@ -52,15 +52,19 @@ class Grid(Settings):
     """What all cells are run with each value of; cells are compared at the same value."""
     hours: Hours
 
+    @property
+    def axes(self) -> list[str]:
+        """What the keys of `vary` are called in the table: the last parts of their names."""
+        return [key.removeprefix("--").rpartition(".")[2] for key in self.vary]
+
     @model_validator(mode="after")
     def _names_fit(self) -> "Grid":
         if self.control not in self.cells:
             raise ValueError(f"control: there is no cell {self.control}, expected one of {', '.join(self.cells)}")
         if wrong := [name for name in self.cells if not NAME.fullmatch(name)]:
             raise ValueError(f"cells: {wrong[0]!r} becomes the name of a folder, expected letters, digits, _ . + -")
-        axes = [axis_of(key) for key in self.vary]
-        if len(set(axes)) < len(axes) or set(axes) & {"seed", "set", "cell"}:
-            raise ValueError(f"vary: {', '.join(axes)} name columns of the table, expected others, each once")
+        if len(set(self.axes)) < len(self.axes) or set(self.axes) & {"seed", "set", "cell"}:
+            raise ValueError(f"vary: {', '.join(self.axes)} name columns of the table, expected others, each once")
         for name in ("seeds", "sets"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: found a value twice, expected each once")
@@ -73,22 +77,13 @@ class Cell:
 
     name: str
     at: Mapping[str, Any]
-    """Those values, by the last part of their keys' names."""
+    """Those values, by the grid's axes."""
     keys: Keys
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Its name and what it is at, such as `share=0.2`: the folders of its runs."""
         return (self.name, *(f"{name}={in_name(value)}" for name, value in self.at.items()))
-
-
-def axis_of(key: str) -> str:
-    """Return what a key of `vary` is called in the table.
-
-    >>> axis_of("--share"), axis_of("mix.share")
-    ('share', 'share')
-    """
-    return key.removeprefix("--").rpartition(".")[2]
 
 
 def in_name(value: Any) -> str:
@@ -122,12 +117,10 @@ def read_grid(path: Path) -> Grid:
 
 def cells_of(grid: Grid) -> Iterator[Cell]:
     """Yield the cells of a grid."""
-    axes = list(map(axis_of, grid.vary))
     for values in product(*grid.vary.values()):
+        at, varied = (dict(zip(names, values, strict=True)) for names in (grid.axes, grid.vary))
         for name, keys in grid.cells.items():
-            yield Cell(
-                name, dict(zip(axes, values, strict=True)), {**keys, **dict(zip(grid.vary, values, strict=True))}
-            )
+            yield Cell(name, at, keys | varied)
 
 
 def text_of(value: Any) -> str:

@@ -189,8 +189,7 @@ def table_of(plan: Plan, rows: Sequence[Row]) -> Table:
         value = row["eer_official_percent_p_holm"]
         return "" if value is None else f"{value:.2g}"
 
-    first, *axes = ("cell", *_axes(plan))
-    names = [first, *axes, *(["set"] if len(plan.grid.sets) > 1 else [])]
+    names = ["cell", *plan.grid.axes, *(["set"] if len(plan.grid.sets) > 1 else [])]
     columns = [
         *(Column(name, form=lambda row, name=name: str(row[name])) for name in names),
         spread("eer_official_percent", 2),
@@ -201,10 +200,6 @@ def table_of(plan: Plan, rows: Sequence[Row]) -> Table:
         Column("hours", form=".2f"),
     ]
     return Table(columns, rows)
-
-
-def _axes(plan: Plan) -> list[str]:
-    return list(plan.cells[0][0].at)
 
 
 def write_report(plan: Plan, rows: Sequence[Row], notes: Sequence[str], missing: dict[str, str]) -> None:
