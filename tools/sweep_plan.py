@@ -259,5 +259,6 @@ def _ask(command: list[Any]) -> str:
     """
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
-        raise SpoofkitError((done.stderr.strip().splitlines() or [f"{command[1]}: exit code {done.returncode}"])[-1])
+        *_, last = f"{command[1]}: exit code {done.returncode}\n{done.stderr.strip()}".strip().splitlines()
+        raise SpoofkitError(last.removeprefix("spoofkit: error: "))
     return done.stdout
