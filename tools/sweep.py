@@ -13,13 +13,12 @@ skips what is done, so seeds and cells can be added to a grid. docs/sweeps.md ex
 import argparse
 import fcntl
 import os
-import queue
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,89 +34,101 @@ except ModuleNotFoundError as error:
 
 STOPPED = (75, 130, 143)  # exit codes of a training that a signal stopped, and of its shell
 EXIT_INTERRUPTED = 130
-MOST_WAITING = 1000  # threads, each for a run
 
 
 class Pool:
     """Runs run.sh in several slots, each with its GPU if they are named, and passes a signal on to what runs."""
 
     def __init__(self, slots: Sequence[str | None]) -> None:
-        self.slots: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        for slot in slots:
-            self.slots.put(slot)
-        self.executor = ThreadPoolExecutor(MOST_WAITING)  # none of which keeps a slot from a run that is ready
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.is_stopping = False
+        self.free = list(slots)
+        self.signal: int | None = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._stop)
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: Any) -> None:
+        self.signal = number  # the loop passes it on: a handler that does more could meet a lock of its own process
 
     def run(self, runs: Sequence[Run], stages: tuple[int, int] | None = None) -> list[Run]:
         """Run these in this order; one that needs another waits for it, and fails with it. Return those that failed."""
-        futures: dict[Path, Future[bool]] = {}
-        for run in runs:
-            before = futures.get(run.needs.folder) if run.needs else None
-            futures[run.folder] = self.executor.submit(self._run, run, stages or run.stages, before)
-        return [run for run in runs if not futures[run.folder].result()]
+        waiting, failed, running, told = list(runs), list[Run](), list[Started](), set[Path]()
+        while waiting or running:
+            if self.signal is not None:
+                self._stop(running)
+            for run in list(waiting):
+                if run.needs in failed:
+                    waiting.remove(run)
+                    failed.append(run)
+                elif self.free and run.needs not in [*waiting, *(started.run for started in running)]:
+                    try:
+                        started = start(run, stages or run.stages, self.free[0])
+                    except OSError as error:  # such as a full disk; other runs may still end
+                        say(f"{run.folder}: failed ({error})")
+                        waiting.remove(run)
+                        failed.append(run)
+                        continue
+                    if started is not None:
+                        waiting.remove(run)
+                        running.append(started)
+                        del self.free[0]
+                    elif run.folder not in told:
+                        told.add(run.folder)
+                        say(f"{run.folder}: runs already, for another or a killed sweep; waiting for its end")
+            for started in [one for one in running if one.process.poll() is not None]:
+                running.remove(started)
+                self.free.append(started.slot)
+                if not is_good(started):
+                    failed.append(started.run)
+            time.sleep(0.1)
+        return failed
 
-    def _run(self, run: Run, stages: tuple[int, int], before: Future[bool] | None) -> bool:
-        if before is not None and not before.result():
-            return False
-        slot = self.slots.get()
-        try:
-            return self._execute(run, stages, slot)
-        except OSError as error:  # such as a full disk; other runs may still end
-            say(f"{run.folder}: failed ({error})")
-            return False
-        finally:
-            self.slots.put(slot)
-
-    def _execute(self, run: Run, stages: tuple[int, int], gpu: str | None) -> bool:
-        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
-        make_folder(run.folder)
-        with open(run.folder / ".sweep_lock", "w") as lock:
-            if not self._locked(lock.fileno(), run):
-                return False
-            began = time.monotonic()
-            begin(run)
-            say(f"{run.folder}: begins")
-            with open(run.folder / "run.log", "ab") as log:
-                process = subprocess.Popen(
-                    run.command(*stages), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                    start_new_session=True, pass_fds=[lock.fileno()],
-                )  # fmt: skip
-            self.running.add(process)
-            code = process.wait()
-            self.running.discard(process)
-        if code and not self.is_stopping and code not in STOPPED:
-            write_json(run.folder / "failed.json", {"exit_code": code, "last_line": last_line(run)}, overwrite=True)
-            say(f"{run.folder}: failed ({last_line(run)}), see run.log there")
-        elif not code:
-            say(f"{run.folder}: done after {(time.monotonic() - began) / 60:.1f} min")
-        return code == 0
-
-    def _locked(self, lock: int, run: Run) -> bool:
-        """Lock a run. Everything that it starts holds the lock too, so one whose sweep was killed is waited for."""
-        said = False
-        while not self.is_stopping:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not said:
-                    say(f"{run.folder}: runs already, for another sweep or one that was killed; waiting for its end")
-                said = True
-                time.sleep(0.5)
-            else:
-                return True
-        return False
-
-    def _stop(self, number: int, _: Any) -> None:
+    def _stop(self, running: Sequence["Started"]) -> None:
         """Have what runs save and end."""
-        self.is_stopping = True
-        for process in list(self.running):
-            os.killpg(process.pid, number)
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        assert self.signal is not None
+        for started in running:
+            if started.process.poll() is None:
+                os.killpg(started.process.pid, self.signal)
         say("sweep.py: interrupted; the same command resumes")
         sys.exit(EXIT_INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that has begun."""
+
+    run: Run
+    process: subprocess.Popen[bytes]
+    slot: str | None
+    began: float
+
+
+def start(run: Run, stages: tuple[int, int], slot: str | None) -> Started | None:
+    """Start a run, unless another process has it: all that it starts holds its lock, also after a sweep was killed."""
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot} if slot is not None else {})
+    make_folder(run.folder)
+    with open(run.folder / ".sweep_lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        begin(run)
+        with open(run.folder / "run.log", "ab") as log:
+            process = subprocess.Popen(
+                run.command(*stages), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                start_new_session=True, pass_fds=[lock.fileno()],
+            )  # fmt: skip
+    say(f"{run.folder}: begins")
+    return Started(run, process, slot, time.monotonic())
+
+
+def is_good(started: Started) -> bool:
+    """Say how a run ended; a failed one gets failed.json."""
+    run, code = started.run, started.process.returncode
+    if code == 0:
+        say(f"{run.folder}: done after {(time.monotonic() - started.began) / 60:.1f} min")
+    elif code not in STOPPED:
+        write_json(run.folder / "failed.json", {"exit_code": code, "last_line": last_line(run)}, overwrite=True)
+        say(f"{run.folder}: failed ({last_line(run)}), see run.log there")
+    return code == 0
 
 
 def begin(run: Run) -> None:
