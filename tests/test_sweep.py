@@ -73,6 +73,7 @@ is_new() { [[ ! -e $1 ]] && mkdir -p "${1%/*}"; }
 if begins 1 "data" && is_new "$data/eval.tsv"; then cp "$corpus/eval.tsv" "$data/eval.tsv"; fi
 if $posttrain && begins 2 "mix lists" && is_new "$exp/posttrain/mix.tsv"; then echo >"$exp/posttrain/mix.tsv"; fi
 if $posttrain && begins 3 "post-training" && is_new "$exp/posttrain/encoder/w"; then
+  if [[ -e $CALLS.slow ]]; then sleep 1; fi
   cat "$exp/posttrain/mix.tsv" >"$exp/posttrain/encoder/w"
   printf '2026-11-29 1%s from step 0\\n' 0:00:00 3:00:00 >"$exp/posttrain/train.log"
 fi
@@ -171,7 +172,9 @@ def test_what_cells_share_runs_once_and_only_what_is_added_runs_later(sweep: Swe
     grid = GRID | {"cells": GRID["cells"] | {"direct": {"--posttrain": False}}}
     assert "8 runs" in sweep.run(grid, "--dry-run").stdout
     assert sweep.calls() == []
-    sweep.run(grid, "--jobs", 2)
+    (sweep.folder / "calls.slow").touch()  # so that a cell that does not wait for its post-training finds no encoder
+    sweep.run(grid, "--jobs", 6)
+    (sweep.folder / "calls.slow").unlink()
     calls = sweep.calls()
     cells = [f"{stage} cells/{name}/seed{seed}" for stage in (4, 5, 6) for name in grid["cells"] for seed in (0, 1)]
     assert [call for call in calls if "cells" in call] == sorted(cells)

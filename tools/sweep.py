@@ -55,10 +55,12 @@ class Pool:
             if self.signal is not None:
                 self._stop(running)
             for run in list(waiting):
-                if run.needs in failed:
+                lacks = {other.folder for other in [*waiting, *(started.run for started in running)]}
+                needs = run.needs.folder if run.needs else None
+                if needs in [other.folder for other in failed]:
                     waiting.remove(run)
                     failed.append(run)
-                elif self.free and run.needs not in [*waiting, *(started.run for started in running)]:
+                elif self.free and needs not in lacks:
                     try:
                         started = start(run, stages or run.stages, self.free[0])
                     except OSError as error:  # such as a full disk; other runs may still end
