@@ -1,5 +1,6 @@
 """Reference-augmented training: who stands beside an utterance, what it changes, and two trainings in one command."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -222,6 +223,33 @@ def test_a_dry_run_describes_both_trainings_and_writes_nothing(options: list[obj
 def test_settings_of_the_first_training_are_checked_with_the_others(settings: str, fact: str, tmp_path: Path) -> None:
     (tmp_path / "conf.yaml").write_text(settings)
     assert fact in refusal("finetune", tmp_path / "exp", "--train", "a", "--dev", "b", "-c", tmp_path / "conf.yaml")
+
+
+@pytest.mark.release
+def test_a_dry_run_of_the_published_recipe_counts_the_parameters_of_xls_r_300m(speakers: Path, tmp_path: Path) -> None:
+    """With random weights in its shape."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    shape = Wav2Vec2Config(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, conv_bias=True,
+        do_stable_layer_norm=True, feat_extract_norm="layer",
+    )  # fmt: skip
+    Wav2Vec2Model(shape).save_pretrained(tmp_path / "xlsr")
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path / "xlsr")
+    small = [f"finetune.{name}=2" for name in ("batch_size", "micro_batch_size")]
+    small += ["finetune.frozen_first.batch_size=2", "finetune.frozen_first.micro_batch_size=2", "crop_samples=16000"]
+    done = run_cli(
+        *("finetune", tmp_path / "exp", "--train", speakers / "train.tsv", "--dev", speakers / "dev.tsv", "--dry-run"),
+        *("-c", CONF / "rat.yaml", "--encoder", tmp_path / "xlsr", "--device", "cpu"),
+        *(part for setting in small for part in ("--set", setting)),
+    )
+    found = re.findall(r"(\w+): parameters: ([\d,]+) of ([\d,]+)", done.stdout)
+    counts = {stage: (int(trained.replace(",", "")), int(n.replace(",", ""))) for stage, trained, n in found}
+    n_encoder, n_head = 315_438_720, 13_254_402  # the head: of the authors' classifier
+    assert counts["frozen"] == (n_head, n_encoder + n_head)
+    unused = counts["all"][1] - counts["all"][0]  # by scores: the embedding of masked frames, the last norm
+    assert counts["all"][1] == n_encoder + n_head
+    assert 0 <= unused <= 3 * 1024
 
 
 def shortened(stage: str, n: int) -> list[object]:
