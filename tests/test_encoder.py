@@ -215,7 +215,7 @@ def test_what_is_not_computed_exactly_is_left_to_transformers(
     change: dict[str, object], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(folders["wav2vec2-layer"], tmp_path / "copy")
-    assert read_network(folder) is not None
+    assert isinstance((read_network(folder) or [None])[0], WaveNetwork)  # as long as nothing is changed
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     assert read_network(folder) is None

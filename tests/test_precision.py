@@ -52,12 +52,13 @@ def fast_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", BATCH_BOUND)
 def test_a_score_depends_on_its_batch_by_less_than_the_bound_of_its_precision(precision: str, model: Path) -> None:
     scorer = scorer_of(load_detector(model)[0], CPU)
-    assert scorer.in_precision is not None
+    assert scorer.in_precision is not None  # for mypy: an exported model has none
     score_padded = scorer.in_precision(precision)
     waves = [make_voice(seed, seed % 2 == 0, 0.3 + seed / 10) for seed in range(12)]
     alone = np.array([score_padded(*pad([wave])).utterance_B for wave in waves])[:, 0]
     together = score_padded(*pad(waves)).utterance_B
-    assert together is not None
+    assert together is not None  # for mypy: a model without an utterance head gives none
+    assert together.shape == (len(waves),)
     assert np.abs(together - alone).max() / alone.std() < BATCH_BOUND[precision]
 
 

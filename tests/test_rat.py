@@ -70,7 +70,7 @@ def with_references(path: Path, *overrides: str) -> UtteranceDataset:
 
 
 def drawn(item: Item) -> tuple[str, bytes, str, bytes]:
-    assert item.reference is not None
+    assert item.reference is not None, f"{item.utt_id} has no reference"
     return item.utt_id, item.wave_S.tobytes(), item.reference.utt_id, item.reference.wave_S.tobytes()
 
 

@@ -69,7 +69,7 @@ def loaded_step(exp: Path) -> int:
     """Load the newest checkpoint, see that all of it belongs together, and say which it is."""
     model, optimizer, extra = run_at(0)
     path = checkpoints.newest(exp / "checkpoints", lambda message: experiment.log(exp, message))
-    assert path is not None
+    assert path is not None, "no checkpoint is whole"
     checkpoint = checkpoints.read(path)
     resume.restore(path, checkpoint, model, optimizer, extra)
     step = checkpoint.state.n_steps_done

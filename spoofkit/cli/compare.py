@@ -14,6 +14,9 @@ Prior = Annotated[
     float | None,
     typer.Option(help="Probability of bona fide speech to be best at. Default: that of ASVspoof 5's costs, 0.655."),
 ]
+By = Annotated[
+    list[str] | None, typer.Option(help="Column to break down by, such as attack or codec; may be repeated.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,10 +31,8 @@ def compare(
     first: Annotated[str, typer.Argument(help="Score file, or one a seed, separated by commas.", metavar="A")],
     second: Annotated[str, typer.Argument(help="The same of the other system.", metavar="B")],
     manifest: Manifest,
-    by: Annotated[
-        list[str] | None, typer.Option(help="Column to break down by, such as attack or codec; may be repeated.")
-    ] = None,
-    resample: Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")] = "speaker",
+    by: By = None,
+    resample: options.Resample = "speaker",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
@@ -47,44 +48,13 @@ def compare(
 
     Example: `spoofkit compare d0.tsv,d1.tsv,d2.tsv m0.tsv,m1.tsv,m2.tsv data/eval.tsv`
     """
-    from dataclasses import asdict
-
-    import numpy as np
-
-    from spoofkit.data.manifest import read_keyed_manifest
-    from spoofkit.evaluation.breakdown import score_warnings, split_classes
-    from spoofkit.evaluation.compare import compare as run
-    from spoofkit.evaluation.compare import print_comparison
+    from spoofkit.evaluation.compare import compare_files, print_comparison
     from spoofkit.evaluation.metrics import dcf_costs
-    from spoofkit.evaluation.records import caveats
-    from spoofkit.evaluation.scores import read_trials
-    from spoofkit.files import file_sha256
 
+    first_files, second_files = ([Path(path) for path in text.split(",") if path] for text in (first, second))
     costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
-    known = read_keyed_manifest(manifest)
-    table = known.table
-    paths = [[Path(path) for path in text.split(",") if path] for text in (first, second)]
-    for files in paths:
-        if not files or len(set(files)) < len(files):
-            raise SpoofkitError(
-                f"compare: found the score files {', '.join(map(str, files)) or 'none'} for one system, expected one "
-                "for each of its seeds, each once"
-            )
-    joined = {name: [read_trials(path, known) for path in files] for name, files in zip("AB", paths, strict=True)}
-    systems = {name: [np.asarray(trials["score"]) for trials in tables] for name, tables in joined.items()}
-    result = run(systems, table, by=by or (), resample=resample, costs=costs, seed=seed)
-    result |= {"dcf_costs": asdict(costs), "n_trials": table.height}
-    result["files"] = {name: [str(path) for path in files] for name, files in zip("AB", paths, strict=True)}
-    result["made_from"] = {
-        "scores_sha256": {name: [file_sha256(path) for path in files] for name, files in zip("AB", paths, strict=True)},
-        "manifest_sha256": file_sha256(manifest),
-    }
-    _warn_of_cuts([path for files in paths for path in files])
-    files = [path for of_system in paths for path in of_system]
-    tables = [trials for of_system in joined.values() for trials in of_system]
-    result["warnings"] = caveats(known, files)
-    for path, trials in zip(files, tables, strict=True):
-        result["warnings"] += [f"{path}: {warning}" for warning in score_warnings(*split_classes(trials))]
+    result = compare_files(first_files, second_files, manifest, by=by or (), resample=resample, costs=costs, seed=seed)
+    _warn_of_cuts([*first_files, *second_files])
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")
     if result["note"]:

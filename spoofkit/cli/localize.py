@@ -60,6 +60,40 @@ Calibration = Annotated[
     ),
 ]
 
+Frames = Annotated[Path, typer.Argument(help="Frame scores of `localize`.", metavar="FRAMES.npz")]
+Segments = Annotated[
+    Path,
+    typer.Argument(
+        help="Spoofed regions of the same utterances; or RTTM, with --manifest.", metavar="SET.segments.tsv|SET.rttm"
+    ),
+]
+SegmentsOut = Annotated[Path, options.out(help="Folder for segments.json and segment_eer.png.")]
+SegmentsManifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of the same utterances, for RTTM, which has no durations and nothing of clean utterances.",
+        metavar="SET.tsv",
+    ),
+]
+SegmentsThreshold = Annotated[
+    float | None,
+    typer.Option(help="For precision, recall and F1, such as one of dev. Default: where this set has its EER."),
+]
+SegmentsThresholdFrom = Annotated[
+    Path | None,
+    typer.Option(help="segments.json of a development set: its threshold and smoothing.", metavar="SEGMENTS.json"),
+]
+SegmentsSmooth = Annotated[
+    str | None,
+    typer.Option(
+        help="Seconds of a running median over the scores; or `fit`: of 0 to 0.5 s the one with the lowest "
+        "range-based EER, for a development set. Default: no smoothing.",
+        metavar="SECONDS|fit",
+    ),
+]
+
+OF_RECORDINGS = ("--threshold-from", "--threshold", "--smooth", "--min-region", "--calibration")
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's verbs to the program."""
@@ -111,17 +145,8 @@ def localize(
     if out.suffix == ".npz" or mix is not None or inputs[0].suffix == ".tsv":
         from spoofkit.localisation.localize import localize as localize_set
 
-        _require_one_manifest(
-            inputs,
-            channels,
-            {
-                "--threshold-from": threshold_from,
-                "--threshold": threshold,
-                "--smooth": smooth,
-                "--min-region": min_region,
-                "--calibration": calibration,
-            },
-        )
+        of_recordings = (threshold_from, threshold, smooth, min_region, calibration)
+        _require_one_manifest(inputs, channels, dict(zip(OF_RECORDINGS, of_recordings, strict=True)))
         lines = localize_set(
             experiment,
             inputs[0],
@@ -170,38 +195,13 @@ def _require_one_manifest(inputs: list[Path], channels: str, of_recordings: dict
 
 
 def evaluate_segments(
-    frames: Annotated[Path, typer.Argument(help="Frame scores of `localize`.", metavar="FRAMES.npz")],
-    segments: Annotated[
-        Path,
-        typer.Argument(
-            help="Spoofed regions of the same utterances; or RTTM, with --manifest.",
-            metavar="SET.segments.tsv|SET.rttm",
-        ),
-    ],
-    out: Annotated[Path, options.out(help="Folder for segments.json and segment_eer.png.")],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of the same utterances, for RTTM, which has no durations and nothing of clean utterances.",
-            metavar="SET.tsv",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="For precision, recall and F1, such as one of dev. Default: where this set has its EER."),
-    ] = None,
-    threshold_from: Annotated[
-        Path | None,
-        typer.Option(help="segments.json of a development set: its threshold and smoothing.", metavar="SEGMENTS.json"),
-    ] = None,
-    smooth: Annotated[
-        str | None,
-        typer.Option(
-            help="Seconds of a running median over the scores; or `fit`: of 0 to 0.5 s the one with the lowest "
-            "range-based EER, for a development set. Default: no smoothing.",
-            metavar="SECONDS|fit",
-        ),
-    ] = None,
+    frames: Frames,
+    segments: Segments,
+    out: SegmentsOut,
+    manifest: SegmentsManifest = None,
+    threshold: SegmentsThreshold = None,
+    threshold_from: SegmentsThresholdFrom = None,
+    smooth: SegmentsSmooth = None,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,

@@ -69,6 +69,20 @@ def require_rows(
         raise SpoofkitError(f"{path}, line {index + first_line}: {problem}; {conclusion}")
 
 
+def with_scores(path: Path, table: pl.DataFrame, conclusion: str) -> pl.DataFrame:
+    """Add the column `score`, the numbers that `text` holds.
+
+    Raises:
+        SpoofkitError: the first line whose text is not a finite number.
+    """
+    # Not strict: text that is not a number becomes null, which is refused below with its line number.
+    numbers = table["text"].cast(pl.Float64, strict=False)  # polars would raise without the line
+    table = table.with_columns(numbers.alias("score"))
+    finite = {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}
+    require_rows(path, table, finite, conclusion=conclusion)
+    return table
+
+
 def require_unique(
     path: Path, table: pl.DataFrame, column: str, first_line: int = 1, conclusion: str = NOT_RELEASED
 ) -> None:

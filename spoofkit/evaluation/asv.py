@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from spoofkit.corpora.lists import read_columns, require_rows
+from spoofkit.corpora.lists import read_columns, require_rows, with_scores
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
 
@@ -131,7 +131,7 @@ def _is_2021(path: Path) -> bool:
 
 
 def _read_2019(path: Path) -> pl.DataFrame:
-    table = _with_scores(path, read_columns(path, ("attack", "kind", "text"), conclusion=NO_SCORES))
+    table = with_scores(path, read_columns(path, ("attack", "kind", "text"), conclusion=NO_SCORES), NO_SCORES)
     known = {"column 2 is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(CLASSES)}
     require_rows(path, table, known, conclusion=NO_SCORES)
     return table
@@ -142,7 +142,8 @@ def _read_2021(path: Path, keys_path: Path) -> pl.DataFrame:
     keys = read_columns(keys_path, KEY_COLUMNS)
     known = {"key (column 6) is {kind!r}, expected target, nontarget or spoof": pl.col("kind").is_in(CLASSES)}
     require_rows(keys_path, keys, known)
-    scores = _with_scores(path, read_columns(path, ("asv_speaker", "asv_trial", "text"), conclusion=NO_SCORES))
+    columns = read_columns(path, ("asv_speaker", "asv_trial", "text"), conclusion=NO_SCORES)
+    scores = with_scores(path, columns, NO_SCORES)
     if scores.height != keys.height:
         raise SpoofkitError(
             f"{path}: has {scores.height:,} scores, but {keys_path} has {keys.height:,} trials, expected one score per "
@@ -152,12 +153,4 @@ def _read_2021(path: Path, keys_path: Path) -> pl.DataFrame:
     same = (pl.col("asv_speaker") == pl.col("speaker")) & (pl.col("asv_trial") == pl.col("trial"))
     said = f"is {{asv_speaker}} {{asv_trial}}, but the same line of {keys_path} is {{speaker}} {{trial}}"
     require_rows(path, table, {said: same}, conclusion="put both in the same order")
-    return table
-
-
-def _with_scores(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    # Not strict: text that is not a number becomes null, which require_rows refuses with its line number.
-    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
-    finite = {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}
-    require_rows(path, table, finite, conclusion=NO_SCORES)
     return table

@@ -1,18 +1,21 @@
 """Test whether two systems differ on the same trials, resampling both together, speaker by speaker.
 
 A system may have several score files, one per training seed: its figure is then their mean, and their spread shows the
-effect of the seed. No files are read here; see `spoofkit.cli.compare`.
+effect of the seed.
 """
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
     CONFIDENCE,
@@ -27,11 +30,66 @@ from spoofkit.evaluation.bootstrap import (
     min_dcf_replicates,
     p_value,
 )
-from spoofkit.evaluation.breakdown import is_of_spoofs, require_columns
+from spoofkit.evaluation.breakdown import is_of_spoofs, require_columns, score_warnings, split_classes
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
+from spoofkit.evaluation.records import caveats
+from spoofkit.evaluation.scores import read_trials
+from spoofkit.files import file_sha256
 from spoofkit.tables import Column, Row, Table, show
 
 FIGURES = ("eer_official_percent", "min_dcf")
+
+
+def compare_files(
+    first: Sequence[Path],
+    second: Sequence[Path],
+    manifest_path: Path,
+    *,
+    by: Sequence[str] = (),
+    resample: str = "speaker",
+    costs: DcfCosts = ASVSPOOF5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two systems, each by its score files, one a seed.
+
+    Args:
+        first: Score files of system A.
+        second: Those of system B.
+        manifest_path: Manifest with the keys of the same trials.
+        by, resample, costs, seed: See `compare`.
+
+    Returns:
+        The result of `compare`, with the files and their hashes, and `warnings` about them.
+
+    Raises:
+        SpoofkitError: a system has no file, or one twice; a file is not of these trials; or see `compare`.
+    """
+    manifest = read_keyed_manifest(manifest_path)
+    files = {"A": list(first), "B": list(second)}
+    for own in files.values():
+        if not own or len(set(own)) < len(own):
+            raise SpoofkitError(
+                f"compare: found the score files {', '.join(map(str, own)) or 'none'} for one system, expected one "
+                "for each of its seeds, each once"
+            )
+    trials = {name: [read_trials(path, manifest) for path in own] for name, own in files.items()}
+    scores = {name: [of_seed["score"].to_numpy() for of_seed in own] for name, own in trials.items()}
+    result = compare(scores, manifest.table, by=by, resample=resample, costs=costs, seed=seed)
+    warnings = caveats(manifest, [path for own in files.values() for path in own])
+    for name, own in files.items():
+        for path, of_seed in zip(own, trials[name], strict=True):
+            warnings += [f"{path}: {warning}" for warning in score_warnings(*split_classes(of_seed))]
+    made_from = {
+        "scores_sha256": {name: [file_sha256(path) for path in own] for name, own in files.items()},
+        "manifest_sha256": file_sha256(manifest_path),
+    }
+    return result | {
+        "dcf_costs": asdict(costs),
+        "n_trials": manifest.table.height,
+        "files": {name: [str(path) for path in own] for name, own in files.items()},
+        "made_from": made_from,
+        "warnings": warnings,
+    }
 
 
 def compare(

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from spoofkit.corpora import asvspoof5, asvspoof2019, asvspoof2021
-from spoofkit.corpora.lists import read_columns, require_rows, require_unique
+from spoofkit.corpora.lists import read_columns, require_rows, require_unique, with_scores
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.scores import number_texts, read_scores, scores_text
 from spoofkit.files import read_text
@@ -77,11 +77,7 @@ def read_layout_scores(path: Path, layout: str, keys: pl.DataFrame) -> pl.DataFr
         )
     columns = ("utt_id", "attack", "key", "text") if with_keys else ("utt_id", "text")
     table = _without_suffix(read_columns(path, columns, conclusion=NO_SCORES))
-    # Not strict: text that is not a number becomes null, which require_rows refuses with its line number.
-    table = table.with_columns(table["text"].cast(pl.Float64, strict=False).alias("score"))
-    require_rows(
-        path, table, {"score is {text!r}, expected a finite number": pl.col("score").is_finite()}, conclusion=NO_SCORES
-    )
+    table = with_scores(path, table, NO_SCORES)
     require_unique(path, table, "utt_id", conclusion=NO_SCORES)
     if with_keys:
         both = table.join(keys.select("utt_id", true_key="key"), on="utt_id", how="left", maintain_order="left")

@@ -38,7 +38,7 @@ def read_scores(path: Path | str) -> pl.DataFrame:
     data = _read_bytes(path)
     table = _read_table(data, path) if score_table.columns_of(data) else _read_pairs(data, path)
     _check_ids(table, path)
-    # Text that is not a number becomes null, and is refused below by name.
+    # Not strict: polars would raise without the trial; what is no number becomes null, and is refused below by name.
     table = table.with_columns(pl.col("text").cast(pl.Float64, strict=False).alias("score"))
     bad = table.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if bad.height:

@@ -54,6 +54,7 @@ def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     others = sorted(tensors.keys() ^ learnt_state(model).keys())
     if others:
         raise RuntimeError(f"{len(others)} tensors are missing or unknown, first {', '.join(others[:3])}")
+    # Not strict: frozen weights below adapters are in no checkpoint; all that was learnt is, as was checked above.
     set_model_state_dict(model, {**tensors}, options=StateDictOptions(full_state_dict=True, strict=False))
 
 

@@ -80,15 +80,8 @@ def audit(
     _require_auditable(manifest, table, by)
     identity = {"format": FORMAT, "manifest_sha256": file_sha256(manifest_path)}
     made_from = identity | {"by": list(by), "sample": sample, "seed": seed}
-    if out is not None and reuse and not overwrite:
-        record = out / "audit.json"
-        files = tuple(out / name for name in ("audit.tsv", "audit.png", "audit.pdf", record.name))
-        # A folder without the record belongs to an interrupted audit: its measures are kept.
-        output = Output("audit", files, record, made_from, read_json_record("made_from"), is_own=lambda path: True)
-        if is_up_to_date(output, overwrite=False, reuse=True):
-            tqdm.write(skipped(record), file=sys.stderr)
-            recorded: dict[str, Any] = read_json(record)
-            return recorded
+    if out is not None and reuse and not overwrite and (recorded := _up_to_date(out, made_from)) is not None:
+        return recorded
     with ExitStack() as stack:
         if out is not None:
             try:
@@ -110,6 +103,19 @@ def audit(
         if out is not None:
             _write_results(out, result, trials)
     return result
+
+
+def _up_to_date(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result that a folder holds, if it was made from the same; None if there is none."""
+    record = out / "audit.json"
+    files = tuple(out / name for name in ("audit.tsv", "audit.png", "audit.pdf", record.name))
+    # A folder without the record belongs to an interrupted audit: its measures are kept.
+    output = Output("audit", files, record, made_from, read_json_record("made_from"), is_own=lambda path: True)
+    if not is_up_to_date(output, overwrite=False, reuse=True):
+        return None
+    tqdm.write(skipped(record), file=sys.stderr)
+    recorded: dict[str, Any] = read_json(record)
+    return recorded
 
 
 def draw_sample(table: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:

@@ -98,8 +98,7 @@ def join_trials(scores_path: Path, keys_path: Path) -> pl.DataFrame:
     """
     keys, scores = _read_keys(keys_path), _read_scores(scores_path)
     if "spk" not in scores.columns and keys["filename"].n_unique() == keys.height:
-        # An utterance stands once, so it is the trial. Not strict: keys may have come without speakers.
-        keys = keys.drop("spk", strict=False)
+        keys = keys.select(pl.exclude("spk"))  # an utterance stands once, so it is the trial
     on = [name for name in ("spk", "filename") if name in scores.columns]
     if [name for name in on if name not in keys.columns] or ("spk" in keys.columns and "spk" not in on):
         lacking = keys_path if "spk" in on else scores_path
@@ -136,7 +135,7 @@ def _read_scores(path: Path) -> pl.DataFrame:
             f"{path}: line 1 holds {', '.join(names)}, expected {', '.join(expected)} with tabs between, and spk "
             "before them where a speaker is claimed; a file of track 2 has them"
         )
-    # Not strict: what is no number becomes null, which is refused with its line below.
+    # Not strict: polars would raise without the line; what is no number becomes null, and is refused below.
     numbers = {system: table[f"{system}-score"].cast(pl.Float64, strict=False) for system in SYSTEMS}
     for system, values in numbers.items():
         text = table[f"{system}-score"]
