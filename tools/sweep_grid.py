@@ -112,6 +112,8 @@ def read_grid(path: Path) -> Grid:
         if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(last, known, n=1)
             message = f"unknown key; {f'did you mean {close[0]}?' if close else 'expected one of ' + ', '.join(known)}"
+        if problem["type"] in ("dict_type", "model_type"):
+            message = f"found {problem['input'] or 'nothing'}, expected `key: value` lines, or {{}} for none"
         raise SpoofkitError(f"{path}: {'.'.join([*above, last])}: {message}".replace(": : ", ": ")) from error
 
 
