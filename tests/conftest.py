@@ -8,12 +8,13 @@ import os
 import pty
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 from warm import WarmPython
@@ -23,6 +24,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network for anything
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.files import write_json
+from spoofkit.localisation.frame_scores import frames_npz, frames_record, record_path
 
 # Facts and real lists that are not part of the project; tests that use them skip where they are absent.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -235,3 +238,15 @@ def refusal(*arguments: object) -> str:
     messages = [line for line in done.stderr.splitlines() if line.startswith("spoofkit: error: ")]
     assert len(messages) == 1, done.stderr
     return messages[0].removeprefix("spoofkit: error: ")
+
+
+def write_frames(
+    path: Path,
+    utt_ids: Sequence[str],
+    n_samples: Mapping[str, int],
+    scores: Mapping[str, npt.NDArray[np.float32]],
+    known: Mapping[str, Any],
+) -> None:
+    """Write frame scores and their record, as `localize` leaves them."""
+    path.write_bytes(frames_npz(utt_ids, n_samples, scores))
+    write_json(record_path(path), frames_record(path, known), overwrite=True)

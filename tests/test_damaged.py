@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, refusal, run_cli
+from conftest import make_voice, refusal, run_cli, write_frames
 from test_score_verb import make_model
 from warm import WarmPython
 
@@ -254,7 +254,7 @@ def test_damaged_frame_scores_are_refused(tmp_path: Path) -> None:
     path, n_samples = tmp_path / "f.npz", {"a": 4000, "b": 8000}
     scores = {name: np.full(WAV2VEC2_GEOMETRY.n_frames(n), 0.5, np.float32) for name, n in n_samples.items()}
     record = {"geometry": frame_scores.geometry_record(WAV2VEC2_GEOMETRY)}
-    frame_scores.write_frames(path, list(scores), n_samples, scores, record)
+    write_frames(path, list(scores), n_samples, scores, record)
     frame_scores.read_frames(path)
     for _ in damages(path, 30):
         with pytest.raises(SpoofkitError):

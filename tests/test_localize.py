@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, run_cli, without_sums
+from conftest import refusal, run_cli, without_sums, write_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partialspoof import make_partialspoof
@@ -29,7 +29,7 @@ from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics
 from spoofkit.localisation import frame_scores
-from spoofkit.localisation.frame_scores import FrameScores, read_frames, write_frames
+from spoofkit.localisation.frame_scores import FrameScores, read_frames
 from spoofkit.localisation.metrics import (
     Timeline,
     frame_operation,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import refusal, run_cli
+from conftest import refusal, run_cli, write_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +128,7 @@ def test_figures_are_those_of_the_same_regions_in_a_segments_file(reference: Pat
     n_frames = {utt_id: WAV2VEC2_GEOMETRY.n_frames(LENGTHS[utt_id]) for utt_id in ids}
     scores = {utt_id: rng.standard_normal(n_frames[utt_id]).astype(np.float32) for utt_id in ids}
     record = {"geometry": frame_scores.geometry_record(WAV2VEC2_GEOMETRY)}
-    frame_scores.write_frames(tmp_path / "set.npz", ids, LENGTHS, scores, record)
+    write_frames(tmp_path / "set.npz", ids, LENGTHS, scores, record)
     write_manifest(tmp_path / "set.tsv", tmp_path, table_of(LENGTHS, KEYS))
     write_segments(tmp_path / "set.segments.tsv", segment_table(SPOOFED))
     frames, manifest = tmp_path / "set.npz", ["--manifest", tmp_path / "set.tsv"]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, read_json, write_json
+from spoofkit.files import file_sha256, read_json
 
 FORMAT = 1
 POLARITY = "higher = more bona fide"
@@ -97,22 +97,6 @@ def frames_record(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         known: How its scores were made, with `geometry`.
     """
     return {"format": FORMAT, "polarity": POLARITY, "frames_sha256": file_sha256(path)} | dict(known)
-
-
-def write_frames(
-    path: Path,
-    utt_ids: Sequence[str],
-    n_samples: Mapping[str, int],
-    scores: Mapping[str, npt.NDArray[np.float32]],
-    known: Mapping[str, Any],
-) -> None:
-    """Write a frame score file and its record; existing ones are replaced.
-
-    Args, Raises: as `frames_npz` and `frames_record`; the disk may refuse (SpoofkitError).
-    """
-    with atomic_path(path, overwrite=True) as temporary:
-        temporary.write_bytes(frames_npz(utt_ids, n_samples, scores))
-    write_json(record_path(path), frames_record(path, known), overwrite=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
