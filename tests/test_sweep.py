@@ -32,8 +32,9 @@ from warm import WarmPython
 
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.evaluation.bootstrap import clusters_of, draw_clusters
+from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import eer, min_dcf
-from spoofkit.evaluation.paired import FIGURES, Measured, measure_seeds, paired_difference
+from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"

@@ -21,8 +21,9 @@ from sweep_plan import Plan, Run
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, clusters_in_words, clusters_of, draw_clusters, holm
+from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import EER_VARIANT
-from spoofkit.evaluation.paired import FIGURES, Measured, measure_seeds, paired_difference
+from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
 from spoofkit.evaluation.records import caveats
 from spoofkit.evaluation.scores import read_trials
 from spoofkit.files import atomic_path, read_json, read_text, write_json, write_text

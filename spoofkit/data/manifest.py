@@ -33,6 +33,8 @@ from spoofkit.outputs import Record
 KEYS = ("bonafide", "spoof")
 NO_KEY = "-"
 """Key of an utterance of which it is not known whether it is bona fide or spoof."""
+NO_SPEAKER = "-"
+"""Speaker of an utterance of which it is not known who speaks."""
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
 UNKNOWN_LENGTH = -1  # written as "-"
 # Characters that would end a field or a row, since fields are never quoted.

@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from spoofkit.data.manifest import Manifest
+from spoofkit.data.manifest import NO_SPEAKER, Manifest
 from spoofkit.errors import SpoofkitError
-
-NO_SPEAKER = "-"
 
 
 def bonafide_of_speakers(manifest: Manifest) -> list[np.ndarray]:

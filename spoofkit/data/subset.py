@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from spoofkit.data.manifest import Manifest, find_record, read_manifest, write_manifest
+from spoofkit.data.manifest import NO_SPEAKER, Manifest, find_record, read_manifest, write_manifest
 from spoofkit.data.rejected import rejected_path
 from spoofkit.data.segments import read_segments, segment_table, segments_text
 from spoofkit.errors import SpoofkitError
@@ -27,7 +27,6 @@ from spoofkit.outputs import Output, Record, is_up_to_date, refuse_replacing
 
 UNITS = ("utterance", "speaker")
 """What a subset is made of: single utterances, or all those of a speaker."""
-NO_SPEAKER = "-"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from spoofkit.data.manifest import NO_SPEAKER
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
 
@@ -67,7 +68,7 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
         SpoofkitError: `resample` is none of these.
     """
     require_resampled(resample)
-    unknown = trials.filter(pl.col("speaker") == "-").height
+    unknown = trials.filter(pl.col("speaker") == NO_SPEAKER).height
     if resample != "trial" and unknown:
         note = (
             f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled; if "

@@ -27,9 +27,8 @@ from spoofkit.evaluation.bootstrap import (
     make_walk,
     min_dcf_replicates,
 )
+from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
-
-FIGURES = ("eer_official_percent", "min_dcf")
 
 
 @dataclass(frozen=True)

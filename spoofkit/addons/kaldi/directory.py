@@ -30,7 +30,7 @@ from spoofkit.corpora.generic import name_of_set
 from spoofkit.corpora.readers import ReleasedSet
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
 from spoofkit.data.channels import DOWNMIXES
-from spoofkit.data.manifest import COLUMNS, UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.manifest import COLUMNS, NO_SPEAKER, UNKNOWN_LENGTH, Manifest, read_manifest
 from spoofkit.data.packed import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_text
@@ -264,7 +264,9 @@ def _files(manifest: Manifest, speaker_prefix: bool) -> dict[str, list[str]]:
         raise SpoofkitError(
             f"{manifest.path}: speakers differ only in spaces, which Kaldi's names cannot hold; rename them"
         )
-    written = [name if speaker == "-" else one_word[speaker] for name, speaker in zip(names, speakers, strict=True)]
+    written = [
+        name if speaker == NO_SPEAKER else one_word[speaker] for name, speaker in zip(names, speakers, strict=True)
+    ]
     if speaker_prefix:
         names = [name if speaker == name else f"{speaker}-{name}" for name, speaker in zip(names, written, strict=True)]
         if len(set(names)) < len(names):
