@@ -92,4 +92,4 @@ def _has_bf16(device: torch.device) -> tuple[bool, str]:
     # Only Intel's tile unit (AMX) was measured to multiply faster in bf16 (benchmarks/RESULTS.md).
     cpu = Path("/proc/cpuinfo")
     has = cpu.is_file() and " amx_bf16 " in cpu.read_text()
-    return has, "the CPU multiplies in it (amx_bf16)" if has else "the CPU has no unit for bf16 products (amx_bf16)"
+    return has, "the CPU multiplies in it (amx_bf16)" if has else "the CPU has no matrix unit for it (amx_bf16)"
