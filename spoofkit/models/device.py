@@ -89,7 +89,8 @@ def _has_bf16(device: torch.device) -> tuple[bool, str]:
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
         return has, "the GPU has it" if has else "the GPU has no bf16"
-    # Only Intel's tile unit (AMX) was measured to multiply faster in bf16 (benchmarks/RESULTS.md).
+    # AMX alone, although avx512_bf16 is faster than fp32 too (see `precision.CPU_FLAGS`): an experiment that began in
+    # fp32 on such a CPU could not be resumed.
     cpu = Path("/proc/cpuinfo")
     has = cpu.is_file() and " amx_bf16 " in cpu.read_text()
     return has, "the CPU multiplies in it (amx_bf16)" if has else "the CPU has no matrix unit for it (amx_bf16)"
