@@ -157,7 +157,7 @@ def sweep(tmp_path: Path, warm_python: WarmPython) -> Sweep:
             "path": [f"u{n:03d}.flac" for n in range(240)],
             "key": ["bonafide" if n % 3 == 0 else "spoof" for n in range(240)],
             "speaker": [f"s{n // 12:02d}" for n in range(240)],
-            "attack": ["-" if n % 3 == 0 else "A01" for n in range(240)],
+            "attack": ["-" if n % 3 == 0 else f"A0{n % 3}" for n in range(240)],
             "codec": ["-"] * 240,
             "n_samples": [16000] * 240,
         }
@@ -263,6 +263,16 @@ def test_a_cell_that_was_run_with_other_settings_is_refused(sweep: Sweep) -> Non
 def test_a_set_that_the_corpora_do_not_have_is_refused_before_anything_is_trained(sweep: Sweep) -> None:
     done = sweep.run(GRID | {"sets": ["evla"]}, code=1)
     assert re.search(r"sets: evla: .*eval\.tsv", done.stderr), done.stderr
+    assert [call.split()[0] for call in sweep.calls()] == ["1"]
+
+
+@pytest.mark.parametrize(("choice", "named"), [({"atack": "A01"}, "atack"), ({"attack": ["A01", "A09"]}, "A09")])
+def test_a_pool_that_no_trial_is_in_is_refused_before_anything_is_trained(
+    sweep: Sweep, choice: dict[str, Any], named: str
+) -> None:
+    done = sweep.run(GRID | {"pools": {"near": choice}}, code=1)
+    assert "pools: near: " in done.stderr
+    assert named in done.stderr
     assert [call.split()[0] for call in sweep.calls()] == ["1"]
 
 
@@ -449,6 +459,22 @@ def test_cells_are_compared_at_the_same_value_of_what_varies(sweep: Sweep) -> No
     assert len(list((sweep.out / "posttrain").iterdir())) == 1  # a share is of the data of fine-tuning
     assert r"\begin{tabular}" in (sweep.out / "sweep.tex").read_text()
     assert "<svg" in (sweep.out / "sweep.html").read_text()
+
+
+def test_a_pool_has_the_figures_of_its_spoofs_with_all_bona_fide(sweep: Sweep) -> None:
+    sweep.run(GRID | {"pools": {"first": {"attack": "A01"}, "both": {"attack": ["A01", "A02"]}}})
+    rows = {(row["set"], row["cell"]): row for row in sweep.rows()}
+    assert {name for name, _ in rows} == {"eval", "eval first", "eval both"}
+    figures = [name for name in rows["eval", "lstm"] if name != "set"]
+    assert [rows["eval both", "lstm"][name] for name in figures] == [rows["eval", "lstm"][name] for name in figures]
+    table = read_manifest(sweep.folder / "eval.tsv").table
+    for seed in GRID["seeds"]:
+        scores = pl.read_csv(sweep.out / f"cells/lstm/seed{seed}/scores/eval.tsv", separator="\t")
+        trials = scores.join(table, left_on="filename", right_on="utt_id").filter(pl.col("attack") != "A02")
+        bonafide, spoof = (trials.filter(pl.col("key") == key)["cm-score"].to_numpy() for key in ("bonafide", "spoof"))
+        found = json.loads(rows["eval first", "lstm"]["eer_official_percent_of_seeds"])[seed]
+        assert found == pytest.approx(100 * eer(bonafide, spoof).eer)
+    assert (sweep.out / "sweep.html").read_text().count("eval first") >= 2  # in the table and over its panel
 
 
 # ---- Before a release

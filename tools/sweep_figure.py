@@ -14,21 +14,22 @@ EER = "eer_official_percent"
 
 
 def draw(plan: Plan, rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw a panel for each set: seeds as dots, their mean and standard deviation; nothing for a cell without."""
+    """Draw a panel for each set and pool: seeds as dots, their mean and deviation; nothing for a cell without."""
     axes = plan.grid.axes
     is_curve = len(axes) == 1 and all(type(cell.at[axes[0]]) in (int, float) for cell, _ in plan.cells)
     n_rows = 1 if is_curve else len(plan.cells)
     with matplotlib.rc_context(STYLE):
-        size = (1.5 + 4.2 * len(plan.grid.sets), 3.6 if is_curve else 1.2 + 0.32 * n_rows)
+        sets = list(dict.fromkeys(row["set"] for row in rows))
+        size = (1.5 + 4.2 * len(sets), 3.6 if is_curve else 1.2 + 0.32 * n_rows)
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(1, len(plan.grid.sets), squeeze=False, sharey=True)[0]
-        for panel, name in zip(panels, plan.grid.sets, strict=True):
+        panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+        for panel, name in zip(panels, sets, strict=True):
             of_set = [row for row in rows if row["set"] == name]
             if is_curve:
                 _curves(panel, plan, of_set, axes[0])
             else:
                 _dots(panel, plan, of_set)
-            if len(plan.grid.sets) > 1:
+            if len(sets) > 1:
                 panel.set_title(name)
     return figure
 

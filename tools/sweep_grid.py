@@ -9,9 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
 from pydantic import Field, ValidationError, model_validator
 
 from spoofkit.config import parse_yaml
+from spoofkit.data.manifest import Manifest
 from spoofkit.data.settings import Positive, Settings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
@@ -44,6 +48,9 @@ class Grid(Settings):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     sets: Annotated[list[str], Field(min_length=1)]
     """SET of scores/SET.tsv: the sets whose figures count."""
+    pools: dict[str, dict[str, str | list[str]]] = Field(default={})
+    """Spoofed trials whose figures are given besides those of all: for some columns of the manifest, the values that
+    count. All bona fide trials are in each pool."""
     control: str
     """The cell that the others are compared with."""
     cells: dict[str, Keys]
@@ -65,6 +72,10 @@ class Grid(Settings):
             raise ValueError(f"cells: {wrong[0]!r} becomes the name of a folder, expected letters, digits, _ . + -")
         if len(set(self.axes)) < len(self.axes) or set(self.axes) & {"seed", "set", "cell"}:
             raise ValueError(f"vary: {', '.join(self.axes)} name columns of the table, expected others, each once")
+        if wrong := [name for name, choice in self.pools.items() if not NAME.fullmatch(name) or not choice]:
+            raise ValueError(
+                f"pools: {wrong[0]!r}: expected a name of letters, digits, _ . + - and `column: value` lines"
+            )
         for name in ("seeds", "sets"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: found a value twice, expected each once")
@@ -93,6 +104,30 @@ def in_name(value: Any) -> str:
     ('0.2', '0.1-0.3', 'a-b')
     """
     return re.sub(r"[^A-Za-z0-9_.+]+", "-", text_of(value)).strip("-")
+
+
+def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[np.bool_]:
+    """Return which rows of a manifest are in a pool of the grid: bona fide ones, and the chosen spoofs; None is all.
+
+    Raises:
+        SpoofkitError: the manifest has no such column, or no spoofed trial has one of the values.
+    """
+    chosen = pl.lit(True)
+    for column, values in grid.pools[pool].items() if pool else ():
+        where = f"pools: {pool}: {column}"
+        if column not in manifest.table.columns:
+            raise SpoofkitError(
+                f"{where}: is no column of {manifest.path}, which has {', '.join(manifest.table.columns)}"
+            )
+        wanted = [values] if isinstance(values, str) else values
+        found = manifest.table.filter(pl.col("key") == "spoof")[column].cast(pl.String).unique()
+        if missing := sorted(set(wanted) - set(found)):
+            raise SpoofkitError(
+                f"{where}: no spoofed trial of {manifest.path} has {missing[0]}, expected some of "
+                f"{', '.join(sorted(found)[:20])}"
+            )
+        chosen &= pl.col(column).cast(pl.String).is_in(wanted)
+    return manifest.table.select(((pl.col("key") == "bonafide") | chosen).alias("is_in"))["is_in"].to_numpy()
 
 
 def read_grid(path: Path) -> Grid:

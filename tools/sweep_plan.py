@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep_grid import Cell, Grid, Keys, cells_of, read_grid, text_of
+from sweep_grid import Cell, Grid, Keys, cells_of, read_grid, text_of, trials_of
 
 from spoofkit.config import OF_STAGE, differences, load_config
+from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json
 from spoofkit.settings import Config
@@ -128,7 +129,7 @@ def make_plan(path: Path, out: Path | None, given: Mapping[str, str], stage: int
 
 
 def require_manifests(plan: Plan) -> None:
-    """Refuse a set that no manifest is of, before anything is trained.
+    """Refuse a set that no manifest is of, or a pool without trials, before anything is trained.
 
     Raises:
         SpoofkitError: there is one.
@@ -139,6 +140,8 @@ def require_manifests(plan: Plan) -> None:
                 f"sets: {name}: there is no {path}{nearest_name(path)}; fix the name, or prepare its corpus by the "
                 "options of run.sh"
             )
+        for pool in plan.grid.pools:
+            trials_of(plan.grid, read_keyed_manifest(path), pool)
 
 
 def _options_by_recipe(grid: Grid, given: Mapping[str, str]) -> dict[str, dict[str, str]]:

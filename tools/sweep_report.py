@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sweep_grid import Cell
+from sweep_grid import Cell, trials_of
 from sweep_plan import Plan, Run
 
 from spoofkit.data.manifest import read_keyed_manifest
@@ -40,9 +40,10 @@ def report(plan: Plan) -> int:
     rows: list[Row] = []
     notes: list[str] = []
     for name in plan.grid.sets:
-        of_set, how = compare_set(plan, name)
-        rows += of_set
-        notes += [f"{name}: {line}" for line in how]
+        for pool in (None, *plan.grid.pools):
+            of_set, how = compare_set(plan, name, pool)
+            rows += of_set
+            notes += [f"{name_of(name, pool)}: {line}" for line in how]
     notes = list(dict.fromkeys(notes))
     notes.append(f"EER: {EER_VARIANT} variant; mean ± standard deviation over seeds; p corrected over cells (Holm)")
     notes.append("hours: of training with its evaluations, mean over seeds; a shared post-training counts in each cell")
@@ -70,27 +71,34 @@ def reason_of(runs: Sequence[Run]) -> str:
     return "; ".join(sorted(reasons, key=lambda reason: " failed (" not in reason))
 
 
-def compare_set(plan: Plan, name: str) -> tuple[list[Row], list[str]]:
-    """Compute a row for each cell on one set, and describe how differences were computed.
+def name_of(name: str, pool: str | None) -> str:
+    """Return what a pool of a set is called in the table."""
+    return f"{name} {pool}" if pool else name
+
+
+def compare_set(plan: Plan, name: str, pool: str | None) -> tuple[list[Row], list[str]]:
+    """Compute a row for each cell on one set or a pool of it, and describe how differences were computed.
 
     Raises:
-        SpoofkitError: scores do not fit the manifest.
+        SpoofkitError: scores do not fit the manifest, or a pool is not in it.
     """
     known = read_keyed_manifest(plan.manifests[name])
-    clusters = clusters_of(known.table)
+    is_in = trials_of(plan.grid, known, pool)
+    table = known.table.filter(is_in)
+    clusters = clusters_of(table)
     if clusters.n_clusters == 1:
         note = "one speaker, so single trials are resampled, and intervals are about this speaker"
-        clusters = replace(clusters_of(known.table, "trial"), note=note)
+        clusters = replace(clusters_of(table, "trial"), note=note)
     draws = draw_clusters(clusters.n_clusters)
     measured: dict[tuple[str, ...], dict[str, Measured]] = {}
     paths: list[Path] = []
     for cell, runs in plan.cells:
         if all(run.is_done for run in runs):
             files = [run.folder / "scores" / f"{name}.tsv" for run in runs]
-            scores = [np.asarray(read_trials(path, known)["score"]) for path in files]
-            measured[cell.parts] = measure_seeds(scores, known.table, clusters, draws)
+            scores = [np.asarray(read_trials(path, known)["score"])[is_in] for path in files]
+            measured[cell.parts] = measure_seeds(scores, table, clusters, draws)
             paths += files
-    rows = [row_of(plan, cell, runs, name, measured) for cell, runs in plan.cells]
+    rows = [row_of(plan, cell, runs, name_of(name, pool), measured) for cell, runs in plan.cells]
     words = [*caveats(known, paths), *([clusters.note] if clusters.note else [])]
     for cell, row in zip((cell for cell, _ in plan.cells), rows, strict=True):
         control = measured.get((plan.grid.control, *cell.parts[1:]))
@@ -104,7 +112,7 @@ def compare_set(plan: Plan, name: str) -> tuple[list[Row], list[str]]:
                 continue
             row |= {f"{figure}_{key}": value for key, value in found.items()}
     correct(rows, plan.grid.control)
-    drawn = clusters_in_words({"resampled": clusters.of, "n_clusters": clusters.n_clusters}, known.table.height)
+    drawn = clusters_in_words({"resampled": clusters.of, "n_clusters": clusters.n_clusters}, table.height)
     n_seeds = len(plan.grid.seeds)
     seeds = f"plus that of {n_seeds} seeds" if n_seeds > 1 else "alone: with one seed that of seeds is not known"
     words.append(
@@ -190,7 +198,7 @@ def table_of(plan: Plan, rows: Sequence[Row]) -> Table:
         value = row["eer_official_percent_p_holm"]
         return "" if value is None else f"{value:.2g}"
 
-    names = ["cell", *plan.grid.axes, *(["set"] if len(plan.grid.sets) > 1 else [])]
+    names = ["cell", *plan.grid.axes, *(["set"] if len({row["set"] for row in rows}) > 1 else [])]
     columns = [
         *(Column(name, form=lambda row, name=name: str(row[name])) for name in names),
         spread("eer_official_percent", 2),
