@@ -203,7 +203,7 @@ def test_the_recipe_runs_on_the_real_whisper_base_with_the_settings_of_the_mini_
 ) -> None:
     exp = tmp_path / "exp"
     short = "crop_samples=16000 encoder.n_layers=1 mix.n_train=12 mix.n_dev=6 posttrain.n_steps=2 finetune.n_steps=2"
-    options = ["--settings", f"encoder.name={WHISPER} {short}", "--conf", EGS / "mini/conf/whisper_base.yaml"]
+    options = ["--settings", f"encoder.name={WHISPER} {short}", "--conf", EGS / "mini/conf/whisper.yaml"]
     options += ["--data", tmp_path / "data", "--exp", exp, "--partial", "true", "--device", "cpu", "--workers", 0]
     run("asvspoof5", "--corpus", corpus, *options)
     assert "97 of 97 tensors" in (exp / "posttrain/train.log").read_text()
@@ -224,15 +224,33 @@ def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(run: Run,
 def test_the_mini_recipe_compares_both_methods_at_equal_steps(run: Run, corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
-    common += ["--seeds", "4", "--settings", SETTINGS]
+    common += ["--seeds", "4", "--encoder", "tiny", "--settings", SETTINGS]
     done = run("mini", *common)
     found = json.loads((exp / "comparison.json").read_text())
     assert found["seeds"] == ["4"]
-    assert len(found["eer_percent"]["all"]["mixframe"]) == 1
+    assert found["optimiser_steps"] == 6
+    pooled = found["tiers"][0]["seeds"][0]
+    for method in ("direct", "mixframe"):
+        results = json.loads((exp / f"{method}_seed4/results/eval/eval.json").read_text())
+        assert pooled[method]["eer_percent"] == pytest.approx(results["eer_official_percent"])
     assert not (exp / "direct_seed4/posttrain").exists()
-    assert load_config(exp / "direct_seed4/finetune/config.yaml").seed == 4
-    assert "6 optimiser steps each" in done.stdout
+    settings = load_config(exp / "direct_seed4/finetune/config.yaml")
+    assert (settings.seed, settings.encoder.name, settings.finetune.optim.head_lr) == (4, "tiny", 1e-3)
+    steps = (exp / "mixframe_seed4/posttrain/metrics.jsonl").read_text().splitlines()
+    assert found["frames"][0].items() <= json.loads(steps[-1]).items()
+    assert "dev_position_only_eer_percent" in found["frames"][0]
     assert str(exp / "mixframe_seed4/results/eval/report.html") in done.stdout
+    comparison = done.stdout[done.stdout.index("EER in %") :].splitlines()
+    assert max(map(len, comparison[:-2])) <= 100  # the last two are paths
+
+
+def test_the_mini_recipe_without_its_encoder_says_which_stage_fetches_it(run: Run, tmp_path: Path) -> None:
+    downloads = tmp_path / "downloads"
+    done = run("mini", "--stage", 1, "--downloads", downloads, "--exp", tmp_path / "exp", ok=False)
+    assert done.returncode == 1
+    assert str(downloads / "whisper-base-encoder") in done.stderr
+    assert "--stage 0" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # The whole pipeline on real speech, on a CPU, in minutes: a small corpus in the layout of ASVspoof 5, then the stages
-# of ../asvspoof5/run.sh, with mix-frame post-training and, for comparison, direct fine-tuning with as many steps.
+# of ../asvspoof5/run.sh on the first layers of Whisper base, with mix-frame post-training and, for comparison, direct
+# fine-tuning with as many steps.
 #
-#   ./run.sh                              # everything: set-up, corpus, training, report
+#   ./run.sh                              # everything: set-up, corpus, encoder, training, report
+#   ./run.sh --seeds "0 1 2"              # three pairs of experiments instead of one
+#   ./run.sh --encoder tiny               # a small encoder from scratch: no download, a few minutes, in exp/tiny
+#   ./run.sh --encoder DIR --exp exp/mine # another encoder, with the settings of conf/whisper.yaml
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
 #   ./run.sh --stage 5 --overwrite        # score, evaluate and compare again
 #
@@ -17,27 +21,46 @@ downloads=downloads   # cache of downloads; once it is filled, no network is nee
 corpus=corpus         # the corpus that stage 0 builds
 data=data             # manifests
 exp=                  # mixframe_seed0, direct_seed0, mixframe_seed1 … Default: exp, or exp/NAME with --conf NAME.yaml
-conf=conf/tiny.yaml   # settings of both experiments
-encoder=              # instead of the conf's encoder.name: a folder, or a name on the Hugging Face hub
+conf=                 # settings of both experiments. Default: conf/whisper.yaml; with --encoder tiny, conf/tiny.yaml
+encoder=              # tiny, a folder, or a name on the Hugging Face hub. Default: Whisper base, which stage 0 fetches
 settings=             # settings to override, separated by spaces, such as "finetune.n_steps=100"
 overwrite=false       # true: run the chosen stages again, even if their results are up to date
-seeds="0 1 2"         # one pair of experiments per seed
+seeds=                # one pair of experiments per seed, such as "0 1 2". Default: 0
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
 . "$(dirname "$0")/../../tools/parse_options.sh"
 input_paths speech conf
 read_settings
 enter_recipe downloads corpus data exp
+seeds=${seeds:-0}
+if [[ -z $conf ]]; then
+  conf=conf/whisper.yaml
+  if [[ $encoder == tiny ]]; then conf=conf/tiny.yaml; fi
+fi
+name=${conf##*/}
 if [[ -z $exp ]]; then
-  exp=exp name=${conf##*/}
-  if [[ ! $conf -ef conf/tiny.yaml ]]; then exp=exp/${name%.*}; fi
+  exp=exp
+  if [[ ! $conf -ef conf/whisper.yaml ]]; then exp=exp/${name%.*}; fi
 fi
 . ./path.sh
 
 # Direct fine-tuning gets the optimiser steps of both stages together. Wrong settings are refused here.
-direct_steps=$(python local/total_steps.py "$conf" ${overrides[@]+"${overrides[@]}"})
+total_steps() { python local/total_steps.py "$conf" ${overrides[@]+"${overrides[@]}"} "$@"; }
+fetched=$downloads/whisper-base-encoder  # the encoder that conf/whisper.yaml names
+if [[ -n $encoder || ! $conf -ef conf/whisper.yaml || " ${overrides[*]-}" == *" encoder.name="* ]]; then
+  fetched=
+  direct_steps=$(total_steps)
+else
+  direct_steps=$(total_steps encoder.name=.)  # it may not be there yet
+  encoder=$fetched
+  [[ -d $fetched ]] || ((stage == 0)) || {
+    echo "$0: stage $stage needs $fetched, which stage 0 fetches: begin with --stage 0, or give --encoder" >&2
+    exit 1
+  }
+fi
 
-if stage 0 "corpus"; then
+if stage 0 "encoder and corpus"; then
+  if [[ -n $fetched ]]; then python local/fetch_encoder.py "$fetched"; fi
   python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
 fi
 
