@@ -5,7 +5,7 @@
 #
 #   ./run.sh                              # everything: set-up, corpus, encoder, training, report
 #   ./run.sh --seeds "0 1 2"              # three pairs of experiments instead of one
-#   ./run.sh --encoder tiny               # a small encoder from scratch: no download, a few minutes, in exp/tiny
+#   ./run.sh --encoder tiny               # a small encoder from scratch: no download; in exp/tiny
 #   ./run.sh --encoder DIR --exp exp/mine # another encoder, with the settings of conf/whisper.yaml
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
 #   ./run.sh --stage 5 --overwrite        # score, evaluate and compare again
@@ -53,10 +53,10 @@ if [[ -n $encoder || ! $conf -ef conf/whisper.yaml || " ${overrides[*]-}" == *" 
 else
   direct_steps=$(total_steps encoder.name=.)  # it may not be there yet
   encoder=$fetched
-  [[ -d $fetched ]] || ((stage == 0)) || {
+  if ((1 <= stage && stage <= 6)) && [[ ! -d $fetched ]]; then
     echo "$0: stage $stage needs $fetched, which stage 0 fetches: begin with --stage 0, or give --encoder" >&2
     exit 1
-  }
+  fi
 fi
 
 if stage 0 "encoder and corpus"; then
