@@ -188,6 +188,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         "",
         "Beside a name: the number of its spoofs. difference: post-trained minus direct, paired by trial.",
         f"{found['confidence']:.0%} intervals: {draws}; {of_seeds}.",
+        *([found["note"]] if found["note"] else []),
     )
     if len(found["voices"]) > 1:
         columns = [Column("name", "human voice"), *(Column(method, name, ".1f") for method, name in METHODS.items())]
