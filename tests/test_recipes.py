@@ -240,8 +240,6 @@ def test_the_mini_recipe_compares_both_methods_at_equal_steps(run: Run, corpus: 
     assert found["frames"][0].items() <= json.loads(steps[-1]).items()
     assert "dev_position_only_eer_percent" in found["frames"][0]
     assert str(exp / "mixframe_seed4/results/eval/report.html") in done.stdout
-    comparison = done.stdout[done.stdout.index("EER in %") :].splitlines()
-    assert max(map(len, comparison[:-2])) <= 100  # the last two are paths
 
 
 def test_the_mini_recipe_without_its_encoder_says_which_stage_fetches_it(run: Run, tmp_path: Path) -> None:

@@ -174,9 +174,7 @@ def frame_figures(experiment: Path) -> dict[str, float]:
 def print_comparison(found: Mapping[str, Any]) -> None:
     """Print a table for each seed, one over seeds if there are several, one of voices and one of frames."""
     seeds = found["seeds"]
-    show(
-        "", f"EER in % ({found['eer_variant']} ASVspoof rule) on eval, {found['optimiser_steps']} optimiser steps each"
-    )
+    show("", f"EER in % ({found['eer_variant']}) on eval, {found['optimiser_steps']} optimiser steps each")
     for place, seed in enumerate(seeds):
         show("", tier_table(f"seed {seed}", [(row, row["seeds"][place]) for row in found["tiers"]]))
     if len(seeds) > 1:
