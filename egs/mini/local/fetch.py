@@ -25,7 +25,7 @@ from spoofkit.files import file_sha256, read_json, write_json, write_text
 # The loader and C library of the machine must serve what we unpack; a second C library in one process crashes.
 NEVER_FETCHED = ("libc6", "libc-bin")
 POLL_SECONDS = 0.25
-NOT_UNPACKED = ("png", "svg", "jpg", "dat", "wav")
+NOT_UNPACKED = ("png", "svg", "jpg", "dat")
 ELSEWHERE = "or build on a machine with Debian 12/13 or Ubuntu, or pass --speech DIR --without-debian to build without"
 
 

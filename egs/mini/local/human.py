@@ -1,19 +1,21 @@
 """Human voices: the set of each, and their active speech, decoded once.
 
-From Debian: Asterisk prompts (16 kHz G.722, one voice a language, en and es the same) and Tux Paint's stamp
-descriptions (44.1 kHz Vorbis, volunteers, taken as one voice a language). From `--speech DIR`: any recordings.
+From Debian: Asterisk prompts (16 kHz G.722, one voice a language, en and es the same), Tux Paint's stamp descriptions
+(44.1 kHz Vorbis, volunteers, taken as one voice a language), the dialogues of Fish Fillets (two actors a language), and
+single words from two KDE games, joined with their own short pauses. From `--speech DIR`: any recordings.
 A voice belongs to one set only. See texts.py for what the voices say.
 """
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import compress
 import disguise
 import numpy as np
+import soundfile
 import vocoders
 
 from spoofkit.data import audio
@@ -26,9 +28,11 @@ SLOT = 2.4  # s of active speech that one file may claim for itself
 LONGEST_RECORDING = 20 * 16_000  # samples of active speech kept of one recording
 PACKAGES = [
     *(f"asterisk-core-sounds-{language}-g722" for language in ("en", "es", "fr", "it", "ru")),
-    "tuxpaint-stamps-default",
+    *("tuxpaint-stamps-default", "fillets-ng-data-cs", "fillets-ng-data-nl", "klettres-data", "ktuberling-data"),
 ]
 G722_BYTES_PER_SECOND = 8_000
+WORDS_JOINED = 6  # recordings of single words that are taken as one
+LOWEST_RATE = 16_000  # Hz; a recording below it lacks a part of the band that all files have
 NOT_SPEECH = ("silence", "beep", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave")
 
 
@@ -44,26 +48,70 @@ class Voice:
     """ISO code, or empty if it is unknown."""
     origin: str
     """Source of the recordings and their licence."""
+    patterns: tuple[str, ...] = ()
+    """Where its recordings are under /usr/share."""
+    is_words: bool = False
+    """Whether they are single words, to be joined."""
     recordings: tuple[Path, ...] = ()
 
 
-_ASTERISK = "Asterisk core sounds, {}; {} (asterisk.org)"
-_TUXPAINT = "Tux Paint stamps, volunteers' {} descriptions; GPL-2 (tuxpaint.org)"
 _BY_SA = "CC BY-SA 3.0"
+
+
+def _asterisk(set_name: str, languages: str, gender: str, speaker: str, licence: str = _BY_SA) -> Voice:
+    patterns = tuple(f"asterisk/sounds/{language}_*/**/*.g722" for language in languages.split("-"))
+    origin = f"Asterisk core sounds, {speaker}; {licence} (asterisk.org)"
+    return Voice(f"asterisk-{languages}", set_name, gender, languages[:2], origin, patterns)
+
+
+def _tuxpaint(set_name: str, language: str) -> Voice:
+    origin = f"Tux Paint stamps, volunteers' descriptions in language {language}; GPL-2 (tuxpaint.org)"
+    return Voice(f"tuxpaint-{language}", set_name, "", language, origin, (f"tuxpaint/stamps/**/*_desc_{language}.ogg",))
+
+
+def _fillets(set_name: str, language: str, fish: str, gender: str) -> Voice:
+    origin = f"Fish Fillets NG, {fish} fish in language {language}; GPL-2 (fillets.sourceforge.net)"
+    # A file is named level-speaker-line; m is the small fish (malá), v the big one (velká).
+    letter = {"small": "m", "big": "v"}[fish]
+    pattern = f"games/fillets-ng/sound/**/{language}/*-{letter}-*.ogg"
+    return Voice(f"fillets-{language}-{fish}", set_name, gender, language, origin, (pattern,))
+
+
+def _kde(set_name: str, game: str, *folders: str) -> list[Voice]:
+    where = {"klettres": "klettres", "ktuberling": "ktuberling/sounds"}[game]
+    return [
+        Voice(
+            f"{game}-{folder}",
+            set_name,
+            "",
+            folder[:2] if len(folder.split("_")[0]) == 2 else folder,
+            f"KDE {game}, volunteers' words in language {folder}; GPL-2 (kde.org)",
+            (f"{where}/{folder}/**/*.[ow][ga][gv]",),
+            is_words=True,
+        )
+        for folder in folders
+    ]
+
+
+# Voices of one language from the two KDE games are in one set, because they may be one person.
 DEBIAN_VOICES = (
-    Voice("asterisk-en-es", "train", "F", "en", _ASTERISK.format("Allison Smith", _BY_SA)),
-    Voice("asterisk-fr", "train", "F", "fr", _ASTERISK.format("June Wallack", _BY_SA)),
-    Voice("tuxpaint-fr", "train", "", "fr", _TUXPAINT.format("French")),
-    Voice("tuxpaint-ro", "train", "", "ro", _TUXPAINT.format("Romanian")),
-    Voice("tuxpaint-es", "train", "", "es", _TUXPAINT.format("Spanish")),
-    Voice("tuxpaint-ru", "train", "", "ru", _TUXPAINT.format("Russian")),
-    Voice("asterisk-ru", "dev", "F", "ru", _ASTERISK.format("provided by Maxim Topal", "CC BY 3.0")),
-    Voice("tuxpaint-ca", "dev", "", "ca", _TUXPAINT.format("Catalan")),
-    Voice("tuxpaint-be", "dev", "", "be", _TUXPAINT.format("Belarusian")),
-    Voice("asterisk-it", "eval", "M", "it", _ASTERISK.format("Carlo Flora", _BY_SA)),
-    Voice("tuxpaint-bg", "eval", "", "bg", _TUXPAINT.format("Bulgarian")),
-    Voice("tuxpaint-el", "eval", "", "el", _TUXPAINT.format("Greek")),
-    Voice("tuxpaint-da", "eval", "", "da", _TUXPAINT.format("Danish")),
+    _asterisk("train", "en-es", "F", "Allison Smith"),
+    _asterisk("train", "fr", "F", "June Wallack"),
+    *(_tuxpaint("train", language) for language in ("fr", "ro", "es", "ru")),
+    _fillets("train", "cs", "small", "F"),
+    _fillets("train", "cs", "big", "M"),
+    *_kde("train", "klettres", "en", "en_GB", "es", "fr", "ru"),
+    *_kde("train", "ktuberling", "en", "fr", "ru"),
+    _asterisk("dev", "ru", "F", "provided by Maxim Topal", "CC BY 3.0"),
+    *(_tuxpaint("dev", language) for language in ("ca", "be")),
+    *_kde("dev", "klettres", "ar", "hu", "uk"),
+    *_kde("dev", "ktuberling", "ca", "uk"),
+    _asterisk("eval", "it", "M", "Carlo Flora"),
+    *(_tuxpaint("eval", language) for language in ("bg", "el", "da", "lt", "nl")),
+    _fillets("eval", "nl", "small", "F"),
+    _fillets("eval", "nl", "big", "M"),
+    *_kde("eval", "klettres", "da", "de", "he", "it", "lt", "nds", "nl", "pt_BR", "tn"),
+    *_kde("eval", "ktuberling", "da", "de", "el", "gl", "lt", "sl", "wa"),
 )
 
 
@@ -73,19 +121,24 @@ def debian_voices(root: Path) -> list[Voice]:
     Raises:
         SpoofkitError: a voice has no recordings.
     """
-    sounds, stamps = root / "usr/share/asterisk/sounds", root / "usr/share/tuxpaint/stamps"
     voices = []
     for voice in DEBIAN_VOICES:
-        source, *languages = voice.name.split("-")
-        if source == "asterisk":
-            found = [path for language in languages for path in sounds.glob(f"{language}_*/**/*.g722")]
-            found = [path for path in found if path.parent.name != "silence" and path.stem not in NOT_SPEECH]
-            # A prompt below a second (some are empty) gives no file; G.722 is 8,000 bytes a second.
-            found = [path for path in found if path.stat().st_size >= G722_BYTES_PER_SECOND]
-        else:
-            found = list(stamps.glob(f"**/*_desc_{languages[0]}.ogg"))
-        voices.append(_with_recordings(voice, found, root))
+        found = [path for pattern in voice.patterns for path in (root / "usr/share").glob(pattern)]
+        voices.append(_with_recordings(voice, [path for path in found if _is_usable(path, voice)], root))
     return voices
+
+
+def _is_usable(path: Path, voice: Voice) -> bool:
+    if path.suffix == ".g722":
+        # A prompt below a second (some are empty) gives no file; G.722 is 8,000 bytes a second.
+        is_speech = path.parent.name != "silence" and path.stem not in NOT_SPEECH
+        return is_speech and path.stat().st_size >= G722_BYTES_PER_SECOND
+    if not voice.is_words:
+        return True
+    try:
+        return soundfile.info(path).samplerate >= LOWEST_RATE
+    except soundfile.LibsndfileError:
+        return False  # a few are empty, or in a format that only KDE's player reads
 
 
 def folder_voices(folder: Path, seed: int) -> list[Voice]:
@@ -124,7 +177,7 @@ def _with_recordings(voice: Voice, found: Sequence[Path], place: Path) -> Voice:
         raise SpoofkitError(
             f"{place}: holds no recordings of {voice.name}; fetch the packages again into an empty cache"
         )
-    return Voice(voice.name, voice.set_name, voice.gender, voice.language, voice.origin, tuple(sorted(found)))
+    return replace(voice, recordings=tuple(sorted(found)))
 
 
 @dataclass(frozen=True)
@@ -156,9 +209,11 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
     path, record = folder / f"{voice.name}.npy", folder / f"{voice.name}.json"
     if not record.exists() or read_json(record)["n_slots"] < n_slots:
         order = np.random.default_rng([seed, zlib.crc32(voice.name.encode())]).permutation(len(voice.recordings))
+        n_joined = WORDS_JOINED if voice.is_words else 1
         pieces: list[np.ndarray] = []
-        for number in order:
-            speech_S = disguise.active_speech(_read(voice.recordings[number]))[:LONGEST_RECORDING]
+        for first in range(0, len(order), n_joined):
+            wave_S = np.concatenate([_read(voice.recordings[number]) for number in order[first : first + n_joined]])
+            speech_S = disguise.active_speech(wave_S)[:LONGEST_RECORDING]
             if len(speech_S) >= SHORTEST + 2 * disguise.MARGIN:
                 pieces.append(np.round(np.clip(speech_S, -1, 1) * 32767).astype(np.int16))
             if sum(slots_of(len(piece)) for piece in pieces) >= n_slots:
