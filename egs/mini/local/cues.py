@@ -30,6 +30,8 @@ class CueRow:
     cue: str
     train_eer: float
     eval_eer: float
+    tier_eers: dict[str, float]
+    """Of the spoofs of each tier of eval, against all its bona fide files."""
 
 
 def measure(path: Path) -> dict[str, float]:
@@ -70,30 +72,36 @@ def cue_table(
     train: Sequence[dict[str, float]],
     train_is_bonafide: np.ndarray,
     evaluation: Sequence[dict[str, float]],
-    eval_is_bonafide: np.ndarray,
+    eval_tiers: np.ndarray,
 ) -> list[CueRow]:
-    """Compute the EER of each cue and of all together; the sign and the weights come from train alone."""
+    """Compute the EER of each cue and of all together; the sign and the weights come from train alone.
+
+    Args:
+        train: What `measure` returned for each file of train.
+        train_is_bonafide: Whether each of them is bona fide.
+        evaluation: The same of eval.
+        eval_tiers: The tier of each file of eval, `-` if it is bona fide.
+    """
     names = list(train[0])
     train_NC = np.array([[row[name] for name in names] for row in train])
     eval_NC = np.array([[row[name] for name in names] for row in evaluation])
+
+    def row(cue: str, train_N: np.ndarray, eval_N: np.ndarray) -> CueRow:
+        is_bonafide_N = eval_tiers == "-"
+        tier_eers = {
+            str(tier): eer(eval_N[is_bonafide_N], eval_N[eval_tiers == tier]).eer
+            for tier in dict.fromkeys(eval_tiers[~is_bonafide_N])
+        }
+        return CueRow(cue, _eer(train_N, train_is_bonafide), _eer(eval_N, is_bonafide_N), tier_eers)
+
     rows = []
     for column, name in enumerate(names):
         sign = 1.0 if _eer(train_NC[:, column], train_is_bonafide) <= 0.5 else -1.0
-        rows.append(
-            CueRow(
-                name,
-                _eer(sign * train_NC[:, column], train_is_bonafide),
-                _eer(sign * eval_NC[:, column], eval_is_bonafide),
-            )
-        )
+        rows.append(row(name, sign * train_NC[:, column], sign * eval_NC[:, column]))
     mean_C, deviation_C = train_NC.mean(axis=0), train_NC.std(axis=0).clip(1e-12)
     train_NC, eval_NC = (train_NC - mean_C) / deviation_C, (eval_NC - mean_C) / deviation_C
     weights = fit_logistic(train_NC, train_is_bonafide)
-    rows.append(
-        CueRow(
-            ALL_TOGETHER, _eer(train_NC @ weights[1:], train_is_bonafide), _eer(eval_NC @ weights[1:], eval_is_bonafide)
-        )
-    )
+    rows.append(row(ALL_TOGETHER, train_NC @ weights[1:], eval_NC @ weights[1:]))
     return rows
 
 
@@ -117,20 +125,27 @@ def fit_logistic(features_NC: np.ndarray, is_one_N: np.ndarray) -> np.ndarray:
 
 
 def write_table(path: Path, rows: Sequence[CueRow]) -> None:
-    """Write the table as TSV, EERs in percent."""
-    lines = ["cue\ttrain_eer_percent\teval_eer_percent"]
-    lines += [f"{row.cue}\t{100 * row.train_eer:.1f}\t{100 * row.eval_eer:.1f}" for row in rows]
+    """Write the table as TSV, EERs in percent: train, eval, and each tier of eval."""
+    lines = [
+        "\t".join(
+            ["cue", "train_eer_percent", "eval_eer_percent", *(f"{tier}_eer_percent" for tier in rows[0].tier_eers)]
+        )
+    ]
+    lines += ["\t".join([row.cue, *(f"{100 * value:.1f}" for value in _values(row))]) for row in rows]
     write_text(path, "\n".join(lines) + "\n", overwrite=True)
 
 
 def text_table(rows: Sequence[CueRow]) -> str:
     """Format the table for the terminal."""
     width = max(len(row.cue) for row in rows)
-    lines = [
-        f"{'trivial predictor':{width}}  train EER  eval EER   (50 % = useless, a detector must beat the last line)"
-    ]
-    lines += [f"{row.cue:{width}}  {100 * row.train_eer:7.1f} %  {100 * row.eval_eer:6.1f} %" for row in rows]
+    lines = ["EER in % of trivial predictors (50 = useless; a detector must beat the last line)"]
+    lines += [f"{'':{width}}" + "".join(f"{name:>7}" for name in ("train", "eval", *rows[0].tier_eers))]
+    lines += [f"{row.cue:{width}}" + "".join(f"{100 * value:7.1f}" for value in _values(row)) for row in rows]
     return "\n".join(lines)
+
+
+def _values(row: CueRow) -> list[float]:
+    return [row.train_eer, row.eval_eer, *row.tier_eers.values()]
 
 
 def _eer(scores_N: np.ndarray, is_bonafide_N: np.ndarray) -> float:

@@ -80,8 +80,10 @@ def write_origin(
             )
         )
     for attack in attacks:
-        n_files = str(n_of_group[attack.set_name, attack.label])
-        rows.append(("attack", attack.label, attack.set_name, n_files, "-", "-", attack.description, attack.origin))
+        for set_name in attack.set_names:
+            n_files = str(n_of_group[set_name, attack.label])
+            told = f"{attack.tier}: {attack.description}"
+            rows.append(("attack", attack.label, set_name, n_files, "-", "-", told, attack.origin))
     n_of_codec = Counter(file.codec for file in files)
     for codec in EVAL_CODECS:
         name = f"{codec.codec}/{codec.quality}"

@@ -25,6 +25,14 @@ PROTOCOLS = {"train": "ASVspoof5.train.tsv", "dev": "ASVspoof5.dev.track_1.tsv",
 AUDIO_FOLDERS = {"train": "flac_T", "dev": "flac_D", "eval": "flac_E_eval"}
 
 
+SPOOFS_PER_BONAFIDE = {"train": 1.0, "dev": 1.0, "eval": 1.4}  # in eval, so that each tier has enough
+
+
+def n_spoofs(set_name: str, n_bonafide: int) -> int:
+    """Compute how many spoofed files a set has."""
+    return round(SPOOFS_PER_BONAFIDE[set_name] * n_bonafide)
+
+
 @dataclass(frozen=True)
 class PlannedFile:
     """One file of the corpus."""
@@ -34,6 +42,8 @@ class PlannedFile:
     """Index in the set; with the seed and the set it determines every random draw of this file."""
     group: str
     """`bonafide` or the attack's label."""
+    tier: str
+    """How far the attack is from train (attacks.TIERS); `-` if bona fide."""
     utt_id: str
     speaker: str
     gender: str
@@ -61,9 +71,8 @@ class PlannedFile:
             codec, quality = self.codec.codec, self.codec.quality
         else:
             codec, quality = "-", "0" if self.set_name == "eval" else "-"
-        tag = "-" if self.group == BONAFIDE else "AC1"
         return " ".join(
-            [self.speaker, self.utt_id, self.gender, codec, quality, self.seed_id, tag, self.group, key, "-"]
+            [self.speaker, self.utt_id, self.gender, codec, quality, self.seed_id, self.tier, self.group, key, "-"]
         )
 
 
@@ -108,7 +117,7 @@ def plan_set(
     files: list[PlannedFile] = []
 
     def add(
-        group: str, place: int, n_samples: int, voice: str, gender: str, start: int, end: int, language: str
+        group: str, tier: str, place: int, n_samples: int, voice: str, gender: str, start: int, end: int, language: str
     ) -> None:
         index = len(files)
         # Every second file of every group is coded, by each codec in turn: conditions are balanced in both classes.
@@ -122,6 +131,7 @@ def plan_set(
                 set_name,
                 index,
                 group,
+                tier,
                 utt_id,
                 speakers[voice],
                 gender,
@@ -137,7 +147,17 @@ def plan_set(
 
     for place, piece in enumerate(pieces):
         voice = piece.speech.voice
-        add(BONAFIDE, place, piece.n_samples, voice.name, piece.speech.gender, piece.start, piece.end, voice.language)
+        add(
+            BONAFIDE,
+            "-",
+            place,
+            piece.n_samples,
+            voice.name,
+            piece.speech.gender,
+            piece.start,
+            piece.end,
+            voice.language,
+        )
     # Spoofs take their lengths and, if they have human sources, their voices from the bona fide files in turn.
     models = [pieces[number % n_bonafide] for number in np.resize(rng.permutation(n_bonafide), n_spoof)]
     for number, attack in enumerate(attacks):
@@ -145,11 +165,14 @@ def plan_set(
             if attack.copy is not None:
                 start, end = _recording_for(model, rng)
                 voice = model.speech.voice
-                add(attack.label, place, model.n_samples, voice.name, model.speech.gender, start, end, voice.language)
+                spoken, gender, language = voice.name, model.speech.gender, voice.language
             else:
-                spoken = attack.voices[place % len(attack.voices)]
-                language = _language_for(spoken, model.speech.voice.language, set_name, texts, rng)
-                add(attack.label, place, model.n_samples, spoken.name, spoken.gender, -1, -1, language)
+                voices = attack.voices_of(set_name)
+                synthetic = voices[place % len(voices)]
+                start = end = -1
+                language = _language_for(synthetic, model.speech.voice.language, set_name, texts, rng)
+                spoken, gender = synthetic.name, synthetic.gender
+            add(attack.label, attack.tier, place, model.n_samples, spoken, gender, start, end, language)
     return files
 
 
@@ -227,5 +250,7 @@ def _language_for(
 
 
 def _speaker_ids(set_name: str, speeches: Sequence[human.Speech], attacks: Sequence[Attack]) -> dict[str, str]:
-    names = [speech.voice.name for speech in speeches] + [voice.name for attack in attacks for voice in attack.voices]
+    names = [speech.voice.name for speech in speeches] + [
+        voice.name for attack in attacks for voice in attack.voices_of(set_name)
+    ]
     return {name: f"{SET_LETTER[set_name]}_{number:04d}" for number, name in enumerate(names, start=1)}

@@ -53,8 +53,10 @@ def produce(out: Path, cache: Path, settings: dict[str, Any], speech: Path | Non
         files = []
         for set_name, n_wanted in n_files.items():
             set_speeches = [speech for speech in speeches if speech.voice.set_name == set_name]
-            set_attacks = [attack for attack in chosen if attack.set_name == set_name]
-            files += plan.plan_set(set_name, n_wanted, n_wanted, set_speeches, set_attacks, sentences, seed)
+            set_attacks = [attack for attack in chosen if set_name in attack.set_names]
+            files += plan.plan_set(
+                set_name, n_wanted, plan.n_spoofs(set_name, n_wanted), set_speeches, set_attacks, sentences, seed
+            )
         studio = generate.Studio(out, seed, {speech.voice.name: speech for speech in speeches}, sentences, root)
         generate.make_files(files, studio, pool)
         _check(files, out)
@@ -134,7 +136,7 @@ def _measure_cues(files: list[plan.PlannedFile], out: Path, pool: Executor | Non
         [measured[file.utt_id] for file in train],
         np.array([file.group == plan.BONAFIDE for file in train]),
         [measured[file.utt_id] for file in evaluation],
-        np.array([file.group == plan.BONAFIDE for file in evaluation]),
+        np.array([file.tier for file in evaluation]),
     )
 
 

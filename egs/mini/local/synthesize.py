@@ -30,8 +30,9 @@ PYPI_MODULES = {
 }
 FESTIVAL_PACKAGES = [
     "festival",
-    *("festlex-cmu", "festlex-poslex", "festlex-ifd"),
+    *("festlex-cmu", "festlex-poslex", "festlex-ifd", "festival-ca"),
     *("festvox-kdlpc16k", "festvox-us-slt-hts", "festvox-italp16k", "festvox-itapc16k"),
+    *("festvox-suopuhe-lj", "festvox-suopuhe-mv", "festvox-suopuhe-common", "festvox-ca-ona-hts"),
 ]
 FLITE_PACKAGES = ["flite"]
 TIMEOUT_SECONDS = 600

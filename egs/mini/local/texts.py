@@ -16,7 +16,11 @@ from spoofkit.errors import SpoofkitError
 Texts = dict[tuple[str, str], list[str]]
 """(set, language) -> sentences."""
 
-LANGUAGES = ("en", "fr", "es", "ro", "ru", "it")
+LANGUAGES = (
+    *("en", "fr", "es", "ro", "ru", "cs"),  # of train
+    *("ca", "be", "uk", "hu", "fi"),  # of dev
+    *("it", "bg", "el", "da", "nl", "de", "sl", "pt", "gl"),  # of eval
+)
 # Shares of the stamps, so that each set has several hundred sentences in each language.
 SET_OF_REMAINDER = ("train", "train", "dev", "eval", "eval")
 

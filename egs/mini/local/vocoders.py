@@ -1,8 +1,8 @@
 """Copy-synthesis: analyse human speech into parameters and synthesize it again, in numpy and scipy.
 
-An LPC vocoder, Griffin-Lim from a mel or a linear spectrogram, and a pulse-and-noise cepstral vocoder that changes
-pitch and formants (a plain voice conversion). Shape legend: `S` samples at 16 kHz, `T` frames, `K` frequency bins,
-`M` mel bands. Each takes a random generator because phases and noise are drawn.
+An LPC vocoder, Griffin-Lim from a mel or a linear spectrogram, and two plain voice conversions that change pitch and
+formants: a pulse-and-noise cepstral vocoder and PSOLA. Shape legend: `S` samples at 16 kHz, `T` frames, `K` frequency
+bins, `M` mel bands. Each takes a random generator because phases and noise are drawn.
 """
 
 import numpy as np
@@ -36,9 +36,9 @@ def pitch(wave_S: np.ndarray) -> np.ndarray:
     return np.where(is_voiced_T, SAMPLE_RATE / lags[best_T], 0.0)
 
 
-def lpc_vocoder(wave_S: np.ndarray, rng: np.random.Generator, order: int = 18) -> np.ndarray:
-    """Vocode by linear prediction every 10 ms, excited by pulses if voiced and by noise if not."""
-    window, hop = 480, PITCH_HOP
+def lpc_vocoder(wave_S: np.ndarray, rng: np.random.Generator, order: int = 18, hop: int = 160) -> np.ndarray:
+    """Vocode by linear prediction every `hop` samples, excited by pulses if voiced and by noise if not."""
+    window = 480
     frames_TS = _frames(wave_S, window, hop) * np.hanning(window)
     r_TP = _autocorrelation(frames_TS)[:, : order + 1]
     r_TP[:, 0] = r_TP[:, 0] * 1.0005 + 1e-7  # a noise floor keeps silent frames solvable
@@ -74,6 +74,14 @@ def mel_griffin_lim(
     mel_TM = magnitude_TK @ filters_MK.T
     spread_TK = mel_TM @ np.linalg.pinv(filters_MK).T
     return griffin_lim(spread_TK.clip(0), len(wave_S), n_fft, hop, n_iterations, rng)
+
+
+def mel_own_phases(wave_S: np.ndarray, rng: np.random.Generator, n_fft: int, hop: int, n_mels: int) -> np.ndarray:
+    """Invert a mel spectrogram with the phases it was taken from, which a neural vocoder can only approach."""
+    spectrum_TK = _stft(wave_S, n_fft, hop)
+    filters_MK = mel_filters(n_fft, n_mels)
+    spread_TK = (np.abs(spectrum_TK) @ filters_MK.T @ np.linalg.pinv(filters_MK).T).clip(0)
+    return _istft(spread_TK * np.exp(1j * np.angle(spectrum_TK)), len(wave_S), n_fft, hop)
 
 
 def linear_griffin_lim(
@@ -159,6 +167,52 @@ def convert_voice(
     for t, piece_S in enumerate(shaped_TS):
         noise_S[t * hop : t * hop + n_fft] += piece_S
     return out_S + noise_S[80 : 80 + len(wave_S)] / np.sqrt(0.75)  # two Hann windows overlap: their squares sum to 0.75
+
+
+def psola(wave_S: np.ndarray, rng: np.random.Generator, pitch_factor: float, formant_factor: float) -> np.ndarray:
+    """Change pitch and formants by overlapping pitch periods at other distances (TD-PSOLA), each resampled.
+
+    Args:
+        wave_S: Human speech.
+        rng: Draws the distances where speech is unvoiced, so that they do not ring.
+        pitch_factor: New pitch over old.
+        formant_factor: New formant frequencies over old.
+    """
+    pitch_T = _median3(pitch(wave_S))
+    padded_S = np.pad(wave_S, PITCH_WINDOW)
+    marks = _pitch_marks(wave_S, pitch_T)
+    out_S = np.zeros(len(wave_S) + 2 * PITCH_WINDOW)
+    weight_S = np.full_like(out_S, 1e-3)
+    place = 0.0
+    while place < len(wave_S):
+        mark = marks[np.abs(marks - place).argmin()]
+        pitch_hz = pitch_T[int(mark) // PITCH_HOP]
+        period = SAMPLE_RATE / pitch_hz if pitch_hz else PITCH_HOP / 2
+        half = int(period)
+        offsets = np.arange(-half, half + 1)
+        source = (PITCH_WINDOW + mark + offsets * formant_factor).clip(0, len(padded_S) - 1)
+        window = 0.5 + 0.5 * np.cos(np.pi * offsets / (half + 1))
+        target = int(place) + PITCH_WINDOW + offsets
+        out_S[target] += window * np.interp(source, np.arange(len(padded_S)), padded_S)
+        weight_S[target] += window
+        place += period / pitch_factor if pitch_hz else period * rng.uniform(0.8, 1.2)
+    return (out_S / weight_S.clip(0.5))[PITCH_WINDOW : PITCH_WINDOW + len(wave_S)]
+
+
+def _pitch_marks(wave_S: np.ndarray, pitch_T: np.ndarray) -> np.ndarray:
+    """Find the highest sample of each pitch period; where unvoiced, a mark every 5 ms."""
+    marks, place = [0], 0.0
+    while place < len(wave_S) - 1:
+        pitch_hz = pitch_T[int(place) // PITCH_HOP]
+        period = SAMPLE_RATE / pitch_hz if pitch_hz else PITCH_HOP / 2
+        place += period
+        if pitch_hz:
+            start = max(0, int(place - 0.2 * period))
+            around_S = wave_S[start : int(place + 0.2 * period) + 1]
+            if around_S.size:
+                place = max(start + int(around_S.argmax()), marks[-1] + 1)
+        marks.append(int(min(place, len(wave_S) - 1)))
+    return np.array(marks)
 
 
 def _median3(values_T: np.ndarray) -> np.ndarray:
