@@ -104,7 +104,7 @@ DEBIAN_VOICES = (
     *_kde("train", "ktuberling", "en", "fr", "ru"),
     _asterisk("dev", "ru", "F", "provided by Maxim Topal", "CC BY 3.0"),
     *(_tuxpaint("dev", language) for language in ("ca", "be")),
-    *_kde("dev", "klettres", "ar", "hu", "uk"),
+    *_kde("dev", "klettres", "hu", "uk"),
     *_kde("dev", "ktuberling", "ca", "uk"),
     _asterisk("eval", "it", "M", "Carlo Flora"),
     *(_tuxpaint("eval", language) for language in ("bg", "el", "da", "lt", "nl")),
@@ -136,9 +136,10 @@ def _is_usable(path: Path, voice: Voice) -> bool:
     if not voice.is_words:
         return True
     try:
-        return soundfile.info(path).samplerate >= LOWEST_RATE
+        info = soundfile.info(path)
     except soundfile.LibsndfileError:
-        return False  # a few are empty, or in a format that only KDE's player reads
+        return False  # a few are in a format that only KDE's player reads
+    return info.frames > 0 and info.samplerate >= LOWEST_RATE  # a few are empty
 
 
 def folder_voices(folder: Path, seed: int) -> list[Voice]:
