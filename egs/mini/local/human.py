@@ -139,7 +139,7 @@ def _is_usable(path: Path, voice: Voice) -> bool:
         info = soundfile.info(path)
     except soundfile.LibsndfileError:
         return False  # a few are in a format that only KDE's player reads
-    return info.frames > 0 and info.samplerate >= LOWEST_RATE  # a few are empty
+    return info.samplerate >= LOWEST_RATE
 
 
 def folder_voices(folder: Path, seed: int) -> list[Voice]:
@@ -213,7 +213,8 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
         n_joined = WORDS_JOINED if voice.is_words else 1
         pieces: list[np.ndarray] = []
         for first in range(0, len(order), n_joined):
-            wave_S = np.concatenate([_read(voice.recordings[number]) for number in order[first : first + n_joined]])
+            paths = [voice.recordings[number] for number in order[first : first + n_joined]]
+            wave_S = _read_words(paths) if voice.is_words else _read(paths[0])
             speech_S = disguise.active_speech(wave_S)[:LONGEST_RECORDING]
             if len(speech_S) >= SHORTEST + 2 * disguise.MARGIN:
                 pieces.append(np.round(np.clip(speech_S, -1, 1) * 32767).astype(np.int16))
@@ -244,6 +245,17 @@ def _read(path: Path) -> np.ndarray:
     if path.suffix == ".g722":
         return compress.decode_g722(path.read_bytes())
     return audio.read_audio(path).astype(np.float64)
+
+
+def _read_words(paths: Sequence[Path]) -> np.ndarray:
+    """Read recordings of single words one after the other, without those that are damaged or empty, as a few are."""
+    waves = []
+    for path in paths:
+        try:
+            waves.append(_read(path))
+        except SpoofkitError:
+            continue
+    return np.concatenate([np.zeros(0), *waves])
 
 
 def _median_pitch(wave_S: np.ndarray) -> float:
