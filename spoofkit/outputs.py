@@ -83,6 +83,8 @@ class Output:
     """Whether the first of the files is a folder. If it has no record, --overwrite replaces it only if `is_older`."""
     is_older: Callable[[Path], bool] = lambda path: False
     """Whether a folder is what an early version of this verb wrote, without a record."""
+    is_named: bool = True
+    """Whether the user named the first file. If the verb did, --overwrite replaces no file without a valid record."""
 
     def all_paths(self) -> list[Path]:
         """Return all files and the record, each once."""
@@ -139,14 +141,18 @@ def refuse_foreign(output: Output) -> None:
     named = output.files[0]
     if output.record.exists():
         found = output.read(output.record)
-        if found.made_from is None and not found.damage:
+        if found.made_from is None and not (found.damage and output.is_named):
             raise _foreign(output, output.record)
         if stranger := _foreign_file(output, found):
             raise _foreign(output, stranger)
-    elif output.is_folder and _exists(named) and not output.is_older(named):
+        return
+    unknown = [named] if output.is_folder and _exists(named) and not output.is_older(named) else []
+    if not output.is_named:
+        unknown = [path for path in output.files if _exists(path)]
+    if unknown:
         raise SpoofkitError(
-            f"{named}: exists but was not written by `spoofkit {output.verb}` (there is no {output.record.name} beside "
-            "it); name another output, or remove it"
+            f"{unknown[0]}: exists but was not written by `spoofkit {output.verb}` (there is no {output.record.name} "
+            "beside it); name another output, or move it away"
         )
 
 
@@ -239,7 +245,7 @@ def read_json_record(
         if not isinstance(record, dict) or mark not in record:
             return Record(None)
         if record.get("sha256", checksum(record)) != checksum(record):
-            return Record(None, damage="it was edited: its sha256 differs")
+            return Record({}, damage="it was edited: its sha256 differs")
         known = {file: record[name] for name, file in (hashes or {}).items() if name in record}
         own = record.get("files_sha256", {})
         known |= {path.parent / name: sha256 for name, sha256 in (own.items() if isinstance(own, dict) else ())}

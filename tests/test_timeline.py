@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from test_report_browser import CHROMIUM, PHONE, Tab, opened
 from spoofkit.addons.timeline import page as timeline
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
-from spoofkit.localisation import recordings
+from spoofkit.localisation import marked_files
 from spoofkit.localisation.marks import safe_names
 from spoofkit.localisation.picture import Curve
 from spoofkit.localisation.regions import Marked, Rule
@@ -308,10 +309,11 @@ def test_nothing_but_an_earlier_result_is_replaced(exp: Path, calls: Path, tmp_p
     out.mkdir()
     command = ["localize", exp, calls / "call.wav", "-o", out, "--threshold", "0"]
     (out / "call.txt").write_text("hello, who is there?")
-    assert "call.txt: exists already; pass --overwrite" in refusal(*command)
-    assert "was not written by `spoofkit localize`" in refusal(*command, "--overwrite")
-    (out / "call.json").write_text('{"said": "hello, who is there?"}')
-    assert "call.json does not say so" in refusal(*command, "--overwrite")
+    for options in ((), ("--reuse",), ("--overwrite",)):
+        assert "call.txt: exists but was not written by `spoofkit localize`" in refusal(*command, *options)
+    for other in ('{"said": "hello, who is there?"}', "hello, who is there?"):
+        (out / "call.json").write_text(other)
+        assert "call.json: exists but was not written by" in refusal(*command, "--overwrite")
     assert sorted(path.name for path in out.iterdir()) == ["call.json", "call.txt"]
     for name in ("call.json", "call.txt"):
         (out / name).unlink()
@@ -351,11 +353,12 @@ def test_a_full_disk_leaves_a_recording_without_files_or_with_the_old_ones_and_t
     marked_at_0 = tmp_path / "marked"
     run_cli("localize", exp, calls / "call.wav", "-o", marked_at_0, "--threshold", "0")
     refused_at(".png", "0")
-    assert not contents(tmp_path / "out")
+    assert list(contents(tmp_path / "out")) == ["timeline.made_from.json"]
     run_cli(*command, "0")
     before = contents(tmp_path / "out")
     refused_at(".png", middle, "--overwrite")
-    assert contents(tmp_path / "out") == before
+    begun = {"timeline.made_from.json": contents(tmp_path / "out")["timeline.made_from.json"]}
+    assert contents(tmp_path / "out") == before | begun
     run_cli(*command, middle, "--overwrite")
     assert contents(tmp_path / "out") != before
 
@@ -371,7 +374,7 @@ def test_after_a_kill_at_any_moment_the_same_call_ends_as_if_nothing_had_been(
     out, other = tmp_path / "out", tmp_path / "other"
     command = ["localize", exp, calls / "call.wav", "-o", out, "--overwrite", "--threshold"]
     run_cli("localize", exp, calls / "call.wav", "-o", other, "--threshold", "0")
-    written = {suffix: (other / f"call{suffix}").read_bytes() for suffix in recordings.SUFFIXES}
+    written = {suffix: (other / f"call{suffix}").read_bytes() for suffix in marked_files.SUFFIXES}
     if not is_first:
         run_cli("localize", exp, calls / "call.wav", "-o", tmp_path / "before", "--threshold", "0.5")
     seen, n_before, is_killed = set(), 0, True
@@ -396,7 +399,7 @@ def test_after_a_kill_at_any_moment_the_same_call_ends_as_if_nothing_had_been(
             patched.setattr(Path, "write_bytes", dying(Path.write_bytes))
             patched.setattr(Path, "unlink", dying(Path.unlink))
             try:
-                recordings._write_together(out / "call", written, overwrite=True)
+                marked_files.write_together(out / "call", written, overwrite=True)
                 is_killed = False
             except Killed:
                 n_before += 1
@@ -470,7 +473,79 @@ def test_recordings_that_are_localized_are_skipped_and_what_is_not_so_any_more_i
     run_cli("localize", exp, call, "-o", out, "--overwrite")
     wave, rate = soundfile.read(call)
     soundfile.write(call, wave[::-1], rate)
-    assert "inputs have changed since (recordings)" in refusal(*again)
+    assert f"{out}/call.json: inputs have changed since (recording)" in refusal(*again)
+    run_cli("localize", exp, call, "-o", out, "--overwrite")
+
+
+def test_further_recordings_are_added_to_those_that_are_up_to_date(exp: Path, calls: Path, tmp_path: Path) -> None:
+    inbox, out, at_once = tmp_path / "inbox", tmp_path / "out", tmp_path / "at once"
+    (inbox / "b").mkdir(parents=True)
+    shutil.copy(calls / "call.wav", inbox / "b/call.wav")
+    (inbox / "c.wav").write_text("cut off while it was copied")
+    again = ("localize", exp, inbox, "-o", out, "--threshold", "0", "--smooth", "0.1", "--reuse")
+    refusal(*again)
+    before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in out.glob("call.*")}
+    # The first of them would be called `call`, if an earlier call had not given that name away.
+    (inbox / "a").mkdir()
+    shutil.copy(calls / "b/call.flac", inbox / "a/call.flac")
+    shutil.copy(calls / "b/call.flac", inbox / "c.wav")
+    done = run_cli(*again)
+    assert f"{out}: 1 of 3 recordings up to date, skipped" in done.stdout
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines() if ".json" in line] == [
+        f"{inbox}/a/call.flac",
+        f"{inbox}/c.wav",
+    ]
+    assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in out.glob("call.*")} == before
+    assert read_record(out / "call_2.json")["recording"] == f"{inbox}/a/call.flac"
+    assert run_cli(*again).stdout == f"{out}: up to date, skipped\n"
+    # The page is the one of a single call, except that a name was given away.
+    run_cli(*(at_once if word == out else word for word in again))
+    swapped = re.sub(r'call(_2)?"', lambda name: 'call"' if name[1] else 'call_2"', seen_on_page(at_once))
+    assert seen_on_page(out) == swapped
+    # What the page shows does not vanish from it unsaid.
+    (inbox / "c.wav").unlink()
+    assert f"{out}/timeline.html: inputs have changed since (recordings)" in refusal(*again)
+
+
+def seen_on_page(out: Path) -> str:
+    """The page without the audio: libsndfile gives each Ogg stream a random number."""
+    return re.sub(r"data:audio/ogg;base64,[^\"]*", "", (out / "timeline.html").read_text(encoding="utf-8"))
+
+
+def test_a_stopped_call_resumes_with_the_same_command_and_ends_with_the_same_files(
+    exp: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    run_cli("localize", exp, calls, "-o", other, "--threshold", "0")
+    run_cli("localize", exp, calls, "-o", out, "--threshold", "1")
+    command = ("localize", exp, calls, "-o", out, "--threshold", "0")
+    write, n_left = marked_files.write_recording, 1
+
+    def stopping(*arguments: Any) -> None:
+        nonlocal n_left
+        if n_left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        n_left -= 1
+        write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(marked_files, "write_recording", stopping)
+        done = run_cli(*command, "--overwrite", ok=False)
+    assert done.returncode == 75
+    assert "stopped after 2 of 3 recordings" in done.stderr
+    assert "(threshold)" in refusal("localize", exp, calls, "-o", out, "--threshold", "0.5", "--reuse")
+    assert "2 of 3 recordings up to date, skipped" in run_cli(*command).stdout
+    assert "--reuse" in refusal(*command)  # it is complete now
+
+    def but_command(folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = contents(folder) | {"timeline.html": seen_on_page(folder)}
+        for name in (name for name in found if name.endswith(".json")):
+            record = json.loads(found[name])
+            left_out = ("command", "sha256", *(["files_sha256"] if name == "timeline.made_from.json" else []))
+            found[name] = {key: value for key, value in record.items() if key not in left_out}
+        return found
+
+    assert but_command(out) == but_command(other)
 
 
 def test_a_name_that_is_no_text_is_written_down_as_escapes(exp: Path, calls: Path, tmp_path: Path) -> None:

@@ -124,6 +124,9 @@ def localize(
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a
     kill or a stop, the same command resumes where it was, and ends with the same file.
 
+    With --reuse, recordings that are up to date are skipped, so that those that have come since can be added: name all
+    of them. A call that was stopped resumes when it is given again.
+
     Channels that differ, such as the two parties of a call, are marked by themselves: NAME.ch1.rttm and so on.
 
     A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too. Up to half a

@@ -31,7 +31,9 @@ DIGITS = 4
 """Decimal places of a score in JSON."""
 
 
-def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]:
+def safe_names(
+    recordings: Mapping[str, Sequence[int | None]], known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Choose a name for the outputs of each recording: unique in one folder, and safe as a file name.
 
     The names that `channel_name` makes of it, for channels that are marked separately, are unique too.
@@ -41,6 +43,7 @@ def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]
 
     Args:
         recordings: Paths, each with its channels, as `channel_name` takes them.
+        known: Names that earlier calls chose for some of the paths. They are kept if they are safe and unique.
 
     >>> paths = ["a/call.wav", "b/call.wav", "b/my call.mp3", "नमस्ते.wav", "../..wav"]
     >>> list(safe_names(dict.fromkeys(paths, (None,))).values())
@@ -48,17 +51,30 @@ def safe_names(recordings: Mapping[str, Sequence[int | None]]) -> dict[str, str]
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for path, channels in recordings.items():
-        own = unicodedata.normalize("NFC", Path(path).stem)
-        kept = re.sub("\0+", "_", "".join(letter if _is_kept(letter) else "\0" for letter in own)).lstrip("._-")
-        stem = kept.encode()[:MOST_BYTES].decode(errors="ignore").rstrip("._-") or "recording"
-        name, number = stem, 1
-        while taken & (own_names := {_as_a_disk_may_see(channel_name(name, one)) for one in (None, *channels)}):
-            number += 1
-            name = f"{stem}_{number}"
-        taken |= own_names
+
+    def take(path: str, name: str) -> bool:
+        own = {_as_a_disk_may_see(channel_name(name, one)) for one in (None, *recordings[path])}
+        if taken & own:
+            return False
+        taken.update(own)
         names[path] = name
+        return True
+
+    for path, name in (known or {}).items():
+        if _safe_stem(name) == name:
+            take(path, name)
+    for path in recordings:
+        stem, number = _safe_stem(Path(path).stem), 1
+        while path not in names and not take(path, stem if number == 1 else f"{stem}_{number}"):
+            number += 1
     return names
+
+
+def _safe_stem(own: str) -> str:
+    """Return a name that is safe as a file name: letters and digits of a recording's own name."""
+    letters = "".join(letter if _is_kept(letter) else "\0" for letter in unicodedata.normalize("NFC", own))
+    kept = re.sub("\0+", "_", letters).lstrip("._-")
+    return kept.encode()[:MOST_BYTES].decode(errors="ignore").rstrip("._-") or "recording"
 
 
 def channel_name(name: str, channel: int | None) -> str:
@@ -147,3 +163,18 @@ def as_json(
             "smoothed_score": np.round(score_T.astype(np.float64), DIGITS).tolist() if rule.smooth_seconds else None,
         },
     }
+
+
+def shown(record: dict[str, Any]) -> tuple[Frames, Frames, list[Marked]]:
+    """Return the scores of the model, the smoothed ones and the regions of `as_json`, rounded as they are there."""
+    raw, smoothed = record["frames"]["score"], record["frames"]["smoothed_score"]
+    regions = [
+        Marked(
+            round(region["start_seconds"] * SAMPLE_RATE),
+            round(region["end_seconds"] * SAMPLE_RATE),
+            region["mean_score"],
+            region["lowest_score"],
+        )
+        for region in record["regions"]
+    ]
+    return np.float32(raw), np.float32(raw if smoothed is None else smoothed), regions

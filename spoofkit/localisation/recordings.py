@@ -1,16 +1,14 @@
 """The verb `localize` on recordings: from audio files to regions, as files for other programs and an HTML page.
 
-It writes NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png for each recording, then timeline.html, and last the
-record of all of them, timeline.made_from.json. If channels are marked separately, each has such files: NAME.ch1.json
-and so on. Recordings are read and scored as by `score` (`spoofkit.scoring.stream`). A model with both heads also gives
-each recording a score (`utterance`).
+It writes NAME.json, NAME.rttm, NAME.txt (Audacity) and NAME.png for each recording (`marked_files`), then
+timeline.html. If channels are marked separately, each has such files: NAME.ch1.json and so on. Recordings are read and
+scored as by `score` (`spoofkit.scoring.stream`). A model with both heads also gives each recording a score
+(`utterance`). The page shows what the JSON files hold, so it does not depend on which call marked a recording.
 """
 
-import json
 import re
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,21 +18,23 @@ from tqdm import tqdm
 
 import spoofkit
 from spoofkit import addons
-from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import made_in
-from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, remove_leftovers, sync, write_json
-from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
+from spoofkit.files import file_sha256, read_json, remove_leftovers
+from spoofkit.interrupts import caught_signals
+from spoofkit.localisation import marked_files
+from spoofkit.localisation.marks import as_json, audacity, rttm, shown
 from spoofkit.localisation.picture import Curve, picture
-from spoofkit.localisation.regions import CALLED, Rule, find_regions, make_rule, marked_seconds, smooth
+from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
 from spoofkit.localisation.sources import Source, find_sources
 from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, describe_score, make_judge
 from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
+from spoofkit.outputs import Output, is_up_to_date, skipped
 from spoofkit.scoring import windows
 from spoofkit.scoring.job import raise_failed
 from spoofkit.scoring.precision import require_known, without_list
@@ -44,9 +44,6 @@ from spoofkit.scoring.stream import score_recordings
 from spoofkit.scoring.windows import Windows
 from spoofkit.scoring.with_torch import frame_scorer_of
 from spoofkit.terminal import say
-
-PAGE = "timeline.html"  # and timeline_2.html …
-SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ class RegionOptions:
 class _Marker:
     """What marking a recording needs besides its scores."""
 
-    out_dir: Path
     rule: Rule
     label: str
     """Name of a region with low scores."""
@@ -75,7 +71,23 @@ class _Marker:
     judge: Judge | None
     pages: Any
     """Pages of the addon `timeline`; None: it is not there."""
-    overwrite: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a call writes, and what of it is up to date already."""
+
+    sources: list[Source]
+    outputs: list[Output]
+    """The files of each recording."""
+    is_done: list[bool]
+    """Whether they are up to date."""
+    pages: Output
+    are_pages_done: bool
+    replaces: dict[str, str]
+    """SHA-256 of the records that this call replaces, by name."""
+    may_replace: bool
+    """Whether existing files may be replaced; none that is refused is left when there is a plan."""
 
 
 def localize_recordings(
@@ -103,10 +115,11 @@ def localize_recordings(
         device: Name of the device.
         precision: `fp32`, `tf32` or `bf16`.
         overwrite: Replace what an earlier call wrote; nothing else is ever replaced.
-        reuse: Skip all outputs if they are up to date; recreate them if one is missing, such as after an error.
+        reuse: Skip recordings that are up to date, and mark the others. A call that was stopped does so anyway.
 
     Raises:
         SpoofkitError: an input is not what was expected, an output exists, or, at the end, a recording failed.
+        Interrupted: a signal asked to stop; recordings that were marked are kept.
     """
     require_channels(channels)
     require_known(precision)
@@ -118,39 +131,73 @@ def localize_recordings(
     rule = make_rule(
         options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, of_model
     )
-    sources = find_sources(inputs, channels)
+    sources = find_sources(inputs, channels, {} if overwrite else marked_files.known_names(out_dir))
     page = _page_addon()
-    made_from = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
-    made_from |= made_in(precision)
-    output = _output(out_dir, sources, made_from, has_page=page is not None)
-    if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
+    settings = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    is_page = None if page is None else page.is_page
+    plan = _make_plan(
+        out_dir, sources, settings | made_in(precision), channels, is_page, overwrite=overwrite, reuse=reuse
+    )
+    if plan.are_pages_done and all(plan.is_done):
         yield skipped(out_dir)
         return
     scorer = without_list(precision, frame_scorer_of(model, chosen))
     if judge is not None and judge.decisions is not None and (remark := judge.decisions.other_precision(precision)):
         say(f"spoofkit: warning: {remark}")
-    overwrite = overwrite or reuse  # existing outputs are ours, and incomplete
-    _make_room(out_dir, [source.name for source in sources], overwrite)
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
-        pages = page.Pages(out_dir, page.page_facts(folder, of_model, rule, contamination, meaning), overwrite)
-    marker = _make_marker(out_dir, rule, scorer, _record(folder, of_model, scorer), judge, pages, overwrite)
-    faults = yield from _mark_all(sources, scorer, marker)
-    yield from _finish(output, marker, has_regions=len(faults) < len(sources))
+        facts = page.page_facts(folder, of_model, rule, contamination, meaning)
+        pages = page.Pages(out_dir, facts, plan.may_replace)
+    remove_leftovers(out_dir, "|".join(re.escape(source.name) for source in sources))
+    marker = _make_marker(rule, scorer, _record(folder, of_model, scorer), judge, pages)
+    if n_done := sum(plan.is_done):
+        yield f"{out_dir}: {n_done:,} of {len(sources):,} recordings up to date, skipped"
+    marked_files.begin(plan.pages, plan.replaces)
+    faults = yield from _mark_all(plan, scorer, marker)
+    yield from _finish(plan.pages, marker, has_regions=len(faults) < len(sources))
     _say_caveats(sources, channels, rule)
     raise_failed(faults, len(sources))
 
 
-def _make_marker(
-    out_dir: Path, rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any, overwrite: bool
-) -> _Marker:
+def _make_plan(
+    out_dir: Path,
+    sources: list[Source],
+    settings: dict[str, Any],
+    channels: str,
+    is_page: marked_files.IsPage | None,
+    *,
+    overwrite: bool,
+    reuse: bool,
+) -> _Plan:
+    """Find out which outputs are up to date.
+
+    Raises:
+        SpoofkitError: an output may not be replaced.
+    """
+    pages = marked_files.pages_output(out_dir, sources, settings | {"channels": channels}, is_page)
+    reuse = reuse or (not overwrite and marked_files.is_unfinished(pages))
+    replaces = marked_files.replaceable(pages) if reuse and not overwrite else {}
+    are_pages_done = is_up_to_date(pages, overwrite=overwrite, reuse=reuse) and marked_files.shows_all(pages)
+    outputs = [marked_files.output_of(out_dir, source, settings) for source in sources]
+    is_done = []
+    for output in outputs:
+        record = output.record
+        sha256 = file_sha256(record) if record.is_file() and (overwrite or record.name in replaces) else ""
+        is_replaced = overwrite or sha256 == replaces.get(record.name)
+        is_done.append(is_up_to_date(output, overwrite=is_replaced, reuse=reuse))
+        if overwrite and sha256:
+            replaces[record.name] = sha256
+    return _Plan(sources, outputs, is_done, pages, are_pages_done, replaces, overwrite or reuse)
+
+
+def _make_marker(rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any) -> _Marker:
     """Choose how recordings are cut and marked."""
     assert scorer.geometry is not None
     window = round(windows.SECONDS * SAMPLE_RATE)
     window = window if scorer.longest is None else min(window, scorer.longest)
     cut, label = Windows(window, window, OVER_WINDOWS), CALLED[record["frame_target"]]
-    return _Marker(out_dir, rule, label, scorer.geometry, cut, record, judge, pages, overwrite)
+    return _Marker(rule, label, scorer.geometry, cut, record, judge, pages)
 
 
 def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
@@ -165,30 +212,47 @@ def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str,
     }
 
 
-def _mark_all(sources: list[Source], scorer: Scorer, marker: _Marker) -> Generator[str, None, list[str]]:
-    """Score recordings, mark them, and yield a line for each; return why some could not be scored."""
+def _mark_all(plan: _Plan, scorer: Scorer, marker: _Marker) -> Generator[str, None, list[str]]:
+    """Mark the recordings that are not up to date, and yield a line for each; return why some could not be marked."""
     reading = Reading(windows=marker.windows, keeps_wave=True)
-    chunks = [[source.recording] for source in sources]
-    faults = []
-    with tqdm(total=len(sources), desc="localize", unit="file", disable=not sys.stderr.isatty()) as bar:
-        for source, (result,) in zip(sources, score_recordings(scorer, chunks, reading), strict=True):
-            bar.update()
-            if result.error:
-                faults.append(result.error)
-                if marker.pages is not None:
-                    marker.pages.add_failure(result.error)
-                say(f"spoofkit: {result.error}")
-                continue
-            yield _mark(source, result, marker)
+    of_all = list(zip(plan.sources, plan.outputs, plan.is_done, strict=True))
+    chunks = [[source.recording] for source, _, is_done in of_all if not is_done]
+    faults, n_marked = [], 0
+    bar = tqdm(total=len(of_all), desc="localize", unit="file", disable=not sys.stderr.isatty())
+    with bar, caught_signals() as caught:
+        results = score_recordings(scorer, chunks, reading, should_stop=lambda: bool(caught))
+        try:
+            for source, output, is_done in of_all:
+                if caught:
+                    raise Interrupted("stopped while marking")
+                if is_done:
+                    fault = "" if marker.pages is None else _show_again(source, output, marker)
+                else:
+                    (result,) = next(results)
+                    fault = result.error
+                    if not fault:
+                        yield _mark(source, output, result, marker, plan.may_replace)
+                if fault:
+                    faults.append(fault)
+                    if marker.pages is not None:
+                        marker.pages.add_failure(fault)
+                    say(f"spoofkit: {fault}")
+                n_marked += 1
+                bar.update()
+        except Interrupted:
+            folder = plan.pages.record.parent
+            raise Interrupted(
+                f"{folder}: stopped after {n_marked:,} of {len(of_all):,} recordings; run the same command, without "
+                "--overwrite, to resume",
+                caught.exit_code,
+            ) from None
     return faults
 
 
 def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]:
-    """Finish the pages, if there are any, and write the record of all files; yield a line for each page."""
+    """Finish the pages, if there are any, and write their record; yield a line for each page."""
     written = [] if marker.pages is None else marker.pages.finish()
-    files = [*written, *(path for path in output.files if path.name != PAGE and path.exists())]
-    hashes = {path.name: file_sha256(path) for path in files}
-    write_json(output.record, with_checksums({"made_from": output.made_from}, hashes), overwrite=True)
+    marked_files.finish(output, written)
     shows = (
         f"open it in a browser to see and hear the {marker.label} regions" if has_regions else "all recordings failed"
     )
@@ -208,37 +272,12 @@ def _page_addon() -> ModuleType | None:
     try:
         return addons.find("timeline.page")
     except SpoofkitError as error:
-        say(f"spoofkit: warning: {PAGE} is not written: {error}")
+        say(f"spoofkit: warning: {marked_files.PAGE} is not written: {error}")
         return None
 
 
-def _output(out_dir: Path, sources: list[Source], made_from: dict[str, Any], has_page: bool) -> Output:
-    """Return all that a call writes; its record is `timeline.made_from.json`, beside the page."""
-    # A missing file is no reason to stop: the page shows its error.
-    of_files = {one.recording.name: Path(one.recording.path) for one in sources}
-    hashes = {name: file_sha256(path) if path.is_file() else "-" for name, path in of_files.items()}
-    made_from |= {"recordings": hashes, "channels": [one.recording.downmix for one in sources]}
-    page = out_dir / PAGE
-    files = [_beside(out_dir / one.name, suffix) for one in sources for suffix in SUFFIXES]
-    files = [*([page] if has_page else []), *files]
-    record = page.with_suffix(".made_from.json")
-    read = read_json_record("made_from")
-    return Output("localize", tuple(files), record, json.loads(json.dumps(made_from)), read, is_own=_is_own)
-
-
-def _is_own(path: Path) -> bool:
-    """Return whether an earlier call wrote a file and was killed before it wrote the record."""
-    if path.suffix == ".html":
-        is_page: bool = addons.find("timeline.page").is_page(path)
-        return is_page
-    sidecar = path.with_suffix(".json")
-    record = read_json(sidecar) if sidecar.exists() else None
-    return isinstance(record, dict) and record.get("kind") == KIND
-
-
-def _mark(source: Source, result: Result, marker: _Marker) -> str:
+def _mark(source: Source, output: Output, result: Result, marker: _Marker, overwrite: bool) -> str:
     """Mark one recording, write its files and add it to the pages; return the line for stdout."""
-    target = marker.out_dir / source.name
     wave_S, raw_T, rule, label = result.wave_S, result.frames, marker.rule, marker.label
     assert wave_S is not None
     assert raw_T is not None
@@ -251,7 +290,7 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     own = {
         "recording": recording.name,
         "channel": recording.channel,
-        "audio_sha256": file_sha256(recording.path),
+        "audio_sha256": output.made_from["recording_sha256"],
         "n_samples": wave_S.size,
         **marker.record,
         "windows": cut if wave_S.size > marker.windows.n_samples else None,
@@ -261,49 +300,30 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     contents = {
         ".rttm": rttm(source.file_name, regions, label, rule, recording.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
-        ".png": picture(target.name, wave_S, curve, regions, rule, label),
-        ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
+        ".png": picture(source.name, wave_S, curve, regions, rule, label),
     }
-    _write_together(target, contents, marker.overwrite)
+    marked_files.write_recording(output, record, contents, overwrite)
+    if marker.pages is not None:
+        _show(source, record, wave_S, marker)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     counted = f"{len(regions)} {label} region{'' if len(regions) == 1 else 's'}"
-    line = f"{recording.label}: {counted}, {seconds}, in {_beside(target, '.json')}"
-    said = "" if utterance is None else describe_score(utterance)
-    if marker.pages is not None:
-        marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, said)
-    return f"{line}; {said}" if said else line
+    line = f"{recording.label}: {counted}, {seconds}, in {output.record}"
+    return line if utterance is None else f"{line}; {describe_score(utterance)}"
 
 
-def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:
-    """Write a recording's files; all are complete under temporary names before the first appears.
-
-    The first is the JSON, by which a later call recognises the others as its own. Files beside it are always of the
-    same call, even after a kill.
-    """
-    with ExitStack() as stack:
-        for suffix in SUFFIXES:  # the last that is entered appears first
-            temporary = stack.enter_context(atomic_path(_beside(target, suffix), overwrite))
-            temporary.write_bytes(contents[suffix])
-            sync(temporary)  # a full disk fails here
-        if overwrite:
-            for suffix in SUFFIXES[:-1]:
-                _beside(target, suffix).unlink(missing_ok=True)
+def _show_again(source: Source, output: Output, marker: _Marker) -> str:
+    """Add a recording that is up to date to the pages; return why it cannot be, else an empty text."""
+    try:
+        wave_S = read_audio(source.recording.path, downmix=source.recording.downmix)
+        _show(source, read_json(output.record), wave_S, marker)
+    except (SpoofkitError, OSError) as error:
+        return str(error)
+    return ""
 
 
-def _beside(target: Path, suffix: str) -> Path:
-    # Not with_suffix: a name may contain dots.
-    return target.with_name(target.name + suffix)
-
-
-def _make_room(out_dir: Path, names: list[str], overwrite: bool) -> None:
-    """Remove temporary files of killed calls; refuse existing files, with `overwrite` only those of other programs."""
-    for name in names:
-        existing = [path for path in (_beside(out_dir / name, suffix) for suffix in SUFFIXES) if path.exists()]
-        for path in existing:
-            refuse_existing(path, overwrite)
-        if existing and not _is_own(_beside(out_dir / name, ".json")):
-            raise SpoofkitError(
-                f"{existing[0]}: would be replaced, but was not written by `spoofkit localize` ({name}.json does not "
-                "say so); name another folder, or move it away"
-            )
-    remove_leftovers(out_dir, "|".join(map(re.escape, names)))
+def _show(source: Source, record: dict[str, Any], wave_S: Frames, marker: _Marker) -> None:
+    """Add a recording to the pages as its JSON has it: the same whether it was marked now or by an earlier call."""
+    raw_T, score_T, regions = shown(record)
+    curve = Curve(marker.geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+    said = "" if record["utterance"] is None else describe_score(record["utterance"])
+    marker.pages.add_recording(source.recording.label, source.name, wave_S, curve, regions, marker.rule, said)

@@ -1,5 +1,6 @@
 """The recordings, or channels of recordings, that `localize` marks, each with a name for its outputs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,13 @@ class Source:
         return channel_name(self.file_name, self.recording.channel)
 
 
-def find_sources(inputs: list[Path], channels: str) -> list[Source]:
+def find_sources(inputs: list[Path], channels: str, known: Mapping[str, str]) -> list[Source]:
     """Find the recordings to mark.
 
     Args:
         inputs: Files, folders, globs.
         channels: Which channels are marked separately, as `choose_channels` takes it.
+        known: Names that earlier calls gave to recordings, by label: further ones do not change them.
     """
     found: dict[str, list[Recording]] = {}
     for path in find_files(inputs):
@@ -42,5 +44,6 @@ def find_sources(inputs: list[Path], channels: str) -> list[Source]:
         found[path] = [
             Recording(shown, path, downmix, channel=channel_number(downmix), fault=fault) for downmix in chosen
         ]
-    names = safe_names({path: [one.channel for one in of_path] for path, of_path in found.items()})
+    before = {path: known[one.label] for path, of_path in found.items() for one in of_path if one.label in known}
+    names = safe_names({path: [one.channel for one in of_path] for path, of_path in found.items()}, before)
     return [Source(one, names[path]) for path, of_path in found.items() for one in of_path]
