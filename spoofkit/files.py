@@ -208,13 +208,19 @@ def read_json(path: Path | str) -> Any:
         raise SpoofkitError(f"{path}: not valid JSON ({error}); recreate it with the command that wrote it") from error
 
 
-def tsv_fault(name: str, to_file: bool) -> str:
-    """Return why a TSV cannot hold a name, on stdout or in a file; empty if it can."""
+def table_fault(name: str, to_file: bool, is_csv: bool = False) -> str:
+    """Return why a table cannot hold a name, on stdout or in a file; empty if it can.
+
+    Args:
+        name: The name.
+        to_file: Whether the table is a file, which is UTF-8; stdout takes the bytes of any name.
+        is_csv: Whether the file is CSV, which quotes tabs and line breaks.
+    """
     # What os.fsdecode makes of bytes that are no UTF-8 is written to stdout as those bytes; a file is UTF-8.
-    if not re.search(r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
+    if not re.search(r"[\udc80-\udcff]" if is_csv else r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
         return ""
-    expected = "UTF-8 without" if to_file else "one without"
-    return f"{name!a}: a table cannot hold this name, expected {expected} tabs and line breaks; rename the file"
+    expected = "UTF-8" if is_csv else f"{'UTF-8' if to_file else 'one'} without tabs and line breaks"
+    return f"{name!a}: a table cannot hold this name, expected {expected}; rename the file"
 
 
 def file_sha256(path: Path | str) -> str:

@@ -1,5 +1,6 @@
 """`score` for loose recordings: files, folders, globs, pipes, video, long recordings in windows, decisions."""
 
+import csv
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
+from spoofkit.evaluation.score_table import read_table
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256
 from spoofkit.models.detector import detector_sha256, load_detector
@@ -396,19 +398,37 @@ def test_an_empty_file_and_names_between_nuls_are_said_to_be_what_they_are(
         assert "separated by NUL" in refusal("score", model, "-")
 
 
-@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+@pytest.mark.parametrize(("name", "holds"), [("s.tsv", ()), ("s.csv", BROKEN), ("w.csv", ())])
 def test_a_name_that_a_file_cannot_hold_is_the_reason_of_its_row_and_the_others_are_scored(
-    model: Path, nasty: Path, tmp_path: Path, suffix: str
+    model: Path, nasty: Path, tmp_path: Path, name: str, holds: tuple[str, ...]
 ) -> None:
     (nasty / "\x1b[31mtext.wav").unlink()
-    scores = (tmp_path / "scores").with_suffix(suffix)
-    sentence = refusal("score", model, nasty, "-o", scores)
-    assert f"{len(BROKEN) + 1} of {len(NASTY) + len(BROKEN)} recordings failed" in sentence
-    assert sorted(Path(name).stem for name in read_scores(scores)["utt_id"]) == sorted(NASTY[:3])
-    text = scores.read_text(encoding="utf-8")
-    for escaped in (r"first\nsecond.wav", r"first\tsecond.wav", r"first\rsecond.wav", r"odd\xff.wav"):
-        assert sum(escaped in line and "cannot hold this name" in line for line in text.split("\n")) == 1
-    assert "up to date" in run_cli("score", model, nasty, "-o", scores, "--reuse", ok=False).stdout
+    shutil.copy(nasty / f"{NASTY[0]}.wav", nasty / r"odd\xff.wav")  # what another name is once it is escaped
+    scores, scored = tmp_path / name, sorted([*NASTY[:3], r"odd\xff", *holds])
+    # A table of windows is TSV.
+    windows = ["--window", "0.3", "--windows", tmp_path / "w.tsv"] if name == "w.csv" else []
+    command = ("score", model, nasty, "-o", scores, "--accept-from", "-99", "--reject-below", "-99", *windows)
+    sentence = refusal(*command)
+    n_all = len(NASTY) + len(BROKEN) + 1
+    assert f"{n_all - len(scored)} of {n_all} recordings failed" in sentence
+    assert sorted(Path(name).stem for name in read_scores(scores)["utt_id"]) == scored
+    text = scores.read_bytes().decode()
+    for broken in {*BROKEN} - {*holds}:
+        escaped = broken.encode("unicode_escape").decode()
+        assert sum(f"{escaped}.wav" in line and "cannot hold this name" in line for line in text.split("\n")) == 1
+    assert sum(r"odd\xff.wav (2)" in line and "cannot hold this name" in line for line in text.split("\n")) == 1
+    if windows:
+        lines = (tmp_path / "w.tsv").read_bytes().decode().split("\n")[1:-1]
+        assert {Path(line.split("\t")[0]).stem for line in lines} == set(scored)
+    assert "up to date" in run_cli(*command, "--reuse", ok=False).stdout
+    before = read_table(text, scores)
+    run_cli(*command[:6], "99", "--reject-below", "99", *windows, "--reuse", ok=False)
+    after = read_table(scores.read_bytes().decode(), scores)
+    assert [row | {"decision": ""} for row in after] == [row | {"decision": ""} for row in before]
+    assert {row["decision"] for row in after if row["cm-score"]} == {"reject"}
+    if name.endswith(".csv"):
+        with open(scores, encoding="utf-8", newline="") as file:
+            assert {Path(row["filename"]).stem for row in csv.DictReader(file) if row["cm-score"]} == set(scored)
 
 
 def is_number(text: str | bytes) -> bool:

@@ -169,10 +169,10 @@ def validate(
     """
     from spoofkit.checks.validate import findings_text, reject, summary
     from spoofkit.checks.validate import validate as check
-    from spoofkit.files import refuse_existing, tsv_fault, write_text
+    from spoofkit.files import refuse_existing, table_fault, write_text
 
     if out is not None:
-        if faults := list(filter(None, (tsv_fault(str(path), to_file=True) for path in manifests))):
+        if faults := list(filter(None, (table_fault(str(path), to_file=True) for path in manifests))):
             raise SpoofkitError(faults[0])
         if out.resolve() in [path.resolve() for path in manifests]:
             raise SpoofkitError(f"--out {out}: is one of the manifests, expected another file; name one")

@@ -27,7 +27,7 @@ from spoofkit.data.audio import read_audio
 from spoofkit.data.channels import DOWNMIXES
 from spoofkit.data.rejected import rejected_path
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import lines_with_other_counts, read_utf8, tsv_fault, write_text
+from spoofkit.files import lines_with_other_counts, read_utf8, table_fault, write_text
 from spoofkit.outputs import Record
 
 KEYS = ("bonafide", "spoof")
@@ -123,7 +123,7 @@ def write_manifest(
                 f"{path}: {name} of {broken['utt_id'][0]!r} is {broken[name][0]!r}, expected text without tabs, line "
                 "breaks and NUL; remove them, or rename the file"
             )
-    if fault := tsv_fault(str(root), to_file=True):
+    if fault := table_fault(str(root), to_file=True):
         raise SpoofkitError(fault)
     header = [f"# root={root}", f"# rows={table.height}", f"# made_from={json.dumps(made_from or {}, sort_keys=True)}"]
     if partial:

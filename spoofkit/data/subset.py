@@ -22,7 +22,7 @@ from spoofkit.data.manifest import NO_SPEAKER, Manifest, find_record, read_manif
 from spoofkit.data.rejected import rejected_path
 from spoofkit.data.segments import read_segments, segment_table, segments_text
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256, text_sha256, tsv_fault, write_text
+from spoofkit.files import file_sha256, table_fault, text_sha256, write_text
 from spoofkit.outputs import Output, Record, is_up_to_date, refuse_replacing
 
 UNITS = ("utterance", "speaker")
@@ -161,7 +161,7 @@ def _units(manifest: Manifest, by: str) -> pl.DataFrame:
 def _remark(manifest: Manifest, table: pl.DataFrame, share: float, seed: int, by: str) -> str:
     """Say what was drawn from what, and all that must be known of the set it was drawn from."""
     of, n_before = manifest.path.name, manifest.table.height
-    if fault := tsv_fault(str(manifest.path), to_file=True):
+    if fault := table_fault(str(manifest.path), to_file=True):
         raise SpoofkitError(fault)
     speakers = ""
     if by == "speaker":

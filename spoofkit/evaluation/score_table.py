@@ -47,15 +47,18 @@ def table_text(path: Path, names: list[str], rows: Iterable[dict[str, str]]) -> 
     Args:
         path: If it ends in `.csv`, commas separate the cells.
         names: The columns.
-        rows: Cells by column, without tabs and line breaks; cells of other columns are ignored.
+        rows: Cells by column, for TSV without tabs and line breaks; cells of other columns are ignored.
     """
-    if path.suffix != ".csv":
-        return "".join("\t".join(cells) + "\n" for cells in (names, *([row[name] for name in names] for row in rows)))
+    line = _csv_line if path.suffix == ".csv" else "\t".join
+    return "".join(line(cells) + "\n" for cells in (names, *([row[name] for name in names] for row in rows)))
+
+
+def _csv_line(cells: list[str]) -> str:
+    """Return a line of CSV without its end."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    # Before Python 3.13, only characters of the line's end are quoted: with "\n" alone a cell could not hold "\r".
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
 
 
 def read_table(text: str, path: Path | str) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.evaluation.scores import number_text
-from spoofkit.files import tsv_fault
+from spoofkit.files import table_fault
 from spoofkit.scoring.decisions import ABSTAIN, Decisions
 from spoofkit.scoring.recordings import Reading, Result
 from spoofkit.terminal import json_line, visible
@@ -31,20 +31,21 @@ def for_tsv(result: Result, to_file: bool) -> Result:
         result: Result of a loose file.
         to_file: Whether it goes to a file, which is UTF-8; stdout takes the bytes of any name.
     """
-    fault = tsv_fault(result.name, to_file)
+    fault = table_fault(result.name, to_file)
     return replace(result, score=None, windows=(), error=fault) if fault and not result.error else result
 
 
-def cells(result: Result, decisions: Decisions | None, reading: Reading) -> dict[str, str]:
+def cells(result: Result, decisions: Decisions | None, reading: Reading, name: str | None = None) -> dict[str, str]:
     """Return a recording's cells by column; some may be empty.
 
     Args:
         result: Result of the recording.
         decisions: How scores are decided; None: they are not.
         reading: How it was read.
+        name: Its name in the table, as it is. Default: that of the result, with tabs and line breaks escaped.
     """
     found = dict.fromkeys(columns(decisions, reading), "")
-    found["filename"] = one_line(result.name)
+    found["filename"] = one_line(result.name) if name is None else name
     if result.channel is not None:
         found["channel"] = str(result.channel)
     if result.score is None:

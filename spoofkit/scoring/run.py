@@ -102,7 +102,9 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
             say(f"spoofkit: warning: {remark}")
         yield from print_scores(scorer, inputs, reading, decisions, options)
         return
-    manifest = loose_manifest(find_files(inputs)) if is_loose else read_manifest(inputs[0])
+    # The table of windows is TSV always.
+    is_csv = out.suffix == ".csv" and options.windows_out is None
+    manifest = loose_manifest(find_files(inputs), is_csv) if is_loose else read_manifest(inputs[0])
     target = make_score_file(
         out, manifest, reading, decisions, options.windows_out, model_sha256=model_sha256, policy=policy
     )

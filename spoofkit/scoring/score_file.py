@@ -15,7 +15,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.evaluation.score_table import read_table, table_text
 from spoofkit.evaluation.scores import scores_text
-from spoofkit.files import file_sha256, read_json, read_text, text_sha256, write_json, write_text
+from spoofkit.files import file_sha256, read_json, text_sha256, write_json, write_text
 from spoofkit.outputs import Output, read_json_record
 from spoofkit.scoring import rows
 from spoofkit.scoring.batches import plan_batches
@@ -68,7 +68,9 @@ class ScoreFile:
             texts[self.out] = scores_text(self.out, [result.name for result in scored], values)
         if self.is_loose or self.decisions is not None:
             names = rows.columns(self.decisions, self.reading)
-            table = (rows.cells(result, self.decisions, self.reading) for result in results)
+            manifest = self.manifest.table
+            named = dict(zip(manifest["utt_id"], manifest["path" if self.is_loose else "utt_id"], strict=True))
+            table = (rows.cells(result, self.decisions, self.reading, named[result.name]) for result in results)
             texts[self.table_out] = table_text(self.table_out, names, table)
         if self.windows_out is not None:
             texts[self.windows_out] = rows.windows_tsv(results, self.decisions, self.reading)
@@ -207,7 +209,7 @@ def decide_again(target: ScoreFile) -> list[str]:
             "use --overwrite to score without decisions"
         )
     without_signal = set(record.get("without_signal", ()))
-    table = read_table(read_text(path), path)
+    table = read_table(path.read_bytes().decode(), path)  # a name may hold any line end
     for row in table:
         score = float(np.float32(row["cm-score"])) if row["cm-score"] else None
         row |= rows.decision_cells(score, row["filename"] not in without_signal, target.decisions)
