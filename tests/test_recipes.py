@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -388,21 +389,40 @@ def test_an_experiment_is_named_after_its_settings_unless_told(run: Run, corpus:
     ]
 
 
-@pytest.mark.parametrize(("recipe", "lists"), [("asvspoof5", "ASVspoof5.train.tsv"), ("partialspoof", "protocols")])
-def test_a_corpus_without_its_lists_is_refused_before_a_header_of_another_is_read(
-    run: Run, recipe: str, lists: str, tmp_path: Path
+LISTS = {  # a recipe's corpora, by option, and a list of the last one, which stage 1 reads
+    "asvspoof5": (["corpus"], "ASVspoof5.dev.track_1.tsv"),
+    "asvspoof2021": (["la19", "la21", "itw", "df21"], "keys/DF/CM/trial_metadata.txt"),
+    "partialspoof": (["la19", "corpus"], "PartialSpoof.LA.cm.eval.trl.txt"),
+    "mini": (["corpus"], "ASVspoof5.eval.track_1.tsv"),
+}
+
+
+@pytest.mark.parametrize("recipe", LISTS)
+def test_a_dry_run_refuses_a_corpus_without_the_lists_that_stage_1_reads(
+    run: Run, recipe: str, corpus: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    options = ["--corpus", tmp_path / "empty", "--data", tmp_path / "data", "--exp", tmp_path / "exp", "--dry-run"]
-    if recipe == "partialspoof":
-        make_asvspoof2019(tmp_path / "la19")
-        options += ["--la19", tmp_path / "la19", "--partial"]
+    make = {"la19": make_asvspoof2019, "la21": make_asvspoof2021_la, "df21": make_asvspoof2021_df}
+    make |= {"itw": make_in_the_wild, "corpus": make_partialspoof}
+    names, name = LISTS[recipe]
+    options: list[object] = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--stage", 1, "--dry-run"]
+    options += ["--encoder", "tiny"] if recipe == "mini" else ["--partial"]
+    for one in names:
+        options += [f"--{one}", tmp_path / one]
+        if name.startswith("ASVspoof5"):
+            shutil.copytree(corpus, tmp_path / one, symlinks=True)
+        else:
+            make[one](tmp_path / one)
+    assert "can run" in run(recipe, *options).stderr
+    (missing,) = (path for path in (tmp_path / names[-1]).rglob(Path(name).name) if str(path).endswith(name))
+    missing.unlink()
     done = run(recipe, *options, ok=False)
-    assert done.returncode == 1
-    assert lists in done.stderr
-    assert str(tmp_path / "empty") in done.stderr
-    assert "can run" not in done.stderr
+    assert (done.returncode, "can run" in done.stderr) == (1, False)
+    assert name in done.stderr
     assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "exp").exists()
+    shutil.rmtree(tmp_path / names[0])
+    (tmp_path / names[0]).mkdir()
+    assert str(tmp_path / names[0]) in run(recipe, *options, ok=False).stderr
 
 
 def test_stages_of_which_nothing_would_run_are_refused(run: Run) -> None:

@@ -25,6 +25,7 @@ conf=                 # settings of both experiments. Default: conf/whisper.yaml
 encoder=              # tiny, a folder, or a name on the Hugging Face hub. Default: Whisper base, which stage 0 fetches
 settings=             # settings to override, separated by spaces, such as "finetune.n_steps=100"
 overwrite=false       # true: run the chosen stages again, even if their results are up to date
+dry_run=false         # true: check options, settings and, without stage 0, the corpus, and run nothing
 seeds=                # one pair of experiments per seed, such as "0 1 2". Default: 0
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
 stop_stage=7          # last stage to run
@@ -59,13 +60,6 @@ else
   fi
 fi
 
-if stage 0 "encoder and corpus"; then
-  if [[ -n $fetched ]]; then python local/fetch_encoder.py "$fetched"; fi
-  python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
-fi
-
-# The two experiments of a seed run at once, each on half of the cores: the first prints, the second writes a log.
-export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
 recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that were chosen
   local first=$1 last=$2; shift 2
   first=$(( first > stage ? first : stage )) last=$(( last < stop_stage ? last : stop_stage ))
@@ -73,7 +67,26 @@ recipe() { # recipe FIRST_STAGE LAST_STAGE OPTIONS...: those of the stages that 
     --conf "$conf" --encoder "$encoder" --overwrite "$overwrite" --partial --device cpu --workers 0 "$@"
 }
 
+if $dry_run; then
+  # Stage 0 builds what all others read, and nothing is there before it.
+  if ((stage == 0)); then echo "$0: stages 0 to $stop_stage can run; encoder and corpus do not exist before stage 0" >&2; exit; fi
+  for seed in $seeds; do
+    recipe 1 6 --exp "$exp/mixframe_seed$seed" --settings "$settings seed=$seed" --dry-run >/dev/null
+    recipe 1 6 --exp "$exp/direct_seed$seed" --posttrain false \
+      --settings "$settings seed=$seed finetune.n_steps=$direct_steps" --dry-run >/dev/null
+  done
+  exit
+fi
+
+if stage 0 "encoder and corpus"; then
+  if [[ -n $fetched ]]; then python local/fetch_encoder.py "$fetched"; fi
+  python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
+fi
+
 recipe 1 1
+
+# The two experiments of a seed run at once, each on half of the cores: the first prints, the second writes a log.
+export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
 for seed in $seeds; do
   (( stage <= 6 && stop_stage >= 2 )) || break
   shown=$exp/mixframe_seed$seed logged=$exp/direct_seed$seed
