@@ -248,7 +248,11 @@ def read_json_record(
             return Record({}, damage="it was edited: its sha256 differs")
         known = {file: record[name] for name, file in (hashes or {}).items() if name in record}
         own = record.get("files_sha256", {})
-        known |= {path.parent / name: sha256 for name, sha256 in (own.items() if isinstance(own, dict) else ())}
+        own = own if isinstance(own, dict) else {}
+        # A record may come from a stranger; nothing is opened that it points to.
+        if outside := next((name for name in own if Path(name).is_absolute() or ".." in Path(name).parts), None):
+            return Record({}, damage=f"it names a file outside its folder, {outside!r}")
+        known |= {path.parent / name: sha256 for name, sha256 in own.items()}
         try:
             return Record(made_from(record), known)
         except (KeyError, TypeError, AttributeError):

@@ -1,5 +1,6 @@
 """What verbs write: where the output is named, and what is done with one that stands there already."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import write_scores
 from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.outputs import changed_inputs
+from spoofkit.outputs import changed_inputs, with_checksums
 from spoofkit.settings import EncoderSettings
 
 
@@ -247,6 +248,17 @@ def test_every_verb_that_writes_has_both_options() -> None:
         *("average", "export", "subset"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../other.wav"])
+def test_no_file_is_opened_that_a_record_points_to_outside_its_folder(name: str, place: Path) -> None:
+    command = VERBS["audit"][0].split()
+    run_cli(*command)
+    record = json.loads((place / "out/audit.json").read_text())
+    (place / "out/audit.json").write_text(json.dumps(with_checksums(record, {name: "0" * 64})))
+    sentence = refusal(*command, "--reuse")
+    assert sentence.startswith("out/audit.json: damaged (")
+    assert repr(name) in sentence
 
 
 def test_changed_inputs_are_named_in_words_and_an_option_by_its_own_name() -> None:

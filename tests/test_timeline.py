@@ -193,6 +193,12 @@ def test_names_keep_the_letters_of_every_script() -> None:
     assert names[6] == "語" * (160 // 3)
 
 
+def test_a_name_that_an_earlier_call_gave_is_kept_if_it_is_safe_and_free() -> None:
+    paths = dict.fromkeys(["a/call.wav", "b/call.wav", "c/call.wav"], (None,))
+    known = {"a/call.wav": "../call", "b/call.wav": "call", "c/call.wav": "CALL"}
+    assert safe_names(paths, known) == {"a/call.wav": "call_2", "b/call.wav": "call", "c/call.wav": "call_3"}
+
+
 def test_names_of_channels_are_no_other_recordings() -> None:
     names = safe_names({"a/call.wav": [1, 2], "call.ch1.wav": [None], "b/call.wav": [None], "CALL.CH2.wav": [1]})
     assert list(names.values()) == ["call", "call.ch1_2", "call_2", "CALL.CH2_2"]
@@ -537,6 +543,9 @@ def test_a_stopped_call_resumes_with_the_same_command_and_ends_with_the_same_fil
     assert "2 of 3 recordings up to date, skipped" in run_cli(*command).stdout
     assert "--reuse" in refusal(*command)  # it is complete now
 
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
     def but_command(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = contents(folder) | {"timeline.html": seen_on_page(folder)}
         for name in (name for name in found if name.endswith(".json")):
@@ -546,6 +555,12 @@ def test_a_stopped_call_resumes_with_the_same_command_and_ends_with_the_same_fil
         return found
 
     assert but_command(out) == but_command(other)
+    with monkeypatch.context() as patched:
+        patched.setattr(marked_files, "finish", killed)
+        with pytest.raises(Killed):
+            run_cli("localize", exp, calls, "-o", tmp_path / "third", "--threshold", "0")
+    run_cli("localize", exp, calls, "-o", tmp_path / "third", "--threshold", "0")
+    assert but_command(tmp_path / "third") == but_command(other)
 
 
 def test_a_name_that_is_no_text_is_written_down_as_escapes(exp: Path, calls: Path, tmp_path: Path) -> None:

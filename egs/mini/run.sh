@@ -83,10 +83,10 @@ if stage 0 "encoder and corpus"; then
   python local/build_corpus.py "$corpus" --cache "$downloads" ${speech:+--speech "$speech"}
 fi
 
-recipe 1 1
-
 # The two experiments of a seed run at once, each on half of the cores: the first prints, the second writes a log.
 export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
+
+recipe 1 1
 for seed in $seeds; do
   (( stage <= 6 && stop_stage >= 2 )) || break
   shown=$exp/mixframe_seed$seed logged=$exp/direct_seed$seed
