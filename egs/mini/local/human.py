@@ -66,7 +66,9 @@ def _asterisk(set_name: str, languages: str, gender: str, speaker: str, licence:
 
 def _tuxpaint(set_name: str, language: str) -> Voice:
     origin = f"Tux Paint stamps, volunteers' descriptions in language {language}; GPL-2 (tuxpaint.org)"
-    return Voice(f"tuxpaint-{language}", set_name, "", language, origin, (f"tuxpaint/stamps/**/*_desc_{language}.ogg",))
+    patterns = (f"tuxpaint/stamps/**/*_desc_{language}.ogg",)
+    is_words = language in ("lt", "nl")  # they name the stamp and say no more
+    return Voice(f"tuxpaint-{language}", set_name, "", language, origin, patterns, is_words)
 
 
 def _fillets(set_name: str, language: str, fish: str, gender: str) -> Voice:
