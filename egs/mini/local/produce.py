@@ -89,10 +89,11 @@ def _decode(
         n_slots = dict.fromkeys(human.SETS, 0)
         for speech in speeches.values():
             n_slots[speech.voice.set_name] += speech.n_slots
+        # Only a voice that gave what was asked of it may have more.
         tasks = [
-            (voice, n_files[voice.set_name])
-            for voice, n_before in tasks
-            if n_slots[voice.set_name] < n_files[voice.set_name] and n_before < n_files[voice.set_name]
+            (voice, 2 * n_asked)
+            for voice, n_asked in tasks
+            if n_slots[voice.set_name] < n_files[voice.set_name] and speeches[voice.name].n_slots >= n_asked
         ]
     return [speeches[voice.name] for voice in voices]
 
