@@ -142,14 +142,13 @@ ATTACKS = (
         "near",
         ALL,
         "festival, diphones",
-        "Debian festvox-kdlpc16k (Edinburgh licence, BSD-like), festvox-suopuhe-lj, festvox-suopuhe-mv, "
+        "Debian festvox-kdlpc16k (Edinburgh licence, BSD-like), festvox-suopuhe-mv, "
         "festvox-italp16k, festvox-itapc16k (GPL-2; suopuhe LGPL-2.1)",
         engine="festival",
         voices=(
             _voice("train", "festival", "ked", "M", "en", "ked_diphone"),
-            _voice("train", "festival", "lj", "F", "fi", "hy_fi_lj_diphone"),
-            _voice("dev", "festival", "mv", "M", "fi", "hy_fi_mv_diphone"),
-            _voice("eval", "festival", "lp", "F", "it", "lp_diphone"),
+            _voice("train", "festival", "mv", "M", "fi", "hy_fi_mv_diphone"),
+            _voice("dev", "festival", "lp", "F", "it", "lp_diphone"),
             _voice("eval", "festival", "pc", "M", "it", "pc_diphone"),
         ),
         style=_festival_style,
