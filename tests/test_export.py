@@ -335,10 +335,26 @@ def test_int8_is_written_with_what_it_costs(tiny: Path, manifests: Path, tmp_pat
         assert f"{shift[name]:.2f} %" in lines[1]
     assert shift["largest_score_difference"] == pytest.approx(np.abs(before - after).max(), abs=1e-5)
     assert shift["largest_score_difference"] > 1e-4  # it is another network
+    assert shift["shift"] == pytest.approx(np.sqrt(np.mean((before - after) ** 2)) / before.std(), rel=1e-2)
+    threshold = eer(before[is_bonafide], before[~is_bonafide]).threshold
+    assert shift["decisions_changed"] == np.sum((before > threshold) != (after > threshold))
     assert 4 * out.stat().st_size / 1e6 == pytest.approx(4 * shift["megabytes_int8"], rel=0.01)
     assert shift["megabytes_int8"] < 0.6 * shift["megabytes_fp32"]
     np.testing.assert_array_equal(after, [quantised.score([wave])[0] for wave in waves])
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["small.json", "small.onnx"]
+
+
+def test_a_tone_an_offset_and_silence_score_as_they_do_in_torch(tmp_path: Path) -> None:
+    """Of a tone most filters of the stem hear next to nothing, and the norm over time magnifies that."""
+    encoder = load_folder(make_folder("wav2vec2-group", tmp_path / "encoder"))
+    model = save(Detector(encoder, "mean"), tmp_path / "model")
+    run_cli("export", model, "-o", tmp_path / "model.onnx")
+    second = np.arange(16_000) / 16_000
+    noise = np.random.default_rng(5).standard_normal(16_000)
+    waves = [np.sin(2 * np.pi * 100 * second), 1e-3 * noise + 0.8, np.zeros(16_000), np.sign(noise)]
+    waves = [wave.astype(np.float32) for wave in waves]
+    expected = by_torch(load_detector(model)[0], waves)
+    np.testing.assert_allclose(load_onnx(tmp_path / "model.onnx").score_padded(*pad(waves)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["whisper", "w2v-bert-relative"])
@@ -353,6 +369,22 @@ def test_int8_leaves_spectrograms_as_they_are(name: str, manifests: Path, tmp_pa
     # Two products make the spectrum, one the mel bands; those of the layers have longer names.
     assert sum(node.op_type == "MatMul" and node.name.startswith("/encoder/MatMul") for node in nodes) == 3
     assert load_onnx(tmp_path / "small.onnx").record["int8"]["mean_score_difference"] < 0.1
+
+
+def test_int8_multiplies_the_stem_with_weights_that_no_processor_overflows_on(manifests: Path, tmp_path: Path) -> None:
+    import onnx
+
+    torch.manual_seed(3)
+    encoder = load_folder(make_folder("wav2vec2-group", tmp_path / "encoder"))
+    model = save(Detector(encoder, "mean"), tmp_path / "model")
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    convolutions = [layer.conv for layer in encoder.network.feature_extractor.conv_layers]
+    stem = {(conv.in_channels * conv.kernel_size[0], conv.out_channels) for conv in convolutions[1:]}
+    assert stem <= {weight.shape for weight in weights}
+    assert sum(node.op_type == "Conv" for node in graph.node) == 1  # the positional one
+    assert max(np.abs(weight.astype(int)).max() for weight in weights) == 64  # 2 x 255 x 64 < 2**15
 
 
 def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Path) -> None:

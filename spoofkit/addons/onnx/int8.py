@@ -2,9 +2,10 @@
 
 Weights of matrix products are stored as 8-bit numbers, one scale a column; activations get their scale as they come, so
 no data are needed to choose any. The scale is that of a whole batch, so utterances are scored one by one: only then is
-a score independent of its neighbours. Weights are unsigned, because sums of signed ones saturate on x86 processors with
-AVX2 or AVX-512 and VPMADDUBSW (onnxruntime's documentation, "Quantize ONNX models", on U8S8 and U8U8), and a measured
-shift would hold for one kind of machine.
+a score independent of its neighbours. Weights are signed, from -64 to 64. Signed ones are multiplied faster, but x86
+processors without VNNI (AVX2, early AVX-512) add two products in 16 bits, where two of 255 x 64 fit and larger ones
+overflow (onnxruntime's documentation, "Quantize ONNX models", on U8S8). So a measured shift holds for every kind of
+machine.
 """
 
 import logging
@@ -32,16 +33,22 @@ class Shift:
     eer_percent_int8: float
     largest_score_difference: float
     mean_score_difference: float
+    shift: float | None
+    """Root mean square of the differences, in standard deviations of the scores in fp32; None: those have no spread."""
+    decisions_changed: int
+    """Trials that are on the other side of the threshold of the EER in fp32."""
     megabytes_fp32: float
     megabytes_int8: float
 
     def line(self) -> str:
         """Format the figures as the command prints them."""
         points = self.eer_percent_int8 - self.eer_percent_fp32
+        shift = "" if self.shift is None else f" (root mean square {self.shift:.2g} standard deviations)"
         return (
             f"int8: EER {self.eer_percent_fp32:.2f} % -> {self.eer_percent_int8:.2f} % ({points:+.2f} points) on "
             f"{self.n_trials:,} trials of {self.manifest}; scores move by {self.mean_score_difference:.2g} on average, "
-            f"{self.largest_score_difference:.2g} at most; {self.megabytes_fp32:.1f} MB -> {self.megabytes_int8:.1f} MB"
+            f"{self.largest_score_difference:.2g} at most{shift}, {self.decisions_changed:,} decisions change; "
+            f"{self.megabytes_fp32:.1f} MB -> {self.megabytes_int8:.1f} MB"
         )
 
 
@@ -59,7 +66,8 @@ def quantise(fp32: Path, int8: Path) -> None:
             int8,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            weight_type=QuantType.QUInt8,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
         )
     finally:
         logging.disable(logging.NOTSET)
@@ -88,15 +96,17 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
     reading = Reading(fp32.first_samples, fp32.repeat_to)
     before, after = (_scores(detector, manifest, reading) for detector in (fp32, int8))
     is_bonafide = (manifest.table["key"] == "bonafide").to_numpy()
-    eer_before, eer_after = (100 * eer(found[is_bonafide], found[~is_bonafide]).eer for found in (before, after))
-    difference = np.abs(after - before)
+    eer_before, eer_after = (eer(found[is_bonafide], found[~is_bonafide]) for found in (before, after))
+    difference, spread = np.abs(after - before), float(before.std())
     return Shift(
         manifest.path.name,
         manifest.table.height,
-        eer_before,
-        eer_after,
+        100 * eer_before.eer,
+        100 * eer_after.eer,
         float(difference.max()),
         float(difference.mean()),
+        float(np.sqrt(np.mean(difference**2))) / spread if spread else None,
+        int(((before > eer_before.threshold) != (after > eer_before.threshold)).sum()),
         *megabytes,
     )
 

@@ -22,6 +22,7 @@ from spoofkit.models.encoder import is_valid
 from spoofkit.models.heads import aasist, ecapa, graph, nes2net, rawnet2, sls
 from spoofkit.models.heads.masking import masked_batch_norm, masked_mean, pool_time
 from spoofkit.models.mel_encoder import W2vBertFrontEnd, WhisperFrontEnd
+from spoofkit.models.wave_encoder import WaveEncoder
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def traceable() -> Iterator[None]:
         (ecapa, "mask_or_none", _mask),
         (nes2net, "mask_or_none", _mask),
         (rawnet2, "mask_or_none", _mask),
-        (wave_encoder, "group_norm", group_norm),
+        (WaveEncoder, "convolve", convolve),
         (WhisperFrontEnd, "features", whisper_features),
         (W2vBertFrontEnd, "features", filter_banks),
         (W2vBertFrontEnd, "context", conformer_context),
@@ -61,19 +62,59 @@ def _mask(is_frame_BT: torch.Tensor) -> torch.Tensor:
     return is_frame_BT
 
 
-def group_norm(norm: nn.GroupNorm, hidden_BCT: torch.Tensor, n_valid_B: torch.Tensor) -> torch.Tensor:
-    """Compute wave_encoder.group_norm: mean and variance of a group over each row's own positions."""
-    is_own_B11T = is_valid(n_valid_B, hidden_BCT.shape[2])[:, None, None]
-    hidden_BGcT = hidden_BCT.unflatten(1, (norm.num_groups, -1)) * is_own_B11T
-    n_B111 = (n_valid_B * hidden_BGcT.shape[2])[:, None, None, None]
-    mean_BG11 = hidden_BGcT.sum((2, 3), keepdim=True) / n_B111
-    centred_BGcT = (hidden_BGcT - mean_BG11) * is_own_B11T
-    variance_BG11 = centred_BGcT.square().sum((2, 3), keepdim=True) / n_B111
-    normal_BCT = (centred_BGcT / torch.sqrt(variance_BG11 + norm.eps)).flatten(1, 2)
-    if norm.affine:
-        normal_BCT = normal_BCT * norm.weight[:, None] + norm.bias[:, None]
-    own_BCT: torch.Tensor = normal_BCT * is_own_B11T[:, 0]
-    return own_BCT
+def convolve(self: WaveEncoder, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
+    """Compute WaveEncoder.convolve as matrix products, which int8 quantises; frames beyond an utterance are not zero.
+
+    Between the layers lie whole frames, (B, T, C), so the norm over channels needs no transposition.
+    """
+    first, *others = self.network.feature_extractor.conv_layers
+    if self.has_group_norm:
+        hidden_BTC = first.activation(_normalised_convolution(first, wave_BS, n_samples_B))
+    else:  # a waveform is too coarse in 8 bits: it stays a convolution
+        hidden_BTC = first(wave_BS[:, None]).transpose(1, 2)
+    for layer in others:
+        # To shapes in numbers: so the exporter stores the result, and int8 finds a weight.
+        filter_XC = layer.conv.weight.permute(2, 1, 0).reshape(-1, layer.conv.out_channels)
+        hidden_BTC = _windows(hidden_BTC, layer.conv) @ filter_XC
+        if layer.conv.bias is not None:
+            hidden_BTC = hidden_BTC + layer.conv.bias
+        if hasattr(layer, "layer_norm"):
+            hidden_BTC = layer.layer_norm(hidden_BTC)
+        hidden_BTC = layer.activation(hidden_BTC)
+    stem_BCT: torch.Tensor = hidden_BTC.transpose(1, 2)
+    return stem_BCT
+
+
+def _normalised_convolution(first: Any, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
+    """Convolve a waveform, and normalise each channel over the utterance's own frames; (B, T, C).
+
+    The mean and variance of a channel follow from those of the K samples under its filter w: around their means, the
+    outputs have mean 0 and variance w' S w, where S is the covariance of the samples (K, K). So the large output is
+    written once.
+    """
+    kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
+    window_BTK = _windows(wave_BS[..., None], first.conv)
+    n_own_B = (n_samples_B - kernel) // stride + 1
+    n_own_B11 = n_own_B[:, None, None]
+    is_own_BT1 = is_valid(n_own_B, window_BTK.shape[1])[..., None]
+    mean_B1K = (window_BTK * is_own_BT1).sum(1, keepdim=True) / n_own_B11
+    centred_BTK = (window_BTK - mean_B1K) * is_own_BT1
+    covariance_BKK = (centred_BTK.transpose(1, 2).double() @ centred_BTK.double()) / n_own_B11
+    filter_CK = first.conv.weight[:, 0].double()
+    variance_BC = ((filter_CK @ covariance_BKK) * filter_CK).sum(2)
+    gain_BC = first.layer_norm.weight / torch.sqrt(variance_BC + first.layer_norm.eps)
+    filter_BKC = (filter_CK * gain_BC[..., None]).transpose(1, 2).float()
+    normal_BTC: torch.Tensor = centred_BTK @ filter_BKC + first.layer_norm.bias
+    return normal_BTC
+
+
+def _windows(hidden_BTC: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
+    """Lay the positions that each output of an unpadded convolution sees side by side: (B, T', K x C)."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    n_windows = (hidden_BTC.shape[1] - kernel) // stride + 1
+    position_TK = torch.arange(n_windows, device=hidden_BTC.device)[:, None] * stride + torch.arange(kernel)
+    window_BXC = hidden_BTC[:, position_TK.flatten()]
+    return window_BXC.reshape(hidden_BTC.shape[0], n_windows, kernel * conv.in_channels)
 
 
 def whisper_features(self: WhisperFrontEnd, wave_BS: torch.Tensor, n_samples_B: torch.Tensor) -> torch.Tensor:
