@@ -183,10 +183,15 @@ def eer_digits(row: Row) -> int:
     >>> eer_digits({"n_bonafide": 10**5, "n_spoof": 10**5, "intervals": {"eer_official_percent": [19.0, 38.0]}})
     1
     """
-    digits = int(math.log10(max(1, min(row["n_bonafide"], row["n_spoof"])))) - 1
-    low, high = (row.get("intervals") or {}).get("eer_official_percent", (0, 0))
-    if high > low:
-        digits = min(digits, 1 - math.floor(math.log10((high - low) / 2)))
+    ends = (row.get("intervals") or {}).get("eer_official_percent")
+    return percent_digits(min(row["n_bonafide"], row["n_spoof"]), ends)
+
+
+def percent_digits(n_trials: int, ends: Sequence[float] | None = None) -> int:
+    """Return the digits after the point that a rate in percent of some trials supports, given its interval if known."""
+    digits = int(math.log10(max(1, n_trials))) - 1
+    if ends is not None and ends[1] > ends[0]:
+        digits = min(digits, 1 - math.floor(math.log10((ends[1] - ends[0]) / 2)))
     return min(MOST_DIGITS, max(0, digits))
 
 

@@ -13,10 +13,12 @@ from spoofkit.evaluation.bootstrap import (
     eer_replicates,
     holm,
     interval,
+    limited_replicates,
     make_walk,
     min_dcf_replicates,
     p_value,
 )
+from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 
 
@@ -42,6 +44,19 @@ def test_replicates_are_the_figures_of_lists_with_repeated_trials(
     for costs in (ASVSPOOF5, DcfCosts(0.5, 1, 1)):
         dcfs = [min_dcf(*classes, costs) if all(map(len, classes)) else math.nan for classes in repeated]
         assert min_dcf_replicates(walk, draws, costs) == pytest.approx(dcfs, nan_ok=True, abs=1e-12)
+    for limit in (Limit("apcer", 30), Limit("bpcer", 10), Limit("bpcer", 60)):
+        rates = [slow_limited(*classes, limit) if all(map(len, classes)) else math.nan for classes in repeated]
+        assert limited_replicates(walk, draws, limit) == pytest.approx(rates, nan_ok=True, abs=1e-12)
+
+
+def slow_limited(bonafide: np.ndarray, spoof: np.ndarray, limit: Limit) -> float:
+    """The lowest of the other rate, over all thresholds at which this one is within its limit."""
+    found = []
+    for accept_from in [*bonafide, *spoof, np.inf]:
+        rates = {"apcer": np.mean(spoof >= accept_from), "bpcer": np.mean(bonafide < accept_from)}
+        if 100 * rates[limit.rate] <= limit.percent + 1e-9:
+            found.append(float(rates[limit.other]))
+    return min(found)
 
 
 def test_drawing_every_speaker_once_gives_the_figure_itself() -> None:

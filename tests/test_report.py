@@ -25,7 +25,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics, rocch
-from spoofkit.evaluation.breakdown import measure
+from spoofkit.evaluation.breakdown import METRICS, measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
 from spoofkit.evaluation.records import name_systems
@@ -123,13 +123,18 @@ def test_every_part_of_the_breakdown_equals_metrics_of_the_filtered_trials():
         assert (row["n_bonafide"], row["n_spoof"]) == (bonafide.height, spoof.height), (name, attack, codec)
         if not spoof.height:
             assert (attack, codec) == ("A18", "C02")
-            assert [row[metric] for metric in ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")] == [None] * 4
+            assert [row[metric] for metric in METRICS] == [None] * 6
             continue
         scores = bonafide["score"].to_list(), spoof["score"].to_list()
         assert row["eer_official_percent"] == 100 * metrics.eer(*scores).eer
         assert row["min_dcf"] == metrics.min_dcf(*scores)
         assert row["act_dcf"] == metrics.act_dcf(*scores)
         assert row["cllr_bits"] == pytest.approx(metrics.cllr(*scores), rel=1e-12)
+        accept_from = next(
+            p["accept_from"] for p in result["operating_points"] if (p["rate"], p["percent"]) == ("bpcer", 1)
+        )
+        assert row["apcer_percent"] == 100 * (sum(score >= accept_from for score in scores[1]) / len(scores[1]))
+        assert row["bpcer_percent"] == 100 * (sum(score < accept_from for score in scores[0]) / len(scores[0]))
 
 
 def test_every_pooled_figure_is_that_of_its_metric():
@@ -271,7 +276,7 @@ def test_report_shows_the_numbers_the_variant_and_every_attack(evaluated):
     assert "600 of 680774 trials" in words
     assert {"A17", "A32", "C02"} <= set(page.cells)
     assert page.tags.count("svg") == len(FIGURES)
-    start = page.cells.index("A18")
+    start = page.cells.index("A18", page.cells.index("C02"))
     row = page.cells[start + 1 : start + 5]  # -, C01, C02, all
     assert row[2] == ""
     cell = next(cell for cell in result["by_attack_and_codec"] if (cell["attack"], cell["codec"]) == ("A18", "-"))
@@ -285,11 +290,37 @@ def test_heat_map_leaves_empty_cells_empty(evaluated):
 
     _, result = evaluated
     axes = plots.heat_map(result).axes[0]
-    assert len(axes.patches) == (4 + 1) * (3 + 1)
-    assert len(axes.texts) == len(axes.patches) - 1
-    empty = [patch for patch in axes.patches if patch.get_facecolor()[3] == 0]
-    assert [patch.get_xy() for patch in empty] == [(2, 1)]
-    assert not any((text.get_position() == (2.5, 1.5)) for text in axes.texts)
+    (squares,) = axes.collections
+    corners = [tuple(path.vertices[0]) for path in squares.get_paths()]
+    assert len(corners) == (4 + 1) * (3 + 1)
+    numbers = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(numbers) == len(corners) - 1
+    assert (2.5, 1.5) not in numbers
+    shaded = {corner for corner, colour in zip(corners, squares.get_facecolor(), strict=True) if colour[3] > 0}
+    assert {(x + 0.5, y + 0.5) for x, y in shaded} == {at for at, text in numbers.items() if "(" not in text}
+    assert 0 < len(shaded) < len(numbers)  # cells of few trials have no shade
+
+
+def test_cells_of_the_heat_map_say_their_counts_and_interval_and_lie_where_their_numbers_are(evaluated):
+    (_, _, out), result = evaluated
+    heat = re.search(r'<svg role="img" aria-label="Heat map.*?</svg>', (out / "report.html").read_text(), re.DOTALL)
+    svg = ElementTree.fromstring(heat[0].replace("xlink:", ""))
+    squares = {
+        title.text: [float(square.get(name)) for name in ("x", "y", "width", "height")]
+        for square in svg.iter("rect")
+        for title in square.iter("title")
+    }
+    assert len(squares) == 20
+    row = next(row for row in result["by_attack_and_codec"] if (row["attack"], row["codec"]) == ("A17", "C01"))
+    said, place = next(item for item in squares.items() if item[0].startswith("A17 in C01: EER "))
+    assert f"{row['n_bonafide']} bona fide, {row['n_spoof']} spoof" in said
+    low, high = map(float, re.search(r"([\d.]+) to ([\d.]+) %", said).groups())
+    assert low < row["eer_official_percent"] < high
+    assert any(text.startswith("A18 in C02: no EER") for text in squares)
+    shown = f"({row['eer_official_percent']:.0f})"
+    x, y, width, height = place
+    written = [(float(text.get("x")), float(text.get("y"))) for text in svg.iter("text") if text.text == shown]
+    assert any(x < left < x + width and y < top < y + height for left, top in written)
 
 
 def test_heat_map_is_left_out_where_there_is_one_codec(tmp_path):
@@ -643,7 +674,7 @@ def test_other_systems_are_measured_on_the_same_trials_and_shown_beside(tmp_path
     for row, path in zip(result["systems"], [scores, *others], strict=True):
         alone = json.loads(run_cli("evaluate", path, manifest, "--json").stdout)
         assert row == {"name": row["name"], "scores": str(path), **{name: alone[name] for name in row if name in alone}}
-        assert len(row) == 10
+        assert len(row) == 12
     page = Page((out / "report.html").read_text())
     for row in result["systems"]:
         start = page.cells.index(row["name"])

@@ -132,10 +132,18 @@ def apply(
 
 def threshold(
     scores: Annotated[
-        Path | None, typer.Argument(help="Scores of recordings known to be bona fide.", metavar="SCORES")
+        Path | None, typer.Argument(help="Scores of recordings known to be bona fide, or of a set.", metavar="SCORES")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Argument(help="Manifest with the keys of a set.", metavar="MANIFEST")
     ] = None,
     reject_genuine: Annotated[
-        float | None, typer.Option(help="Share of these recordings that may be rejected, such as 0.01.")
+        float | None,
+        typer.Option(help="Share of bona fide recordings that may be rejected (BPCER), such as 0.01."),
+    ] = None,
+    accept_spoofed: Annotated[
+        float | None,
+        typer.Option(help="Share of spoofed recordings that may be accepted (APCER), such as 0.01; needs MANIFEST."),
     ] = None,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
@@ -143,32 +151,49 @@ def threshold(
     abstain_cost: options.AbstainCost = None,
     as_json: options.Json = False,
 ) -> None:
-    """Choose a decision threshold, for given costs or from your own genuine recordings.
+    """Choose a decision threshold: for given costs, from your own genuine recordings, or for an error rate on a set.
 
     The last line names the options with which `score` applies it. With costs, scores are log-likelihood ratios
-    (`calibrate`, `apply`); genuine recordings may have those or scores as they are.
+    (`calibrate`, `apply`); recordings and sets may have those or scores as they are.
 
     Example: `spoofkit threshold --spoof-prior 0.01 --fa-cost 50 --abstain-cost 0.2`
 
     Example: `spoofkit threshold my_genuine_calls.tsv --reject-genuine 0.01`
+
+    Example: `spoofkit threshold exp/x/scores/dev.tsv data/dev.tsv --accept-spoofed 0.01`
     """
-    from spoofkit.evaluation.decision_rule import describe_threshold, threshold_of_costs, threshold_of_genuine
+    from spoofkit.evaluation import decision_rule
     from spoofkit.evaluation.metrics import dcf_costs
 
-    if (scores is None) != (reject_genuine is None):
-        raise SpoofkitError("threshold: SCORES and --reject-genuine belong together; give both, or costs alone")
+    shares = [share for share in (reject_genuine, accept_spoofed) if share is not None]
+    if len(shares) > 1:
+        raise SpoofkitError("threshold: --reject-genuine and --accept-spoofed both set the threshold; leave out one")
+    if (scores is None) != (not shares):
+        raise SpoofkitError(
+            "threshold: SCORES and --reject-genuine or --accept-spoofed belong together; give both, or costs alone"
+        )
+    if accept_spoofed is not None and manifest is None:
+        raise SpoofkitError(
+            "threshold: --accept-spoofed needs the keys of the trials; name their manifest after SCORES"
+        )
     costs = (spoof_prior, miss_cost, fa_cost, abstain_cost)
     if scores is not None and any(cost is not None for cost in costs):
-        raise SpoofkitError("threshold: with --reject-genuine costs have no effect; leave out one of the two")
-    if scores is not None and reject_genuine is not None:
-        found = threshold_of_genuine(scores, reject_genuine)
-        _warn_of_cuts([scores])
+        raise SpoofkitError(
+            "threshold: with --reject-genuine or --accept-spoofed costs have no effect; leave out one of the two"
+        )
+    if scores is None:
+        found = decision_rule.threshold_of_costs(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
+    elif manifest is None:
+        found = decision_rule.threshold_of_genuine(scores, shares[0])
     else:
-        found = threshold_of_costs(dcf_costs(spoof_prior, miss_cost, fa_cost), abstain_cost)
+        limited = "bpcer" if accept_spoofed is None else "apcer"
+        found = decision_rule.threshold_of_set(scores, manifest, decision_rule.limit_of_share(limited, shares[0]))
+    if scores is not None:
+        _warn_of_cuts([scores])
     if as_json:
         echo_json(found)
         return
-    for line in describe_threshold(found):
+    for line in decision_rule.describe_threshold(found):
         echo(line)
 
 

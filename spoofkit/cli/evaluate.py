@@ -38,6 +38,14 @@ Against = Annotated[
 Examples = Annotated[
     int, typer.Option(min=0, max=60, help="Worst errors of each class in the report, with audio; 0: none.")
 ]
+OperatingPoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Print a table of operating points, and the APCER of each attack at this one, such as apcer:1 or "
+        "bpcer:0.5 (percent). Default: two lines; APCER and BPCER of all parts at bpcer:1.",
+        metavar="apcer:P|bpcer:P",
+    ),
+]
 Tsv = Annotated[bool, typer.Option("--tsv", help="Print all rows as TSV instead of tables.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table instead.")]
 
@@ -62,6 +70,7 @@ def evaluate(
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
+    operating_point: OperatingPoint = None,
     examples: Examples = 6,
     as_tsv: Tsv = False,
     as_latex: Latex = False,
@@ -71,16 +80,19 @@ def evaluate(
 ) -> None:
     """Compute EER, minDCF, actDCF and Cllr, pooled and per attack and codec; write table, JSON and an HTML report.
 
-    Intervals come from resampled speakers.
+    Also APCER and BPCER (ISO/IEC 30107-3) at operating points. Intervals come from resampled speakers.
 
     Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv`
 
     Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv -o exp/x/results/eval --by gender`
 
+    Example: `spoofkit evaluate exp/x/scores/eval.tsv data/eval.tsv --operating-point apcer:1`
+
     Example: `spoofkit evaluate mix/scores/eval.tsv data/eval.tsv -o out --against direct/scores/eval.tsv`
 
     Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt -o out --layout asvspoof2021_la`
     """
+    from spoofkit.evaluation.error_rates import CHOSEN, parse_limit
     from spoofkit.evaluation.metrics import dcf_costs
     from spoofkit.evaluation.report import EvaluationOptions, measure_files
     from spoofkit.evaluation.report import evaluate as write_report
@@ -101,18 +113,19 @@ def evaluate(
         subset=subset,
         against=tuple(against or ()),
         costs=dcf_costs(spoof_prior, miss_cost, fa_cost),
+        operating_point=CHOSEN if operating_point is None else parse_limit(operating_point),
         n_examples=examples,
     )
     if out is None:
         result = measure_files(scores, manifest, wanted).result
     else:
         result = write_report(scores, manifest, out, overwrite=overwrite, reuse=reuse, options=wanted)
-    _print(result, as_json=as_json, as_tsv=as_tsv, as_latex=as_latex)
+    _print(result, as_json=as_json, as_tsv=as_tsv, as_latex=as_latex, with_points=operating_point is not None)
     if out is not None:
         say(f"report: {out / 'report.html'}")
 
 
-def _print(result: dict[str, Any], *, as_json: bool, as_tsv: bool, as_latex: bool) -> None:
+def _print(result: dict[str, Any], *, as_json: bool, as_tsv: bool, as_latex: bool, with_points: bool) -> None:
     from spoofkit.evaluation import report_text
 
     for warning in result["warnings"]:
@@ -122,7 +135,7 @@ def _print(result: dict[str, Any], *, as_json: bool, as_tsv: bool, as_latex: boo
     elif as_tsv or as_latex:
         echo_text(report_text.as_tsv(result) if as_tsv else report_text.as_latex(result))
     else:
-        report_text.print_report(result)
+        report_text.print_report(result, with_points=with_points)
 
 
 def doctor(as_json: options.Json = False) -> None:

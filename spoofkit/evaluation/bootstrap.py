@@ -14,7 +14,7 @@ false alarm rate cross. Only the trials of that block are walked.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import polars as pl
 
 from spoofkit.data.manifest import NO_SPEAKER
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
 
 N_REPLICATES = 1000
@@ -112,6 +113,10 @@ def draw_clusters(n_clusters: int, n_replicates: int = N_REPLICATES, seed: int =
     return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_replicates)
 
 
+Rejected = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Bona fide and spoof trials that replicates have rejected: see `Walk.rejected`."""
+
+
 @dataclass(frozen=True)
 class Walk:
     """Trials in the order of the official walk, cut into blocks, and each cluster's number of trials in each block."""
@@ -124,7 +129,7 @@ class Walk:
     """Bona fide trials of each cluster in each block."""
     spoof_CK: npt.NDArray[np.float64]
 
-    def rejected(self, draws_RC: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def rejected(self, draws_RC: npt.NDArray[np.integer]) -> Rejected:
         """Count the bona fide and spoof trials rejected before each block and at the end: (replicates, blocks + 1)."""
         draws = draws_RC.astype(np.float64)  # products of such numbers are exact
         sums = [np.cumsum(draws @ table, axis=1) for table in (self.bonafide_CK, self.spoof_CK)]
@@ -139,6 +144,47 @@ class Walk:
         walk = np.repeat(self.is_bonafide_N[part], draw_C[self.cluster_N[part]])
         bonafide = np.append(0, np.cumsum(walk))
         return bonafide, np.arange(bonafide.size) - bonafide
+
+    def before_bonafide(
+        self, block: int, draws_RC: npt.NDArray[np.integer]
+    ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+        """Count both classes' trials that are rejected from a block's start to each of its bona fide trials."""
+        part = slice(self.starts[block], self.starts[block + 1])
+        place = np.flatnonzero(self.is_bonafide_N[part])
+        weight = draws_RC[:, self.cluster_N[part]]
+        own = weight[:, place]
+        all_before = np.cumsum(weight, axis=1)[:, place] - own
+        bonafide = np.cumsum(own, axis=1) - own
+        return bonafide, all_before - bonafide
+
+    def rejected_when(
+        self,
+        is_of_bonafide: bool,
+        number_R: npt.NDArray[np.integer],
+        draws_RC: npt.NDArray[np.integer],
+        rejected: Rejected,
+    ) -> npt.NDArray[np.float64]:
+        """Count the trials of the other class that are rejected before the n-th trial of a class, in each replicate.
+
+        Args:
+            is_of_bonafide: Whether bona fide trials are numbered, or spoofs.
+            number_R: The trial's number in each replicate, from 1.
+            draws_RC: How often each cluster is in each replicate.
+            rejected: What `rejected` returns for these draws.
+        """
+        own_RK, other_RK = rejected if is_of_bonafide else rejected[::-1]
+        block_R = np.count_nonzero(own_RK[:, 1:] < number_R[:, None], axis=1)
+        found = np.empty(len(draws_RC))
+        for block in np.unique(block_R):  # few: replicates differ little
+            rows = np.flatnonzero(block_R == block)
+            part = slice(self.starts[block], self.starts[block + 1])
+            is_own = self.is_bonafide_N[part] == is_of_bonafide
+            weight = draws_RC[rows][:, self.cluster_N[part]]
+            own = np.cumsum(weight[:, is_own], axis=1)
+            place = np.argmax(own >= (number_R[rows] - own_RK[rows, block])[:, None], axis=1)
+            before = np.arange(is_own.size) < np.flatnonzero(is_own)[place][:, None]
+            found[rows] = other_RK[rows, block] + np.sum(weight, axis=1, where=before & ~is_own)
+        return found
 
 
 def make_walk(score_N: npt.ArrayLike, is_bonafide_N: npt.ArrayLike, cluster_N: npt.ArrayLike, n_clusters: int) -> Walk:
@@ -161,9 +207,17 @@ def make_walk(score_N: npt.ArrayLike, is_bonafide_N: npt.ArrayLike, cluster_N: n
     return Walk(is_bonafide, cluster, np.searchsorted(block, np.arange(n_blocks + 1)), *tables)
 
 
-def eer_replicates(walk: Walk, draws_RC: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Compute the official EER of every replicate, as a fraction; NaN if a replicate lacks a class."""
-    bonafide_RK, spoof_RK = walk.rejected(draws_RC)
+def eer_replicates(
+    walk: Walk, draws_RC: npt.NDArray[np.integer], rejected: Rejected | None = None
+) -> npt.NDArray[np.float64]:
+    """Compute the official EER of every replicate, as a fraction; NaN if a replicate lacks a class.
+
+    Args:
+        walk: The trials.
+        draws_RC: How often each cluster is in each replicate.
+        rejected: What `walk.rejected` returns for these draws, if several figures share it.
+    """
+    bonafide_RK, spoof_RK = rejected or walk.rejected(draws_RC)
     found = np.full(len(draws_RC), np.nan)
     for replicate, (bonafide_K, spoof_K) in enumerate(zip(bonafide_RK, spoof_RK, strict=True)):
         n_bonafide, n_spoof = bonafide_K[-1], spoof_K[-1]
@@ -179,24 +233,53 @@ def eer_replicates(walk: Walk, draws_RC: npt.NDArray[np.integer]) -> npt.NDArray
 
 
 def min_dcf_replicates(
-    walk: Walk, draws_RC: npt.NDArray[np.integer], costs: DcfCosts = ASVSPOOF5
+    walk: Walk, draws_RC: npt.NDArray[np.integer], costs: DcfCosts = ASVSPOOF5, rejected: Rejected | None = None
 ) -> npt.NDArray[np.float64]:
     """Compute the minimum normalised detection cost of every replicate; NaN if a replicate lacks a class."""
     weights = np.array([costs.miss_weight, costs.fa_weight]) / min(costs.miss_weight, costs.fa_weight)
-    bonafide_RK, spoof_RK = walk.rejected(draws_RC)
+    bonafide_RK, spoof_RK = rejected or walk.rejected(draws_RC)
     found = np.full(len(draws_RC), np.nan)
-    for replicate, (bonafide_K, spoof_K) in enumerate(zip(bonafide_RK, spoof_RK, strict=True)):
-        n_bonafide, n_spoof = bonafide_K[-1], spoof_K[-1]
-        if n_bonafide and n_spoof:
-            miss, fa = weights[0] * bonafide_K / n_bonafide, weights[1] * (n_spoof - spoof_K) / n_spoof
-            best = float((miss + fa).min())
-            # Inside a block no point costs less than the misses at its start and the false alarms at its end.
-            for block in np.flatnonzero(miss[:-1] + fa[1:] < best):
-                bonafide, spoof = walk.inside(int(block), draws_RC[replicate])
-                cost = weights[0] * (bonafide_K[block] + bonafide) / n_bonafide
-                cost += weights[1] * (n_spoof - spoof_K[block] - spoof) / n_spoof
-                best = min(best, float(cost.min()))
-            found[replicate] = best
+    rows = np.flatnonzero((bonafide_RK[:, -1] > 0) & (spoof_RK[:, -1] > 0))
+    if not rows.size:
+        return found
+    bonafide_RK, spoof_RK = bonafide_RK[rows], spoof_RK[rows]
+    n_bonafide_R1, n_spoof_R1 = bonafide_RK[:, -1:], spoof_RK[:, -1:]
+    miss_RK, fa_RK = weights[0] * bonafide_RK / n_bonafide_R1, weights[1] * (n_spoof_R1 - spoof_RK) / n_spoof_R1
+    best_R = (miss_RK + fa_RK).min(axis=1)
+    # Inside a block no point costs less than the misses at its start and the false alarms at its end.
+    least_RK = miss_RK[:, :-1] + fa_RK[:, 1:]
+    for block in np.argsort(least_RK.mean(axis=0)):  # the most promising first, so that others need no look
+        here = np.flatnonzero(least_RK[:, block] < best_R)
+        if here.size:
+            bonafide, spoof = walk.before_bonafide(int(block), draws_RC[rows[here]])
+            cost = weights[0] * (bonafide_RK[here, block, None] + bonafide) / n_bonafide_R1[here]
+            cost += weights[1] * (n_spoof_R1[here] - spoof_RK[here, block, None] - spoof) / n_spoof_R1[here]
+            best_R[here] = np.minimum(best_R[here], cost.min(axis=1, initial=np.inf))
+    found[rows] = best_R
+    return found
+
+
+def limited_replicates(
+    walk: Walk, draws_RC: npt.NDArray[np.integer], limit: Limit, rejected: Rejected | None = None
+) -> npt.NDArray[np.float64]:
+    """Compute the rate that `error_rates.limited_point` minimises, of every replicate; NaN if one lacks a class.
+
+    Each replicate has its own threshold. If it may have no error at all, none is what it has.
+    """
+    rejected = rejected or walk.rejected(draws_RC)
+    n_bonafide_R, n_spoof_R = (counts[:, -1] for counts in rejected)
+    has_both = (n_bonafide_R > 0) & (n_spoof_R > 0)
+    own_R, other_R = (n_spoof_R, n_bonafide_R) if limit.rate == "apcer" else (n_bonafide_R, n_spoof_R)
+    allowed_R = np.array([limit.n_allowed(int(n)) for n in own_R])
+    # Spoofs are rejected from the lowest on until only those that may be accepted are left. Bona fide trials are
+    # rejected as long as they may be; at the threshold all spoofs before the first one that is kept are rejected.
+    number_R = own_R - allowed_R if limit.rate == "apcer" else allowed_R + 1
+    found = np.full(len(draws_RC), np.nan)
+    rows = np.flatnonzero(has_both)
+    parts = tuple(counts[rows] for counts in rejected)
+    n_rejected = walk.rejected_when(limit.rate == "bpcer", number_R[rows], draws_RC[rows], (parts[0], parts[1]))
+    share = n_rejected / other_R[rows]
+    found[rows] = share if limit.rate == "apcer" else 1 - share
     return found
 
 
@@ -245,21 +328,23 @@ def intervals(
     trials: pl.DataFrame,
     resample: str = "speaker",
     costs: DcfCosts = ASVSPOOF5,
+    limits: Sequence[Limit] = (),
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compute percentile intervals of one system's pooled EER and minDCF.
+    """Compute percentile intervals of one system's pooled EER and minDCF, and of rates at operating points.
 
     Args:
         trials: `score`, `key`, `speaker`, `attack`.
         resample: See `clusters_of`.
         costs: Prior and costs of the minDCF.
+        limits: Operating points.
         n_replicates: Number of resampled lists.
         seed: Seed of the draws.
 
     Returns:
-        JSON values: (low, high) of `eer_official_percent` and of `min_dcf`, and how they were computed; or `left_out`:
-        why there are none.
+        JSON values: (low, high) of `eer_official_percent`, of `min_dcf` and, for each of the limits, of the rate that
+        it does not limit (`operating_points`), and how they were computed; or `left_out`: why there are none.
 
     Raises:
         SpoofkitError: an unknown `resample`.
@@ -276,8 +361,11 @@ def intervals(
     try:
         draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
         walk = make_walk(trials["score"], trials["key"] == "bonafide", clusters.number_N, clusters.n_clusters)
-        eers = interval(100 * eer_replicates(walk, draws))
-        dcfs = interval(min_dcf_replicates(walk, draws, costs))
+        rejected = walk.rejected(draws)
+        eers = interval(100 * eer_replicates(walk, draws, rejected))
+        dcfs = interval(min_dcf_replicates(walk, draws, costs, rejected))
+        of_limits = {limit: list(interval(100 * limited_replicates(walk, draws, limit, rejected))) for limit in limits}
     except SpoofkitError as error:
         return {**how, "left_out": str(error)}
-    return {**how, "eer_official_percent": list(eers), "min_dcf": list(dcfs)}
+    points = [{**asdict(limit), limit.name_of_other: ends} for limit, ends in of_limits.items()]
+    return {**how, "eer_official_percent": list(eers), "min_dcf": list(dcfs), "operating_points": points}

@@ -12,6 +12,7 @@ The metrics of a cell without bona fide or without spoof trials are None, not 0.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.error_rates import CHOSEN, LIMITS, Limit, Point, limited_point, measure_points, rates_at
 from spoofkit.evaluation.metrics import (
     ASVSPOOF5,
     EER_VARIANT,
@@ -33,26 +35,29 @@ from spoofkit.evaluation.metrics import (
 )
 from spoofkit.evaluation.rocch import crossing, min_cllr_of_pooled, min_cllr_of_sorted, pooled_bins, tied_bins
 
-METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits")
+METRICS = ("eer_official_percent", "min_dcf", "act_dcf", "cllr_bits", "apcer_percent", "bpcer_percent")
 MOST_VALUES = 5000
 """Most values of a further column; with more it is not a condition but a property of each trial."""
 MANY_TIES = 0.01
 """Share of trials that share their exact score with the other class, from which a warning is given."""
 
 
-def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str] = ()) -> dict[str, Any]:
+def measure(
+    trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str] = (), chosen: Limit = CHOSEN
+) -> dict[str, Any]:
     """Compute all figures of one evaluation, as plain JSON values.
 
     Args:
         trials: As `spoofkit.evaluation.scores.join_scores` returns them: `score`, `key`, `attack` and `codec`.
         costs: Prior and costs of the DCFs.
         by: Further columns to break down by.
+        chosen: The operating point at whose pooled threshold APCER and BPCER of all parts are measured.
 
     Returns:
-        The pooled metrics (METRICS and their thresholds; min Cllr; the two other EERs in use, by name), the counts,
-        the lists `by_attack`, `by_codec` and `by_attack_and_codec` (each entry: names, counts, METRICS), `by`: such a
-        list for each further column, `by_and_codec`: one with codecs for each column that only spoofs have, the
-        costs, and `warnings`.
+        The pooled metrics (METRICS and their thresholds; min Cllr; the two other EERs in use, by name), the
+        `operating_points` (see `error_rates.measure_points`) and the chosen one, the counts, the lists `by_attack`,
+        `by_codec` and `by_attack_and_codec` (each entry: names, counts, METRICS), `by`: such a list for each further
+        column, `by_and_codec`: one with codecs for each column that only spoofs have, the costs, and `warnings`.
 
     Raises:
         SpoofkitError: One of the two classes has no trial, or a column does not exist.
@@ -68,6 +73,8 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
     pooled_dcf = min_dcf_of_sorted(bonafide, spoof, costs)
     bins = tied_bins(bonafide, spoof)
     hull = pooled_bins(bins)
+    point = limited_point(bonafide, spoof, chosen)
+    parts, spoof_of_attack = _breakdowns(trials, bonafide, costs, by, point)
     return {
         "eer_variant": EER_VARIANT,
         "eer_official_percent": 100 * pooled.eer,
@@ -77,6 +84,9 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
         "act_dcf": act_dcf_of_sorted(bonafide, spoof, costs),
         "act_dcf_threshold": costs.bayes_threshold,
         "cllr_bits": cllr_of_checked(bonafide, spoof),
+        **_rates(bonafide, spoof, point),
+        "operating_point": asdict(chosen),
+        "operating_points": measure_points(bonafide, spoof_of_attack, spoof, (*dict.fromkeys((*LIMITS, chosen)),)),
         "min_cllr_bits": min_cllr_of_pooled(hull),
         "eer_interpolated_percent": 100 * crossing(bins),
         "eer_rocch_percent": 100 * crossing(hull),
@@ -84,13 +94,13 @@ def measure(trials: pl.DataFrame, costs: DcfCosts = ASVSPOOF5, by: Sequence[str]
         "n_trials": trials.height,
         "n_bonafide": bonafide.size,
         "n_spoof": spoof.size,
-        **_breakdowns(trials, bonafide, costs, by),
+        **parts,
         "warnings": score_warnings(bonafide, spoof),
     }
 
 
 def measure_systems(
-    systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts
+    systems: Mapping[str, tuple[Scores, Scores]], paths: Sequence[Path], costs: DcfCosts, chosen: Limit = CHOSEN
 ) -> list[dict[str, Any]]:
     """Compute pooled METRICS, EER threshold, min Cllr and counts of each system, as plain JSON values.
 
@@ -98,12 +108,14 @@ def measure_systems(
         systems: Bona fide and spoof scores, sorted ascending, by name.
         paths: Their score files.
         costs: Prior and costs of the DCFs.
+        chosen: Operating point; each system has its own threshold for it.
     """
     rows = []
     for (name, (bonafide, spoof)), path in zip(systems.items(), paths, strict=True):
         others = {"eer_threshold": eer_of_sorted(bonafide, spoof).threshold}
         others["min_cllr_bits"] = min_cllr_of_sorted(bonafide, spoof)
-        rows.append({"name": name, "scores": str(path), **part_metrics(bonafide, spoof, costs), **others})
+        point = limited_point(bonafide, spoof, chosen)
+        rows.append({"name": name, "scores": str(path), **part_metrics(bonafide, spoof, costs, point), **others})
     return rows
 
 
@@ -156,8 +168,13 @@ def _count_shared(scores: Scores, others: Scores) -> int:
     return int(np.count_nonzero(others[np.minimum(at, others.size - 1)] == scores))
 
 
-def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by: Sequence[str]) -> dict[str, Any]:
-    """Compute the three lists and those of further columns, sorting once: stable splits keep every part sorted."""
+def _breakdowns(
+    trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by: Sequence[str], point: Point | None
+) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """Compute the three lists and those of further columns, and return the sorted spoof scores of each attack too.
+
+    Scores are sorted once: stable splits keep every part sorted.
+    """
     score = trials["score"].to_numpy()
     order = np.argsort(score)  # of equal scores any order will do
     score, is_bonafide = score[order], (trials["key"] == "bonafide").to_numpy()[order]
@@ -171,25 +188,28 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
 
     def rows(column: str, values: list[str], bonafide: list[Scores], spoof: list[Scores]) -> list[dict[str, Any]]:
         parts = zip(values, bonafide, spoof, strict=True)
-        return [{column: value, **part_metrics(b, s, costs)} for value, b, s in parts]
+        return [{column: value, **part_metrics(b, s, costs, point)} for value, b, s in parts]
 
     codecs, bonafide_in_codec, spoof_in_codec = by_column("codec")
     codec_codes = _codes(trials["codec"])[1]
 
-    def of_spoofs(column: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def of_spoofs(column: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Scores]]:
         """Compute rows and cells of a column that only spoofs have; its value for bona fide trials is ignored."""
         names, codes = _codes(trials[column])
         spoof = split(~is_bonafide, codes, len(names))
         in_cell = split(~is_bonafide, codes * len(codecs) + codec_codes, len(names) * len(codecs))
         places = [place for place, part in enumerate(spoof) if part.size]
         cells = [
-            {column: names[place], "codec": codec, **part_metrics(in_codec, in_cell[place * len(codecs) + c], costs)}
+            {column: names[place], "codec": codec}
+            | part_metrics(in_codec, in_cell[place * len(codecs) + c], costs, point)
             for place in places
             for c, (codec, in_codec) in enumerate(zip(codecs, bonafide_in_codec, strict=True))
         ]
-        return [{column: names[place], **part_metrics(all_bonafide, spoof[place], costs)} for place in places], cells
+        of_value = {names[place]: spoof[place] for place in places}
+        wholes = [{column: name, **part_metrics(all_bonafide, part, costs, point)} for name, part in of_value.items()]
+        return wholes, cells, of_value
 
-    by_attack, by_attack_and_codec = of_spoofs("attack")
+    by_attack, by_attack_and_codec, spoof_of_attack = of_spoofs("attack")
     spoof_only = {column: of_spoofs(column) for column in by if is_of_spoofs(trials, column)}
     return {
         "by_attack": by_attack,
@@ -198,8 +218,8 @@ def _breakdowns(trials: pl.DataFrame, all_bonafide: Scores, costs: DcfCosts, by:
         "by": {
             column: spoof_only[column][0] if column in spoof_only else rows(column, *by_column(column)) for column in by
         },
-        "by_and_codec": {column: cells for column, (_, cells) in spoof_only.items()},
-    }
+        "by_and_codec": {column: cells for column, (_, cells, _) in spoof_only.items()},
+    }, spoof_of_attack
 
 
 def is_of_spoofs(trials: pl.DataFrame, column: str) -> bool:
@@ -244,8 +264,25 @@ def _split(scores: Scores, codes: npt.NDArray[np.int64], n_parts: int) -> list[S
     return np.split(scores[order], np.cumsum(np.bincount(codes, minlength=n_parts))[:-1])
 
 
-def part_metrics(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5) -> dict[str, Any]:
-    """Count and measure one part; METRICS of a part without one of the classes are None."""
+def _rates(bonafide: Scores, spoof: Scores, point: Point | None) -> dict[str, float | None]:
+    """Compute APCER and BPCER in percent at the threshold of an operating point; None where there is no such point."""
+    if point is None:
+        return {"apcer_percent": None, "bpcer_percent": None}
+    apcer, bpcer = rates_at(bonafide, spoof, point.accept_from)
+    return {"apcer_percent": 100 * apcer, "bpcer_percent": 100 * bpcer}
+
+
+def part_metrics(
+    bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5, point: Point | None = None
+) -> dict[str, Any]:
+    """Count and measure one part; METRICS of a part without one of the classes are None.
+
+    Args:
+        bonafide: Bona fide scores, sorted ascending.
+        spoof: Spoof scores, sorted ascending.
+        costs: Prior and costs of the DCFs.
+        point: Operating point at whose threshold APCER and BPCER are measured. Default: they are None.
+    """
     counts = {"n_bonafide": bonafide.size, "n_spoof": spoof.size}
     if not (bonafide.size and spoof.size):
         return {**counts, **dict.fromkeys(METRICS)}
@@ -254,5 +291,6 @@ def part_metrics(bonafide: Scores, spoof: Scores, costs: DcfCosts = ASVSPOOF5) -
         min_dcf_of_sorted(bonafide, spoof, costs).min_dcf,
         act_dcf_of_sorted(bonafide, spoof, costs),
         cllr_of_checked(bonafide, spoof),
+        *_rates(bonafide, spoof, point).values(),
     )
     return {**counts, **dict(zip(METRICS, values, strict=True))}

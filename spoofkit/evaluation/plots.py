@@ -9,18 +9,19 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import NormalDist
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from scipy.special import ndtri
 
 from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
 from spoofkit.evaluation.rocch import pav_bins
-from spoofkit.tables import eer_text
+from spoofkit.tables import eer_text, has_few
 from spoofkit.terminal import visible
 
 # Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.
@@ -36,6 +37,8 @@ STRONGEST_HEAT = 0.75
 DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9)
 EER_AXIS = f"EER ({EER_VARIANT}), %"
 N_BINS = 80
+FURTHEST_LOG_ODDS = 20.0
+"""Beyond any frame of a DET curve."""
 FURTHEST = 12.0
 """Limit of the axes of a reliability plot, in nats."""
 STYLE: dict[Any, Any] = {
@@ -60,16 +63,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) -> Figure:
+def det_curves(
+    systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3, points: Sequence[tuple[float, float]] = ()
+) -> Figure:
     """Draw DET curves: miss against false alarm rate, in % on normal-deviate axes, with the EERs marked.
 
     Args:
         systems: Bona fide and spoof scores of each system, sorted ascending, by name; the axes fit all of them.
         digits: Decimal places of the EERs.
+        points: False alarm and miss rate, as fractions, of further points of the first system to mark.
     """
     eers = [eer_of_sorted(*classes).eer for classes in systems.values()]
     ticks = _det_ticks(100 * min(eers), 100 * max(eers), max(part.size for part in next(iter(systems.values()))))
-    low, high = ndtri(ticks[0] / 100), ndtri(ticks[-1] / 100)
+    low, high = _deviate(ticks[0] / 100), _deviate(ticks[-1] / 100)
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.8, 4.6)
         axes.plot((low, high), (low, high), color=FAINT, linewidth=0.8)
@@ -79,18 +85,21 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) ->
             # matplotlib hides a label that begins with "_"
             label = f"EER {100 * eers[place]:.{digits}f} %  {visible(name)}"
             axes.plot(*_det_points(*classes, low, high), color=colour, linestyle=dashes, linewidth=1.8, label=label)
-            at = float(np.clip(ndtri(eers[place]), low, high))
+            at = float(np.clip(_deviate(eers[place]), low, high))
             dot = SPOOF if len(systems) == 1 else colour
             axes.plot(at, at, "o", color=dot, markersize=7, clip_on=False, zorder=5)
+        inside = [at for at in (tuple(map(_deviate, point)) for point in points) if low < min(at) and max(at) < high]
+        if inside:
+            axes.plot(*zip(*inside, strict=True), "o", color=BONAFIDE, markerfacecolor=PAGE, markersize=5, zorder=4)
         if len(systems) == 1:
             _annotate_eer(axes, f"EER {100 * eers[0]:.{digits}f} %", eers[0], low, high)
         else:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=9)
-        places, names = [ndtri(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks]
+        places, names = [_deviate(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks]
         axes.set_xticks(places, names, rotation=45)
         axes.set_yticks(places, names)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set(xlabel="False alarm rate (spoof accepted), %", ylabel="Miss rate (bona fide rejected), %")
+        axes.set(xlabel="Spoof accepted (APCER, false alarms), %", ylabel="Bona fide rejected (BPCER, misses), %")
         axes.grid(True)
     return figure
 
@@ -98,16 +107,25 @@ def det_curves(systems: Mapping[str, tuple[Scores, Scores]], digits: int = 3) ->
 def _det_points(bonafide: Scores, spoof: Scores, low: float, high: float) -> tuple[Scores, Scores]:
     """Compute false alarm and miss rates as normal deviates, without points that a screen cannot tell apart."""
     points = operating_points(bonafide, spoof)
+    # Of 700,000 points a screen shows some thousand: keep those whose log-odds, which fall and rise as the deviates do,
+    # differ by a fraction of a pixel.
+    rates = np.stack((points.fa, points.miss))
+    with np.errstate(divide="ignore"):
+        log_odds = np.clip(np.log(rates / (1 - rates)), -FURTHEST_LOG_ODDS, FURTHEST_LOG_ODDS)
+    grid = np.rint(log_odds * 500 / (high - low))
+    kept = rates[:, np.append(True, np.any(np.diff(grid, axis=1) != 0, axis=0))]
     # Rates of 0 and 1 lie at infinity: the curve leaves the frame there.
-    x, y = (np.clip(ndtri(rates), low - 1, high + 1) for rates in (points.fa, points.miss))
-    # Of 700,000 points a screen shows some hundred: keep those that differ by more than a fraction of a pixel.
-    grid = np.rint(np.stack((x, y)) * 1000 / (high - low))
-    keep = np.append(True, np.any(np.diff(grid, axis=1) != 0, axis=0))
-    return x[keep], y[keep]
+    x, y = (np.clip([_deviate(rate) for rate in row], low - 1, high + 1) for row in kept.tolist())
+    return x, y
+
+
+def _deviate(rate: float) -> float:
+    """Return the normal deviate of a rate; infinite for 0 and 1."""
+    return NormalDist().inv_cdf(rate) if 0 < rate < 1 else math.copysign(math.inf, rate - 0.5)
 
 
 def _annotate_eer(axes: Axes, words: str, eer: float, low: float, high: float) -> None:
-    at = float(np.clip(ndtri(eer), low, high))
+    at = float(np.clip(_deviate(eer), low, high))
     to_left = at > (low + high) / 2
     axes.annotate(
         words,
@@ -226,19 +244,27 @@ def attack_bars(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def heat_map(result: Mapping[str, Any]) -> Figure:
-    """Draw the EER of each attack in each codec, with margins over all; an empty cell stays empty."""
+def heat_cells(result: Mapping[str, Any]) -> list[tuple[float, float, Mapping[str, Any]]]:
+    """Return the left and upper edge and the row of figures of each cell of a heat map; a cell is a unit wide."""
     attacks = [row["attack"] for row in result["by_attack"]]
     codecs = [row["codec"] for row in result["by_codec"]]
     rows = {(row["attack"], row["codec"]): row for row in result["by_attack_and_codec"]}
     # The margins are set apart: they are comparisons of their own, not means of the cells.
-    cells: list[tuple[float, float, Mapping[str, Any]]] = [
-        (c, a, rows[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)
-    ]
     right, below = len(codecs) + 0.3, len(attacks) + 0.3
-    cells += [(right, a, row) for a, row in enumerate(result["by_attack"])]
-    cells += [(c, below, row) for c, row in enumerate(result["by_codec"])]
-    cells += [(right, below, result)]
+    return [
+        *((c, a, rows[attack, codec]) for a, attack in enumerate(attacks) for c, codec in enumerate(codecs)),
+        *((right, a, row) for a, row in enumerate(result["by_attack"])),
+        *((c, below, row) for c, row in enumerate(result["by_codec"])),
+        (right, below, result),
+    ]
+
+
+def heat_map(result: Mapping[str, Any]) -> Figure:
+    """Draw the EER of each attack in each codec, with margins over all; an empty cell stays empty."""
+    attacks = [row["attack"] for row in result["by_attack"]]
+    codecs = [row["codec"] for row in result["by_codec"]]
+    cells = heat_cells(result)
+    right, below, _ = cells[-1]
     top = max(row["eer_official_percent"] or 0 for _, _, row in cells) or 1.0
     with matplotlib.rc_context(STYLE):
         # Room for the longest names, so that a cell always holds its number.
@@ -246,10 +272,16 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
         turned = longest_codec > 5
         above = 0.6 + (0.08 * longest_codec if turned else 0)
         figure, axes = _figure(0.6 + 0.1 * longest_attack + 0.52 * (right + 1), above + 0.3 * (below + 1))
+        # A shade is as sure as its trials are many: cells with few of them have none.
+        shades = [
+            0 if has_few(row) else STRONGEST_HEAT * (row["eer_official_percent"] or 0) / top for _, _, row in cells
+        ]
+        corners = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for x, y, _ in cells]
+        colours = [(HEAT, shade) for shade in shades]
+        axes.add_collection(
+            PolyCollection(corners, facecolors=colours, edgecolors=FAINT, linewidths=0.6), autolim=False
+        )
         for x, y, row in cells:
-            opacity = STRONGEST_HEAT * (row["eer_official_percent"] or 0) / top
-            cell = Rectangle((x, y), 1, 1, facecolor=(HEAT, opacity), edgecolor=FAINT, linewidth=0.6)
-            axes.add_artist(cell).set_in_layout(False)  # cells lie inside the axes, and there are hundreds
             if row["eer_official_percent"] is not None:
                 number = axes.text(x + 0.5, y + 0.5, _short(row), ha="center", va="center_baseline", fontsize=9)
                 number.set_in_layout(False)
@@ -265,7 +297,13 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0) -> str:
+def inline_svg(
+    figure: Figure,
+    name: str,
+    description: str,
+    narrowest: float = 0,
+    titles: Sequence[tuple[float, float, str]] = (),
+) -> str:
     """Convert a figure to an `<svg>` element for an HTML page.
 
     Args:
@@ -273,6 +311,7 @@ def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0
         name: Prefix of every id inside, so that one page can hold several figures.
         description: Text for screen readers.
         narrowest: Share of its drawn width to which it may shrink in a narrow page before it scrolls.
+        titles: What is said of unit squares of the first axes while the mouse is over them: left, upper edge, text.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -285,10 +324,25 @@ def inline_svg(figure: Figure, name: str, description: str, narrowest: float = 0
     for color, css_name in CSS_NAMES.items():
         # Only inside attributes: an attack may be named like a colour.
         body = re.sub(rf'(?<=[:" ]){color}(?=[;"])', f"var({css_name}, {color})", body)
-    label = description.translate({ord("&"): "&amp;", ord('"'): "&quot;", ord("<"): "&lt;"})
+    label = escape(description)
+    height = float(head[1].split()[3])
+    over = "".join(_titled_square(figure, height, *title) for title in titles)
     inches = float(head[1].split()[2]) / 72
     style = f"width:100%;max-width:{inches:.2f}in;min-width:{inches * narrowest:.2f}in;height:auto"
-    return f'<svg role="img" aria-label="{label}" viewBox="{head[1]}" style="{style}">' + body.strip()
+    return (
+        f'<svg role="img" aria-label="{label}" viewBox="{head[1]}" style="{style}">'
+        + body.strip().removesuffix("</svg>")
+        + over
+        + "</svg>"
+    )
+
+
+def _titled_square(figure: Figure, height: float, x: float, y: float, text: str) -> str:
+    """Return an invisible square with a tooltip, in the points of an SVG of some height."""
+    corners = figure.axes[0].transData.transform([(x, y), (x + 1, y + 1)]) * 72 / figure.dpi
+    (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
+    place = f'x="{left:.2f}" y="{height - top:.2f}" width="{right - left:.2f}" height="{top - bottom:.2f}"'
+    return f'<rect {place} fill="none" pointer-events="all"><title>{escape(text)}</title></rect>'
 
 
 def png(figure: Figure, dots_per_inch: int = 150) -> bytes:

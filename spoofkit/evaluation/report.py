@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
 from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
 from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
+from spoofkit.evaluation.decided import measure_decisions, read_decisions, unscored
+from spoofkit.evaluation.error_rates import CHOSEN, Limit, measured_limits
 from spoofkit.evaluation.layouts import SUBSETS, has_subsets, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
@@ -66,6 +68,8 @@ class EvaluationOptions:
     """Score files of other systems on the same trials, whose curves and figures are shown beside."""
     costs: DcfCosts = ASVSPOOF5
     """Prior and costs of minDCF and actDCF."""
+    operating_point: Limit = CHOSEN
+    """At its pooled threshold APCER and BPCER of all parts are measured."""
     n_examples: int = 6
     """Number of worst errors of each class to show with their audio."""
 
@@ -145,8 +149,8 @@ def measure_files(
         made_from: Hashes of the inputs. Default: computed here.
 
     Returns:
-        The figures of `breakdown.measure` with `intervals`, `tandem`, `systems`, `warnings`, `made_from` and
-        `made_with`; and what they were computed from.
+        The figures of `breakdown.measure` with `intervals`, `decisions`, `tandem`, `systems`, `warnings`, `made_from`
+        and `made_with`; and what they were computed from.
 
     Raises:
         SpoofkitError: An input is broken or does not fit the other.
@@ -156,25 +160,32 @@ def measure_files(
     made_from = made_from or _inputs_record(scores_path, manifest_path, options)
     paths = [scores_path, *map(Path, options.against)]
     names = name_systems(paths)
-    manifest, tables = _read_all_trials(paths, manifest_path, options)
+    records = [read_record(path) for path in paths]
+    no_score = unscored(scores_path, records[0])
+    manifest, tables = _read_all_trials(paths, manifest_path, options, no_score)
     trials = tables[0]
     systems = dict(zip(names, map(split_classes, tables), strict=True))
-    result = measure(trials, options.costs, options.by)
+    result = measure(trials, options.costs, options.by, options.operating_point)
     result["partial"] = manifest.partial if manifest else ""
     result["n_rejected"] = manifest.n_rejected if manifest else 0
     result["made_from"] = made_from
     result["intervals"] = (
-        intervals(trials, options.resample, options.costs, n_replicates=options.n_replicates)
+        intervals(trials, options.resample, options.costs, measured_limits(result), options.n_replicates)
         if options.n_replicates
         else None
     )
+    listed = trials if manifest is None else manifest.table
+    result["decisions"] = measure_decisions(listed, read_decisions(scores_path, records[0]), no_score)
     result["tandem"], unchecked = (None, "") if options.asv is None else _tandem(trials, options)
-    result["systems"] = measure_systems(systems, paths, options.costs) if options.against else []
-    result["warnings"] += filter(None, (unchecked, manifest.rejection() if manifest else ""))
-    result["warnings"] += _caveats(scores_path)
-    for path, (name, classes) in zip(paths[1:], list(systems.items())[1:], strict=True):
-        result["warnings"] += [f"{name}: {warning}" for warning in (*_caveats(path), *score_warnings(*classes))]
-    result["made_with"] = _made_with(scores_path, manifest_path, options, manifest, names)
+    result["systems"] = (
+        measure_systems(systems, paths, options.costs, options.operating_point) if options.against else []
+    )
+    rejection = manifest.rejection() if manifest else ""
+    result["warnings"] += filter(None, (unchecked, rejection, _without_score(no_score, listed.height)))
+    result["warnings"] += _caveats(scores_path, records[0])
+    for path, record, (name, classes) in zip(paths[1:], records[1:], list(systems.items())[1:], strict=True):
+        result["warnings"] += [f"{name}: {warning}" for warning in (*_caveats(path, record), *score_warnings(*classes))]
+    result["made_with"] = _made_with(scores_path, records[0], manifest_path, options, manifest, names)
     return Measured(result, trials, manifest, systems)
 
 
@@ -195,27 +206,48 @@ def _refuse_outputs(
 
 
 def _read_all_trials(
-    paths: Sequence[Path], manifest_path: Path, options: EvaluationOptions
+    paths: Sequence[Path], manifest_path: Path, options: EvaluationOptions, no_score: Sequence[str]
 ) -> tuple[Manifest | None, list[pl.DataFrame]]:
-    """Read the trials of each score file, and their manifest unless it is a challenge's own list."""
+    """Read the trials of each score file, and their manifest unless it is a challenge's own list.
+
+    Utterances to which `score` gave no score for lack of speech are in the manifest, but not among the trials. The
+    systems beside must have scores of the same trials.
+    """
     if options.layout is None:
         manifest = read_keyed_manifest(manifest_path)
-        return manifest, [read_trials(path, manifest) for path in paths]
+        has_score = ~pl.col("utt_id").is_in(no_score)
+        scored = replace(manifest, table=manifest.table.filter(has_score)) if no_score else manifest
+        return manifest, [read_trials(path, scored) for path in paths]
     keys = read_layout_keys(manifest_path, options.layout, "all")
     return None, [_read_layout_trials(path, keys, options) for path in paths]
 
 
-def _caveats(scores_path: Path) -> list[str]:
+def _without_score(no_score: Sequence[str], n_trials: int) -> str:
+    """Return a warning if trials have no score; otherwise empty."""
+    if not no_score:
+        return ""
+    return (
+        f"{len(no_score):,} of {n_trials:,} trials have no score, since they have too little speech (first: "
+        f"{no_score[0]!r}); EER, DCF, Cllr and operating points are of the others, and do not compare with figures of "
+        "the whole list"
+    )
+
+
+def _caveats(scores_path: Path, record: dict[str, Any]) -> list[str]:
     """List what a reader of a score file's figures must know."""
-    found = (read_record(scores_path).get("contamination"), final_newline_warning(scores_path))
+    found = (record.get("contamination"), final_newline_warning(scores_path))
     return [str(warning) for warning in found if warning]
 
 
 def _made_with(
-    scores_path: Path, manifest_path: Path, options: EvaluationOptions, manifest: Manifest | None, names: Sequence[str]
+    scores_path: Path,
+    record: dict[str, Any],
+    manifest_path: Path,
+    options: EvaluationOptions,
+    manifest: Manifest | None,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     """Record what the results are of, and the versions of the software."""
-    record = read_record(scores_path)
     corpus = str(manifest.made_from.get("corpus", "")) if manifest else f"{options.layout} {options.subset}"
     system, set_name = system_and_set(scores_path, manifest_path, corpus)
     return {

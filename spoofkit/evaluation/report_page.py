@@ -18,6 +18,14 @@ import polars as pl
 from spoofkit.data.manifest import Manifest
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example, make_examples
 from spoofkit.evaluation.metrics import Scores
+from spoofkit.evaluation.report_points import (
+    apcer_text,
+    cell_in_words,
+    chosen_row,
+    decisions_in_words,
+    notes,
+    point_rows,
+)
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.machine import command
 from spoofkit.stages import are_stages, describe_stages
@@ -84,8 +92,13 @@ def _draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores,
 
     bonafide, spoof = next(iter(systems.values()))
     eer = Eer(result["eer_official_percent"] / 100, result["eer_threshold"])
+    points = [
+        (row["apcer_percent"] / 100, row["bpcer_percent"] / 100)
+        for row in result["operating_points"]
+        if "left_out" not in row
+    ]
     figures = {
-        "det": plots.det_curves(systems, eer_digits(result)),
+        "det": plots.det_curves(systems, eer_digits(result), points),
         "histograms": plots.score_histograms(bonafide, spoof, eer),
         "reliability": plots.reliability(bonafide, spoof),
     }
@@ -106,13 +119,21 @@ def _render(
 
     descriptions = {**FIGURES, "det": f"DET curve; EER {rounded(result['eer_official_percent'], result)} %"}
     svgs = {
-        name: plots.inline_svg(figure, name, descriptions[name], narrowest=NARROWEST_HEAT if name == "heat" else 0)
-        for name, figure in figures.items()
+        name: plots.inline_svg(figure, name, descriptions[name]) for name, figure in figures.items() if name != "heat"
     }
+    if "heat" in figures:
+        titles = [(x, y, cell_in_words(row)) for x, y, row in plots.heat_cells(result)]
+        svgs["heat"] = plots.inline_svg(figures["heat"], "heat", descriptions["heat"], NARROWEST_HEAT, titles)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
     )
-    environment.filters |= {"csp_hash": _csp_hash, "eer": eer_text, "figure": figure_text, "rounded": rounded}
+    environment.filters |= {
+        "cell": cell_in_words,
+        "csp_hash": _csp_hash,
+        "eer": eer_text,
+        "figure": figure_text,
+        "rounded": rounded,
+    }
     template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
     shown = [example for of_class in examples.values() for example in of_class]
     return environment.from_string(template).render(
@@ -121,11 +142,16 @@ def _render(
         made_with=result["made_with"],
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
         intervals_in_words=intervals_in_words(result),
+        point_rows=point_rows(result),
+        chosen=chosen_row(result),
+        point_notes=[*notes(result)],
+        decisions_in_words=decisions_in_words(result),
         figures=svgs,  # ours, with their texts escaped already
         spoof_columns={
             column: {(cell[column], cell["codec"]): cell for cell in cells}
             for column, cells in {"attack": result["by_attack_and_codec"], **result["by_and_codec"]}.items()
         },
+        apcer_text=apcer_text,
         examples=examples,
         no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
         longest_seconds=LONGEST_SECONDS,

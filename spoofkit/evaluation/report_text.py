@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from spoofkit import tables
 from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.breakdown import METRICS
+from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
+from spoofkit.evaluation.report_points import decisions_in_words, point_tables, points_in_words
 from spoofkit.tables import (
     BONAFIDE,
     EER,
@@ -27,9 +29,16 @@ if TYPE_CHECKING:
 FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; one moves the EER by more than a point"
 
 
-def print_report(result: Mapping[str, Any], console: "Console | None" = None) -> None:
-    """Print the pooled figures, then those of each part, as wide as the console is (80 columns in a pipe)."""
-    tables.show(*_pooled(result), *_parts(result), console=console)
+def print_report(result: Mapping[str, Any], console: "Console | None" = None, with_points: bool = False) -> None:
+    """Print the pooled figures, then those of each part, as wide as the console is (80 columns in a pipe).
+
+    Args:
+        result: As `report.measure_files` returns it.
+        console: Where to print.
+        with_points: Whether operating points have a table; two lines otherwise.
+    """
+    points = point_tables(result) if with_points else ()
+    tables.show(*_pooled(result), *points, *_parts(result), console=console)
 
 
 def _pooled(result: Mapping[str, Any]) -> Iterator[str]:
@@ -41,7 +50,8 @@ def _pooled(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"
     )
     partial = f"partial set: {result['partial']}" if result["partial"] else ""
-    yield from filter(None, (partial, costs_in_words(result), intervals_in_words(result), tandem_in_words(result)))
+    said = (points_in_words, decisions_in_words, costs_in_words, intervals_in_words, tandem_in_words)
+    yield from filter(None, (partial, *(words(result) for words in said)))
 
 
 def _parts(result: Mapping[str, Any]) -> Iterator[str | Table]:
@@ -157,9 +167,11 @@ def as_latex(result: Mapping[str, Any]) -> str:
         Column("eer_official_percent", r"EER (\%)", ".2f"),
         Column("min_dcf", "minDCF", ".4f"),
         Column("cllr_bits", r"$C_\mathrm{llr}$ (bits)", ".4f"),
+        Column("apcer_percent", r"APCER (\%)", ".2f"),
     ]
     return (
         f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{partial}\n"
         f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
-        f"{costs.fa_cost:g}\n" + tables.as_latex(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
+        f"{costs.fa_cost:g}\n% APCER: at the pooled threshold of {Limit(**result['operating_point'])}\n"
+        + tables.as_latex(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
     )
