@@ -8,7 +8,8 @@ is used, so nothing global changes. No metric is computed here.
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from statistics import NormalDist
 from typing import Any
@@ -37,6 +38,7 @@ STRONGEST_HEAT = 0.75
 DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9)
 EER_AXIS = f"EER ({EER_VARIANT}), %"
 N_BINS = 80
+LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "kern")
 FURTHEST_LOG_ODDS = 20.0
 """Beyond any frame of a DET curve."""
 FURTHEST = 12.0
@@ -385,6 +387,27 @@ def _short(row: Mapping[str, Any]) -> str:
 def pdf(figure: Figure) -> bytes:
     """Render a figure as a PDF page; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), _without_layout_tables():
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _without_layout_tables() -> Iterator[None]:
+    """Leave tables for laying out text out of embedded fonts: a PDF places each glyph, and to subset them is slow."""
+    from fontTools import subset
+
+    load_font = subset.load_font  # matplotlib calls it by this name
+
+    def load_lighter(*arguments: Any, **options: Any) -> Any:
+        font = load_font(*arguments, **options)
+        for tag in LAYOUT_TABLES:
+            if tag in font:
+                del font[tag]
+        return font
+
+    subset.load_font = load_lighter
+    try:
+        yield
+    finally:
+        subset.load_font = load_font
