@@ -128,17 +128,17 @@ def test_the_worst_attack_is_measured_at_the_pooled_threshold_of_the_point_that_
 
 def test_decisions_beside_scores_give_error_and_non_response_rates(tmp_path: Path) -> None:
     scores, manifest = write_set(tmp_path, [1.0, 2, 3, 4], {"A1": [0.0, 1], "A2": [0.0, 0]})
-    decisions = ["reject", "abstain", "accept", "accept", "accept", "abstain", "reject", "reject"]
+    decisions = ["reject", "abstain", "accept", "accept", "accept", "abstain", "reject", "abstain"]
     rows = "".join(f"u{place:04d}\t0\t{decision}\t1\t\t\n" for place, decision in enumerate(decisions))
     table = tmp_path / "scores.decisions.tsv"
     table.write_text("filename\tcm-score\tdecision\tseconds\tremarks\terror\n" + rows)
     write_record(scores, decisions_sha256=file_sha256(table))
     found = evaluated(scores, manifest)["decisions"]
     assert (found["apcer_percent"], found["bpcer_percent"]) == (25.0, 25.0)
-    assert (found["apnrr_percent"], found["bpnrr_percent"]) == (25.0, 25.0)
-    assert [(row["apcer_percent"], row["apnrr_percent"]) for row in found["by_attack"]] == [(50.0, 50.0), (0.0, 0.0)]
+    assert (found["apnrr_percent"], found["bpnrr_percent"]) == (50.0, 25.0)
+    assert [(row["apcer_percent"], row["apnrr_percent"]) for row in found["by_attack"]] == [(50.0, 50.0), (0.0, 50.0)]
     assert found["worst_attack"] == "A1"
-    assert "APNRR 25 %" in run_cli("evaluate", scores, manifest, "--replicates", 0).stdout
+    assert "APNRR 50 %" in run_cli("evaluate", scores, manifest, "--replicates", 0).stdout
     table.write_text(table.read_text().replace("abstain", "accept"))
     assert "scores.decisions.tsv" in refusal("evaluate", scores, manifest)
 
