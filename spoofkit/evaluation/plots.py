@@ -395,7 +395,7 @@ def pdf(figure: Figure) -> bytes:
 @contextmanager
 def _without_layout_tables() -> Iterator[None]:
     """Leave tables for laying out text out of embedded fonts: a PDF places each glyph, and to subset them is slow."""
-    from fontTools import subset
+    from fontTools import subset  # type: ignore[import-untyped]
 
     load_font = subset.load_font  # matplotlib calls it by this name
 
