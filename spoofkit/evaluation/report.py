@@ -159,15 +159,10 @@ def measure_files(
     manifest, tables = _read_all_trials(paths, manifest_path, options)
     trials = tables[0]
     systems = dict(zip(names, map(split_classes, tables), strict=True))
-    result = measure(trials, options.costs, options.by)
+    result = measure_trials(trials, options)
     result["partial"] = manifest.partial if manifest else ""
     result["n_rejected"] = manifest.n_rejected if manifest else 0
     result["made_from"] = made_from
-    result["intervals"] = (
-        intervals(trials, options.resample, options.costs, n_replicates=options.n_replicates)
-        if options.n_replicates
-        else None
-    )
     result["tandem"], unchecked = (None, "") if options.asv is None else _tandem(trials, options)
     result["systems"] = measure_systems(systems, paths, options.costs) if options.against else []
     result["warnings"] += filter(None, (unchecked, manifest.rejection() if manifest else ""))
@@ -176,6 +171,24 @@ def measure_files(
         result["warnings"] += [f"{name}: {warning}" for warning in (*_caveats(path), *score_warnings(*classes))]
     result["made_with"] = _made_with(scores_path, manifest_path, options, manifest, names)
     return Measured(result, trials, manifest, systems)
+
+
+def measure_trials(trials: pl.DataFrame, options: EvaluationOptions) -> dict[str, Any]:
+    """Compute the figures of `breakdown.measure` and their `intervals`, None without replicates.
+
+    Args:
+        trials: As `breakdown.measure` takes them, with `speaker`.
+        options: Columns, costs and replicates are used.
+
+    Raises:
+        SpoofkitError: an option has no effect or no meaning; see `breakdown.measure` and `bootstrap.intervals`.
+    """
+    _check_options(options)
+    result = measure(trials, options.costs, options.by)
+    result["intervals"] = None
+    if options.n_replicates:
+        result["intervals"] = intervals(trials, options.resample, options.costs, n_replicates=options.n_replicates)
+    return result
 
 
 def _refuse_outputs(
