@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from conftest import make_voice
 
+import spoofkit
 from spoofkit.data.manifest import read_manifest
 from spoofkit.evaluation.scores import write_scores
 
@@ -44,6 +46,25 @@ def test_help_does_not_wait_for_libraries() -> None:
     found = loaded()
     assert not found & {"torch", "numpy", "polars", "pydantic", *HEAVY}
     assert len(found) < 200
+
+
+def test_the_package_loads_nothing_before_a_name_is_used() -> None:
+    program = "import json, sys; import spoofkit; print(json.dumps([sorted(sys.modules), dir(spoofkit)]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found, names = map(set, json.loads(done.stdout))
+    assert {name for name in found if name.startswith("spoofkit")} == {"spoofkit"}
+    assert not found & {"torch", "numpy", "polars", "pydantic", "typer", *HEAVY}
+    public = {name for name in names if not name.startswith("_")}
+    assert {"load", "evaluate", "prepare", "SpoofkitError"} <= public
+    assert all(getattr(spoofkit, name) for name in public)
+    with pytest.raises(AttributeError, match="lode"):
+        spoofkit.lode  # noqa: B018
+
+
+def test_a_detector_is_loaded_without_the_command_line(model: Path) -> None:
+    program = "import json, sys; import spoofkit; spoofkit.load(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {"typer", "rich", *HEAVY}
 
 
 def test_score_with_wav2vec_2_loads_torch_and_little_else(model: Path, tmp_path: Path) -> None:
