@@ -109,8 +109,7 @@ def test_files_have_the_records_that_the_program_prints(
     ]
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])
-@pytest.mark.parametrize("n_channels", [1, 2, 3])
+@pytest.mark.parametrize(("rate", "n_channels"), [(8_000, 2), (16_000, 1), (16_000, 3), (22_050, 1), (44_100, 2)])
 def test_samples_in_memory_have_the_scores_of_their_file(
     rate: int, n_channels: int, model: Path, tmp_path: Path
 ) -> None:
@@ -206,10 +205,11 @@ def test_regions_and_frames_are_those_that_localize_writes(
     both_heads: Path, calls: Path, calibration: Path, tmp_path: Path
 ) -> None:
     rule = ["--threshold", 0.02, "--smooth", 0.1, "--min-region", 0.05]
-    run_cli("localize", both_heads, calls, "-o", tmp_path, *rule, "--calibration", calibration, ok=False)
+    paths = [calls / name for name in ("44100.wav", "parties.flac", "torn.wav")]
+    run_cli("localize", both_heads, *paths, "-o", tmp_path, *rule, "--calibration", calibration, ok=False)
     detector = spoofkit.load(both_heads, calibration=calibration)
     n_regions = 0
-    for path in sorted(calls.iterdir()):
+    for path in paths:
         for one in detector.localize(path, threshold=0.02, smooth=0.1, min_region=0.05):
             written = tmp_path / (path.stem + (f".ch{one.channel}" if one.channel else "") + ".json")
             assert bool(one.error) != written.exists()
