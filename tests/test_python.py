@@ -26,6 +26,7 @@ from spoofkit.models.detector import FrameClassifier, load_detector
 from spoofkit.models.frame_model import write_frame_head
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/*.ipynb"))]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,9 @@ def test_a_long_wave_is_cut_and_a_silent_one_has_its_reason(model: Path, calls: 
         (1_000 * np.ones(16_000, np.float32), 16_000, "1,000"),
         (np.zeros(16_000), 16_000.5, "16000.5"),
         (np.zeros(16_000), 16, "16"),
+        (np.zeros(16_000), "16k", "16k"),
+        (torch.zeros(16_000, dtype=torch.bfloat16), 16_000, "BFloat16"),
+        ([[0.0, 0.1], [0.2]], 16_000, "no array"),
         (np.zeros(16_000), None, "sample_rate"),
         ("call.wav", 16_000, "sample_rate=16000"),
     ],
@@ -337,23 +341,22 @@ def cells_of(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/audio.md", "docs/detector.ipynb"])
+@pytest.mark.parametrize("page", [page for page in PAGES if cells_of(page)], ids=lambda page: page.name)
 def test_examples_run_in_their_order(
-    name: str, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place in experiment.iterdir():  # what an example writes stays out of it
         (tmp_path / place.name).symlink_to(place)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    cells = cells_of(ROOT / name)
-    assert cells
     names: dict[str, Any] = {"__name__": "__main__"}
-    for cell in cells:
-        exec(compile(cell, f"{name}: {cell[:40]!r}", "exec"), names)
+    for cell in cells_of(page):
+        exec(compile(cell, f"{page.name}: {cell[:40]!r}", "exec"), names)
     assert capsys.readouterr().out
 
 
-def test_the_notebook_is_one_and_holds_no_output() -> None:
+def test_the_page_of_python_and_its_notebook_have_examples_and_the_notebook_holds_no_output() -> None:
+    assert all(cells_of(ROOT / name) for name in ("README.md", "docs/python.md", "docs/detector.ipynb"))
     notebook = json.loads((ROOT / "docs/detector.ipynb").read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     for cell in notebook["cells"]:

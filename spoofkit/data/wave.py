@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,16 @@ def make_wave(samples: Any, sample_rate: int) -> Wave:
     Raises:
         SpoofkitError: another shape, type, scale or rate.
     """
-    if int(sample_rate) != sample_rate or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+    is_whole = isinstance(sample_rate, Real) and float(sample_rate).is_integer()
+    if not is_whole or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise SpoofkitError(
             f"{NAME}: found the sampling rate {sample_rate}, expected a whole number of Hz from {LOWEST_RATE} to "
             f"{HIGHEST_RATE}; give that of the samples"
         )
-    array = np.asarray(samples.detach().cpu() if hasattr(samples, "detach") else samples)
+    try:
+        array = np.asarray(samples.detach().cpu() if hasattr(samples, "detach") else samples)
+    except (TypeError, ValueError) as error:  # of a torch type that numpy lacks, or of lists of several lengths
+        raise SpoofkitError(f"{NAME}: is no array ({error}), expected float32 or int16 of shape {SHAPES}") from error
     if array.ndim not in (1, 2):
         raise SpoofkitError(f"{NAME}: found an array of shape {array.shape}, expected {SHAPES}; take one recording")
     wave_CS = np.atleast_2d(array)
