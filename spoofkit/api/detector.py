@@ -95,6 +95,7 @@ def load(
         decision=DecisionOptions(spoof_prior, miss_cost, fa_cost, abstain_cost, accept_from, reject_below),
     )
     path = find_model(os.fspath(model))
+    # FRAME_HEAD of `models.detector`, which would import torch.
     if (path / "frame_head").is_dir() and not (path / "model.json").exists():
         require_channels(channels)
         require_known(precision)

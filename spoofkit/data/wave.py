@@ -41,7 +41,8 @@ def make_wave(samples: Any, sample_rate: int) -> Wave:
     Raises:
         SpoofkitError: another shape, type, scale or rate.
     """
-    is_whole = isinstance(sample_rate, Real) and float(sample_rate).is_integer()
+    rate: object = sample_rate  # of callers who check no types
+    is_whole = isinstance(rate, Real) and float(rate).is_integer()
     if not is_whole or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise SpoofkitError(
             f"{NAME}: found the sampling rate {sample_rate}, expected a whole number of Hz from {LOWEST_RATE} to "
