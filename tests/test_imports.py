@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from conftest import make_voice
 
+import spoofkit
 from spoofkit.data.manifest import read_manifest
 from spoofkit.evaluation.scores import write_scores
 
@@ -44,6 +46,20 @@ def test_help_does_not_wait_for_libraries() -> None:
     found = loaded()
     assert not found & {"torch", "numpy", "polars", "pydantic", *HEAVY}
     assert len(found) < 200
+
+
+def test_the_package_loads_nothing_before_a_name_is_used_and_no_torch_before_a_model_is() -> None:
+    program = "import sys; import spoofkit; print(*sys.modules); spoofkit.load, spoofkit.evaluate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    at_first, then = (set(line.split()) for line in done.stdout.splitlines())
+    assert {name for name in at_first if name.startswith("spoofkit")} == {"spoofkit"}
+    assert not at_first & {"numpy", "polars", "pydantic"}
+    assert not then & {"torch", "typer", "rich", *HEAVY}
+    for name in dir(spoofkit):
+        getattr(spoofkit, name)
+    assert {"load", "evaluate", "prepare", "SpoofkitError", "ScoredRecording"} <= {*dir(spoofkit)}
+    with pytest.raises(AttributeError, match="lode"):
+        spoofkit.lode  # noqa: B018
 
 
 def test_score_with_wav2vec_2_loads_torch_and_little_else(model: Path, tmp_path: Path) -> None:

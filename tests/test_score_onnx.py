@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from test_score_verb import BUDGET, N_UTTERANCES, ids_of, killed, lines_of, make_calls, make_model, make_set
 
 from spoofkit.addons.onnx import onnx_file, with_onnx
-from spoofkit.data.audio import SAMPLE_RATE, choose_channels, read_audio
+from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
@@ -31,6 +31,7 @@ from spoofkit.models.detector import folder_sha256, load_detector
 from spoofkit.models.merge_adapters import write_all_sums
 from spoofkit.models.provenance import Provenance, write_provenance
 from spoofkit.scoring.parts import Part, part_path
+from spoofkit.scoring.scorer import pad
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -257,7 +258,8 @@ def test_in_int8_every_utterance_has_the_score_that_it_has_alone(
     run_cli("export", folder, "-o", small, "--int8", "--calibrate-on", manifests / "dev.tsv")
     run_cli("score", small, manifest, "-o", tmp_path / "out.tsv")
     found, detector = scores_in(tmp_path / "out.tsv"), with_onnx.load_onnx(small)
-    alone = [detector.score([read_audio(manifest.parent / f"{index:02d}.wav")])[0] for index in range(N_UTTERANCES)]
+    waves = [read_audio(manifest.parent / f"{index:02d}.wav") for index in range(N_UTTERANCES)]
+    alone = [detector.score_padded(*pad([wave]))[0] for wave in waves]
     assert list(found.values()) == [float(f"{score:.9g}") for score in alone]
     assert read_json(tmp_path / "out.json")["precision"] == "int8"
 
@@ -284,10 +286,6 @@ def test_channels_have_the_scores_that_they_have_as_files(model: Path, tmp_path:
     )
     assert [line["channel"] for line in called] == [1, 2]
     assert [line["score"] for line in called] == [line["score"] for line in single]
-    # As in Python.
-    downmixes = choose_channels(tmp_path / "call.wav")
-    waves = [read_audio(tmp_path / "call.wav", downmix=downmix) for downmix in downmixes]
-    assert [with_onnx.load_onnx(model).score([wave])[0] for wave in waves] == [line["score"] for line in called]
 
 
 def test_what_onnxruntime_cannot_do_is_one_sentence(
@@ -298,7 +296,7 @@ def test_what_onnxruntime_cannot_do_is_one_sentence(
 
     session = type("Session", (), {"run": fail})()
     opened = with_onnx.load_onnx(model)
-    broken = with_onnx.OnnxDetector(session, opened.record, None, None)
+    broken = with_onnx.OnnxDetector(session, opened.record)
     monkeypatch.setattr(with_onnx, "load_onnx", lambda _: broken)
     sentence = refusal("score", model, manifest, "-o", tmp_path / "out.tsv")
     assert "onnxruntime cannot score" in sentence
@@ -402,7 +400,7 @@ def test_graph_that_does_not_give_one_score_an_utterance_is_refused(how: str, mo
     edited(model, tmp_path / "m.onnx", edit)
     wave = np.zeros(8000, dtype=np.float32)
     with pytest.raises(SpoofkitError, match="expected a float32 score each"):
-        with_onnx.load_onnx(tmp_path / "m.onnx").score([wave, wave])
+        with_onnx.load_onnx(tmp_path / "m.onnx").score_padded(*pad([wave, wave]))
 
 
 # ---- What is looked at before onnxruntime opens a file
@@ -432,10 +430,10 @@ def test_exported_model_of_an_older_version_scores_with_one_remark(
 ) -> None:
     old = edited(model, tmp_path / "m.onnx", lambda _: None)
     wave = np.full(8000, 0.1, dtype=np.float32)
-    expected = with_onnx.load_onnx(model).score([wave])
+    expected = with_onnx.load_onnx(model).score_padded(*pad([wave]))
     assert not capsys.readouterr().err
     for _ in range(2):
-        np.testing.assert_array_equal(with_onnx.load_onnx(old).score([wave]), expected)
+        np.testing.assert_array_equal(with_onnx.load_onnx(old).score_padded(*pad([wave])), expected)
     assert capsys.readouterr().err.count("m.onnx: has no checksum") == 1
 
 

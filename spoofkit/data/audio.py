@@ -4,7 +4,8 @@ All functions read the blocks of `decoders`, so that samples depend neither on t
 A part is read in place if the header can be trusted and the format allows exact seeking; before a part of any other
 file, or of one whose channels are averaged, the whole file is decoded once, so that parts are refused for the same
 reasons as the whole. Nothing is replaced by silence. Every path may also be the address of a packed utterance
-(`packed`). Audio of a manifest is read through `Manifest.read_audio`, which knows the set's down-mix.
+(`packed`), or a recording in memory (`wave`). Audio of a manifest is read through `Manifest.read_audio`, which knows
+the set's down-mix.
 """
 
 import os
@@ -21,6 +22,7 @@ from spoofkit.data.decoders import open_recording
 from spoofkit.data.lengths import require_length
 from spoofkit.data.packed import parse_address, read_packed
 from spoofkit.data.stored import HEADERLESS, READ_RATE, AudioInfo, Stored
+from spoofkit.data.wave import Wave
 from spoofkit.errors import SpoofkitError
 
 SAMPLE_RATE = READ_RATE  # Hz; what every supported encoder was trained on
@@ -60,12 +62,12 @@ def probe(path: Path | str) -> AudioInfo:
 
 
 def read_audio(
-    path: Path | str, start: int = 0, n_samples: int | None = None, downmix: str = DOWNMIXES[0]
+    path: Path | str | Wave, start: int = 0, n_samples: int | None = None, downmix: str = DOWNMIXES[0]
 ) -> np.ndarray:
     """Decode a file, or part of it, to 16 kHz mono.
 
     Args:
-        path: Any audio file, or an address.
+        path: Any audio file, an address, or a recording in memory.
         start: First sample, counted at 16 kHz.
         n_samples: Number of samples at 16 kHz. Default: up to the end.
         downmix: One of DOWNMIXES, or a channel's number from 1; without effect for an address.
@@ -77,7 +79,7 @@ def read_audio(
         SpoofkitError: missing, undecodable, empty, damaged, shorter than its header states or than asked for, longer
             than its header states, too long, not finite; it lacks the channel, or its channels cancel each other.
     """
-    if (address := parse_address(path)) is not None:
+    if not isinstance(path, Wave) and (address := parse_address(path)) is not None:
         wave_S = read_packed(address, start, n_samples)
     else:
         blocks = list(_wave(path, start, n_samples, downmix))
@@ -85,15 +87,17 @@ def read_audio(
     if wave_S.size == 0:
         raise SpoofkitError(f"{path}: {NO_SAMPLES if not start else NO_SAMPLES.replace(',', f' from {start} on,', 1)}")
     if n_samples is not None:
-        require_length(path, wave_S.size, n_samples)
+        require_length(str(path), wave_S.size, n_samples)
     return np.ascontiguousarray(wave_S)
 
 
-def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = DOWNMIXES[0]) -> Iterator[np.ndarray]:
+def read_blocks(
+    path: Path | str | Wave, n_samples: int | None = None, downmix: str = DOWNMIXES[0]
+) -> Iterator[np.ndarray]:
     """Decode a file to 16 kHz mono, block by block; together they are what `read_audio` returns, bit for bit.
 
     Args:
-        path: Any audio file, or an address.
+        path: Any audio file, an address, or a recording in memory.
         n_samples: Number of samples at 16 kHz to read from the start. Default: all.
         downmix: One of DOWNMIXES, or a channel's number from 1.
 
@@ -111,13 +115,13 @@ def read_blocks(path: Path | str, n_samples: int | None = None, downmix: str = D
         raise SpoofkitError(f"{path}: {NO_SAMPLES}")
 
 
-def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
+def choose_channels(path: Path | str | Wave, rule: str = AUTO) -> tuple[str, ...]:
     """Choose the channels of a recording that are read separately, each a `downmix` for `read_audio`.
 
     The header tells how many there are. The recording is decoded only to measure whether several differ.
 
     Args:
-        path: Any audio file, or an address.
+        path: Any audio file, an address, or a recording in memory.
         rule: `auto`: each where channels differ (`ChannelMeter.are_different`), else their mean; `mean`; `first`;
             `each`; or a channel's number, from 1.
 
@@ -132,14 +136,14 @@ def choose_channels(path: Path | str, rule: str = AUTO) -> tuple[str, ...]:
     with open_recording(path) as stored:
         n_channels = stored.info.n_channels
     if rule.isdigit():
-        refuse_too_few(n_channels, int(rule), path)
+        refuse_too_few(n_channels, int(rule), str(path))
         return (rule,)
     if rule == AUTO and (n_channels == 1 or not _measure(path).are_different):
         return ("mean",)
     return tuple(str(number) for number in range(1, n_channels + 1))
 
 
-def _wave(path: Path | str, start: int, n_samples: int | None, downmix: str) -> Iterator[np.ndarray]:
+def _wave(path: Path | str | Wave, start: int, n_samples: int | None, downmix: str) -> Iterator[np.ndarray]:
     """Yield finite blocks at 16 kHz: the part that was asked for, or as much of it as there is."""
     is_part = start > 0 or n_samples is not None
     with open_recording(path) as stored:
@@ -188,14 +192,20 @@ def _at_16k(
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)[start:]
 
 
-def _measure(path: Path | str) -> ChannelMeter:
-    """Decode a whole file, once per process, and compare its channels."""
+def _measure(path: Path | str | Wave) -> ChannelMeter:
+    """Decode a whole recording, a file once per process, and compare its channels."""
+    if isinstance(path, Wave):
+        return _compare_channels(path)
     status = os.stat(path)
     return _measured(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(MEASURED_FILES)
 def _measured(path: str, *_: int) -> ChannelMeter:
+    return _compare_channels(path)
+
+
+def _compare_channels(path: str | Wave) -> ChannelMeter:
     meter = ChannelMeter()
     with open_recording(path) as stored:
         for channels_SC in stored.blocks():

@@ -24,6 +24,7 @@ from spoofkit.data.packed import SAMPLE_BYTES, Address, parse_address, read_pack
 from spoofkit.data.spans import Span
 from spoofkit.data.stored import READ_RATE, AudioInfo, Layout, Stored, decoding_errors, require_plausible, skip_samples
 from spoofkit.data.streams import count_frames
+from spoofkit.data.wave import Wave, open_wave
 from spoofkit.data.with_ffmpeg import by_ffmpeg
 from spoofkit.data.with_libsndfile import by_libsndfile
 from spoofkit.errors import SpoofkitError
@@ -31,13 +32,16 @@ from spoofkit.suggestions import nearest_name
 
 
 @contextmanager
-def open_recording(path: Path | str) -> Iterator[Stored]:
-    """Open any audio file, or an address of packed audio.
+def open_recording(path: Path | str | Wave) -> Iterator[Stored]:
+    """Open any audio file, an address of packed audio, or a recording in memory.
 
     Raises:
         SpoofkitError: missing, undecodable, cut short, too long, with something after its samples that would not be
             read, or changed before it is closed.
     """
+    if isinstance(path, Wave):
+        yield open_wave(path)
+        return
     where = str(path)
     if (address := parse_address(path)) is not None:
         yield _packed(where, address)

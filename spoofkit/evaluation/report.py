@@ -165,15 +165,10 @@ def measure_files(
     manifest, tables = _read_all_trials(paths, manifest_path, options, no_score)
     trials = tables[0]
     systems = dict(zip(names, map(split_classes, tables), strict=True))
-    result = measure(trials, options.costs, options.by, options.operating_point)
+    result = measure_trials(trials, options)
     result["partial"] = manifest.partial if manifest else ""
     result["n_rejected"] = manifest.n_rejected if manifest else 0
     result["made_from"] = made_from
-    result["intervals"] = (
-        intervals(trials, options.resample, options.costs, measured_limits(result), options.n_replicates)
-        if options.n_replicates
-        else None
-    )
     listed = trials if manifest is None else manifest.table
     result["decisions"] = measure_decisions(listed, read_decisions(scores_path, records[0]), no_score)
     result["tandem"], unchecked = (None, "") if options.asv is None else _tandem(trials, options)
@@ -187,6 +182,25 @@ def measure_files(
         result["warnings"] += [f"{name}: {warning}" for warning in (*_caveats(path, record), *score_warnings(*classes))]
     result["made_with"] = _made_with(scores_path, records[0], manifest_path, options, manifest, names)
     return Measured(result, trials, manifest, systems)
+
+
+def measure_trials(trials: pl.DataFrame, options: EvaluationOptions) -> dict[str, Any]:
+    """Compute the figures of `breakdown.measure` and their `intervals`, None without replicates.
+
+    Args:
+        trials: As `breakdown.measure` takes them, with `speaker`.
+        options: Columns, costs and replicates are used.
+
+    Raises:
+        SpoofkitError: an option has no effect or no meaning; see `breakdown.measure` and `bootstrap.intervals`.
+    """
+    _check_options(options)
+    result = measure(trials, options.costs, options.by, options.operating_point)
+    result["intervals"] = None
+    if options.n_replicates:
+        limits = measured_limits(result)
+        result["intervals"] = intervals(trials, options.resample, options.costs, limits, options.n_replicates)
+    return result
 
 
 def _refuse_outputs(

@@ -26,11 +26,12 @@ from spoofkit.evaluation.records import made_in
 from spoofkit.files import file_sha256, read_json, remove_leftovers
 from spoofkit.interrupts import caught_signals
 from spoofkit.localisation import marked_files
+from spoofkit.localisation.marking import mark, windows_for_frames
 from spoofkit.localisation.marks import as_json, audacity, rttm, shown
 from spoofkit.localisation.picture import Curve, picture
-from spoofkit.localisation.regions import CALLED, Frames, Rule, find_regions, make_rule, marked_seconds, smooth
+from spoofkit.localisation.regions import CALLED, Frames, Rule, make_rule, marked_seconds
 from spoofkit.localisation.sources import Source, find_sources
-from spoofkit.localisation.utterance import OVER_WINDOWS, Judge, describe_score, make_judge
+from spoofkit.localisation.utterance import Judge, describe_score, make_judge
 from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
@@ -127,7 +128,7 @@ def localize_recordings(
         raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
     chosen, model = choose_device(device), load_frame_model(folder)
     judge = make_judge(folder, model, calibration)
-    of_model = {"model_sha256": model.sha256, "frame_target": model.target}
+    of_model = model.identity
     rule = make_rule(
         options.threshold, options.threshold_from, options.smooth_seconds, options.min_region_seconds, of_model
     )
@@ -194,9 +195,7 @@ def _make_plan(
 def _make_marker(rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any) -> _Marker:
     """Choose how recordings are cut and marked."""
     assert scorer.geometry is not None
-    window = round(windows.SECONDS * SAMPLE_RATE)
-    window = window if scorer.longest is None else min(window, scorer.longest)
-    cut, label = Windows(window, window, OVER_WINDOWS), CALLED[record["frame_target"]]
+    cut, label = windows_for_frames(scorer.longest), CALLED[record["frame_target"]]
     return _Marker(rule, label, scorer.geometry, cut, record, judge, pages)
 
 
@@ -278,13 +277,12 @@ def _page_addon() -> ModuleType | None:
 
 def _mark(source: Source, output: Output, result: Result, marker: _Marker, overwrite: bool) -> str:
     """Mark one recording, write its files and add it to the pages; return the line for stdout."""
-    wave_S, raw_T, rule, label = result.wave_S, result.frames, marker.rule, marker.label
+    wave_S, rule, label = result.wave_S, marker.rule, marker.label
     assert wave_S is not None
-    assert raw_T is not None
     geometry, recording = marker.geometry, source.recording
-    score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
-    regions = find_regions(score_T, wave_S.size, geometry, rule)
-    curve = Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+    one = mark(result, rule, label, geometry)
+    raw_T, score_T, regions = one.frame_scores, one.smoothed_scores, one.regions
+    curve = Curve(one.frame_seconds, raw_T, score_T)
     utterance = None if marker.judge is None else marker.judge.record(result)
     cut = {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
     own = {

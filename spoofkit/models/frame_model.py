@@ -54,6 +54,11 @@ class FrameModel:
     """The utterance head on the same encoder object; None if there is only the frame head."""
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What a record says of it, and what a threshold must have been fitted on."""
+        return {"model_sha256": self.sha256, "frame_target": self.target}
+
+    @property
     def score_meaning(self) -> str:
         """Meaning of the frame scores, in words."""
         is_log_odds = self.classifier.loss_settings.kind in ("ce", "focal")

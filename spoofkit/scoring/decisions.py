@@ -73,17 +73,19 @@ class Decisions:
         """
         return float(f"{score:.9g}") if self.calibration is None else float(self.calibration.apply([[score]])[0])
 
-    def decide(self, score: float, has_signal: bool = True) -> dict[str, Any]:
+    def decide(self, score: float | None, has_signal: bool = True) -> dict[str, Any]:
         """Decide on a score.
 
         Args:
-            score: The detector's score.
+            score: The detector's score; None: there is none, and the decision is `abstain`.
             has_signal: If False, the score means nothing, and the decision is `abstain`.
 
         Returns:
-            `decision` (`accept`, `reject` or `abstain`); with a calibration, before it, `llr` (nats), `spoof_prior`,
-            and `bonafide_probability` at that prior.
+            `decision` (`accept`, `reject` or `abstain`); of a score with a calibration, before it, `llr` (nats),
+            `spoof_prior`, and `bonafide_probability` at that prior.
         """
+        if score is None:
+            return {"decision": ABSTAIN}
         value = self.value(score)
         decision = {"decision": self.thresholds.decide(value) if has_signal else ABSTAIN}
         if self.calibration is None:

@@ -33,8 +33,8 @@ def find_files(inputs: list[Path]) -> Iterator[str]:
     if [str(path) for path in inputs].count(STDIN) > 1:
         raise SpoofkitError("-: found - (paths on stdin) twice, expected it once; remove one")
     # Not inside the generator: an error must come before anything is scored.
-    named = [None if str(path) == STDIN else _expanded(path) for path in inputs]
-    return _each_once(file for files in named for file in (_on_stdin() if files is None else files))
+    named = [None if str(path) == STDIN else expand(path) for path in inputs]
+    return _some(each_once(file for files in named for file in (_on_stdin() if files is None else files)))
 
 
 def loose_manifest(files: Iterable[str], is_csv: bool = False) -> Manifest:
@@ -71,7 +71,12 @@ def _ids(names: list[str]) -> list[str]:
     return ids
 
 
-def _expanded(path: Path) -> list[str]:
+def expand(path: Path) -> list[str]:
+    """Return the recordings that a path means: those of a folder or a glob, sorted; otherwise the path itself.
+
+    Raises:
+        SpoofkitError: a folder without recordings, or a glob that matches nothing.
+    """
     if path.is_dir():
         # A broken link is included; its row gets an error.
         inside = sorted(str(file) for file in files_below(path) if is_audio_name(file.name))
@@ -120,11 +125,18 @@ def _on_stdin() -> Iterator[str]:
                 yield os.fsdecode(name)
 
 
-def _each_once(files: Iterable[str]) -> Iterator[str]:
+def each_once(files: Iterable[str]) -> Iterator[str]:
+    """Yield each name once, in the order of its first."""
     seen = set()
     for file in files:
         if file not in seen:
             seen.add(file)
             yield file
-    if not seen:
+
+
+def _some(files: Iterator[str]) -> Iterator[str]:
+    first = next(files, None)
+    if first is None:
         raise SpoofkitError("-: found no paths on stdin, expected one per line; check the command that writes them")
+    yield first
+    yield from files

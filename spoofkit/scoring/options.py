@@ -89,11 +89,6 @@ def refuse_contradictions(options: ScoreOptions, model: Path, inputs: list[Path]
         )
     if out is not None and options.json_lines:
         raise SpoofkitError(f"--json-lines: prints scores, found the score file {out} too; remove one of them")
-    if options.min_speech is not None and options.windows and options.min_speech > options.windows.seconds:
-        raise SpoofkitError(
-            f"--min-speech {options.min_speech:g}: is longer than a window, expected at most the "
-            f"{options.windows.seconds:g} s of --window"
-        )
     if options.part is not None and options.windows_out is not None:
         raise SpoofkitError("--windows and --part: a part does not have all windows; give --windows to --merge")
     outputs = [] if out is None else [out, out.with_suffix(RECORD), out.with_suffix(DECISIONS)]
@@ -101,3 +96,12 @@ def refuse_contradictions(options: ScoreOptions, model: Path, inputs: list[Path]
     if options.windows_out is not None:
         refuse_replacing([options.windows_out], [*outputs, *made_of])
     refuse_replacing(outputs, made_of)
+
+
+def refuse_long_speech(options: ScoreOptions) -> None:
+    """Refuse a required length of speech that no window can hold."""
+    if options.min_speech is not None and options.windows and options.min_speech > options.windows.seconds:
+        raise SpoofkitError(
+            f"--min-speech {options.min_speech:g}: is longer than a window, expected at most the "
+            f"{options.windows.seconds:g} s of --window"
+        )

@@ -9,57 +9,51 @@ from tqdm import tqdm
 from spoofkit.data.channels import AUTO, describe_separate_channels
 from spoofkit.files import refuse_existing, write_text
 from spoofkit.scoring import rows
-from spoofkit.scoring.decisions import Decisions, meaning
+from spoofkit.scoring.decisions import meaning
 from spoofkit.scoring.job import raise_failed
+from spoofkit.scoring.loaded import Loaded, in_named_precision
 from spoofkit.scoring.loose_files import STDIN, find_files
 from spoofkit.scoring.options import ScoreOptions
-from spoofkit.scoring.recordings import Reading, Recording, Result
-from spoofkit.scoring.scorer import Scorer
-from spoofkit.scoring.stream import in_chunks, score_recordings
+from spoofkit.scoring.recordings import Recording
+from spoofkit.scoring.scored import ScoredRecording, score_loose
 from spoofkit.scoring.windows import words
 from spoofkit.terminal import say
 
 
-def print_scores(
-    scorer: Scorer,
-    inputs: list[Path],
-    reading: Reading,
-    decisions: Decisions | None,
-    options: ScoreOptions,
-) -> Iterator[str]:
+def print_scores(loaded: Loaded, inputs: list[Path], options: ScoreOptions) -> Iterator[str]:
     """Score recordings, and yield the lines for stdout.
 
     Args:
-        scorer: The model.
+        loaded: The model.
         inputs: Files, folders, globs and `-`.
-        reading: What is read of each recording.
-        decisions: How scores are decided; None: they are not.
         options: The other options.
 
     Raises:
         SpoofkitError: at the end, if a recording could not be scored.
     """
+    assert loaded.scorer is not None
+    reading, decisions = loaded.reading, loaded.decisions
+    scorer = in_named_precision(options.precision, loaded.scorer, decisions)
     if options.windows_out is not None:
         refuse_existing(options.windows_out, options.overwrite)
-    files = find_files(inputs)
     is_table = options.width is not None and not options.json_lines
     # A program at the other end of a pipe may wait for each result before it writes the next name.
-    n_together = 1 if STDIN in map(str, inputs) else scorer.n_together
-    chunks = ([Recording(file, file) for file in chunk] for chunk in in_chunks(files, n_together))
-    results = score_recordings(scorer, chunks, reading, n_threads=options.workers)
-    seen, shown = _Seen(), list[dict[str, str]]()
+    n_together = 1 if STDIN in map(str, inputs) else None
+    recordings = (Recording(file, file) for file in find_files(inputs))
+    scored = score_loose(scorer, recordings, reading, decisions, n_together=n_together, workers=options.workers)
+    seen, shown, names = _Seen(), list[dict[str, str]](), rows.columns(decisions, reading)
     if not (is_table or options.json_lines):
-        yield "\t".join(rows.columns(decisions, reading))
+        yield "\t".join(names)
     with tqdm(desc="score", unit="file", disable=not is_table) as bar:
-        for result in (result for chunk in results for result in chunk):
+        for one in scored:
             bar.update()
             if options.windows_out is not None or not (is_table or options.json_lines):
-                result = rows.for_tsv(result, options.windows_out is not None)
-            seen.add(result)
+                one = rows.for_tsv(one, options.windows_out is not None)
+            seen.add(one)
             if options.json_lines:
-                yield rows.as_json(result, decisions)
+                yield rows.as_json(one)
                 continue
-            row = rows.cells(result, decisions, reading)
+            row = rows.cells(one, names)
             if is_table:
                 shown.append(row)
             else:
@@ -78,21 +72,21 @@ def print_scores(
 
 @dataclass
 class _Seen:
-    """What the lines at the end need to know of all results."""
+    """What the lines at the end need to know of all recordings."""
 
     n_results: int = 0
     errors: list[str] = field(default_factory=list)
-    cut: list[Result] = field(default_factory=list)
-    """Results of recordings that were scored in windows."""
+    cut: list[ScoredRecording] = field(default_factory=list)
+    """Recordings that were scored in windows."""
     apart: set[str] = field(default_factory=set)
     """Names of recordings whose channels are scored separately."""
 
-    def add(self, result: Result) -> None:
-        """Add a result."""
+    def add(self, one: ScoredRecording) -> None:
+        """Add a recording, or a channel of it."""
         self.n_results += 1
-        if result.error:
-            self.errors.append(result.error)
-        if result.windows:
-            self.cut.append(result)
-        if result.channel is not None:
-            self.apart.add(result.name)
+        if one.error:
+            self.errors.append(one.error)
+        if one.windows:
+            self.cut.append(one)
+        if one.channel is not None:
+            self.apart.add(one.file)

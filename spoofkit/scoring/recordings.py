@@ -15,6 +15,7 @@ from spoofkit.data.channels import channel_number
 from spoofkit.data.lengths import require_length, require_usable_length
 from spoofkit.data.manifest import UNKNOWN_LENGTH
 from spoofkit.data.signal import SignalMeter
+from spoofkit.data.wave import Wave
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.speech import VoiceActivity
@@ -38,6 +39,13 @@ class Recording:
     """Why it is not read at all, such as a name that the table cannot hold."""
     make: Callable[[], np.ndarray] | None = None
     """Returns the samples, such as those of a mix. Default: `path` is read."""
+    wave: Wave | None = None
+    """The recording, if it is in memory: it is read instead of `path`."""
+
+    @property
+    def audio(self) -> Path | str | Wave:
+        """What is read, unless `make` returns the samples."""
+        return self.path if self.wave is None else self.wave
 
     @property
     def label(self) -> str:
@@ -123,7 +131,7 @@ def open_recording(recording: Recording, reading: Reading, scorer: Scorer) -> li
             raise SpoofkitError(recording.fault)
         if reading.channels is None:
             return [_open(recording, reading, scorer)]
-        chosen = choose_channels(recording.path, reading.channels)
+        chosen = choose_channels(recording.audio, reading.channels)
     except (SpoofkitError, OSError) as error:
         return [Result(recording.name, recording.channel, error=str(error))]
     return [
@@ -136,7 +144,7 @@ def _open(recording: Recording, reading: Reading, scorer: Scorer) -> Opened | Re
     meter, wave_S = SignalMeter(), None
     try:
         if recording.make is None:
-            blocks = read_blocks(recording.path, reading.first_samples, recording.downmix)
+            blocks = read_blocks(recording.audio, reading.first_samples, recording.downmix)
         else:
             blocks = iter([recording.make()])
         blocks = meter.measure(blocks)

@@ -4,102 +4,84 @@ the column of the score.
 """
 
 import io
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.evaluation.scores import number_text
 from spoofkit.files import table_fault
 from spoofkit.scoring.decisions import ABSTAIN, Decisions
-from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.scoring.recordings import Reading
+from spoofkit.scoring.scored import ScoredRecording
 from spoofkit.terminal import json_line, visible
+
+DECIDED = ("llr", "bonafide_probability", "decision")
+"""Columns of what is decided."""
 
 
 def columns(decisions: Decisions | None, reading: Reading) -> list[str]:
     """Return the columns of a table: those of `score_table.COLUMNS` that apply, in that order."""
     names = ["filename", *(["channel"] if reading.channels is not None else []), "cm-score"]
     if decisions is not None:
-        names += ["decision"] if decisions.calibration is None else ["llr", "bonafide_probability", "decision"]
+        names += ["decision"] if decisions.calibration is None else DECIDED
     return [*names, "seconds", *(["speech_seconds"] if reading.voice is not None else []), "remarks", "error"]
 
 
-def for_tsv(result: Result, to_file: bool) -> Result:
-    """Return the result; if a TSV cannot hold its name, with that as the error instead of its score.
+def for_tsv(one: ScoredRecording, to_file: bool) -> ScoredRecording:
+    """Return the record; if a TSV cannot hold its name, with that as the error instead of its score.
 
     Args:
-        result: Result of a loose file.
+        one: Record of a loose file.
         to_file: Whether it goes to a file, which is UTF-8; stdout takes the bytes of any name.
     """
-    fault = table_fault(result.name, to_file)
-    return replace(result, score=None, windows=(), error=fault) if fault and not result.error else result
+    fault = table_fault(one.file, to_file)
+    if not fault or one.error:
+        return one
+    return ScoredRecording(one.file, one.channel, decision=one.decision and ABSTAIN, error=fault)
 
 
-def cells(result: Result, decisions: Decisions | None, reading: Reading, name: str | None = None) -> dict[str, str]:
-    """Return a recording's cells by column; some may be empty.
+def cells(one: ScoredRecording, names: list[str], filename: str | None = None) -> dict[str, str]:
+    """Return a recording's cells of some columns; some may be empty.
 
     Args:
-        result: Result of the recording.
-        decisions: How scores are decided; None: they are not.
-        reading: How it was read.
-        name: Its name in the table, as it is. Default: that of the result, with tabs and line breaks escaped.
+        one: Record of the recording.
+        names: The columns.
+        filename: Its name in the table, as it is. Default: that of the record, with tabs and line breaks escaped.
     """
-    found = dict.fromkeys(columns(decisions, reading), "")
-    found["filename"] = one_line(result.name) if name is None else name
-    if result.channel is not None:
-        found["channel"] = str(result.channel)
-    if result.score is None:
-        found["error"] = one_line(_utf8(result.error))
-        return found | decision_cells(None, False, decisions)
-    found["cm-score"] = f"{result.score:.9g}"  # nine digits restore a float32
-    if result.seconds:  # parts of earlier versions lack them
-        found["seconds"] = f"{result.seconds:.10g}"
-    if result.speech_seconds is not None:
-        found["speech_seconds"] = f"{result.speech_seconds:.10g}"
-    found["remarks"] = "; ".join(_remarks(result, reading))
-    return found | decision_cells(result.score, not result.lacks_signal, decisions)
+    texts = {
+        "filename": one_line(one.file) if filename is None else filename,
+        "channel": str(one.channel or ""),
+        "cm-score": "" if one.score is None else f"{one.score:.9g}",  # nine digits restore a float32
+        **decision_cells({name: getattr(one, name) for name in DECIDED}),
+        "seconds": f"{one.seconds:.10g}" if one.seconds else "",  # parts of earlier versions lack them
+        "speech_seconds": "" if one.speech_seconds is None else f"{one.speech_seconds:.10g}",
+        "remarks": "; ".join(one.remarks),
+        "error": one_line(_utf8(one.error)),
+    }
+    return {name: texts[name] for name in names}
 
 
-def decision_cells(score: float | None, has_signal: bool, decisions: Decisions | None) -> dict[str, str]:
-    """Return the cells that depend on decisions; a recording without a score is `abstain`."""
-    if decisions is None:
-        return {}
-    if score is None:
-        return {"decision": ABSTAIN}
-    decided = decisions.decide(score, has_signal)
-    if "llr" not in decided:
-        return decided
-    probability = f"{decided['bonafide_probability']:.6g}"
-    return {"llr": number_text(decided["llr"]), "bonafide_probability": probability, "decision": decided["decision"]}
+def decision_cells(decided: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of what `Decisions.decide` says; one that it leaves out, or that is None, is empty."""
+    llr, probability, decision = (decided.get(name) for name in DECIDED)
+    return {
+        "llr": "" if llr is None else number_text(llr),
+        "bonafide_probability": "" if probability is None else f"{probability:.6g}",
+        "decision": decision or "",
+    }
 
 
-def _remarks(result: Result, reading: Reading) -> list[str]:
-    remarks = []
-    if result.windows and reading.windows is not None:
-        over = "lowest" if reading.windows.over == "min" else "mean"
-        remarks.append(f"{over} of {len(result.windows):,} windows of {reading.windows.seconds:g} s")
-    if result.lacks_signal:
-        remarks.append(f"less than {LEAST_SIGNAL_SECONDS:g} s of signal")
-    return remarks
-
-
-def as_json(result: Result, decisions: Decisions | None) -> str:
+def as_json(one: ScoredRecording) -> str:
     """Return a recording's line of JSON."""
-    if result.score is None:
-        refused = {"file": _utf8(result.name), "channel": result.channel, "error": _utf8(result.error)}
-        return json_line(refused | ({} if decisions is None else {"decision": ABSTAIN}))
-    line: dict[str, Any] = {"file": _utf8(result.name), "channel": result.channel, "seconds": result.seconds}
-    if result.speech_seconds is not None:
-        line["speech_seconds"] = result.speech_seconds
-    line["score"] = result.score
-    if decisions is not None:
-        line |= decisions.decide(result.score)
-    if result.windows:
-        line["windows"] = [
-            window.known()
-            | ({} if decisions is None or decisions.calibration is None else {"llr": decisions.value(window.score)})
-            for window in result.windows
-        ]
+    line: dict[str, Any] = {"file": _utf8(one.file), "channel": one.channel}
+    if one.score is None:
+        line["error"] = _utf8(one.error)
+    else:
+        names = ("seconds", "speech_seconds", "score", "llr", "spoof_prior", "bonafide_probability")
+        line |= {name: value for name in names if (value := getattr(one, name)) is not None}
+    if one.decision is not None:
+        line["decision"] = one.decision
+    if one.windows:
+        line["windows"] = [window.known() for window in one.windows]
     return json_line(line)
 
 
@@ -129,20 +111,20 @@ def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def windows_tsv(results: Iterable[Result], decisions: Decisions | None, reading: Reading) -> str:
+def windows_tsv(scored: Iterable[ScoredRecording], decisions: Decisions | None, reading: Reading) -> str:
     """Return a table of the windows of all recordings that were cut."""
     has_channels = reading.channels is not None
     is_calibrated = decisions is not None and decisions.calibration is not None
     names = ["filename", *(["channel"] if has_channels else []), "start_seconds", "end_seconds"]
     names += [*(["speech_seconds"] if reading.voice is not None else []), "llr" if is_calibrated else "cm-score"]
     lines = ["\t".join(names)]
-    for result in results:
-        for window in result.windows:
-            start, end, score, *speech = window.known().values()
-            value = score if decisions is None else decisions.value(score)
-            row = [one_line(result.name), *([str(result.channel or "")] if has_channels else [])]
-            row += [*(f"{seconds:.10g}" for seconds in (start, end, *speech)), f"{value:.9g}"]
-            lines.append("\t".join(row))
+    for one in scored:
+        for window in one.windows:
+            seconds = [window.start_seconds, window.end_seconds]
+            seconds += [] if window.speech_seconds is None else [window.speech_seconds]
+            row = [one_line(one.file), *([str(one.channel or "")] if has_channels else [])]
+            value = window.score if window.llr is None else window.llr
+            lines.append("\t".join([*row, *(f"{number:.10g}" for number in seconds), f"{value:.9g}"]))
     return "\n".join(lines) + "\n"
 
 

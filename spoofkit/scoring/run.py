@@ -1,27 +1,20 @@
-"""The verb `score`: from a model and a manifest or loose recordings to scores on stdout, or to a score file.
-
-A model folder runs on torch, an exported model on onnxruntime; neither is imported here before it is needed.
-"""
+"""The verb `score`: from a model and a manifest or loose recordings to scores on stdout, or to a score file."""
 
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import spoofkit
-from spoofkit import addons
-from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
+from spoofkit.data.channels import AUTO, describe_separate_channels
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.records import precision_of, system_hashes
+from spoofkit.evaluation.records import precision_of
 from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, skipped
 from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
-from spoofkit.scoring import rows
-from spoofkit.scoring.decisions import read_decisions, require_fitted_on
 from spoofkit.scoring.job import (
     Job,
     finish,
@@ -32,22 +25,14 @@ from spoofkit.scoring.job import (
     run_job,
     scoring_record,
 )
+from spoofkit.scoring.loaded import find_model, load_model
 from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import ScoreOptions, refuse_contradictions, refuse_misplaced
 from spoofkit.scoring.parts import Outcome, Part
-from spoofkit.scoring.precision import (
-    AUTO_PRECISION,
-    FirstOfList,
-    begun,
-    choose_precision,
-    require_known,
-    without_list,
-)
+from spoofkit.scoring.precision import AUTO_PRECISION, FirstOfList, begun, choose_precision
 from spoofkit.scoring.printing import print_scores
-from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.score_file import ScoreFile, decide_again, make_score_file, refuse_other_record
-from spoofkit.scoring.scorer import Scorer, parse_input_policy
-from spoofkit.scoring.speech import load_voice_activity
+from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.windows import words
 from spoofkit.stages import describe_posttraining
 from spoofkit.terminal import say
@@ -67,57 +52,25 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
             could not be scored.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
-    runtime = _runtime(model)
-    runtime.require_model(model)
     refuse_misplaced(inputs, out)
     is_loose = inputs[0].suffix != ".tsv"
-    require_channels(options.channels, None if is_loose else inputs[0])
-    require_known(options.precision)
     world = read_world()
     part = _own_part(world, options, inputs, out)
+    model = find_model(model)
     refuse_contradictions(options, model, inputs, out)
-    if options.crop is not None:
-        parse_input_policy(options.crop)  # fails before a large model is read
-    decisions = read_decisions(options.calibration, options.decision)
-    voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
-    scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
-    policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
-    first_samples, repeat_to = parse_input_policy(policy)
-    # `repeat:N` also cuts to N samples.
-    windows = None if repeat_to is not None else options.windows
-    reading = Reading(first_samples, repeat_to, windows, voice, options.channels if is_loose else None)
-    if scorer is not None:
-        _require_enough(scorer, reading, policy)
-    # Of a large model it takes seconds, and scores alone do not need it.
-    model_sha256: str = "" if out is None and decisions is None else runtime.model_sha256(model)
-    if decisions is not None:
-        if scorer is not None:
-            require_fitted_on(decisions, system_hashes({"model_sha256": model_sha256} | scorer.record), model)
-        if decisions.unchecked and world.is_main:
-            say(f"spoofkit: warning: {decisions.unchecked}")
+    list_of = None if is_loose else inputs[0]
+    loaded = load_model(model, options, manifest=list_of, world=world, is_identified=out is not None)
     if out is None:
-        assert scorer is not None
-        scorer = without_list(options.precision, scorer)
-        if decisions is not None and (remark := decisions.other_precision(scorer.precision)):
-            say(f"spoofkit: warning: {remark}")
-        yield from print_scores(scorer, inputs, reading, decisions, options)
+        yield from print_scores(loaded, inputs, options)
         return
     # The table of windows is TSV always.
     is_csv = out.suffix == ".csv" and options.windows_out is None
     manifest = loose_manifest(find_files(inputs), is_csv) if is_loose else read_manifest(inputs[0])
     target = make_score_file(
-        out, manifest, reading, decisions, options.windows_out, model_sha256=model_sha256, policy=policy
-    )
-    yield from _write_scores(target, model, scorer, part, world, options)
-
-
-def _runtime(model: Path) -> ModuleType:
-    """Return the module that runs this model."""
-    if model.suffix == ".onnx":
-        return addons.find("onnx.with_onnx")
-    from spoofkit.scoring import with_torch
-
-    return with_torch
+        out, manifest, loaded.reading, loaded.decisions, options.windows_out,
+        model_sha256=loaded.sha256, policy=loaded.policy,
+    )  # fmt: skip
+    yield from _write_scores(target, model, loaded.scorer, part, world, options)
 
 
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:
@@ -136,22 +89,6 @@ def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path
             "them, or run without torchrun"
         )
     return Part(world.rank + 1, world.size)
-
-
-def _require_enough(scorer: Scorer, reading: Reading, policy: str) -> None:
-    """Refuse a window or a crop that the encoder cannot use."""
-    given = [(f"--crop {policy}", reading.first_samples)]
-    if reading.windows is not None:
-        given.append(("--window", reading.windows.n_samples))
-    for name, n_samples in given:
-        if n_samples is not None and n_samples < scorer.shortest:
-            raise SpoofkitError(
-                f"{name}: {n_samples} samples are too few, the encoder needs at least {scorer.shortest}; make it longer"
-            )
-    if reading.repeat_to is not None and scorer.longest is not None and reading.repeat_to > scorer.longest:
-        raise SpoofkitError(
-            f"--crop {policy}: is longer than the encoder can take, expected at most {scorer.longest} samples"
-        )
 
 
 def _say_caveats(target: ScoreFile) -> None:
@@ -278,9 +215,8 @@ def _report(target: ScoreFile, outcome: Outcome, more: str = "") -> Iterator[str
     called = "log-likelihood ratios" if is_calibrated and not target.is_loose else "scores"
     yield f"{target.out}: {len(outcome.results) - len(outcome.errors):,} {called}{more}, higher = more bona fide"
     if target.decisions is not None:
-        results = outcome.results.values()
-        cells = [rows.decision_cells(one.score, not one.lacks_signal, target.decisions) for one in results]
-        yield _decided(target, [cell["decision"] for cell in cells])
+        decided = [target.decisions.decide(one.score, not one.lacks_signal) for one in outcome.results.values()]
+        yield _decided(target, [one["decision"] for one in decided])
     raise_failed(list(outcome.errors.values()), len(outcome.results))
 
 

@@ -4,6 +4,7 @@ For a manifest it is the score file of the ASVspoof 5 evaluation package, with d
 recordings it is itself a table, in which a recording that failed has an error instead of a score.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from spoofkit.scoring.loose_files import LOOSE
 from spoofkit.scoring.options import DECISIONS, RECORD
 from spoofkit.scoring.parts import Outcome
 from spoofkit.scoring.precision import with_precision
-from spoofkit.scoring.recordings import Reading
+from spoofkit.scoring.recordings import Reading, Result
+from spoofkit.scoring.scored import ScoredRecording, describe
 from spoofkit.scoring.stream import in_chunks
 
 MADE_FROM = ("model_sha256", "manifest_sha256", "input_policy", "channels", "windows", "speech", "calibration_sha256")
@@ -70,11 +72,14 @@ class ScoreFile:
             names = rows.columns(self.decisions, self.reading)
             manifest = self.manifest.table
             named = dict(zip(manifest["utt_id"], manifest["path" if self.is_loose else "utt_id"], strict=True))
-            table = (rows.cells(result, self.decisions, self.reading, named[result.name]) for result in results)
+            table = (rows.cells(one, names, named[one.file]) for one in self._described(results))
             texts[self.table_out] = table_text(self.table_out, names, table)
         if self.windows_out is not None:
-            texts[self.windows_out] = rows.windows_tsv(results, self.decisions, self.reading)
+            texts[self.windows_out] = rows.windows_tsv(self._described(results), self.decisions, self.reading)
         return {path: text.encode() for path, text in texts.items()}
+
+    def _described(self, results: Iterable[Result]) -> Iterator[ScoredRecording]:
+        return (describe(result, self.decisions, self.reading) for result in results)
 
     def record(self, outcome: Outcome, known: dict[str, Any]) -> dict[str, Any]:
         """Return the record of files that are written."""
@@ -212,7 +217,8 @@ def decide_again(target: ScoreFile) -> list[str]:
     table = read_table(path.read_bytes().decode(), path)  # a name may hold any line end
     for row in table:
         score = float(np.float32(row["cm-score"])) if row["cm-score"] else None
-        row |= rows.decision_cells(score, row["filename"] not in without_signal, target.decisions)
+        if target.decisions is not None:
+            row |= rows.decision_cells(target.decisions.decide(score, row["filename"] not in without_signal))
     write_text(path, table_text(path, rows.columns(target.decisions, target.reading), table), overwrite=True)
     record |= {"decision": wanted, target.table_hash: file_sha256(path)}
     write_json(sidecar, record, overwrite=True)

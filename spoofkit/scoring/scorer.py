@@ -6,12 +6,15 @@ which of the two it has, and neither is imported before it is needed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from spoofkit.data.frames import FrameGeometry
 from spoofkit.errors import SpoofkitError
+
+if TYPE_CHECKING:
+    from spoofkit.models.frame_model import FrameModel
 
 FP32 = "fp32"
 CPU_BUDGET_SAMPLES = 8 * 32_000  # small batches stay in a CPU's caches
@@ -61,6 +64,8 @@ class Scorer:
     has_utterance_head: bool = True
     geometry: FrameGeometry | None = None
     """Geometry of its frames; None: it has no frame head."""
+    read_frame_model: "Callable[[], FrameModel] | None" = None
+    """Reads the frame head beside the model, onto the same encoder; None: there is none."""
     input_policy: str = "whole"
     """Which samples of an utterance the model takes: see `parse_input_policy`."""
     record: dict[str, Any] = field(default_factory=dict)

@@ -78,9 +78,11 @@ class WindowScore:
     score: float
     speech_seconds: float | None = None
     """Seconds of speech that it adds to the windows scored before it; None: speech was not measured."""
+    llr: float | None = None
+    """Log-likelihood ratio of its score, in nats; None: it is not calibrated."""
 
     def known(self) -> dict[str, float]:
-        """Return its values by name, without speech if that was not measured."""
+        """Return its values by name, without those that are None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

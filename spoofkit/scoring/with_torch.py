@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from spoofkit.files import read_json
-from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
+from spoofkit.models.detector import FRAME_HEAD, Detector, detector_sha256, load_detector, require_model_folder
 from spoofkit.models.device import choose_device, hardware, memory_advice
 from spoofkit.models.encoder import Encoder
-from spoofkit.models.frame_model import FrameModel, score_timeline
+from spoofkit.models.frame_model import FrameModel, read_frame_head, score_timeline
 from spoofkit.models.precision import faster_precisions, products, require_precision, with_bf16_products
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.processes import World, own_device
@@ -187,4 +187,5 @@ def load_scorer(folder: Path, device: str, world: World) -> Scorer:
     with memory_advice("use a larger GPU or --device cpu"):
         detector = detector.to(where)
     policy = str(record.get("input_policy", "whole"))
-    return replace(scorer_of(detector, where), input_policy=policy, record=of_model)
+    frames = (lambda: read_frame_head(folder, detector.encoder, detector)) if (folder / FRAME_HEAD).exists() else None
+    return replace(scorer_of(detector, where), input_policy=policy, record=of_model, read_frame_model=frames)

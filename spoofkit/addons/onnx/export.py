@@ -24,7 +24,7 @@ from spoofkit.addons.onnx import int8 as eight_bits
 from spoofkit.addons.onnx.onnx_file import OPERATORS, SEAL, ZEROS, operators, seal
 from spoofkit.addons.onnx.parity import LARGEST_DIFFERENCE, measure_parity, require_parity
 from spoofkit.addons.onnx.traceable import traceable
-from spoofkit.addons.onnx.with_onnx import FORMAT, detector_of, open_session
+from spoofkit.addons.onnx.with_onnx import FORMAT, OnnxDetector, open_session
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
@@ -84,7 +84,7 @@ def export(
     record = made_from | _record(model, detector, model_record)
     with atomic_path(out, overwrite=True) as temporary, _removed(temporary.with_suffix(".fp32.onnx")) as fp32:
         trace(model, detector, fp32)
-        exported = detector_of(open_session(fp32), record | {"precision": "fp32"})
+        exported = OnnxDetector(open_session(fp32), record | {"precision": "fp32"})
         parity = measure_parity(detector, exported)
         require_parity(model, parity)
         record |= {"parity": asdict(parity) | {"limit": LARGEST_DIFFERENCE}}
@@ -97,7 +97,7 @@ def export(
         else:
             eight_bits.quantise(fp32, temporary)
             megabytes = (fp32.stat().st_size / 1e6, temporary.stat().st_size / 1e6)
-            quantised = detector_of(open_session(temporary), record)
+            quantised = OnnxDetector(open_session(temporary), record)
             shift = eight_bits.measure_shift(exported, quantised, manifest, megabytes)
             record |= {"int8": asdict(shift)}
             yield shift.line()

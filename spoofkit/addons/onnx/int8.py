@@ -21,6 +21,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
 from spoofkit.scoring.recordings import Reading
+from spoofkit.scoring.scorer import parse_input_policy
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def measure_shift(fp32: OnnxDetector, int8: OnnxDetector, manifest: Manifest, me
     Raises:
         SpoofkitError: an utterance cannot be read or used.
     """
-    reading = Reading(fp32.first_samples, fp32.repeat_to)
+    reading = Reading(*parse_input_policy(str(fp32.record["input_policy"])))
     before, after = (_scores(detector, manifest, reading) for detector in (fp32, int8))
     is_bonafide = (manifest.table["key"] == "bonafide").to_numpy()
     eer_before, eer_after = (eer(found[is_bonafide], found[~is_bonafide]) for found in (before, after))

@@ -7,7 +7,6 @@ metadata, each field as JSON.
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from spoofkit.addons.onnx.onnx_file import SEAL, require_own
-from spoofkit.data.lengths import batches_by_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256
 from spoofkit.machine import cpu_name
 from spoofkit.processes import World
-from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer, pad, parse_input_policy
+from spoofkit.scoring.scorer import CPU_BUDGET_SAMPLES, HeadScores, Scorer, parse_input_policy
 from spoofkit.stages import NOT_RECORDED, are_stages
 from spoofkit.terminal import say
 
@@ -44,15 +42,6 @@ class OnnxDetector:
     """onnxruntime's InferenceSession."""
     record: dict[str, Any]
     """The metadata: the meaning of a score, the model, the measurements of the export."""
-    first_samples: int | None
-    """Number of samples from the start of each utterance that are scored; None for all."""
-    repeat_to: int | None
-    """Number of samples to which shorter utterances are repeated from their start; None for no repetition."""
-
-    @property
-    def shortest(self) -> int:
-        """Smallest number of samples of an utterance."""
-        return 1 if self.repeat_to is not None else int(self.record["shortest"])
 
     @property
     def longest(self) -> int | None:
@@ -63,30 +52,6 @@ class OnnxDetector:
     def budget_samples(self) -> int:
         """Largest number of samples in a padded batch; 0 in int8, where a batch would share one scale."""
         return 0 if self.record["precision"] == "int8" else CPU_BUDGET_SAMPLES
-
-    def score(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Score utterances, the same whatever else is scored with them.
-
-        Args:
-            waves: float32 arrays of shape (samples,), 16 kHz mono.
-
-        Returns:
-            float32 scores in the order of `waves`, shape (utterances,).
-
-        Raises:
-            SpoofkitError: a wave of another shape, NaN in it, too short or too long; a score that is not finite.
-        """
-        prepared = [self._prepare(number, wave) for number, wave in enumerate(waves)]
-        scores = np.empty(len(prepared), dtype=np.float32)
-        for rows in batches_by_length([wave.size for wave in prepared], self.budget_samples):
-            scores[rows] = self.score_padded(*pad([prepared[row] for row in rows]))
-        unfit = np.flatnonzero(~np.isfinite(scores))
-        if unfit.size:
-            raise SpoofkitError(
-                f"wave {unfit[0]}: its score is {scores[unfit[0]]}, expected a finite number; check the audio and the "
-                "model"
-            )
-        return scores
 
     def score_padded(self, wave_BS: np.ndarray, n_samples_B: np.ndarray) -> np.ndarray:
         """Score one batch in the graph's own form, shape (B,); nothing is cut, repeated or checked.
@@ -109,27 +74,12 @@ class OnnxDetector:
             )
         return score_B
 
-    def _prepare(self, number: int, wave: np.ndarray) -> np.ndarray:
-        wave_S = np.asarray(wave, dtype=np.float32)
-        if wave_S.ndim != 1 or not wave_S.size or not np.isfinite(wave_S).all():
-            raise SpoofkitError(
-                f"wave {number}: found shape {wave_S.shape}, expected one dimension of finite samples, 16 kHz mono"
-            )
-        wave_S = wave_S[: self.first_samples]
-        if self.repeat_to is not None:
-            wave_S = np.resize(wave_S, self.repeat_to)  # numpy's resize repeats from the start
-        if wave_S.size < self.shortest or (self.longest is not None and wave_S.size > self.longest):
-            limits = f"at least {self.shortest}" + ("" if self.longest is None else f" and at most {self.longest}")
-            raise SpoofkitError(f"wave {number}: has {wave_S.size} samples, the model needs {limits}; leave it out")
-        return wave_S
 
-
-def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | None = None) -> OnnxDetector:
+def load_onnx(path: Path | str, threads: int | None = None) -> OnnxDetector:
     """Open an exported model.
 
     Args:
         path: What `spoofkit export` wrote.
-        input_policy: `whole`, `first:N` or `repeat:N`. Default: that of the model.
         threads: Threads of onnxruntime. Default: OMP_NUM_THREADS, or the number of cores of this process.
 
     Raises:
@@ -156,12 +106,7 @@ def load_onnx(path: Path | str, input_policy: str | None = None, threads: int | 
     if record["format"] != FORMAT and str(path) not in _warned:
         _warned.add(str(path))
         say(f"{path}: has no checksum, so damage to it would not be detected; export it again")
-    return detector_of(session, record, input_policy)
-
-
-def detector_of(session: Any, record: dict[str, Any], input_policy: str | None = None) -> OnnxDetector:
-    """Make a detector of a session and its record."""
-    return OnnxDetector(session, record, *parse_input_policy(input_policy or record["input_policy"]))
+    return OnnxDetector(session, record)
 
 
 def scorer_of(detector: OnnxDetector) -> Scorer:
