@@ -17,6 +17,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import precision_of, system_hashes
 from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
+from spoofkit.models.names import find_model
 from spoofkit.outputs import refuse_foreign, skipped
 from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
@@ -57,7 +58,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     """Score what the command line names, and yield the lines for stdout.
 
     Args:
-        model: Model folder, or an exported model (`*.onnx`).
+        model: Model folder, an exported model (`*.onnx`), or `hub:OWNER/MODEL`.
         inputs: A manifest; or files, folders, globs and `-`.
         out: Score file to write. Default, for recordings only: scores are printed.
         options: The other options.
@@ -67,6 +68,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
             could not be scored.
         Interrupted: a signal asked to stop; what was scored is kept.
     """
+    named = find_model(model)
+    model = named.path
     runtime = _runtime(model)
     runtime.require_model(model)
     refuse_misplaced(inputs, out)
@@ -106,7 +109,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     target = make_score_file(
         out, manifest, reading, decisions, options.windows_out, model_sha256=model_sha256, policy=policy
     )
-    yield from _write_scores(target, model, scorer, part, world, options)
+    yield from _write_scores(target, named.name, scorer, part, world, options)
 
 
 def _runtime(model: Path) -> ModuleType:
@@ -164,7 +167,7 @@ def _say_caveats(target: ScoreFile) -> None:
 
 
 def _write_scores(
-    target: ScoreFile, model: Path, scorer: Scorer | None, part: Part, world: World, options: ScoreOptions
+    target: ScoreFile, model: str, scorer: Scorer | None, part: Part, world: World, options: ScoreOptions
 ) -> Iterator[str]:
     """Write the score file, or a part of it; without a scorer, merge its parts."""
     if world.is_main:
@@ -192,7 +195,7 @@ def _write_scores(
         yield from _merge(target, options)
 
 
-def _make_job(target: ScoreFile, model: Path, scorer: Scorer) -> Job:
+def _make_job(target: ScoreFile, model: str, scorer: Scorer) -> Job:
     """Plan the batches, and note how the scores are made."""
     plan = target.plan(scorer.n_together if target.is_loose else scorer.budget_samples)
     made_from = target.output.made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | scorer.runtime
