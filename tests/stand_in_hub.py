@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import threading
+from collections.abc import Container
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -56,12 +57,19 @@ class StandInHub:
         self.server.shutdown()
         self.server.server_close()
 
-    def commit(self, name: str, files: dict[str, bytes], card: dict[str, Any] | None = None) -> str:
+    def commit(
+        self,
+        name: str,
+        files: dict[str, bytes],
+        card: dict[str, Any] | None = None,
+        deleted: Container[str] = (),
+    ) -> str:
         """Add a commit; its hash."""
         repository = self.repositories.setdefault(name, Repository())
         if card is not None:
             repository.card = card
         whole = {**(list(repository.commits.values())[-1] if repository.commits else {}), **files}
+        whole = {file: content for file, content in whole.items() if file not in deleted}
         content = b"".join(key.encode() + value for key, value in sorted(whole.items()))
         sha = hashlib.sha1(content + str(len(repository.commits)).encode()).hexdigest()
         repository.commits[sha] = whole
@@ -81,10 +89,12 @@ class StandInHub:
             wanted = json.loads(body)
             name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
             if name in self.repositories:
-                return _json(to, {"error": "exists"}, 409)
-            self.repositories[name] = Repository(private=bool(wanted.get("private")))
+                return _json(to, {"error": "exists", "url": f"{self.url}/{name}"}, 409)
+            self.repositories[name] = Repository(private=wanted.get("visibility") == "private")
             self.commit(name, {".gitattributes": b""})
             return _json(to, {"url": f"{self.url}/{name}", "name": name})
+        if parts[:2] == ["api", "validate-yaml"]:
+            return _json(to, {"errors": [], "warnings": []})
         is_api = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if is_api else parts[:2])
         repository, rest = self.repositories.get(name), parts[4:] if is_api else parts[2:]
@@ -111,7 +121,8 @@ class StandInHub:
             return _json(to, {"files": files})
         lines = [json.loads(line) for line in body.splitlines()]
         added = {x["value"]["path"]: base64.b64decode(x["value"]["content"]) for x in lines if x["key"] == "file"}
-        sha = self.commit(name, added)
+        deleted = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
+        sha = self.commit(name, added, deleted=deleted)
         return _json(to, {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{name}/commit/{sha}"})
 
 

@@ -16,10 +16,14 @@ from test_encoder import SMALL
 
 from spoofkit.addons.convert.classifier import bonafide_class, from_classifier
 from spoofkit.addons.hub import facts
+from spoofkit.addons.hub.licences import licence_to_state
 from spoofkit.errors import SpoofkitError
+from spoofkit.models.detector import Detector, save_detector
 from spoofkit.models.names import find_named
 from spoofkit.models.pretrained import load_encoder
-from spoofkit.settings import EncoderSettings
+from spoofkit.models.provenance import Provenance
+from spoofkit.outputs import with_checksums
+from spoofkit.settings import EncoderSettings, LoraSettings
 
 
 @pytest.fixture
@@ -311,3 +315,108 @@ def test_a_pulled_model_needs_the_hub_no_more(hub: StandInHub, model: Path, call
     assert "up to date" in run_cli("pull", "hub:me/detector", "-o", tmp_path / "own", "--reuse").stdout
     hub.commit("me/detector", {"frame_head/head.json": b"{}"})
     assert "changed" in refusal("pull", "hub:me/detector", "-o", tmp_path / "own", "--reuse")
+
+
+@pytest.fixture
+def results(model: Path, manifests: Path, tmp_path: Path) -> Path:
+    """eval.json of the model."""
+    run_cli("score", model, manifests / "eval.tsv", "-o", tmp_path / "scores/eval.tsv")
+    run_cli("evaluate", tmp_path / "scores/eval.tsv", manifests / "eval.tsv", "-o", tmp_path / "results")
+    return tmp_path / "results/eval.json"
+
+
+def test_a_pushed_model_scores_the_same_elsewhere(
+    hub: StandInHub, model: Path, results: Path, call: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "hf").mkdir(exist_ok=True)
+    (tmp_path / "hf/token").write_text("hf_secret")
+    done = run_cli("push", model, "me/new", "--licence", "cc-by-4.0", "--results", results, "--private")
+    assert hub.repositories["me/new"].private
+    assert "hf_secret" not in done.stdout + done.stderr
+    sha = list(hub.repositories["me/new"].commits)[-1]
+    assert f"hub:me/new@{sha}" in done.stdout
+    assert set(hub.newest("me/new")) == {*files_of(model), "README.md", ".gitattributes"}
+    run_cli("pull", "hub:me/new", "-o", tmp_path / "elsewhere")
+    assert files_of(tmp_path / "elsewhere") == files_of(model)
+    assert run_cli("score", tmp_path / "elsewhere", call).stdout == run_cli("score", model, call).stdout
+
+
+def test_the_card_says_what_the_records_say(model: Path, results: Path, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    figures = json.loads(results.read_text())
+    intervals = {"eer_official_percent": [12.3, 45.6], "resampled": "speaker", "n_clusters": 4}
+    results.write_text(json.dumps(with_checksums(figures | {"intervals": intervals})))
+    push = ("push", model, "me/new", "--licence", "cc-by-4.0", "--results", results, "--dry-run", "-o")
+    run_cli(*push, tmp_path / "dry")
+    card = ModelCard.load(tmp_path / "dry/README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert f"| EER in % | {figures['eer_official_percent']:.2f} | 12.30 to 45.60 |" in card.text
+    assert "spoofkit score hub:me/new call.wav" in card.text
+    assert "A32" in card.text
+    results.write_text(json.dumps(figures | {"eer_official_percent": 0.1}))
+    assert "edited" in refusal(*push, tmp_path / "no")
+    of_another = figures["made_with"] | {"scores_made_with": {"model_sha256": "0" * 64}}
+    results.write_text(json.dumps(with_checksums(figures | {"made_with": of_another})))
+    assert "0" * 64 in refusal(*push, tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("base", "stated", "outcome"),
+    [
+        ("Apache-2.0", None, "apache-2.0"),
+        ("Apache-2.0", "mit", "mit"),
+        ("CC BY-NC-SA 4.0", None, "cc-by-nc-sa-4.0"),
+        ("CC BY-NC-SA 4.0", "mit", "does not allow"),
+        ("CC BY-NC 4.0", "apache-2.0", "does not allow"),
+        ("CC BY-NC 4.0", "cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"),
+        ("cc-by-nc-nd-4.0", "cc-by-nc-nd-4.0", "forbids"),
+        ("not known", None, "--licence"),
+        ("MIT, say some; Apache-2.0, say others", None, "--licence"),
+        (None, None, "--licence"),
+        (None, "mit", "mit"),
+    ],
+)
+def test_which_licence_a_pushed_model_has(base: str | None, stated: str | None, outcome: str) -> None:
+    provenance = None if base is None else Provenance("a/b", base)
+    if outcome in ("does not allow", "forbids", "--licence"):
+        with pytest.raises(SpoofkitError, match=outcome):
+            licence_to_state(provenance, base is None, stated)
+    else:
+        assert licence_to_state(provenance, base is None, stated) == outcome
+
+
+def test_of_adapters_only_they_are_pushed_and_their_base_is_fetched_by_name(
+    hub: StandInHub, call: Path, tmp_path: Path
+) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL)).save_pretrained(tmp_path / "base")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "base")
+    sha = hub.commit("them/base", files_of(tmp_path / "base"), {"license": "mit"})
+    lora = LoraSettings(rank=2, targets=["attention"])
+    for name, folder in (("hub:them/base", "named"), (str(tmp_path / "base"), "local")):
+        torch.manual_seed(0)
+        encoder = load_encoder(EncoderSettings(name=name, lora=lora))
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.1)
+        save_detector(tmp_path / folder, Detector(encoder, "mean"), {"settings": None})
+    found = refusal("push", tmp_path / "local", "me/adapted", "--licence", "mit")
+    assert str(tmp_path / "base") in found
+    assert "spoofkit merge" in found
+    before = run_cli("score", tmp_path / "named", call).stdout
+    run_cli("push", tmp_path / "named", "me/adapted")
+    assert not any("encoder/model" in name for name in hub.newest("me/adapted"))
+    assert "base_model: them/base" in hub.newest("me/adapted")["README.md"].decode()
+    assert json.loads(hub.newest("me/adapted")["encoder/base.json"])["name"] == f"hub:them/base@{sha}"
+    assert run_cli("score", "hub:me/adapted", call).stdout == before
+
+
+def test_a_push_that_the_hub_refuses_is_one_sentence(hub: StandInHub, model: Path) -> None:
+    hub.commit("them/theirs", {"a": b""})
+    hub.repositories["them/theirs"].gated = True
+    found = refusal("push", model, "them/theirs", "--licence", "mit")
+    assert "them/theirs" in found
+    assert "hf auth login" in found
+    assert "SHA256SUMS" not in hub.newest("them/theirs")

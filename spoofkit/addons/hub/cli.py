@@ -14,6 +14,7 @@ Name = Annotated[str, typer.Argument(help="hub:OWNER/MODEL, or hub:OWNER/MODEL@R
 def register(app: typer.Typer) -> None:
     """Add the verbs to the program."""
     app.command()(pull)
+    app.command()(push)
 
 
 def pull(
@@ -31,3 +32,36 @@ def pull(
     from spoofkit.addons.hub.pull import pull as run
 
     echo(run(name, out, overwrite=overwrite, reuse=reuse))
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Model or encoder folder that spoofkit wrote.", metavar="MODEL")],
+    repository: Annotated[str, typer.Argument(help="Where on the hub; created if it does not exist.", metavar="REPO")],
+    results: Annotated[
+        Path | None, typer.Option(help="eval.json of this model; its figures go into the card.", metavar="EVAL.json")
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Licence of the model, such as cc-by-4.0. Default: that of its base.", metavar="LICENCE"),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is new, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Upload nothing: write it to the folder of -o.")] = False,
+    out: Annotated[Path | None, options.out(help="With --dry-run: folder to write.")] = None,
+) -> None:
+    """Upload a model or an encoder to the Hugging Face hub, with a card made from its records.
+
+    The card says what the model was trained on and how, its figures with intervals, licence, contamination and limits.
+    Of an encoder with adapters only the adapters are uploaded; their base must be on the hub. The token is that of
+    `hf auth login`, or HF_TOKEN.
+
+    Example: `spoofkit push exp/x/finetune/model me/detector --results exp/x/results/eval/eval.json --dry-run -o card`
+
+    Example: `spoofkit push exp/x/finetune/model me/detector --results exp/x/results/eval/eval.json --private`
+    """
+    from spoofkit.addons.hub.push import push as run
+    from spoofkit.errors import SpoofkitError
+
+    if dry_run != (out is not None):
+        raise SpoofkitError("push: --dry-run and -o belong together, found one of them; add the other, or leave both")
+    for line in run(folder, repository, results=results, licence=licence, private=private, dry_run=out):
+        echo(line)
