@@ -13,6 +13,7 @@ from spoofkit.addons.convert import aasist, antideepfake, classifier
 from spoofkit.addons.convert.antideepfake import from_antideepfake, is_antideepfake
 from spoofkit.addons.convert.classifier import from_classifier, is_classifier
 from spoofkit.addons.convert.fairseq import Converted, from_fairseq, is_fairseq
+from spoofkit.addons.convert.ssl_detectors import from_ssl_detector, is_ssl_detector
 from spoofkit.addons.convert.unpickle import check_tensor, load_tensors
 from spoofkit.addons.convert.unwrap import network_tensors
 from spoofkit.checksums import folder_sha256
@@ -147,12 +148,15 @@ def convert(
         raise SpoofkitError(
             f"{source}: is no checkpoint of fairseq, WavLM or AntiDeepfake, so --same-as does not apply; leave it out"
         )
+    if is_ssl_detector(tensors):
+        return _write_ssl_detector(output, source, tensors, known)
     if aasist.is_aasist(tensors):
         return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known))
     first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
     raise SpoofkitError(
         f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
-        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
+        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake, AASIST, SSL-AASIST or Nes2Net-X; other kinds cannot be "
+        "converted"
     )
 
 
@@ -293,6 +297,18 @@ def _write_classifier(output: Output, source: Path, bonafide: str | None, proven
     detector.encoder.provenance, detector.encoder.stages = provenance, ()
     family = str(detector.encoder.network.config.model_type)
     return _write_detector(output, family, detector, n_tensors, provenance, classifier.INPUT_POLICY)
+
+
+def _write_ssl_detector(
+    output: Output, source: Path, tensors: dict[str, torch.Tensor], known: Provenance | None
+) -> Summary:
+    found = from_ssl_detector(tensors, source)
+    encoder = _encoder(found.converted)
+    encoder.provenance = provenance = _provenance(source, found.whose, None, known)
+    detector = Detector(encoder, found.head)
+    detector.head.load_state_dict(found.state)
+    detector.score = "bonafide_logit"  # as in their evaluation
+    return _write_detector(output, found.head, detector, len(tensors), provenance, found.input_policy)
 
 
 def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
