@@ -142,11 +142,11 @@ def _meaning(label: str) -> str | None:
 def _head_tensors(folder: Path, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Read the tensors above the encoder, whichever file holds them."""
     found: dict[str, torch.Tensor] = {}
-    safe = sorted(folder.glob("*.safetensors"))
+    safe = sorted(folder.glob("model*.safetensors"))
     for path in safe:
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in wanted if name in file.keys()}  # noqa: SIM118 - no dict
-    for path in [] if safe else sorted(folder.glob("*.bin")):
+    for path in [] if safe else sorted(folder.glob("pytorch_model*.bin")):
         tensors = load_tensors(path)
         found |= {name: tensors[name] for name in wanted if isinstance(tensors.get(name), torch.Tensor)}
     missing = [name for name in wanted if name not in found]

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from spoofkit.addons.hub.licences import identifier
 from spoofkit.corpora.sources import ancestry, known_corpora
 from spoofkit.models.provenance import NOT_KNOWN, Provenance, contamination_warning, known_provenance
+from spoofkit.processes import read_world
 from spoofkit.terminal import say
 
 # What data sets are called on the hub, by the corpus of sources.yaml.
@@ -28,24 +30,25 @@ CARD = "its card on the hub"
 _said: set[str] = set()
 
 
-def provenance_of(hub_id: str, full_name: str, card: Mapping[str, Any]) -> Provenance:
+def provenance_of(hub_id: str, full_name: str, card: Mapping[str, list[str]]) -> Provenance:
     """Return the origin of a model: from our table, or from its card.
 
     Args:
         hub_id: `OWNER/MODEL`.
         full_name: Its name with the commit, for the record.
-        card: The card's metadata (`license`, `datasets`, `base_model`), as the hub returns them.
+        card: What `facts_of_card` returns.
     """
     known = known_provenance(hub_id)
     if known is not None:
         return replace(known, source=full_name)
-    licence, datasets = _texts(card.get("license")), _texts(card.get("datasets"))
-    bases = [(base, known_provenance(base)) for base in _texts(card.get("base_model"))]
+    licence, datasets = card.get("license", []), card.get("datasets", [])
+    bases = [(base, known_provenance(base)) for base in card.get("base_model", [])]
     corpora = [_corpus(name) for name in datasets]
     before = [corpus for _, base in bases if base is not None for corpus in base.trained_on]
     notes = [f"licence and training data are what {CARD} says, not checked"]
     notes += [f"made from {name}" + (f" ({base.licence})" if base else "") for name, base in bases]
-    if seen := sorted(name for name in known_corpora() if ancestry(name) & set(corpora) and name not in NOT_FOR_TESTS):
+    tested_on = (name for name, corpus in known_corpora().items() if corpus.prepare)
+    if seen := sorted(name for name in tested_on if ancestry(name) & set(corpora)):
         notes.append(
             f"{CARD} names {', '.join(corpora)} as training data, not which parts: results on {', '.join(seen)} may be "
             "of data that it was trained on"
@@ -55,10 +58,6 @@ def provenance_of(hub_id: str, full_name: str, card: Mapping[str, Any]) -> Prove
     contaminates = tuple(dict.fromkeys(name for _, base in bases if base for name in base.contaminates))
     trained_on = tuple(dict.fromkeys([*before, *corpora]))
     return Provenance(full_name, ", ".join(licence) or NOT_KNOWN, trained_on, tuple(notes), contaminates)
-
-
-NOT_FOR_TESTS = frozenset(name for name, corpus in known_corpora().items() if not corpus.prepare)
-"""Corpora that nobody evaluates detectors on."""
 
 
 def _corpus(dataset: str) -> str:
@@ -79,18 +78,19 @@ def is_noncommercial(licence: str) -> bool:
     return NONCOMMERCIAL.search(licence) is not None
 
 
-def tell(name: str, provenance: Provenance | None, licence: str) -> None:
+def tell(name: str, provenance: Provenance | None, stated: str) -> None:
     """Say on stderr, once a process, licence and training data of a model that was named.
 
     Args:
         name: Its full name.
         provenance: Its origin, if known.
-        licence: What its card says, for a model without a recorded origin.
+        stated: The licence that its card states; that of a base in the provenance may be another.
     """
-    if name in _said:
+    if name in _said or not read_world().is_main:
         return
     _said.add(name)
-    licence = provenance.licence if provenance else licence or NOT_KNOWN
+    found = [stated, *([provenance.licence] if provenance and provenance.licence != NOT_KNOWN else [])]
+    licence = "; its base: ".join({identifier(one): one for one in reversed(found) if one}.values()) or NOT_KNOWN
     trained_on = ", ".join(provenance.trained_on) if provenance else ""
     say(f"{name}: licence {licence}; trained on {trained_on or NOT_KNOWN}")
     if is_noncommercial(licence):
@@ -99,6 +99,14 @@ def tell(name: str, provenance: Provenance | None, licence: str) -> None:
         say(f"spoofkit: warning: the licence of {name} is not known; ask its owner before you use it")
     for line in _contamination(provenance):
         say(f"spoofkit: warning: {line}")
+
+
+def facts_of_card(card: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what is used of a card's metadata, as lists of texts of one line; other values are left out."""
+    found = {name: _texts(card.get(name)) for name in ("license", "datasets", "base_model")}
+    if found["license"] == ["other"]:
+        found["license"] = _texts(card.get("license_name")) or ["other"]
+    return found
 
 
 def _contamination(provenance: Provenance | None) -> Iterable[str]:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from spoofkit import addons
-from spoofkit.addons.hub.facts import provenance_of, tell
+from spoofkit.addons.hub.facts import facts_of_card, provenance_of, tell
 from spoofkit.addons.hub.layout import CLASSIFIER, ENCODER, OURS, Layout, find_layout
 from spoofkit.addons.hub.names import HubName, is_unreachable, parse, reason, refused
 from spoofkit.checksums import write_sums
@@ -41,14 +41,13 @@ class Commit:
 
     name: HubName
     files: tuple[str, ...]
-    card: dict[str, Any]
-    """Metadata of its card."""
+    card: dict[str, list[str]]
+    """What is used of its card: `license`, `datasets`, `base_model`."""
 
     @property
     def licence(self) -> str:
         """The licence that the card states."""
-        stated = self.card.get("license")
-        return stated if isinstance(stated, str) else ""
+        return ", ".join(self.card.get("license", []))
 
 
 def fetch(name: str) -> Named:
@@ -101,7 +100,7 @@ def _kept(pinned: HubName) -> Commit | None:
     files, card = record.get("files"), record.get("card")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files) or not isinstance(card, dict):
         return None
-    return Commit(pinned, tuple(files), card)
+    return Commit(pinned, tuple(files), facts_of_card(card))
 
 
 def _refs(place: Path) -> dict[str, Any]:
@@ -122,12 +121,10 @@ def _ask(wanted: HubName) -> Commit:
 
     found = HfApi().model_info(wanted.id, revision=wanted.revision)
     card = found.card_data.to_dict() if found.card_data is not None else {}
-    # As JSON, since a card may hold dates.
-    plain = {name: card.get(name) for name in ("license", "datasets", "base_model") if card.get(name)}
     name = replace(wanted, revision=str(found.sha))
     if not name.is_pinned:
         raise SpoofkitError(f"{wanted}: the hub names no commit for it, found {name.revision!r}; try again")
-    return Commit(name, tuple(sorted(file.rfilename for file in found.siblings or ())), plain)
+    return Commit(name, tuple(sorted(file.rfilename for file in found.siblings or ())), facts_of_card(card))
 
 
 def _from_cache(wanted: HubName, error: Exception) -> Commit:
@@ -136,7 +133,8 @@ def _from_cache(wanted: HubName, error: Exception) -> Commit:
 
     place = _place(wanted.id)
     revision = wanted.revision if wanted.is_pinned else str(_refs(place).get(wanted.revision, ""))
-    if revision and (kept := _kept(replace(wanted, revision=revision))):
+    pinned = replace(wanted, revision=revision)
+    if pinned.is_pinned and (kept := _kept(pinned)):
         if not wanted.is_pinned and not constants.HF_HUB_OFFLINE:
             say(f"{wanted}: the hub cannot be reached ({reason(error)}); using commit {revision[:12]} of the cache")
         return kept
@@ -152,14 +150,14 @@ def _from_cache(wanted: HubName, error: Exception) -> Commit:
     return Commit(replace(wanted, revision=snapshot.name), files, _card(snapshot))
 
 
-def _card(snapshot: Path) -> dict[str, Any]:
+def _card(snapshot: Path) -> dict[str, list[str]]:
     """Read the metadata of a downloaded card."""
     from huggingface_hub import ModelCard
 
     try:
-        return dict(ModelCard.load(snapshot / "README.md").data.to_dict())
+        return facts_of_card(ModelCard.load(snapshot / "README.md").data.to_dict())
     except Exception:  # a card that is missing or damaged says nothing
-        return {}
+        return facts_of_card({})
 
 
 def download(commit: Commit) -> tuple[Layout, dict[str, Path]]:
