@@ -24,6 +24,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance
 from spoofkit.outputs import with_checksums
 from spoofkit.settings import EncoderSettings, LoraSettings
+from spoofkit.training.stage import encoder_hash
 
 
 @pytest.fixture
@@ -81,8 +82,10 @@ def classifier(folder: Path, family: str = "Wav2Vec2", labels: tuple[str, ...] =
 def test_a_model_of_ours_scores_by_name_as_from_its_folder(
     hub: StandInHub, model: Path, call: Path, tmp_path: Path
 ) -> None:
-    sha = hub.commit("me/detector", {**files_of(model), "README.md": b"a card", "notes/a.json": b"{}"})
-    run_cli("score", f"hub:me/detector@{sha}", call, "-o", tmp_path / "named.tsv")
+    files = {**files_of(model), "README.md": b"a card", "notes/a.json": b"{}"}
+    sha = hub.commit("me/detector", files, {"license": "other", "license_name": "our-noncommercial"})
+    said = run_cli("score", f"hub:me/detector@{sha}", call, "-o", tmp_path / "named.tsv").stderr
+    assert "MAY NOT BE USED COMMERCIALLY (our-noncommercial)" in said
     run_cli("score", model, call, "-o", tmp_path / "folder.tsv")
     assert (tmp_path / "named.tsv").read_bytes() == (tmp_path / "folder.tsv").read_bytes()
     named, own = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("named", "folder"))
@@ -202,7 +205,7 @@ def test_a_classifier_on_the_sum_of_all_layers(tmp_path: Path) -> None:
 def test_labels_that_do_not_say_what_is_genuine_are_refused_unless_it_is_stated(
     hub: StandInHub, tmp_path: Path, call: Path
 ) -> None:
-    classifier(tmp_path / "own", labels=("LABEL_0", "LABEL_1"))
+    own = classifier(tmp_path / "own", labels=("LABEL_0", "LABEL_1"))
     hub.commit("them/unnamed", files_of(tmp_path / "own"))
     found = refusal("score", "hub:them/unnamed", call)
     assert "hub:them/unnamed" in found
@@ -210,7 +213,12 @@ def test_labels_that_do_not_say_what_is_genuine_are_refused_unless_it_is_stated(
     assert "--bonafide" in found
     run_cli("convert", "hub:them/unnamed", "-o", tmp_path / "stated", "--bonafide", "LABEL_0")
     assert "LABEL_7" in refusal("convert", "hub:them/unnamed", "-o", tmp_path / "no", "--bonafide", "LABEL_7")
-    run_cli("score", tmp_path / "stated", call)
+    before = run_cli("score", tmp_path / "stated", call).stdout
+    torch.save(own.state_dict(), tmp_path / "own/pytorch_model.bin")
+    (tmp_path / "own/model.safetensors").unlink()
+    (tmp_path / "own/training_args.bin").write_bytes(b"not read")
+    run_cli("convert", tmp_path / "own", "-o", tmp_path / "pickled", "--bonafide", "LABEL_0")
+    assert run_cli("score", tmp_path / "pickled", call).stdout == before
 
 
 @pytest.mark.parametrize(
@@ -280,6 +288,7 @@ def test_an_encoder_by_name_is_the_encoder_itself_and_pinned(hub: StandInHub, tm
     assert ours.provenance.licence == "CC BY-NC 4.0"
     assert ours.provenance.source == f"hub:facebook/mms-300m@{sha}"
     assert ours.stages == []
+    assert encoder_hash("hub:facebook/mms-300m") == f"hub:facebook/mms-300m@{sha}"
     found = refusal("score", "hub:facebook/mms-300m", tmp_path)
     assert "hub:facebook/mms-300m" in found
     assert "encoder" in found

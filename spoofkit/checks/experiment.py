@@ -40,10 +40,8 @@ def require_folders(settings: Config) -> None:
                     f"{stage}.augment.{kind}_folder: no folder {folder} in {Path.cwd()}, expected one with audio files"
                 )
     name = settings.encoder.name
-    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/"))
-    if not (
-        Path(name).is_dir() or is_hub_id or is_hub_name(name) or name in FROM_SCRATCH or name.startswith(TORCHAUDIO)
-    ):
+    is_hub_id = is_hub_name(name) or (name.count("/") == 1 and not name.startswith((".", "/")))
+    if not (Path(name).is_dir() or is_hub_id or name in FROM_SCRATCH or name.startswith(TORCHAUDIO)):
         raise SpoofkitError(
             f"encoder.name: no folder {name} in {Path.cwd()}, expected a folder, {', '.join(FROM_SCRATCH)}, "
             f"{TORCHAUDIO}BUNDLE, hub:OWNER/MODEL or a hub id such as microsoft/wavlm-large"

@@ -31,7 +31,7 @@ from spoofkit.stages import write_stages
 from spoofkit.terminal import say
 
 FORMAT = 1
-"""Counted up when a conversion changes, so that what an earlier version made is not used."""
+"""Counted up when a conversion, or what is recorded of it, changes: what an earlier version made is not used."""
 INFO, REFS = "hub.json", "refs.json"
 
 
