@@ -75,6 +75,7 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
     own = {
         "audit": [("audit", dev)],
         "convert": [("convert", "a.pt", "-o", "b")],
+        "hub": [("pull", "hub:a/b", "-o", "c"), ("push", model, "a/b"), ("score", "hub:a/b", call)],
         "kaldi": [("kaldi", dev, "-o", "a"), ("prepare", "kaldi", call.parent, "-o", "b")],
         "onnx": [("export", model, "-o", "a.onnx"), ("score", "a.onnx", call)],
         "pack": [("pack", dev, "-o", "a"), ("score", model, tmp_path / "packed/dev.tsv", "-o", tmp_path / "p.tsv")],

@@ -32,12 +32,13 @@ from torch.utils import collect_env
 
 from spoofkit.addons.convert import aasist, antideepfake
 from spoofkit.addons.convert.run import convert
+from spoofkit.addons.convert.ssl_detectors import AASIST_PARTS
 from spoofkit.addons.convert.unpickle import StandIn, load_tensors, plain
 from spoofkit.errors import SpoofkitError
 from spoofkit.models import provenance as facts
 from spoofkit.models.assemble import assemble
 from spoofkit.models.detector import load_detector
-from spoofkit.models.heads.aasist import RawAasistLightHead
+from spoofkit.models.heads.aasist import AasistHead, RawAasistLightHead
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance, contamination_warning, known_provenance, read_provenance
 from spoofkit.models.torchaudio_bundle import (
@@ -629,7 +630,7 @@ def aasist_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights under the authors' names."""
     torch.manual_seed(seed)
     head = RawAasistLightHead(70, n_hidden=1)
-    tensors = {aasist._authors_name(ours): tensor for ours, tensor in head.state_dict().items()}
+    tensors = {aasist.authors_name(ours): tensor for ours, tensor in head.state_dict().items()}
     return tensors | {"out_layer.weight": torch.randn(2, head.embedding_width), "out_layer.bias": torch.zeros(2)}
 
 
@@ -675,6 +676,56 @@ WRAPPED = [
     ("module.", ()), ("_orig_mod.", ()), ("module._orig_mod.", ("model_state_dict",)), ("", ("state_dict",)),
     ("_orig_mod.module.", ("net",)), ("module.", ("model", "state_dict")), ("module.module.", ("model",)),
 ]  # fmt: skip
+
+
+def ssl_aasist_tensors() -> dict[str, torch.Tensor]:
+    """SSL-AASIST under the published names, on a small encoder."""
+    torch.manual_seed(2)
+    head = AasistHead(WIDTH, 2)
+    above = {aasist.authors_name(name, AASIST_PARTS): tensor for name, tensor in head.state_dict().items()}
+    above |= {"out_layer.weight": torch.randn(2, head.embedding_width), "out_layer.bias": torch.randn(2)}
+    inside = fairseq_tensors("wav2vec2-xlsr")
+    return {f"module.ssl_model.model.{name}": tensor for name, tensor in inside.items()} | {
+        f"module.{name}": tensor for name, tensor in above.items()
+    }
+
+
+@torch.inference_mode()
+def test_ssl_aasist_is_converted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_antideepfake(tmp_path, monkeypatch)  # the sizes are those of its encoders
+    tensors = ssl_aasist_tensors()
+    torch.save(tensors, tmp_path / "best.pth")
+    found = convert(tmp_path / "best.pth", tmp_path / "model")
+    assert found is not None
+    assert found.input_policy == "repeat:64600"
+    detector, record = load_detector(tmp_path / "model")
+    assert record["score"] == "bonafide_logit"
+    # The authors do not normalise the waveform.
+    assert detector.encoder.feature_extractor.do_normalize is False
+    wave = voice()[None]
+    embedding = detector.embed(wave, torch.tensor([wave.shape[1]]))
+    expected = F.linear(embedding, tensors["module.out_layer.weight"], tensors["module.out_layer.bias"])[0, 1]
+    torch.testing.assert_close(detector(wave, torch.tensor([wave.shape[1]]))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"LL.weight": torch.zeros(128, WIDTH + 1)}, "LL.weight"),
+        ({"first_bn1.extra": torch.zeros(1)}, "first_bn1.extra"),
+        ({"pos_S": None}, "above an encoder"),
+        ({name: torch.zeros(1) for name in ("fc0.weight", "fc1.weight", "fc3.weight")}, "SLS"),
+    ],
+)
+def test_another_back_end_above_xls_r_is_refused_by_name(
+    change: dict[str, Any], fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_antideepfake(tmp_path, monkeypatch)
+    changed = ssl_aasist_tensors() | {f"module.{name}": tensor for name, tensor in change.items()}
+    torch.save({name: tensor for name, tensor in changed.items() if tensor is not None}, tmp_path / "other.pth")
+    with pytest.raises(SpoofkitError, match=re.escape(fact)):
+        convert(tmp_path / "other.pth", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(("prefix", "containers"), WRAPPED)

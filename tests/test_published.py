@@ -5,6 +5,8 @@ computed once, with torch 2.13 on a CPU in double precision, by the code at the 
 weights under that code's names.
 """
 
+import re
+from types import SimpleNamespace
 from zlib import crc32
 
 import numpy as np
@@ -14,6 +16,7 @@ from test_encoder import LAYER, SMALL
 from torch import nn
 from torch.nn import functional as F
 
+from spoofkit.addons.convert import ssl_detectors
 from spoofkit.models.detector import Detector
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.losses import make_output
@@ -159,3 +162,50 @@ def test_rawnet2_equals_the_official_baseline_of_its_challenge(name: str) -> Non
     (hidden,), is_frame = detector.encoder(waves(9_000).float(), n_samples)
     output = detector.head.output.linear(detector.embed_layers([hidden.double()], is_frame))
     assert_equal(output if name == "rawnet2_asvspoof5" else F.log_softmax(output, 1), RAWNET2[name], 1e-7)
+
+
+def authors_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of a back-end under its authors' name, drawn by it; see `filled`."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    number = draw(name, *shape)
+    if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
+        return 1 + 0.3 * number
+    return 0.3 * number if len(shape) < 2 else number * (3 / number[0].numel()) ** 0.5
+
+
+def their_shape(name: str, ours: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that Nes2Net's authors give a tensor: convolutions of the mean over time, and time second to last."""
+    if not name.startswith("Nested"):
+        return ours
+    if re.search(r"\.se\.se\.\d\.weight", name):
+        return (*ours, 1)
+    if ".convs." in name and name.endswith("weight"):
+        return (*ours[:2], ours[3], ours[2])
+    return (1, 1, 1, *ours) if "weighted_sum" in name else ours
+
+
+# github.com/TakHemlata/SSL_Anti-spoofing at commit 4acaa61, model.py; github.com/Liu-Tianchi/Nes2Net_ASVspoof_ITW at
+# 43d01b9, model_scripts/wav2vec2_Nes2Net_X.py: logit 1 of the back-ends, given the features instead of an encoder's.
+@pytest.mark.parametrize(
+    ("head", "last", "expected"),
+    [
+        ("aasist", "out_layer.", [-2.0152486324364562, -1.0240796868099924]),
+        ("nes2net", "Nested_Res2Net_TDNN.fc.", [-2.049252375213398, -2.0867608651124536]),
+    ],
+)
+def test_a_back_end_above_xls_r_is_converted_under_its_authors_names(
+    head: str, last: str, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SimpleNamespace(network=SimpleNamespace(config=SimpleNamespace(hidden_size=1024)))
+    monkeypatch.setattr(ssl_detectors, "_encoder", lambda inside, where: encoder)
+    ours = UTTERANCE_HEADS[head](1024, 2).double().eval()
+    shapes = {ssl_detectors._their_name(head, name): tuple(t.shape) for name, t in ours.state_dict().items()}
+    shapes |= {f"{last}weight": (2, ours.embedding_width), f"{last}bias": (2,)}
+    tensors = {name: authors_tensor(name, their_shape(name, shape)) for name, shape in shapes.items()}
+    state = ssl_detectors.from_ssl_detector(tensors | {"ssl_model.model.mask_emb": torch.zeros(1)}, "file").state
+    ours.load_state_dict({name.removeprefix("head."): t for name, t in state.items() if name.startswith("head.")})
+    with torch.inference_mode():
+        embedding_BE = ours([draw("features", 2, 201, 1024)], torch.ones(2, 201, dtype=torch.bool))
+        logit_B2 = F.linear(embedding_BE, state["output.linear.weight"], state["output.linear.bias"])
+    assert logit_B2[:, 1].tolist() == pytest.approx(expected, rel=1e-9)

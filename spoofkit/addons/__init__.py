@@ -12,6 +12,7 @@ from spoofkit.errors import SpoofkitError
 ADDONS = {
     "audit": "the verb `audit`",
     "convert": "the verb `convert`",
+    "hub": "the verbs `pull` and `push`, and models named hub:OWNER/MODEL",
     "kaldi": "the verb `kaldi`, and `prepare kaldi`",
     "onnx": "the verb `export`, and `score` with a model *.onnx",
     "pack": "the verb `pack`, and reading packed audio",
@@ -28,6 +29,8 @@ VERBS = {
     "export": "onnx",
     "kaldi": "kaldi",
     "pack": "pack",
+    "pull": "hub",
+    "push": "hub",
 }
 """Each verb that an addon provides: `register` of the addon's module `cli` adds it to the program."""
 

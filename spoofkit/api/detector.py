@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from spoofkit.data.channels import AUTO, require_channels
 from spoofkit.data.wave import NAME, make_wave
 from spoofkit.errors import SpoofkitError
+from spoofkit.models.names import find_model
 from spoofkit.scoring.decisions import DecisionOptions
-from spoofkit.scoring.loaded import Loaded, find_model, in_named_precision, load_model
+from spoofkit.scoring.loaded import Loaded, in_named_precision, load_model
 from spoofkit.scoring.loose_files import each_once, expand
 from spoofkit.scoring.options import ScoreOptions
 from spoofkit.scoring.precision import require_known, without_list
@@ -57,8 +58,8 @@ def load(
     """Load a detector. The options are those of `spoofkit score`, by the same names; so are the defaults.
 
     Args:
-        model: Model folder, such as EXP/model of `finetune`; a file of `export` (`*.onnx`), which needs no torch; or,
-            to localize only, the folder of a post-training.
+        model: Model folder, such as EXP/model of `finetune`; a file of `export` (`*.onnx`), which needs no torch;
+            `hub:OWNER/MODEL`; or, to localize only, the folder of a post-training.
         crop: `whole`; `first:N`, the first N samples at 16 kHz; `repeat:N`, those, and what is shorter repeated to N.
             Default: as the model says, mostly whole.
         channels: `auto`, each channel by itself where they differ, else their mean; `mean`; `first`; `each`; or a
@@ -94,7 +95,7 @@ def load(
         calibration=None if calibration is None else Path(calibration),
         decision=DecisionOptions(spoof_prior, miss_cost, fa_cost, abstain_cost, accept_from, reject_below),
     )
-    path = find_model(os.fspath(model))
+    path = find_model(os.fspath(model)).path
     # FRAME_HEAD of `models.detector`, which would import torch.
     if (path / "frame_head").is_dir() and not (path / "model.json").exists():
         require_channels(channels)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spoofkit.config import differences, load_config, read_recorded, stage_settings
 from spoofkit.errors import SpoofkitError
+from spoofkit.models.names import is_hub_name
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config
 
@@ -39,11 +40,11 @@ def require_folders(settings: Config) -> None:
                     f"{stage}.augment.{kind}_folder: no folder {folder} in {Path.cwd()}, expected one with audio files"
                 )
     name = settings.encoder.name
-    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/"))
+    is_hub_id = is_hub_name(name) or (name.count("/") == 1 and not name.startswith((".", "/")))
     if not (Path(name).is_dir() or is_hub_id or name in FROM_SCRATCH or name.startswith(TORCHAUDIO)):
         raise SpoofkitError(
             f"encoder.name: no folder {name} in {Path.cwd()}, expected a folder, {', '.join(FROM_SCRATCH)}, "
-            f"{TORCHAUDIO}BUNDLE or a hub id such as microsoft/wavlm-large"
+            f"{TORCHAUDIO}BUNDLE, hub:OWNER/MODEL or a hub id such as microsoft/wavlm-large"
         )
 
 

@@ -13,7 +13,7 @@ Experiment = Annotated[
     Path,
     typer.Argument(
         help="Folder of a finished `posttrain`, such as exp/x/posttrain; or a model with both heads, such as "
-        "exp/x/timeline/model.",
+        "exp/x/timeline/model, or hub:OWNER/MODEL of one.",
         metavar="EXP_OR_MODEL",
     ),
 ]

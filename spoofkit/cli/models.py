@@ -20,7 +20,8 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            help="Hub id, encoder folder, torchaudio:BUNDLE, tiny, sinc-aasist, sinc-rawnet2; or a model folder.",
+            help="Hub id, encoder folder, torchaudio:BUNDLE, tiny, sinc-aasist, sinc-rawnet2; a model folder; or "
+            "hub:OWNER/MODEL.",
             metavar="ENCODER_OR_MODEL",
         ),
     ],

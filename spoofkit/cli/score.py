@@ -13,8 +13,8 @@ from spoofkit.terminal import echo
 Model = Annotated[
     Path,
     typer.Argument(
-        help="Model folder, such as EXP/model of `finetune`; or what `export` made of it, `*.onnx`, which needs no "
-        "torch.",
+        help="Model folder, such as EXP/model of `finetune`; what `export` made of it, `*.onnx`, which needs no torch; "
+        "or hub:OWNER/MODEL of the Hugging Face hub.",
         metavar="MODEL",
     ),
 ]
@@ -125,6 +125,8 @@ def score(
     Example: `spoofkit score exp/x/finetune/model data/eval.tsv -o exp/x/scores/eval.tsv`
 
     Example: `spoofkit score exp/x/finetune/model call.wav other_calls/ --calibration cal.json --abstain-cost 0.2`
+
+    Example: `spoofkit score hub:nii-yamagishilab/mms-300m-anti-deepfake call.wav`
 
     Example: `spoofkit score MODEL calls/ -o calls.csv --calibration cal.json`
 

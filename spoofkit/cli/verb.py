@@ -18,7 +18,7 @@ GROUPS = {
     "Where is it spoofed?": ("localize", "evaluate-segments"),
     "Compare and decide": ("compare", "calibrate", "fuse", "apply", "threshold", "evaluate-sasv", "reformat"),
     "Check and store data": ("subset", "validate", "audit", "overlap", "pack", "kaldi"),
-    "Models and installation": ("info", "convert", "merge", "average", "export", "doctor"),
+    "Models and installation": ("info", "convert", "merge", "average", "export", "pull", "push", "doctor"),
 }
 """The verbs on the help page, in order."""
 PANELS = {

@@ -23,6 +23,7 @@ from spoofkit.localisation.mixed import MEANING, MixedSet, read_mixed_set
 from spoofkit.models.detector import FRAME_HEAD
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import FrameModel, load_frame_model
+from spoofkit.models.names import Named, find_model
 from spoofkit.outputs import Output, State, find_state, read_json_record, refuse_foreign, skipped
 from spoofkit.scoring.batches import plan_batches
 from spoofkit.scoring.job import Job, make_plan, remove_unfinished, run_job, scoring_record
@@ -85,7 +86,8 @@ def localize(
     """Score every frame of every utterance of a manifest, or of mixes of them, and yield the lines for stdout.
 
     Args:
-        folder: Folder of a post-training, or a model with a frame head; its utterance head is not used.
+        folder: Folder of a post-training, or a model with a frame head, or `hub:OWNER/MODEL` of one; its utterance head
+            is not used.
         manifest_path: What to score.
         out: The frame score file (`.npz`); its record is written beside it.
         mix_path: Mix list that was drawn from the manifest: its mixes are scored instead, and the regions to find in
@@ -107,7 +109,8 @@ def localize(
         )
     require_known(precision)
     chosen = choose_device(device)
-    model = replace(load_frame_model(folder), detector=None)
+    named = find_model(folder)
+    model = replace(load_frame_model(named.path), detector=None)
     target = _read_target(model, manifest_path, mix_path, out)
     refuse_foreign(target.output)
     if reuse and not overwrite:
@@ -115,7 +118,7 @@ def localize(
     first = FirstOfList(target.manifest, WHOLE, make=target.make)
     scorer = choose_precision(precision, frame_scorer_of(model, chosen), target.output, first, overwrite=overwrite)
     target = replace(target, output=with_precision(target.output, scorer.precision))
-    job = _make_job(target, scorer, folder, manifest_path)
+    job = _make_job(target, scorer, named, manifest_path)
     outcome = run_job(job, scorer, Part(), overwrite=overwrite, reuse=reuse, workers=workers)
     if outcome is None:
         remove_unfinished(target)
@@ -156,7 +159,7 @@ def _made_from(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in MADE_FROM if name in record} | made_in(precision_of(record))
 
 
-def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Path) -> Job:
+def _make_job(target: FrameFile, scorer: Scorer, named: Named, manifest_path: Path) -> Job:
     """Plan the batches and the record."""
     manifest, mixed = target.manifest, target.mixed
     plan = make_plan(plan_batches(manifest, scorer.budget_samples), manifest, scorer.budget_samples)
@@ -167,9 +170,9 @@ def _make_job(target: FrameFile, scorer: Scorer, folder: Path, manifest_path: Pa
     record = target.output.made_from | {
         "score": scorer.meaning,
         "geometry": frame_scores.geometry_record(scorer.geometry),
-        **scoring_record(folder, manifest, scorer),
+        **scoring_record(named.name, manifest, scorer),
         "n_utterances": manifest.table.height,
-        "stages": read_stages(folder / FRAME_HEAD),
+        "stages": read_stages(named.path / FRAME_HEAD),
     }
     if mixed is None:
         return Job(target, manifest, WHOLE, plan, made_from, record)

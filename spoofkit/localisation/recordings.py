@@ -35,6 +35,7 @@ from spoofkit.localisation.utterance import Judge, describe_score, make_judge
 from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
+from spoofkit.models.names import find_model
 from spoofkit.outputs import Output, is_up_to_date, skipped
 from spoofkit.scoring import windows
 from spoofkit.scoring.job import raise_failed
@@ -107,7 +108,8 @@ def localize_recordings(
     """Mark the regions of recordings, write them, and yield a line for each.
 
     Args:
-        folder: Folder of a post-training, or a model with a frame head, which also gives each recording a score.
+        folder: Folder of a post-training, or a model with a frame head, or `hub:OWNER/MODEL` of one; a model
+            also gives each recording a score.
         inputs: Files, folders, globs.
         out_dir: Folder of the outputs; created if it does not exist.
         options: How regions are marked.
@@ -126,6 +128,7 @@ def localize_recordings(
     require_known(precision)
     if out_dir.exists() and not out_dir.is_dir():
         raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
+    folder = find_model(folder).path
     chosen, model = choose_device(device), load_frame_model(folder)
     judge = make_judge(folder, model, calibration)
     of_model = model.identity

@@ -27,6 +27,7 @@ from torch import nn
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json, write_json
 from spoofkit.models.lora import Pair, adapted_layers, lora_config, roles_of
+from spoofkit.models.names import find_named, is_hub_name
 from spoofkit.settings import LoraSettings
 
 FORMAT = 1
@@ -45,7 +46,7 @@ class Base:
     """The weights that adapters were trained on."""
 
     name: str | None
-    """Hub id, folder or torchaudio:BUNDLE; None for merged weights that are in no folder."""
+    """Hub id, `hub:` name with a commit, folder or torchaudio:BUNDLE; None for merged weights that are in no folder."""
     revision: str | None
     """Commit of a hub id."""
     sha256: str
@@ -106,6 +107,8 @@ def make_base(network: nn.Module, n_layers: int, name: str | None, revision: str
     """Return the record of a base that was just loaded, before layers are removed."""
     if name is not None and Path(name).is_dir():
         name = str(Path(name).resolve())
+    elif name is not None and is_hub_name(name):
+        name = find_named(name).name
     elif name is not None and name.count("/") == 1:
         revision = _commit(name, revision) or revision
     return Base(name, revision, network_sha256(network), n_layers, n_layers)

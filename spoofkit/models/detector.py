@@ -215,7 +215,9 @@ def require_model_folder(folder: Path) -> None:
     """
     if not (folder / "model.json").is_file():
         found = "not a spoofkit model (no model.json)" if folder.is_dir() else "no such folder"
-        raise SpoofkitError(f"{folder}: {found}; name the folder EXP/model that `spoofkit finetune` wrote")
+        raise SpoofkitError(
+            f"{folder}: {found}; name the folder EXP/model that `spoofkit finetune` wrote, or hub:OWNER/MODEL"
+        )
 
 
 def load_detector(

@@ -10,6 +10,7 @@ from spoofkit.models.detector import FRAME_HEAD, Detector, FrameClassifier, load
 from spoofkit.models.frame_model import FrameModel, read_frame_head
 from spoofkit.models.heads import UTTERANCE_HEADS
 from spoofkit.models.memory import count_parameters, training_memory
+from spoofkit.models.names import find_named
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import NOT_KNOWN, contamination_warning
 from spoofkit.models.sinc import SINC_FRONT_ENDS
@@ -24,7 +25,7 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
     """Return facts about an encoder or a model folder.
 
     Args:
-        name: Model folder, encoder folder, hub id, torchaudio:BUNDLE or a name of ours.
+        name: Model folder, encoder folder, hub:OWNER/MODEL, hub id, torchaudio:BUNDLE or a name of ours.
         config: For an encoder, which layers are kept and trained, and under which head. Default: the default settings.
             A model's own record says how it was trained.
         batch_size: Number of utterances in the training step whose memory is estimated.
@@ -34,6 +35,8 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
         SpoofkitError: see `load_encoder`, `load_detector`; settings for a model; or it is an exported model, or holds
             an encoder or a model.
     """
+    named = find_named(name)
+    name = str(named.path)
     record: dict[str, Any] | None = None
     frames: FrameModel | None = None
     is_trained_known = True
@@ -45,7 +48,7 @@ def describe(name: str, config: Config | None, batch_size: int, seconds: float) 
     network_config = getattr(encoder.network, "config", None)
     provenance = encoder.provenance
     return {
-        "name": name,
+        "name": named.name,
         "kind": "encoder" if record is None else "model",
         "family": network_config.model_type if network_config is not None else "sinc",
         "weights": encoder.loaded,

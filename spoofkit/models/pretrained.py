@@ -26,6 +26,7 @@ from spoofkit.models.adapter_folder import (
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.lora import add_lora, merge_pairs
 from spoofkit.models.mel_encoder import MEL_FAMILIES, W2vBertFrontEnd, WhisperFrontEnd
+from spoofkit.models.names import encoder_folder, is_hub_name
 from spoofkit.models.provenance import known_provenance, read_provenance
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
@@ -53,7 +54,12 @@ def load_encoder(settings: EncoderSettings, seed: int = 0, for_scoring: bool = F
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
-    folder = Path(settings.name)
+    if is_hub_name(settings.name) and settings.revision is not None:
+        raise SpoofkitError(
+            f"encoder.revision: {settings.revision} is for a plain hub id; write encoder.name: "
+            f"{settings.name}@{settings.revision} instead"
+        )
+    folder = _folder(settings.name)
     if folder.is_dir():
         require_intact(folder)
     with torch.random.fork_rng(devices=[]):
@@ -76,6 +82,10 @@ def load_encoder(settings: EncoderSettings, seed: int = 0, for_scoring: bool = F
         encoder.freeze(settings.freeze)
     encoder.gradient_checkpointing = settings.gradient_checkpointing
     return encoder
+
+
+def _folder(name: str) -> Path:
+    return encoder_folder(name) if is_hub_name(name) else Path(name)
 
 
 def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
@@ -124,6 +134,7 @@ def _load(
             Default: the files beside the weights.
         for_scoring: See `load_encoder`.
     """
+    name = str(_folder(name))
     if name in SINC_FRONT_ENDS:
         return SincEncoder(name)
     if is_sinc_folder(Path(name)):
@@ -170,7 +181,7 @@ def _from_pretrained(
     if not is_folder and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise SpoofkitError(
             f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
-            "folder, torchaudio:BUNDLE, or a hub id such as facebook/wav2vec2-xls-r-300m"
+            "folder, torchaudio:BUNDLE, hub:OWNER/MODEL, or a hub id such as facebook/wav2vec2-xls-r-300m"
         )
     if is_folder:
         require_own_weights(Path(name))

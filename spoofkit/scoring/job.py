@@ -85,10 +85,10 @@ def make_plan(batches: list[list[int]], manifest: Manifest, size: int, size_name
     return Plan(batches, utt_ids, {size_name: size, "plan_sha256": text_sha256(json.dumps(utt_ids))})
 
 
-def scoring_record(model: Path, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
+def scoring_record(model: str, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
     """Return what every record of scores says of how they were made."""
     return {
-        "model": str(model),
+        "model": model,
         "manifest": str(manifest.path),
         "partial": manifest.partial,
         "n_rejected": manifest.n_rejected,

@@ -39,11 +39,6 @@ class Loaded:
     """Hash of the model; empty if it was not computed."""
 
 
-def find_model(name: str | Path) -> Path:
-    """Return the folder, or the exported file, of the model that a name means."""
-    return Path(name)
-
-
 def load_model(
     model: Path,
     options: ScoreOptions,

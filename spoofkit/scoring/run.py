@@ -12,6 +12,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import precision_of
 from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
+from spoofkit.models.names import find_model
 from spoofkit.outputs import refuse_foreign, skipped
 from spoofkit.processes import World, barrier, read_world
 from spoofkit.scoring import parts as score_parts
@@ -25,7 +26,7 @@ from spoofkit.scoring.job import (
     run_job,
     scoring_record,
 )
-from spoofkit.scoring.loaded import find_model, load_model
+from spoofkit.scoring.loaded import load_model
 from spoofkit.scoring.loose_files import STDIN, find_files, loose_manifest
 from spoofkit.scoring.options import ScoreOptions, refuse_contradictions, refuse_misplaced
 from spoofkit.scoring.parts import Outcome, Part
@@ -42,7 +43,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     """Score what the command line names, and yield the lines for stdout.
 
     Args:
-        model: Model folder, or an exported model (`*.onnx`).
+        model: Model folder, an exported model (`*.onnx`), or `hub:OWNER/MODEL`.
         inputs: A manifest; or files, folders, globs and `-`.
         out: Score file to write. Default, for recordings only: scores are printed.
         options: The other options.
@@ -56,7 +57,8 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     is_loose = inputs[0].suffix != ".tsv"
     world = read_world()
     part = _own_part(world, options, inputs, out)
-    model = find_model(model)
+    named = find_model(model)
+    model = named.path
     refuse_contradictions(options, model, inputs, out)
     list_of = None if is_loose else inputs[0]
     loaded = load_model(model, options, manifest=list_of, world=world, is_identified=out is not None)
@@ -70,7 +72,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
         out, manifest, loaded.reading, loaded.decisions, options.windows_out,
         model_sha256=loaded.sha256, policy=loaded.policy,
     )  # fmt: skip
-    yield from _write_scores(target, model, loaded.scorer, part, world, options)
+    yield from _write_scores(target, named.name, loaded.scorer, part, world, options)
 
 
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:
@@ -103,7 +105,7 @@ def _say_caveats(target: ScoreFile) -> None:
 
 
 def _write_scores(
-    target: ScoreFile, model: Path, scorer: Scorer | None, part: Part, world: World, options: ScoreOptions
+    target: ScoreFile, model: str, scorer: Scorer | None, part: Part, world: World, options: ScoreOptions
 ) -> Iterator[str]:
     """Write the score file, or a part of it; without a scorer, merge its parts."""
     if world.is_main:
@@ -131,7 +133,7 @@ def _write_scores(
         yield from _merge(target, options)
 
 
-def _make_job(target: ScoreFile, model: Path, scorer: Scorer) -> Job:
+def _make_job(target: ScoreFile, model: str, scorer: Scorer) -> Job:
     """Plan the batches, and note how the scores are made."""
     plan = target.plan(scorer.n_together if target.is_loose else scorer.budget_samples)
     made_from = target.output.made_from | plan.made_from | {"spoofkit": spoofkit.__version__} | scorer.runtime

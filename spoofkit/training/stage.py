@@ -19,6 +19,7 @@ from spoofkit.interrupts import caught_signals
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
+from spoofkit.models.names import find_named, is_hub_name
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import TrainSettings
 from spoofkit.stages import Stage
@@ -95,7 +96,9 @@ def run_stage(
 
 
 def encoder_hash(name: str) -> str:
-    """Return what identifies an encoder: the hash of its folder, or its name (`tiny`, a hub id)."""
+    """Return what identifies an encoder: the hash of its folder, or its name (`tiny`, a hub id with its commit)."""
+    if is_hub_name(name):
+        return find_named(name).name
     return folder_sha256(Path(name)) if Path(name).is_dir() else name
 
 

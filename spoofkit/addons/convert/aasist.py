@@ -93,7 +93,7 @@ def from_authors(
         )
     kind = HEADS[kinds[width]]
     head = kind(SINC_FRONT_ENDS[str(kind.front_end)].n_filters, n_hidden=1)
-    names = {ours: _authors_name(ours) for ours in head.state_dict()}
+    names = {ours: authors_name(ours) for ours in head.state_dict()}
     shapes = {names[ours]: tensor.shape for ours, tensor in head.state_dict().items()}
     shapes[OUTPUT["weight"]] = torch.Size([kind.n_logits, head.embedding_width])
     shapes[OUTPUT["bias"]] = torch.Size([kind.n_logits])
@@ -110,9 +110,11 @@ def from_authors(
     )
 
 
-def _authors_name(ours: str) -> str:
-    part = max((part for part in PARTS if f"{ours}.".startswith(f"{part}.")), key=len)
-    theirs, rest = PARTS[part], ours.removeprefix(part).removeprefix(".")
+def authors_name(ours: str, more: Mapping[str, str] | None = None) -> str:
+    """Return what the authors call a tensor of the head; `more` are names of further parts, ours and theirs."""
+    parts = {**PARTS, **(more or {})}
+    part = max((part for part in parts if f"{ours}.".startswith(f"{part}.")), key=len)
+    theirs, rest = parts[part], ours.removeprefix(part).removeprefix(".")
     inside = INSIDE_ATTENTION if "GAT" in theirs else INSIDE
     for name, their_name in inside.items():
         if f"{rest}.".startswith(f"{name}."):

@@ -1,7 +1,7 @@
 """The verb `convert`: recognise a file by its content, convert it, write a folder, report what was found."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from spoofkit.addons.convert import aasist, antideepfake
+from spoofkit.addons.convert import aasist, antideepfake, classifier
 from spoofkit.addons.convert.antideepfake import from_antideepfake, is_antideepfake
+from spoofkit.addons.convert.classifier import from_classifier, is_classifier
 from spoofkit.addons.convert.fairseq import Converted, from_fairseq, is_fairseq
+from spoofkit.addons.convert.ssl_detectors import from_ssl_detector, is_ssl_detector
 from spoofkit.addons.convert.unpickle import check_tensor, load_tensors
 from spoofkit.addons.convert.unwrap import network_tensors
+from spoofkit.checksums import folder_sha256
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_json
 from spoofkit.models.detector import Detector, write_detector
@@ -72,17 +75,27 @@ class Summary:
 
 
 def convert(
-    source: Path, out: Path, *, overwrite: bool = False, reuse: bool = False, same_as: str | None = None
+    source: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    reuse: bool = False,
+    same_as: str | None = None,
+    bonafide: str | None = None,
+    known: Provenance | None = None,
 ) -> Summary | None:
     """Convert a published checkpoint to an encoder folder or, if it is a whole detector, to a model folder.
 
     Args:
-        source: The file; its kind is recognised by its content, never by its name.
+        source: The file, whose kind is recognised by its content, never by its name; or the folder of a classifier in
+            transformers' format.
         out: Folder to write.
         overwrite: Replace a folder that an earlier conversion wrote; one that holds anything else is never replaced.
         reuse: Skip a folder that was made from the same.
         same_as: Hub id of what the user says is the same model; its licence and training data are recorded as stated by
             the user.
+        bonafide: Of a classifier, the label of bona fide, if the names of its labels do not say it.
+        known: Origin of the file, where it was fetched by name.
 
     Returns:
         None if it is up to date.
@@ -104,15 +117,23 @@ def convert(
             f"{out}: {reason}, expected an earlier conversion to replace; name another folder, or remove this one "
             "yourself"
         )
-    made_from = {"source_sha256": file_sha256(source), "same_as": same_as}
+    made_from: dict[str, Any] = {"source_sha256": _source_sha256(source), "same_as": same_as}
+    if bonafide is not None:
+        made_from["bonafide"] = bonafide
+    if known is not None:
+        made_from["known"] = asdict(known)
     output = output_with_own_record("convert", out, made_from, is_folder=True, is_older=lambda path: True)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         return None
+    if source.is_dir():
+        return _write_classifier(output, source, bonafide, _provenance(source, "transformers'", stated, known))
+    if bonafide is not None:
+        raise SpoofkitError(f"--bonafide {bonafide}: {source} has no labels, expected a classifier's folder; omit it")
     top = _read(source)
     tensors = network_tensors(top, source)
     if is_fairseq(tensors):
         converted = from_fairseq(tensors, top, source)
-        provenance = _provenance(source, "fairseq's or WavLM's", stated)
+        provenance = _provenance(source, "fairseq's or WavLM's", stated, known)
         return _write_encoder(
             output, converted, replace(provenance, notes=(*provenance.notes, *_former_task(converted)))
         )
@@ -122,17 +143,20 @@ def convert(
                 f"--same-as {same_as}: {source} is built as AntiDeepfake's detectors are, expected the hub id of one "
                 "of these, such as nii-yamagishilab/mms-300m-anti-deepfake; name another, or leave it out"
             )
-        return _write_antideepfake(output, source, tensors, _provenance(source, "AntiDeepfake's", stated))
+        return _write_antideepfake(output, source, tensors, _provenance(source, "AntiDeepfake's", stated, known))
     if stated is not None:
         raise SpoofkitError(
             f"{source}: is no checkpoint of fairseq, WavLM or AntiDeepfake, so --same-as does not apply; leave it out"
         )
+    if is_ssl_detector(tensors):
+        return _write_ssl_detector(output, source, tensors, known)
     if aasist.is_aasist(tensors):
-        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None))
+        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known))
     first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
     raise SpoofkitError(
         f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
-        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake or AASIST; other kinds cannot be converted"
+        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake, AASIST, SSL-AASIST or Nes2Net-X; other kinds cannot be "
+        "converted"
     )
 
 
@@ -187,19 +211,36 @@ def _read(source: Path) -> dict[str, Any]:
     return tensors
 
 
-def _provenance(source: Path, whose: str, stated: Provenance | None) -> Provenance:
-    """Return what is known of a file: by its hash, by the user's statement, or nothing.
+def _source_sha256(source: Path) -> str:
+    """Hash a checkpoint or the folder of a classifier.
+
+    Raises:
+        SpoofkitError: a folder that holds something else.
+    """
+    if not source.is_dir():
+        return file_sha256(source)
+    if not is_classifier(source):
+        raise SpoofkitError(
+            f"{source}: is a folder, expected a checkpoint file, or a folder whose config.json names a "
+            f"…{classifier.ARCHITECTURE}; an encoder in transformers' format needs no conversion"
+        )
+    return folder_sha256(source)
+
+
+def _provenance(source: Path, whose: str, stated: Provenance | None, known: Provenance | None = None) -> Provenance:
+    """Return what is known of a file: by its name on the hub, by its hash, by the user's statement, or nothing.
 
     Args:
         source: The file.
         whose: Whose names and shapes its tensors have, which alone does not tell where they were trained.
         stated: The facts of the hub id of --same-as.
+        known: Its origin, where it was fetched by name.
 
     Raises:
         SpoofkitError: another model was stated for a published file.
     """
-    sha256 = file_sha256(source)
-    provenance = PUBLISHED_FILES.get(sha256)
+    sha256 = _source_sha256(source)
+    provenance = known or PUBLISHED_FILES.get(sha256)
     if provenance is not None and stated is not None:
         raise SpoofkitError(f"{source}: its SHA-256 is that of {provenance.source}; leave --same-as out")
     if provenance is None and stated is not None:
@@ -215,7 +256,8 @@ def _provenance(source: Path, whose: str, stated: Provenance | None) -> Provenan
             "knows; --same-as HUB_ID records the facts of a model that you know it to be"
         )
         provenance = Provenance(source.name, NOT_KNOWN, (), (note,))
-    return replace(provenance, notes=(*provenance.notes, f"converted from {source.name} (sha256 {sha256})"))
+    name = "a folder" if source.is_dir() else source.name
+    return replace(provenance, notes=(*provenance.notes, f"converted from {name} (sha256 {sha256})"))
 
 
 def _former_task(converted: Converted) -> tuple[str, ...]:
@@ -248,6 +290,25 @@ def _write_antideepfake(
     detector = Detector(encoder, "mean")
     detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
     return _write_detector(output, converted.family, detector, len(tensors), provenance, antideepfake.INPUT_POLICY)
+
+
+def _write_classifier(output: Output, source: Path, bonafide: str | None, provenance: Provenance) -> Summary:
+    detector, n_tensors = from_classifier(source, bonafide)
+    detector.encoder.provenance, detector.encoder.stages = provenance, ()
+    family = str(detector.encoder.network.config.model_type)
+    return _write_detector(output, family, detector, n_tensors, provenance, classifier.INPUT_POLICY)
+
+
+def _write_ssl_detector(
+    output: Output, source: Path, tensors: dict[str, torch.Tensor], known: Provenance | None
+) -> Summary:
+    found = from_ssl_detector(tensors, source)
+    encoder = _encoder(found.converted)
+    encoder.provenance = provenance = _provenance(source, found.whose, None, known)
+    detector = Detector(encoder, found.head)
+    detector.head.load_state_dict(found.state)
+    detector.score = "bonafide_logit"  # as in their evaluation
+    return _write_detector(output, found.head, detector, len(tensors), provenance, found.input_policy)
 
 
 def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:

@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as EXP/model of `finetune`.", metavar="MODEL")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Model folder, such as EXP/model of `finetune`, or hub:OWNER/MODEL.", metavar="MODEL"),
+    ],
     out: Annotated[Path, options.out(help="File to write; its record goes beside it.", metavar="OUT.onnx")],
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise matrix products; the shift of the EER is measured and recorded.")

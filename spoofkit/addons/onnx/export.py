@@ -31,6 +31,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, remove_leftovers, write_json
 from spoofkit.machine import command
 from spoofkit.models.detector import Detector, detector_sha256, load_detector, require_model_folder
+from spoofkit.models.names import find_model
 from spoofkit.models.provenance import contamination_warning
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped
 from spoofkit.stages import facts
@@ -53,7 +54,7 @@ def export(
     """Write a model folder as one ONNX file, and yield the lines for stdout.
 
     Args:
-        model: Model folder.
+        model: Model folder, or `hub:OWNER/MODEL`.
         out: The file to write, `*.onnx`; its record is written beside it, `*.json`.
         int8: Quantise matrix products.
         calibrate_on: Manifest on which the shift of the EER is measured; int8 is not written without it.
@@ -65,6 +66,8 @@ def export(
             graph scores otherwise than torch; the output exists.
     """
     _require_packages()
+    named = find_model(model)
+    model = named.path
     manifest = _check(model, out, int8, calibrate_on)
     sidecar = out.with_suffix(".json")
     made_from = {
@@ -81,7 +84,7 @@ def export(
     remove_leftovers(out.parent, re.escape(out.stem))
     detector, model_record = load_detector(model)
     _require_room(model, detector)
-    record = made_from | _record(model, detector, model_record)
+    record = made_from | _record(named.name, detector, model_record)
     with atomic_path(out, overwrite=True) as temporary, _removed(temporary.with_suffix(".fp32.onnx")) as fp32:
         trace(model, detector, fp32)
         exported = OnnxDetector(open_session(fp32), record | {"precision": "fp32"})
@@ -209,13 +212,13 @@ def _write_metadata(path: Path, record: dict[str, Any]) -> None:
     seal(path)
 
 
-def _record(model: Path, detector: Detector, model_record: dict[str, Any]) -> dict[str, Any]:
+def _record(model: str, detector: Detector, model_record: dict[str, Any]) -> dict[str, Any]:
     provenance = detector.encoder.provenance
     return {
         "format": FORMAT,
         "score": f"{detector.score_meaning}, not calibrated",
         "polarity": "higher = more bona fide",
-        "model": str(model),
+        "model": model,
         "head": detector.kind,
         "stages": detector.encoder.stages,
         "provenance": None if provenance is None else asdict(provenance),

@@ -1,0 +1,1 @@
+"""The Hugging Face hub: models and encoders by name, the verbs `push` and `pull`."""
