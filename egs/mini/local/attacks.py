@@ -111,7 +111,7 @@ _OURS = "egs/mini/local/vocoders.py; Apache-2.0"
 _FLITE = "Debian flite; CMU Flite licence (BSD-like)"
 _ESPEAK = "PyPI espeakng-loader (espeak-ng); GPL-3.0-or-later"
 _TRAIN_LANGUAGES, _DEV_LANGUAGES = ("en", "fr", "es", "ro", "ru", "cs"), ("ca", "be", "uk", "hu", "en")
-_EVAL_LANGUAGES = ("it", "bg", "el", "da", "nl", "de", "sl", "pt", "gl", "en")
+_EVAL_LANGUAGES = ("it", "bg", "el", "da", "nl", "de", "sl", "pt", "en")
 
 ATTACKS = (
     Attack("A01", "near", ALL, "LPC vocoder, order 18, copy-synthesis", _OURS, copy=vocoders.lpc_vocoder),

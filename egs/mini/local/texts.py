@@ -19,7 +19,7 @@ Texts = dict[tuple[str, str], list[str]]
 LANGUAGES = (
     *("en", "fr", "es", "ro", "ru", "cs"),  # of train
     *("ca", "be", "uk", "hu", "fi"),  # of dev
-    *("it", "bg", "el", "da", "nl", "de", "sl", "pt", "gl"),  # of eval
+    *("it", "bg", "el", "da", "nl", "de", "sl", "pt"),  # of eval
 )
 # Shares of the stamps, so that each set has several hundred sentences in each language.
 SET_OF_REMAINDER = ("train", "train", "dev", "eval", "eval")
