@@ -23,9 +23,11 @@ from spoofkit import addons
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
+from spoofkit.data.segments import Regions
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import made_in
 from spoofkit.files import atomic_path, file_sha256, read_json, refuse_existing, remove_leftovers, sync, write_json
+from spoofkit.localisation.known import compare_known, read_known, too_long
 from spoofkit.localisation.marks import KIND, as_json, audacity, rttm
 from spoofkit.localisation.picture import Curve, picture
 from spoofkit.localisation.regions import CALLED, Rule, find_regions, make_rule, marked_seconds, smooth
@@ -73,6 +75,8 @@ class _Marker:
     record: dict[str, Any]
     """How scores are made; part of each JSON."""
     judge: Judge | None
+    known: dict[str, Regions]
+    """Known regions by name of the outputs; empty if none were given."""
     pages: Any
     """Pages of the addon `timeline`; None: it is not there."""
     overwrite: bool
@@ -86,6 +90,8 @@ def localize_recordings(
     *,
     channels: str,
     calibration: Path | None,
+    known: Path | None = None,
+    note: str = "",
     device: str,
     precision: str = FP32,
     overwrite: bool,
@@ -100,6 +106,8 @@ def localize_recordings(
         options: How regions are marked.
         channels: Which channels are marked separately, as `choose_channels` takes it.
         calibration: Calibration for the scores of the utterance head; None: they are not calibrated.
+        known: Regions that are known from labels, as `read_known` takes them, to be shown and compared. Default: none.
+        note: What the page says above its recordings. Default: nothing.
         device: Name of the device.
         precision: `fp32`, `tf32` or `bf16`.
         overwrite: Replace what an earlier call wrote; nothing else is ever replaced.
@@ -121,11 +129,14 @@ def localize_recordings(
     sources = find_sources(inputs, channels)
     page = _page_addon()
     made_from = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
-    made_from |= made_in(precision)
+    made_from |= (
+        made_in(precision) | ({"known": file_sha256(known)} if known else {}) | ({"note": note} if note else {})
+    )
     output = _output(out_dir, sources, made_from, has_page=page is not None)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         yield skipped(out_dir)
         return
+    known_regions = {} if known is None else read_known(known, sources)
     scorer = without_list(precision, frame_scorer_of(model, chosen))
     if judge is not None and judge.decisions is not None and (remark := judge.decisions.other_precision(precision)):
         say(f"spoofkit: warning: {remark}")
@@ -134,8 +145,10 @@ def localize_recordings(
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
-        pages = page.Pages(out_dir, page.page_facts(folder, of_model, rule, contamination, meaning), overwrite)
-    marker = _make_marker(out_dir, rule, scorer, _record(folder, of_model, scorer), judge, pages, overwrite)
+        facts = page.page_facts(folder, of_model, rule, contamination, meaning, known, note)
+        pages = page.Pages(out_dir, facts, overwrite)
+    record = _record(folder, of_model, scorer)
+    marker = _make_marker(out_dir, rule, scorer, record, judge, known_regions, pages, overwrite)
     faults = yield from _mark_all(sources, scorer, marker)
     yield from _finish(output, marker, has_regions=len(faults) < len(sources))
     _say_caveats(sources, channels, rule)
@@ -143,14 +156,21 @@ def localize_recordings(
 
 
 def _make_marker(
-    out_dir: Path, rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any, overwrite: bool
+    out_dir: Path,
+    rule: Rule,
+    scorer: Scorer,
+    record: dict[str, Any],
+    judge: Judge | None,
+    known: dict[str, Regions],
+    pages: Any,
+    overwrite: bool,
 ) -> _Marker:
     """Choose how recordings are cut and marked."""
     assert scorer.geometry is not None
     window = round(windows.SECONDS * SAMPLE_RATE)
     window = window if scorer.longest is None else min(window, scorer.longest)
     cut, label = Windows(window, window, OVER_WINDOWS), CALLED[record["frame_target"]]
-    return _Marker(out_dir, rule, label, scorer.geometry, cut, record, judge, pages, overwrite)
+    return _Marker(out_dir, rule, label, scorer.geometry, cut, record, judge, known, pages, overwrite)
 
 
 def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
@@ -173,14 +193,21 @@ def _mark_all(sources: list[Source], scorer: Scorer, marker: _Marker) -> Generat
     with tqdm(total=len(sources), desc="localize", unit="file", disable=not sys.stderr.isatty()) as bar:
         for source, (result,) in zip(sources, score_recordings(scorer, chunks, reading), strict=True):
             bar.update()
-            if result.error:
-                faults.append(result.error)
+            if fault := result.error or _fault_of_known(source, result, marker):
+                faults.append(fault)
                 if marker.pages is not None:
-                    marker.pages.add_failure(result.error)
-                say(f"spoofkit: {result.error}")
+                    marker.pages.add_failure(fault)
+                say(f"spoofkit: {fault}")
                 continue
             yield _mark(source, result, marker)
     return faults
+
+
+def _fault_of_known(source: Source, result: Result, marker: _Marker) -> str:
+    """Return why the known regions of a recording cannot be its own; empty if they can, or none are known."""
+    assert result.wave_S is not None
+    fault = too_long(marker.known[source.name], result.wave_S.size) if marker.known else ""
+    return fault and f"{source.recording.label}: {fault}"
 
 
 def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]:
@@ -246,6 +273,7 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     score_T = smooth(raw_T, rule.smooth_seconds, geometry.hop)
     regions = find_regions(score_T, wave_S.size, geometry, rule)
     curve = Curve(geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+    known = compare_known(marker.known[source.name], regions, wave_S.size) if marker.known else None
     utterance = None if marker.judge is None else marker.judge.record(result)
     cut = {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
     own = {
@@ -256,12 +284,13 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
         **marker.record,
         "windows": cut if wave_S.size > marker.windows.n_samples else None,
         "utterance": utterance,
+        **({} if known is None else {"known": known.record()}),
     }
     record = as_json(own, raw_T, score_T, regions, geometry, rule, label)
     contents = {
         ".rttm": rttm(source.file_name, regions, label, rule, recording.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
-        ".png": picture(target.name, wave_S, curve, regions, rule, label),
+        ".png": picture(target.name, wave_S, curve, regions, rule, label, known),
         ".json": f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
     }
     _write_together(target, contents, marker.overwrite)
@@ -270,8 +299,8 @@ def _mark(source: Source, result: Result, marker: _Marker) -> str:
     line = f"{recording.label}: {counted}, {seconds}, in {_beside(target, '.json')}"
     said = "" if utterance is None else describe_score(utterance)
     if marker.pages is not None:
-        marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, said)
-    return f"{line}; {said}" if said else line
+        marker.pages.add_recording(recording.label, target.name, wave_S, curve, regions, rule, known, said)
+    return "; ".join([line, *([known.words()] if known else []), *([said] if said else [])])
 
 
 def _write_together(target: Path, contents: dict[str, bytes], overwrite: bool) -> None:
