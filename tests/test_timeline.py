@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 import torch
@@ -28,6 +29,8 @@ from test_report_browser import CHROMIUM, PHONE, Tab, opened
 from spoofkit.addons.timeline import page as timeline
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
+from spoofkit.data.rttm import rttm_line
+from spoofkit.data.segments import segment_table, write_segments
 from spoofkit.localisation import marked_files
 from spoofkit.localisation.marks import safe_names
 from spoofkit.localisation.picture import Curve
@@ -243,6 +246,89 @@ def test_the_channel_may_be_chosen_and_what_lacks_it_is_named(exp: Path, parties
     assert read_record(tmp_path / "mean/call.json")["channel"] is None
     assert "header" in refusal("localize", exp, tmp_path / "set.tsv", "-o", tmp_path / "x.npz", "--channels", 2)
     assert "expected auto, mean" in refusal("localize", exp, files[0], "-o", tmp_path / "x", "--channels", "left")
+
+
+# ---- Regions that are known
+
+
+def slow_shares(record: Any, known: list[tuple[int, int]]) -> tuple[list[float], float, float]:
+    """The share of each known region that is marked, and seconds marked and not elsewhere, sample by sample."""
+    marked_S, known_S = (np.zeros(record["n_samples"], dtype=bool) for _ in range(2))
+    for region in record["regions"]:
+        marked_S[round(SAMPLE_RATE * region["start_seconds"]) : round(SAMPLE_RATE * region["end_seconds"])] = True
+    shares = []
+    for start, end in known:
+        shares.append(float(marked_S[start:end].mean()))
+        known_S[start:end] = True
+    elsewhere = int((~known_S).sum()) / SAMPLE_RATE
+    return shares, int((marked_S & ~known_S).sum()) / SAMPLE_RATE, elsewhere
+
+
+def test_known_regions_are_shown_and_compared_with_what_is_marked(
+    exp: Path, calls: Path, middle: float, tmp_path: Path
+) -> None:
+    known = {"call": [(4000, 12000), (30000, 32080)], "<b>&my call;": []}  # 5 ms more than there is
+    segments, rttm = tmp_path / "known.segments.tsv", tmp_path / "known.rttm"
+    write_segments(segments, segment_table(known | {"other": [(0, 9)]}))
+    rttm.write_text(
+        "".join(rttm_line(name, *one, "spoof") for name, own in known.items() for one in own)
+        + rttm_line("call", 12000, 20000, "bonafide")
+    )
+    inputs, rule = [calls / "call.wav", calls / "b/<b>&my call;.wav"], ["--threshold", middle, "--smooth", 0.1]
+    for path in (segments, rttm):
+        out = tmp_path / path.suffix
+        done = run_cli("localize", exp, *inputs, "-o", out, *rule, "--known", path, "--note", "heard <b>twice</b>")
+        record = read_record(out / "call.json")
+        shares, marked, elsewhere = slow_shares(record, known["call"])
+        found = record["known"]
+        assert [one["start_seconds"] for one in found["regions"]] == [0.25, 1.875]
+        assert [one["end_seconds"] for one in found["regions"]] == [0.75, 2.0]
+        assert [one["marked_share"] for one in found["regions"]] == pytest.approx(shares, abs=1e-6)
+        assert 0 < sum(shares) < 2
+        assert found["marked_elsewhere_seconds"] == pytest.approx(marked, abs=1e-6)
+        assert found["elsewhere_seconds"] == pytest.approx(elsewhere, abs=1e-6)
+        assert f"known: 0.25-0.75 s, {100 * shares[0]:.0f} % of it marked" in done.stdout
+        assert read_record(next(out.glob("*my_call*.json")))["known"]["regions"] == []
+        page = (out / "timeline.html").read_text()
+        assert "heard &lt;b&gt;twice&lt;/b&gt;" in page
+        for one in found["regions"]:
+            start, end = one["start_seconds"], one["end_seconds"]
+            assert len(re.findall(f'class="known (?:band|chip)"[^>]*data-start="{start}" data-end="{end}"', page)) == 2
+        plain = tmp_path / f"plain{path.suffix}"
+        run_cli("localize", exp, *inputs, "-o", plain, *rule)
+        same = read_record(plain / "call.json")
+        assert (same["frames"], same["regions"]) == (record["frames"], record["regions"])
+        assert "known" not in same
+        assert bar_share(out / "call.png") > bar_share(plain / "call.png") == 0
+
+
+def bar_share(path: Path) -> float:
+    """The share of a picture that has the colour of known regions."""
+    with PIL.Image.open(path) as image:
+        return float((np.asarray(image.convert("RGB")) == [0x00, 0x9E, 0x73]).all(axis=2).mean())
+
+
+def test_each_channel_has_the_known_regions_of_its_own_lines(exp: Path, parties: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.rttm"
+    known.write_text(rttm_line("call", 1600, 3200, "spoof", 1) + rttm_line("call", 4800, 8000, "spoof", 2))
+    run_cli("localize", exp, parties / "call.wav", "-o", tmp_path / "out", "--known", known)
+    for number, start in ((1, 0.1), (2, 0.3)):
+        (region,) = read_record(tmp_path / f"out/call.ch{number}.json")["known"]["regions"]
+        assert region["start_seconds"] == start
+
+
+def test_known_regions_of_other_recordings_are_refused(exp: Path, calls: Path, tmp_path: Path) -> None:
+    of_other, too_late = tmp_path / "other.segments.tsv", tmp_path / "late.rttm"
+    write_segments(of_other, segment_table({"coll": [(0, 1600)]}))
+    too_late.write_text(rttm_line("call", 0, 32320, "spoof"))
+    command = ["localize", exp, calls / "call.wav", "-o", tmp_path / "out"]
+    assert "has nothing about 'call'" in refusal(*command, "--known", of_other)
+    both = ["localize", exp, calls / "call.wav", calls / "b/call.flac", "-o", tmp_path / "out"]
+    assert "are both named 'call'" in refusal(*both, "--known", too_late)
+    assert not (tmp_path / "out").exists()
+    done = run_cli(*command, "--known", too_late, ok=False)
+    assert "ends at 2.02 s, but it is 2 s long" in done.stderr
+    assert not (tmp_path / "out/call.json").exists()
 
 
 def test_of_every_recording_the_line_says_which_files_are_its_own(exp: Path, calls: Path, tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ Calibration = Annotated[
         metavar="CALIBRATION.json",
     ),
 ]
+Known = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of recordings, regions that are known from labels: shown beside what is marked, and compared with it. "
+        "The file names each recording as its own file is named, without suffix.",
+        metavar="SET.segments.tsv|SET.rttm",
+    ),
+]
+Note = Annotated[
+    str | None, typer.Option(help="Of recordings: a text for the top of the page, such as where they are from.")
+]
 
 Frames = Annotated[Path, typer.Argument(help="Frame scores of `localize`.", metavar="FRAMES.npz")]
 Segments = Annotated[
@@ -92,7 +103,7 @@ SegmentsSmooth = Annotated[
     ),
 ]
 
-OF_RECORDINGS = ("--threshold-from", "--threshold", "--smooth", "--min-region", "--calibration")
+OF_RECORDINGS = ("--threshold-from", "--threshold", "--smooth", "--min-region", "--calibration", "--known", "--note")
 
 
 def register(app: typer.Typer) -> None:
@@ -111,6 +122,8 @@ def localize(
     min_region: MinRegion = None,
     mix: Mix = None,
     calibration: Calibration = None,
+    known: Known = None,
+    note: Note = None,
     channels: options.Channels = "auto",
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
@@ -132,6 +145,8 @@ def localize(
     A model with both heads (`posttrain --onto`) gives each recording its score of `spoofkit score` too. Up to half a
     minute, frames and score come from one pass of the encoder; a longer recording takes two.
 
+    If the regions of a recording are known, `--known` shows them too, and says how much of them is marked.
+
     To find spoofed regions, post-train with `mix.frame_target: authenticity`; with `region` a low score says injected,
     of whatever kind.
 
@@ -148,7 +163,7 @@ def localize(
     if out.suffix == ".npz" or mix is not None or inputs[0].suffix == ".tsv":
         from spoofkit.localisation.localize import localize as localize_set
 
-        of_recordings = (threshold_from, threshold, smooth, min_region, calibration)
+        of_recordings = (threshold_from, threshold, smooth, min_region, calibration, known, note)
         _require_one_manifest(inputs, channels, dict(zip(OF_RECORDINGS, of_recordings, strict=True)))
         lines = localize_set(
             experiment,
@@ -173,6 +188,8 @@ def localize(
             RegionOptions(threshold, threshold_from, smooth, min_region),
             channels=channels,
             calibration=calibration,
+            known=known,
+            note=note or "",
             device=device,
             precision=precision,
             overwrite=overwrite,

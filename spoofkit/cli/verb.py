@@ -24,6 +24,7 @@ GROUPS = {
 PANELS = {
     "Corpora and challenges": ("subset", "column", "key", "asv", "asv_keys", "layout"),
     "Long recordings and speech": ("window", "hop", "over_windows", "min_speech", "windows"),
+    "Page and picture": ("known", "note"),
     "Costs and decisions": ("spoof_prior", "miss_cost", "fa_cost", "abstain_cost", "accept_from", "reject_below"),
     "Where and how it runs": ("device", "workers", "part", "merge", "compile_", "shard_layers", "tensorboard"),
     "Format of what is printed": ("as_tsv", "as_latex", "as_json", "json_lines"),

@@ -12,6 +12,7 @@ RTTM has neither durations nor recordings without a region. Both come from the m
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -84,11 +85,7 @@ def read_rttm(path: Path, manifest: Manifest) -> dict[str, Regions]:
     """
     rows = {utt_id: (key, n) for utt_id, key, n in manifest.table.select("utt_id", "key", "n_samples").iter_rows()}
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for number, line in enumerate(read_text(path).removeprefix("\ufeff").split("\n"), start=1):
-        if not line.strip() or line.startswith(";;"):
-            continue
-        where = f"{path}, line {number}"
-        name, start, end, label = _parse(line, where)
+    for where, name, _, start, end, label in _read_lines(path):
         if name not in rows:
             raise SpoofkitError(
                 f"{where}: recording {name!r} is not in {manifest.path}, expected one of its ids (blanks as %20); "
@@ -114,11 +111,33 @@ def read_rttm(path: Path, manifest: Manifest) -> dict[str, Regions]:
             f"{path}: has no region for {len(without):,} utterances whose key is spoof (first: {without[0]!r}), "
             f"expected at least one for each; complete the file, or write '-' as their key in {manifest.path}"
         )
-    return {utt_id: _union(found.get(utt_id, [])) for utt_id in rows}
+    return {utt_id: join_regions(found.get(utt_id, [])) for utt_id in rows}
 
 
-def _parse(line: str, where: str) -> tuple[str, int, int, str]:
-    """Parse a line into name, first sample, the sample after the last, and label."""
+def read_spoofed(path: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """Read the spoofed regions of a file without a manifest: (channel, start, end) of each line, by recording.
+
+    A recording that is named at all is in the result, if only by lines that say bonafide.
+
+    Raises:
+        SpoofkitError: a line is no region, or its label is unknown.
+    """
+    found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for _, name, channel, start, end, label in _read_lines(path):
+        found[name] += [] if label == BONAFIDE else [(channel, start, end)]
+    return dict(found)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, str, int, int, int, str]]:
+    """Yield of each region where it stands, name, channel, first sample, the sample after the last, and label."""
+    for number, line in enumerate(read_text(path).removeprefix("\ufeff").split("\n"), start=1):
+        if line.strip() and not line.startswith(";;"):
+            where = f"{path}, line {number}"
+            yield where, *_parse(line, where)
+
+
+def _parse(line: str, where: str) -> tuple[str, int, int, int, str]:
+    """Parse a line into name, channel, first sample, the sample after the last, and label."""
     fields = line.split()
     if len(fields) not in COUNTS or fields[0] != "SPEAKER":
         raise SpoofkitError(
@@ -139,10 +158,11 @@ def _parse(line: str, where: str) -> tuple[str, int, int, str]:
         raise SpoofkitError(
             f"{where}: the label (field 8) is {fields[7]!r}, expected {', '.join(SPOOFED)} or {BONAFIDE}; rename it"
         )
-    return unquote(fields[1]), round(start * SAMPLE_RATE), round((start + seconds) * SAMPLE_RATE), label
+    channel = int(fields[2]) if fields[2].isdecimal() else 1
+    return unquote(fields[1]), channel, round(start * SAMPLE_RATE), round((start + seconds) * SAMPLE_RATE), label
 
 
-def _union(regions: list[tuple[int, int]]) -> Regions:
+def join_regions(regions: Iterable[tuple[int, int]]) -> Regions:
     """Sort regions and merge those that overlap; regions that only touch stay separate."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(regions):

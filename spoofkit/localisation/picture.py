@@ -4,18 +4,24 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from spoofkit.data.audio import SAMPLE_RATE
+from spoofkit.localisation.known import Known
 from spoofkit.localisation.regions import Frames, Marked, Rule
 from spoofkit.terminal import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
 
 FFT_SAMPLES, SHORTEST_HOP, N_ROWS, N_LEVELS = 512, 128, 96, 48
 MOST_COLUMNS = 1600
 RANGE_DB, SILENCE_DB = 80.0, -60.0  # range below the loudest; a quieter recording is not amplified to fill it
-COLOURS = {"wave": "#35506b", "curve": "#0072b2", "raw": "#8c959f", "region": "#d55e00"}
+COLOURS = {"wave": "#35506b", "curve": "#0072b2", "raw": "#8c959f", "region": "#d55e00", "known": "#009e73"}
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,35 @@ class Curve:
     """Smoothed scores; equal to `raw_T` without smoothing."""
 
 
-def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, label: str) -> bytes:
-    """Draw one recording as a PNG: waveform, spectrogram, frame scores with the threshold, marked regions."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def picture(
+    name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, label: str, known: Known | None
+) -> bytes:
+    """Draw one recording as a PNG."""
     from matplotlib.figure import Figure
 
     seconds = wave_S.size / SAMPLE_RATE
     figure = Figure(figsize=(min(24.0, max(10.0, seconds / 3)), 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
     figure.suptitle(f"{visible(name)}\n{rule.words()}", fontsize=10, parse_math=False)
+    lower = draw(figure, wave_S, curve, regions, rule, label, known)[-1]
+    lower.legend(loc="upper right", fontsize=8)
+    return as_png(figure, 110)
+
+
+def draw(
+    figure: "FigureBase",
+    wave_S: Frames,
+    curve: Curve,
+    regions: Sequence[Marked],
+    rule: Rule,
+    label: str,
+    known: Known | None,
+) -> tuple["Axes", ...]:
+    """Draw waveform, spectrogram, and frame scores with the threshold, below each other; return their axes.
+
+    Marked regions are a shade, known ones a bar along the upper edge of each.
+    """
+    seconds = wave_S.size / SAMPLE_RATE
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
     low, high = envelope(wave_S, MOST_COLUMNS)
     upper.fill_between(np.linspace(0, seconds, low.size), low, high, color=COLOURS["wave"], linewidth=0.3)
     upper.set_ylabel("amplitude")
@@ -52,18 +77,32 @@ def picture(name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], 
     fitted = "" if rule.is_fitted else ", not fitted"
     lower.axhline(rule.threshold, color=COLOURS["region"], linestyle="--", linewidth=1, label=f"threshold{fitted}")
     lower.set(xlabel="time, s", ylabel="score (low: " + label + ")", xlim=(0, seconds))
-    lower.legend(loc="upper right", fontsize=8)
-    for region in regions:
+    for number, region in enumerate(regions):
         for axes in (upper, lower):
-            axes.axvspan(region.start_seconds, region.end_seconds, color=COLOURS["region"], alpha=0.25, linewidth=0)
+            span = axes.axvspan(
+                region.start_seconds, region.end_seconds, color=COLOURS["region"], alpha=0.25, linewidth=0
+            )
+        span.set_label("_" if number else "marked")
         for edge in (region.start_seconds, region.end_seconds):
             middle.axvline(edge, color="white", linestyle="--", linewidth=0.8)
+    for number, one in enumerate(known.regions if known else ()):
+        for axes in (upper, middle, lower):
+            span = axes.axvspan(one.start_seconds, one.end_seconds, 0.94, 1, color=COLOURS["known"], linewidth=0)
+        span.set_label("_" if number else "known region")
+    return upper, middle, lower
+
+
+def as_png(figure: "Figure", dpi: int) -> bytes:
+    """Return a figure as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Letters that the font lacks are drawn as boxes; the file's name and the page show them.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
-        figure.savefig(buffer, format="png", dpi=110)
+        figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 

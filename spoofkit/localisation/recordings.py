@@ -8,7 +8,7 @@ scored as by `score` (`spoofkit.scoring.stream`). A model with both heads also g
 
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,15 +21,17 @@ from spoofkit import addons
 from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.channels import AUTO, describe_separate_channels, require_channels
 from spoofkit.data.frames import FrameGeometry
+from spoofkit.data.segments import Regions
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.records import made_in
 from spoofkit.files import file_sha256, read_json, remove_leftovers
 from spoofkit.interrupts import caught_signals
 from spoofkit.localisation import marked_files
+from spoofkit.localisation.known import Known, compare_known, read_known, too_long
 from spoofkit.localisation.marking import mark, windows_for_frames
 from spoofkit.localisation.marks import as_json, audacity, rttm, shown
 from spoofkit.localisation.picture import Curve, picture
-from spoofkit.localisation.regions import CALLED, Frames, Rule, make_rule, marked_seconds
+from spoofkit.localisation.regions import CALLED, Frames, Marked, Rule, make_rule, marked_seconds
 from spoofkit.localisation.sources import Source, find_sources
 from spoofkit.localisation.utterance import Judge, describe_score, make_judge
 from spoofkit.machine import command
@@ -71,6 +73,8 @@ class _Marker:
     record: dict[str, Any]
     """How scores are made; part of each JSON."""
     judge: Judge | None
+    known: dict[str, Regions]
+    """Known regions by name of the outputs; empty if none were given."""
     pages: Any
     """Pages of the addon `timeline`; None: it is not there."""
 
@@ -100,6 +104,8 @@ def localize_recordings(
     *,
     channels: str,
     calibration: Path | None,
+    known: Path | None = None,
+    note: str = "",
     device: str,
     precision: str = FP32,
     overwrite: bool,
@@ -115,6 +121,8 @@ def localize_recordings(
         options: How regions are marked.
         channels: Which channels are marked separately, as `choose_channels` takes it.
         calibration: Calibration for the scores of the utterance head; None: they are not calibrated.
+        known: Regions that are known from labels, as `read_known` takes them, to be shown and compared. Default: none.
+        note: What the page says above its recordings. Default: nothing.
         device: Name of the device.
         precision: `fp32`, `tf32` or `bf16`.
         overwrite: Replace what an earlier call wrote; nothing else is ever replaced.
@@ -138,23 +146,24 @@ def localize_recordings(
     sources = find_sources(inputs, channels, {} if overwrite else marked_files.known_names(out_dir))
     page = _page_addon()
     settings = of_model | rule.record() | {"calibration": calibration and file_sha256(calibration)}
+    settings |= made_in(precision) | ({"known": file_sha256(known)} if known else {})
+    of_pages = {"channels": channels, **({"note": note} if note else {})}
     is_page = None if page is None else page.is_page
-    plan = _make_plan(
-        out_dir, sources, settings | made_in(precision), channels, is_page, overwrite=overwrite, reuse=reuse
-    )
+    plan = _make_plan(out_dir, sources, settings, of_pages, is_page, overwrite=overwrite, reuse=reuse)
     if plan.are_pages_done and all(plan.is_done):
         yield skipped(out_dir)
         return
+    known_regions = {} if known is None else read_known(known, sources)
     scorer = without_list(precision, frame_scorer_of(model, chosen))
     if judge is not None and judge.decisions is not None and (remark := judge.decisions.other_precision(precision)):
         say(f"spoofkit: warning: {remark}")
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
-        facts = page.page_facts(folder, of_model, rule, contamination, meaning)
+        facts = page.page_facts(folder, of_model, rule, contamination, meaning, known, note)
         pages = page.Pages(out_dir, facts, plan.may_replace)
     remove_leftovers(out_dir, "|".join(re.escape(source.name) for source in sources))
-    marker = _make_marker(rule, scorer, _record(folder, of_model, scorer), judge, pages)
+    marker = _make_marker(rule, scorer, _record(folder, of_model, scorer), judge, known_regions, pages)
     if n_done := sum(plan.is_done):
         yield f"{out_dir}: {n_done:,} of {len(sources):,} recordings up to date, skipped"
     marked_files.begin(plan.pages, plan.replaces)
@@ -168,7 +177,7 @@ def _make_plan(
     out_dir: Path,
     sources: list[Source],
     settings: dict[str, Any],
-    channels: str,
+    of_pages: dict[str, Any],
     is_page: marked_files.IsPage | None,
     *,
     overwrite: bool,
@@ -176,10 +185,19 @@ def _make_plan(
 ) -> _Plan:
     """Find out which outputs are up to date.
 
+    Args:
+        out_dir: Folder of the outputs.
+        sources: All recordings of the call.
+        settings: What all recordings are marked with.
+        of_pages: What the pages depend on besides.
+        is_page: Tells whether this verb wrote a file; None: no pages are written.
+        overwrite: See `localize_recordings`.
+        reuse: See `localize_recordings`.
+
     Raises:
         SpoofkitError: an output may not be replaced.
     """
-    pages = marked_files.pages_output(out_dir, sources, settings | {"channels": channels}, is_page)
+    pages = marked_files.pages_output(out_dir, sources, settings | of_pages, is_page)
     reuse = reuse or (not overwrite and marked_files.is_unfinished(pages))
     replaces = marked_files.replaceable(pages) if reuse and not overwrite else {}
     are_pages_done = is_up_to_date(pages, overwrite=overwrite, reuse=reuse) and marked_files.shows_all(pages)
@@ -195,11 +213,13 @@ def _make_plan(
     return _Plan(sources, outputs, is_done, pages, are_pages_done, replaces, overwrite or reuse)
 
 
-def _make_marker(rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, pages: Any) -> _Marker:
+def _make_marker(
+    rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, known: dict[str, Regions], pages: Any
+) -> _Marker:
     """Choose how recordings are cut and marked."""
     assert scorer.geometry is not None
     cut, label = windows_for_frames(scorer.longest), CALLED[record["frame_target"]]
-    return _Marker(rule, label, scorer.geometry, cut, record, judge, pages)
+    return _Marker(rule, label, scorer.geometry, cut, record, judge, known, pages)
 
 
 def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
@@ -231,7 +251,7 @@ def _mark_all(plan: _Plan, scorer: Scorer, marker: _Marker) -> Generator[str, No
                     fault = "" if marker.pages is None else _show_again(source, output, marker)
                 else:
                     (result,) = next(results)
-                    fault = result.error
+                    fault = result.error or _fault_of_known(source, result, marker)
                     if not fault:
                         yield _mark(source, output, result, marker, plan.may_replace)
                 if fault:
@@ -249,6 +269,13 @@ def _mark_all(plan: _Plan, scorer: Scorer, marker: _Marker) -> Generator[str, No
                 caught.exit_code,
             ) from None
     return faults
+
+
+def _fault_of_known(source: Source, result: Result, marker: _Marker) -> str:
+    """Return why the known regions of a recording cannot be its own; empty if they can, or none are known."""
+    assert result.wave_S is not None
+    fault = too_long(marker.known[source.name], result.wave_S.size) if marker.known else ""
+    return fault and f"{source.recording.label}: {fault}"
 
 
 def _finish(output: Output, marker: _Marker, has_regions: bool) -> Iterator[str]:
@@ -286,6 +313,7 @@ def _mark(source: Source, output: Output, result: Result, marker: _Marker, overw
     one = mark(result, rule, label, geometry)
     raw_T, score_T, regions = one.frame_scores, one.smoothed_scores, one.regions
     curve = Curve(one.frame_seconds, raw_T, score_T)
+    known = _compare(source, regions, wave_S, marker)
     utterance = None if marker.judge is None else marker.judge.record(result)
     cut = {"window_seconds": windows.SECONDS, "overlap_seconds": windows.OVERLAP_SECONDS}
     own = {
@@ -296,12 +324,13 @@ def _mark(source: Source, output: Output, result: Result, marker: _Marker, overw
         **marker.record,
         "windows": cut if wave_S.size > marker.windows.n_samples else None,
         "utterance": utterance,
+        **({} if known is None else {"known": known.record()}),
     }
     record = as_json(own, raw_T, score_T, regions, geometry, rule, label)
     contents = {
         ".rttm": rttm(source.file_name, regions, label, rule, recording.channel).encode(),
         ".txt": audacity(regions, label, rule).encode(),
-        ".png": picture(source.name, wave_S, curve, regions, rule, label),
+        ".png": picture(source.name, wave_S, curve, regions, rule, label, known),
     }
     marked_files.write_recording(output, record, contents, overwrite)
     if marker.pages is not None:
@@ -309,7 +338,13 @@ def _mark(source: Source, output: Output, result: Result, marker: _Marker, overw
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     counted = f"{len(regions)} {label} region{'' if len(regions) == 1 else 's'}"
     line = f"{recording.label}: {counted}, {seconds}, in {output.record}"
-    return line if utterance is None else f"{line}; {describe_score(utterance)}"
+    said = "" if utterance is None else describe_score(utterance)
+    return "; ".join([line, *([known.words()] if known else []), *([said] if said else [])])
+
+
+def _compare(source: Source, regions: Sequence[Marked], wave_S: Frames, marker: _Marker) -> Known | None:
+    """Compare the marked regions with the known ones; None if none were given."""
+    return compare_known(marker.known[source.name], regions, wave_S.size) if marker.known else None
 
 
 def _show_again(source: Source, output: Output, marker: _Marker) -> str:
@@ -327,4 +362,5 @@ def _show(source: Source, record: dict[str, Any], wave_S: Frames, marker: _Marke
     raw_T, score_T, regions = shown(record)
     curve = Curve(marker.geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
     said = "" if record["utterance"] is None else describe_score(record["utterance"])
-    marker.pages.add_recording(source.recording.label, source.name, wave_S, curve, regions, marker.rule, said)
+    known = _compare(source, regions, wave_S, marker)
+    marker.pages.add_recording(source.recording.label, source.name, wave_S, curve, regions, marker.rule, known, said)

@@ -19,6 +19,7 @@ import soundfile
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import refuse_existing, write_text
+from spoofkit.localisation.known import Known, KnownRegion
 from spoofkit.localisation.picture import MOST_COLUMNS, N_LEVELS, Curve, envelope, spectrogram
 from spoofkit.localisation.regions import CALLED, Frames, Marked, Rule
 from spoofkit.terminal import visible_lines
@@ -44,17 +45,22 @@ class Facts:
     warnings: tuple[str, ...]
     meaning: str = ""
     """Meaning of the score of a whole recording; empty if the model has no utterance head."""
+    known_from: str = ""
+    """Where known regions are from; empty if there are none."""
+    note: str = ""
+    """What the user wants to be read first."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A region and its position on the page."""
+    """A marked or a known region and its position on the page."""
 
     start: float
     end: float
     left_percent: float
     width_percent: float
-    mean_score: float
+    said: str
+    """Its mean score, or how much of it is marked."""
     is_playable: bool
 
 
@@ -81,15 +87,30 @@ class Section:
     pixels: int
     """Width below which it is scrolled, in pixels."""
     bars: tuple[Bar, ...]
+    known_bars: tuple[Bar, ...]
     said: str
     """Score of the whole recording, in words; empty if the model has no utterance head."""
+    known_said: str
+    """How much of its known regions is marked, in words; empty if none were given."""
 
     def size(self) -> int:
         """Estimate the bytes on the page from above."""
-        return sum(map(len, (self.audio, self.spectrogram, self.wave, self.curve))) + 700 * len(self.bars) + 4000
+        return (
+            sum(map(len, (self.audio, self.spectrogram, self.wave, self.curve)))
+            + 700 * len(self.bars + self.known_bars)
+            + 4000
+        )
 
 
-def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: str | None, meaning: str) -> Facts:
+def page_facts(
+    folder: Path,
+    model: dict[str, str],
+    rule: Rule,
+    contamination: str | None,
+    meaning: str,
+    known_from: Path | None = None,
+    note: str = "",
+) -> Facts:
     """Return what a page says above its recordings; see `Facts`."""
     warnings = [] if rule.is_fitted else ["The threshold was not fitted on any data: what is marked shows where scores "
                                           "are low, not that these regions are spoofed."]  # fmt: skip
@@ -106,7 +127,7 @@ def page_facts(folder: Path, model: dict[str, str], rule: Rule, contamination: s
     return Facts(
         model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
         warnings=(*warnings, *([contamination] if contamination else [])),
-        meaning=meaning,
+        meaning=meaning, known_from="" if known_from is None else str(known_from), note=note,
     )  # fmt: skip
 
 
@@ -130,10 +151,18 @@ class Pages:
         self.sections.append(section)
 
     def add_recording(
-        self, path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
+        self,
+        path: str,
+        name: str,
+        wave_S: Frames,
+        curve: Curve,
+        regions: Sequence[Marked],
+        rule: Rule,
+        known: Known | None,
+        said: str,
     ) -> None:
         """Add a recording: see `make_section`."""
-        self.add(make_section(path, name, wave_S, curve, regions, rule, said))
+        self.add(make_section(path, name, wave_S, curve, regions, rule, known, said))
 
     def add_failure(self, reason: str) -> None:
         """Add a recording that could not be marked; the last page names it."""
@@ -182,7 +211,14 @@ def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool
 
 
 def make_section(
-    path: str, name: str, wave_S: Frames, curve: Curve, regions: Sequence[Marked], rule: Rule, said: str = ""
+    path: str,
+    name: str,
+    wave_S: Frames,
+    curve: Curve,
+    regions: Sequence[Marked],
+    rule: Rule,
+    known: Known | None = None,
+    said: str = "",
 ) -> Section:
     """Make the section of a recording.
 
@@ -193,28 +229,28 @@ def make_section(
         curve: Its frame scores.
         regions: Its marked regions.
         rule: The rule by which they were marked.
+        known: Its known regions. Default: none are known.
         said: Score of the whole recording, in words.
     """
     seconds = wave_S.size / SAMPLE_RATE
     audio, n_heard = opus_within(wave_S, MOST_AUDIO_BYTES)
     bottom, top = score_range(curve.score_T, rule.threshold)
-    bars = tuple(
-        Bar(
-            region.start_seconds,
-            region.end_seconds,
-            100 * region.start_seconds / seconds,
-            100 * (region.end_seconds - region.start_seconds) / seconds,
-            region.mean_score,
-            region.start < n_heard,
-        )
-        for region in regions
-    )
+    heard_seconds = n_heard / SAMPLE_RATE
+
+    def bar(region: Marked | KnownRegion, words: str) -> Bar:
+        start, end = region.start_seconds, region.end_seconds
+        return Bar(start, end, 100 * start / seconds, 100 * (end - start) / seconds, words, start < heard_seconds)
+
+    bars = tuple(bar(region, f"score {region.mean_score:.2f}") for region in regions)
+    known_regions = () if known is None else known.regions
+    known_bars = tuple(bar(region, f"{100 * region.marked_share:.0f} % marked") for region in known_regions)
     return Section(
-        path=path, name=name, seconds=seconds, heard_seconds=n_heard / SAMPLE_RATE,
+        path=path, name=name, seconds=seconds, heard_seconds=heard_seconds,
         audio=_data_address("audio/ogg", audio), spectrogram=_data_address("image/png", spectrogram_png(wave_S)),
         wave=wave_path(wave_S), curve=curve_path(curve, seconds, bottom, top),
         threshold_y=100 * (top - rule.threshold) / (top - bottom), top=top, bottom=bottom, ticks=time_ticks(seconds),
-        pixels=min(MOST_PIXELS, round(PIXELS_A_SECOND * seconds)), bars=bars, said=said,
+        pixels=min(MOST_PIXELS, round(PIXELS_A_SECOND * seconds)), bars=bars, known_bars=known_bars, said=said,
+        known_said="" if known is None else known.words(),
     )  # fmt: skip
 
 
