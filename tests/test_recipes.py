@@ -225,7 +225,7 @@ def test_a_baseline_of_the_asvspoof5_recipe_runs_without_post_training(run: Run,
 def test_the_mini_recipe_compares_both_methods_at_equal_steps(run: Run, corpus: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     common = ["--corpus", corpus, "--data", tmp_path / "data", "--exp", exp, "--stage", 1]
-    common += ["--seeds", "4", "--encoder", "tiny", "--settings", SETTINGS]
+    common += ["--seeds", "4", "--encoder", "tiny", "--settings", SETTINGS, "--stop-stage", 7]
     done = run("mini", *common)
     found = json.loads((exp / "comparison.json").read_text())
     assert found["seeds"] == ["4"]

@@ -28,7 +28,7 @@ overwrite=false       # true: run the chosen stages again, even if their results
 dry_run=false         # true: check options, settings and, without stage 0, the corpus, and run nothing
 seeds=                # one pair of experiments per seed, such as "0 1 2". Default: 0
 stage=0               # first stage to run; 1 to 6 are those of ../asvspoof5/run.sh
-stop_stage=7          # last stage to run
+stop_stage=8          # last stage to run: 7 compares, 8 pastes a word into a sentence, to see and hear
 . "$(dirname "$0")/../../tools/parse_options.sh"
 input_paths speech conf
 read_settings
@@ -105,4 +105,11 @@ done
 
 if stage 7 "comparison"; then
   python local/compare_seeds.py "$exp" "$data/eval.tsv" $seeds
+fi
+
+if stage 8 "pasted word"; then
+  again=()
+  if $overwrite; then again=(--overwrite); fi
+  python local/pasted_word.py "$exp/mixframe_seed${seeds%% *}" "$data/eval.tsv" -o "$exp/pasted_word" \
+    ${again[@]+"${again[@]}"}
 fi
