@@ -192,6 +192,8 @@ class Speech:
     bounds: tuple[int, ...]
     """Sample positions; recording r is bounds[r] to bounds[r + 1]."""
     gender: str
+    skipped: tuple[str, ...] = ()
+    """Recordings of single words that cannot be read, and why."""
 
     @property
     def n_slots(self) -> int:
@@ -214,9 +216,10 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
         order = np.random.default_rng([seed, zlib.crc32(voice.name.encode())]).permutation(len(voice.recordings))
         n_joined = WORDS_JOINED if voice.is_words else 1
         pieces: list[np.ndarray] = []
+        skipped: list[str] = []
         for first in range(0, len(order), n_joined):
             paths = [voice.recordings[number] for number in order[first : first + n_joined]]
-            wave_S = _read_words(paths) if voice.is_words else _read(paths[0])
+            wave_S = _read_words(paths, skipped) if voice.is_words else _read(paths[0])
             speech_S = disguise.active_speech(wave_S)[:LONGEST_RECORDING]
             if len(speech_S) >= SHORTEST + 2 * disguise.MARGIN:
                 pieces.append(np.round(np.clip(speech_S, -1, 1) * 32767).astype(np.int16))
@@ -231,9 +234,10 @@ def decode_voice(voice: Voice, folder: Path, n_slots: int, seed: int) -> Speech:
         with atomic_path(path, overwrite=True) as temporary:
             np.save(temporary, np.concatenate(pieces))
         gender = voice.gender or ("F" if _median_pitch(np.concatenate(pieces[:30]) / 32768) > 160 else "M")
-        write_json(record, {"n_slots": n_slots, "bounds": bounds, "gender": gender}, overwrite=True)
+        found = {"n_slots": n_slots, "bounds": bounds, "gender": gender, "skipped": skipped}
+        write_json(record, found, overwrite=True)
     content = read_json(record)
-    return Speech(voice, path, tuple(content["bounds"]), content["gender"])
+    return Speech(voice, path, tuple(content["bounds"]), content["gender"], tuple(content["skipped"]))
 
 
 def slots_of(n_samples: int) -> int:
@@ -249,15 +253,15 @@ def _read(path: Path) -> np.ndarray:
     return audio.read_audio(path).astype(np.float64)
 
 
-def _read_words(paths: Sequence[Path]) -> np.ndarray:
-    """Read recordings of single words one after the other, without those that are damaged or empty, as a few are."""
-    waves = []
+def _read_words(paths: Sequence[Path], skipped: list[str]) -> np.ndarray:
+    """Read recordings of single words one after the other; `skipped` gets those that are damaged or empty, and why."""
+    waves = [np.zeros(0)]
     for path in paths:
         try:
             waves.append(_read(path))
-        except SpoofkitError:
-            continue
-    return np.concatenate([np.zeros(0), *waves])
+        except SpoofkitError as error:
+            skipped.append(str(error))
+    return np.concatenate(waves)
 
 
 def _median_pitch(wave_S: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import write_text
+from spoofkit.terminal import say
 
 FLITE_AND_FESTIVAL = [*synthesize.FLITE_PACKAGES, *synthesize.FESTIVAL_PACKAGES]
 
@@ -95,6 +96,8 @@ def _decode(
             for voice, n_asked in tasks
             if n_slots[voice.set_name] < n_files[voice.set_name] and speeches[voice.name].n_slots >= n_asked
         ]
+    if skipped := [reason for speech in speeches.values() for reason in speech.skipped]:
+        say(f"{len(skipped)} recordings of single words cannot be read and are left out (first: {skipped[0]})")
     return [speeches[voice.name] for voice in voices]
 
 
