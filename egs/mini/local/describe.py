@@ -80,10 +80,10 @@ def write_origin(
             )
         )
     for attack in attacks:
-        for set_name in attack.set_names:
-            n_files = str(n_of_group[set_name, attack.label])
+        for set_name, label in attack.labels.items():
+            n_files = str(n_of_group[set_name, label])
             told = f"{attack.tier}: {attack.description}"
-            rows.append(("attack", attack.label, set_name, n_files, "-", "-", told, attack.origin))
+            rows.append(("attack", label, set_name, n_files, "-", "-", told, attack.origin))
     n_of_codec = Counter(file.codec for file in files)
     for codec in EVAL_CODECS:
         name = f"{codec.codec}/{codec.quality}"
@@ -106,5 +106,9 @@ def write_readme(path: Path, settings: dict[str, Any], attacks: Sequence[Attack]
     """Write README.txt."""
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
     write_text(
-        path, README.format(settings=told, attacks=", ".join(attack.label for attack in attacks)), overwrite=True
+        path,
+        README.format(
+            settings=told, attacks=", ".join(sorted(label for attack in attacks for label in attack.labels.values()))
+        ),
+        overwrite=True,
     )

@@ -22,7 +22,7 @@ import human
 import numpy as np
 import soundfile
 import texts
-from attacks import ATTACKS, Attack
+from attacks import BY_LABEL, Attack
 from plan import BONAFIDE, PlannedFile
 from synthesize import ENGINES
 from tqdm import tqdm
@@ -61,7 +61,7 @@ def make_chunk(files: list[PlannedFile], studio: Studio) -> int:
     if not missing:
         return len(files)
     group = files[0].group
-    attack = None if group == BONAFIDE else next(attack for attack in ATTACKS if attack.label == group)
+    attack = None if group == BONAFIDE else BY_LABEL[group]
     if attack is not None and attack.copy is None:
         # A batch is always synthesized as a whole, because a synthesizer's output depends on its earlier output.
         spoken = dict(zip(files, _spoken(files, attack, studio), strict=True))
@@ -122,7 +122,7 @@ def _spoken(files: list[PlannedFile], attack: Attack, studio: Studio) -> list[np
     short = [file.utt_id for file in files if file.index not in waves]
     if short:
         raise SpoofkitError(
-            f"{attack.label} ({attack.description}): {len(short)} of {len(files)} texts gave too little speech, "
+            f"{files[0].group} ({attack.description}): {len(short)} of {len(files)} texts gave too little speech, "
             f"first {short[0]}; check the synthesizer"
         )
     return [waves[file.index] for file in files]
@@ -195,5 +195,5 @@ def make_files(files: list[PlannedFile], studio: Studio, pool: Executor | None) 
 
 
 def _cost(group: str) -> int:
-    attack = next((attack for attack in ATTACKS if attack.label == group), None)
+    attack = BY_LABEL.get(group)
     return {"piper": 3, "hibari": 3, "festival": 2}.get(attack.engine, 1) if attack else 0

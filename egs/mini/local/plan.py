@@ -41,7 +41,7 @@ class PlannedFile:
     index: int
     """Index in the set; with the seed and the set it determines every random draw of this file."""
     group: str
-    """`bonafide` or the attack's label."""
+    """`bonafide` or the attack's label in this set."""
     tier: str
     """How far the attack is from train (attacks.TIERS); `-` if bona fide."""
     utt_id: str
@@ -172,7 +172,7 @@ def plan_set(
                 start = end = -1
                 language = _language_for(synthetic, model.speech.voice.language, set_name, texts, rng)
                 spoken, gender = synthetic.name, synthetic.gender
-            add(attack.label, attack.tier, place, model.n_samples, spoken, gender, start, end, language)
+            add(attack.labels[set_name], attack.tier, place, model.n_samples, spoken, gender, start, end, language)
     return files
 
 

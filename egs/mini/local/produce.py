@@ -32,7 +32,7 @@ def produce(out: Path, cache: Path, settings: dict[str, Any], speech: Path | Non
         attack
         for attack in attacks.ATTACKS
         if not (settings["without_debian"] and attack.from_debian)
-        and (not settings["only"] or attack.label in settings["only"])
+        and (not settings["only"] or set(settings["only"]) & set(attack.labels.values()))
     ]
     compress.check_encoders()
     wanted = ([] if speech else human.PACKAGES) + (
@@ -54,7 +54,7 @@ def produce(out: Path, cache: Path, settings: dict[str, Any], speech: Path | Non
         files = []
         for set_name, n_wanted in n_files.items():
             set_speeches = [speech for speech in speeches if speech.voice.set_name == set_name]
-            set_attacks = [attack for attack in chosen if set_name in attack.set_names]
+            set_attacks = [attack for attack in chosen if set_name in attack.labels]
             files += plan.plan_set(
                 set_name, n_wanted, plan.n_spoofs(set_name, n_wanted), set_speeches, set_attacks, sentences, seed
             )
