@@ -105,10 +105,5 @@ def write_origin(
 def write_readme(path: Path, settings: dict[str, Any], attacks: Sequence[Attack]) -> None:
     """Write README.txt."""
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
-    write_text(
-        path,
-        README.format(
-            settings=told, attacks=", ".join(sorted(label for attack in attacks for label in attack.labels.values()))
-        ),
-        overwrite=True,
-    )
+    labels = sorted(label for attack in attacks for label in attack.labels.values())
+    write_text(path, README.format(settings=told, attacks=", ".join(labels)), overwrite=True)
