@@ -87,7 +87,7 @@ def _kde(set_name: str, game: str, *folders: str) -> list[Voice]:
             set_name,
             "",
             folder[:2] if len(folder.split("_")[0]) == 2 else folder,
-            f"KDE {game}, volunteers' words in language {folder}; GPL-2 (kde.org)",
+            f"KDE {game}, volunteers' words in language {folder}; GPL-2+ (kde.org)",
             (f"{where}/{folder}/**/*.[ow][ga][gv]",),
             is_words=True,
         )
