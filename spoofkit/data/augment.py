@@ -131,19 +131,38 @@ def load_augmenter(settings: AugmentSettings, seed: int) -> Augmenter | None:
     return Augmenter(
         settings,
         seed,
-        _sounds(settings.reverb_folder, "augment.reverb_folder", read_rir) if settings.reverb else (),
-        _sounds(settings.noise_folder, "augment.noise_folder", probe) if settings.noise else (),
+        list_rooms(settings.reverb_folder, "augment.reverb_folder") if settings.reverb else (),
+        list_noises(settings.noise_folder, "augment.noise_folder") if settings.noise else (),
     )
 
 
 def augment_inputs(augmenter: Augmenter | None) -> dict[str, str]:
     """Hash the lists of files that are drawn from: their names and sizes, not their bytes."""
     lists = {} if augmenter is None else {"reverb": augmenter.rirs, "noise": augmenter.noises}
-    return {
-        name: text_sha256("\n".join(f"{path} {path.stat().st_size}" for path in paths))
-        for name, paths in lists.items()
-        if paths
-    }
+    return {name: sounds_sha256(paths) for name, paths in lists.items() if paths}
+
+
+def sounds_sha256(paths: tuple[Path, ...]) -> str:
+    """Hash a list of files: their names and sizes, not their bytes."""
+    return text_sha256("\n".join(f"{path} {path.stat().st_size}" for path in paths))
+
+
+def list_rooms(folder: str | None, setting: str) -> tuple[Path, ...]:
+    """List the room impulse responses of a folder, sorted, and open each once.
+
+    Args:
+        folder: The folder; None is refused as an empty one is.
+        setting: Name of the setting or option that names it, for errors.
+
+    Raises:
+        SpoofkitError: it is missing or holds no audio, or a file cannot be read or is silent.
+    """
+    return _sounds(folder, setting, read_rir)
+
+
+def list_noises(folder: str | None, setting: str) -> tuple[Path, ...]:
+    """List the noises of a folder, as `list_rooms` does; only their headers are read."""
+    return _sounds(folder, setting, probe)
 
 
 def _sounds(folder: str | None, setting: str, try_out: Callable[[Path], object]) -> tuple[Path, ...]:

@@ -58,15 +58,25 @@ def bit_rate(name: str, choice: float) -> int:
     return rates[int(choice * len(rates))]
 
 
-def require_codec(name: str) -> None:
-    """Raise SpoofkitError if this machine cannot encode and decode `name`."""
+def bit_rate_choice(name: str, rate: int) -> float:
+    """Return the lowest choice for which `bit_rate` gives a rate of the codec, in bit/s.
+
+    >>> bit_rate("opus", bit_rate_choice("opus", 12_000))
+    12000
+    """
+    rates = FFMPEG[name][3]
+    return rates.index(rate) / len(rates)
+
+
+def require_codec(name: str, setting: str = "augment.codecs") -> None:
+    """Raise SpoofkitError, which names the `setting`, if this machine cannot encode and decode `name`."""
     if name not in FFMPEG:
         return
     try:
         import av
     except ImportError as error:
         raise SpoofkitError(
-            f"augment.codecs: {name} needs the package av, which is not installed; run `pip install av` or leave it out"
+            f"{setting}: {name} needs the package av, which is not installed; run `pip install av` or leave it out"
         ) from error
     encoder, decoder, _, _ = FFMPEG[name]
     try:
@@ -74,7 +84,7 @@ def require_codec(name: str) -> None:
         av.CodecContext.create(decoder, "r")
     except ValueError as error:  # PyAV's UnknownCodecError
         raise SpoofkitError(
-            f"augment.codecs: the FFmpeg of this machine lacks {name} ({error}), expected {encoder} and {decoder}; "
+            f"{setting}: the FFmpeg of this machine lacks {name} ({error}), expected {encoder} and {decoder}; "
             f"leave {name} out, or install PyAV's wheel from PyPI"
         ) from error
 

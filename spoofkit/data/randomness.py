@@ -6,6 +6,7 @@ import numpy as np
 MIX_STREAM, HELD_OUT_MIX_STREAM, CROP_STREAM, ORDER_STREAM, DROPOUT_STREAM, AUGMENT_STREAM = range(1, 7)
 RANDOM_TARGET_STREAM = 7
 REFERENCE_STREAM, REFERENCE_CROP_STREAM, REFERENCE_AUGMENT_STREAM = range(8, 11)
+STRESS_STREAM = 11
 
 
 def generator(seed: int, stream: int, epoch: int, index: int) -> np.random.Generator:

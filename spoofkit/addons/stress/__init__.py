@@ -1,0 +1,1 @@
+"""How a detector stands what happens to audio outside the lab: codecs, noise, rooms, levels, cuts."""

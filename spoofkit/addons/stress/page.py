@@ -1,0 +1,44 @@
+"""The page of a stress card: one file that loads nothing and has no script."""
+
+import shlex
+from collections.abc import Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from spoofkit.addons.stress.text import card_table, columns, grouped, heading, notes
+from spoofkit.terminal import visible_lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def page_html(result: Mapping[str, Any], figure: "Figure") -> str:
+    """Render the page.
+
+    Args:
+        result: As `run.stress` returns it.
+        figure: Its picture.
+    """
+    import jinja2
+
+    from spoofkit.evaluation import plots
+    from spoofkit.evaluation.report_page import GENERATOR
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
+    )
+    template = resources.files("spoofkit.addons.stress").joinpath("stress.html.jinja").read_text(encoding="utf-8")
+    says = {row["condition"]: row["says"] for row in result["rows"]}
+    return environment.from_string(template).render(
+        result=result,
+        generator=GENERATOR,
+        heading=heading(result),
+        worst=max(result["rows"][1:], key=lambda row: row["eer_official_percent"]),
+        titles=[title for title, _ in grouped(result["rows"])],
+        columns=columns(result),
+        rows=card_table(result).rows,
+        says=says,
+        notes=[*notes(result)],
+        figure=plots.inline_svg(figure, "stress", "EER, APCER and BPCER of each condition"),
+        command=shlex.join(result["made_with"]["command"]),
+    )
