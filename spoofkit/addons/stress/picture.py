@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from spoofkit.addons.stress.conditions import CLEAN
 from spoofkit.addons.stress.text import grouped
-from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, FAINT, INK, SPOOF, STYLE
+from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, FAINT, INK, PURPLE, SPOOF, STYLE
 from spoofkit.tables import Row
 from spoofkit.terminal import visible
 
@@ -60,7 +60,7 @@ def _draw_eers(axes: Axes, lines: Sequence[tuple[str, Row | None]]) -> None:
             continue
         if row["eer_interval"] is not None:
             axes.plot(row["eer_interval"], (place, place), color=INK, linewidth=1.2, solid_capstyle="butt")
-        face = INK if name == CLEAN else SPOOF
+        face = INK if name == CLEAN else PURPLE
         axes.plot(row["eer_official_percent"], place, "o", color=face, markersize=5.5, markeredgecolor=INK,
                   markeredgewidth=0.6, zorder=3)  # fmt: skip
     clean = lines[0][1]
@@ -81,6 +81,6 @@ def _draw_rates(axes: Axes, lines: Sequence[tuple[str, Row | None]]) -> None:
         axes.plot(values, [at for at, _ in shown], marker, color=colour, markersize=4.5, label=label, linestyle="none")
     axes.axhline(0.5, color=FAINT, linewidth=0.8)
     axes.set_xlim(-2, 102)
-    axes.set_xlabel("Share of the class, % at the clean threshold")
+    axes.set_xlabel("Share of the class at one threshold, %")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0, columnspacing=1.2,
                 handletextpad=0.2, fontsize=9)  # fmt: skip
