@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from itertools import pairwise
@@ -246,3 +247,18 @@ def test_reuse_adds_conditions_to_a_card_and_refuses_other_inputs_by_name(
     rows = json.loads((card / "stress.json").read_text())["rows"]
     assert [row["condition"] for row in rows] == ["clean", "mulaw", "white_10", "loud", "trimmed", "first_1s"]
     assert (card / "scores/mulaw.tsv").stat().st_mtime_ns == kept
+
+
+def test_overwrite_scores_again_and_spares_files_of_others(
+    card: Path, model: Path, manifests: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(card, tmp_path / "card"))
+    command = ("stress", model, manifests / "eval.tsv", "-o", out, "--conditions", "mulaw", "--replicates", 0)
+    before = (out / "scores/mulaw.tsv").stat().st_mtime_ns
+    run_cli(*command, "--overwrite", "--trials", 8)
+    rows = json.loads((out / "stress.json").read_text())["rows"]
+    assert [(row["condition"], row["n_bonafide"] + row["n_spoof"]) for row in rows] == [("clean", 8), ("mulaw", 8)]
+    assert (out / "scores/mulaw.tsv").stat().st_mtime_ns != before
+    shutil.copyfile(manifests / "dev.tsv", out / "trials.tsv")
+    assert "trials.tsv" in refusal(*command, "--overwrite")
+    assert (out / "trials.tsv").read_bytes() == (manifests / "dev.tsv").read_bytes()

@@ -23,6 +23,7 @@ GROUPS = {
 """The verbs on the help page, in order."""
 PANELS = {
     "Corpora and challenges": ("subset", "column", "key", "asv", "asv_keys", "layout"),
+    "What happens to the audio": ("conditions", "noise_folder", "reverb_folder"),
     "Long recordings and speech": ("window", "hop", "over_windows", "min_speech", "windows"),
     "Page and picture": ("known", "note"),
     "Costs and decisions": ("spoof_prior", "miss_cost", "fa_cost", "abstain_cost", "accept_from", "reject_below"),

@@ -111,6 +111,8 @@ def choose(names: Sequence[str], noise_folder: Path | None, reverb_folder: Path 
             left_out.append(f"{one.name} is left out: {str(error).removeprefix('--conditions: ').partition(';')[0]}")
         else:
             kept.append(one)
+    if not kept:
+        raise SpoofkitError(f"--conditions {','.join(names)}: this machine has none of them: {'; '.join(left_out)}")
     return Chosen(tuple(kept), tuple(left_out))
 
 

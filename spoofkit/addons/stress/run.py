@@ -92,8 +92,7 @@ def stress(model: Path, manifest_path: Path, out: Path, options: StressOptions) 
     overwrite, reuse = options.score.overwrite, options.score.reuse
     made_from = _made_from(options, manifest, loaded, scorer.precision)
     wanted = _reported(options, chosen, loaded)
-    card = Output("stress", tuple(out / name for name in CARD), out / "stress.json", made_from,
-                  read_json_record("stress_format"))  # fmt: skip
+    card = _card(out, made_from)
     if is_up_to_date(card, overwrite=overwrite, reuse=reuse):
         recorded: dict[str, Any] = read_json(card.record)
         if recorded["reported"] == wanted:
@@ -107,10 +106,9 @@ def stress(model: Path, manifest_path: Path, out: Path, options: StressOptions) 
             stack.enter_context(held(out / "stress.lock"))
         except OSError as error:
             raise write_error(out, error) from error
+        trials = write_trials(manifest, out / "trials.tsv", options.n_trials, options.seed, overwrite)
         if overwrite:
-            for path in (card.record, out / "trials.tsv"):
-                path.unlink(missing_ok=True)
-        trials = write_trials(manifest, out / "trials.tsv", options.n_trials, options.seed)
+            _remove_card(card)
         work = Stressed(loaded, scorer, named.name, trials, options.seed, options.score.workers)
         conditions = (UNCHANGED, *chosen.conditions)
         files = score_conditions(work, conditions, out / "scores", overwrite)
@@ -135,6 +133,21 @@ def stress(model: Path, manifest_path: Path, out: Path, options: StressOptions) 
             "made_with": {"date": now(), "commit": commit(), "command": command(), "device": scorer.device},
         }
         return _write_card(card, result)
+
+
+def _card(out: Path, made_from: dict[str, Any]) -> Output:
+    """Describe the card. Beside trials, a file without the record is what a killed call left."""
+    return Output(
+        "stress", tuple(out / name for name in CARD), out / "stress.json", made_from, read_json_record("stress_format"),
+        is_own=lambda path: (path.parent / "trials.tsv").is_file(),
+    )  # fmt: skip
+
+
+def _remove_card(card: Output) -> None:
+    """Remove a card that is to be replaced, its record first, so that a call that is killed is resumed by its like."""
+    if card.record.exists():
+        for path in (card.record, *card.files):
+            path.unlink(missing_ok=True)
 
 
 def _refuse_options(options: StressOptions) -> None:

@@ -18,7 +18,7 @@ from spoofkit.machine import commit, now
 from spoofkit.outputs import read_json_record, refuse_foreign
 from spoofkit.scoring.job import Job, run_job, scoring_record
 from spoofkit.scoring.loaded import Loaded
-from spoofkit.scoring.parts import Part, discard_parts
+from spoofkit.scoring.parts import Part, discard_parts, parts_folder
 from spoofkit.scoring.score_file import MADE_FROM, ScoreFile, make_score_file
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.stages import describe_posttraining
@@ -79,9 +79,10 @@ def score_conditions(work: Stressed, conditions: Sequence[Condition], folder: Pa
     for target in targets:
         refuse_foreign(target.output)
     for target in targets if overwrite else ():
-        for path in (target.output.record, target.out):
-            path.unlink(missing_ok=True)
-        discard_parts(target.out)
+        if target.output.record.exists() or parts_folder(target.out).exists():  # otherwise the file is not ours
+            for path in (target.output.record, target.out):
+                path.unlink(missing_ok=True)
+            discard_parts(target.out)
     for number, (condition, target) in enumerate(zip(conditions, targets, strict=True), 1):
         say(f"condition {number} of {len(targets)}: {condition.name} ({condition.says})")
         try:

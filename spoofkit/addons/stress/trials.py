@@ -13,10 +13,10 @@ import polars as pl
 
 from spoofkit.data.manifest import Manifest, find_record, read_manifest, write_manifest
 from spoofkit.files import file_sha256
-from spoofkit.outputs import Output, is_up_to_date
+from spoofkit.outputs import Output, Record, is_up_to_date
 
 
-def write_trials(manifest: Manifest, out: Path, n_trials: int, seed: int) -> Manifest:
+def write_trials(manifest: Manifest, out: Path, n_trials: int, seed: int, overwrite: bool) -> Manifest:
     """Write the trials to measure as a manifest, unless it is up to date, and read it.
 
     Args:
@@ -24,14 +24,16 @@ def write_trials(manifest: Manifest, out: Path, n_trials: int, seed: int) -> Man
         out: The manifest to write.
         n_trials: Number of trials; 0: all.
         seed: Seed of the order.
+        overwrite: Replace earlier trials.
 
     Raises:
         SpoofkitError: `out` holds trials of another set, number or seed, or something else.
     """
-    made_from: dict[str, Any] = {"manifest_sha256": file_sha256(manifest.path), "trials": n_trials, "seed": seed}
+    sha256 = file_sha256(manifest.path)
+    made_from: dict[str, Any] = {"verb": "stress", "manifest_sha256": sha256, "trials": n_trials, "seed": seed}
     corpus = {"corpus": manifest.made_from["corpus"]} if "corpus" in manifest.made_from else {}
-    output = Output("stress", (out,), out, made_from | corpus, find_record)
-    if not is_up_to_date(output, overwrite=False, reuse=True):
+    output = Output("stress", (out,), out, made_from | corpus, _find_record, is_named=False)
+    if not is_up_to_date(output, overwrite=overwrite, reuse=True):
         table = manifest.table
         partial = manifest.partial
         if 0 < n_trials < table.height:
@@ -43,6 +45,12 @@ def write_trials(manifest: Manifest, out: Path, n_trials: int, seed: int) -> Man
             n_rejected=manifest.n_rejected, overwrite=True,
         )  # fmt: skip
     return read_manifest(out)
+
+
+def _find_record(path: Path) -> Record:
+    """Read what existing trials were made from; a manifest of another verb is foreign."""
+    found = find_record(path)
+    return found if (found.made_from or {}).get("verb") == "stress" else Record(None, damage=found.damage)
 
 
 def draw_trials(table: pl.DataFrame, n_trials: int, seed: int) -> pl.DataFrame:
