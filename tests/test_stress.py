@@ -16,10 +16,13 @@ from conftest import make_voice, refusal, run_cli
 
 from spoofkit.addons.stress import changes
 from spoofkit.addons.stress.conditions import Condition, all_conditions, choose
+from spoofkit.addons.stress.measure import measure_conditions
 from spoofkit.addons.stress.trials import draw_trials
 from spoofkit.data import codecs
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.bootstrap import draw_clusters
+from spoofkit.evaluation.metrics import eer
 
 EVERY = {one.name: one for one in all_conditions()}
 RNG = np.random.default_rng(0)
@@ -144,7 +147,7 @@ def test_folders_add_noises_and_replace_rooms(tmp_path: Path) -> None:
 def test_a_codec_that_is_lacking_is_refused_by_name_and_else_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(codecs.FFMPEG, "amr_nb", ("no_such_encoder", "no", 8000, codecs.FFMPEG["amr_nb"][3]))
     with pytest.raises(SpoofkitError, match="amr_nb"):
-        choose(("amr_5k",), None, None)
+        choose(("mulaw", "amr_5k"), None, None)
     chosen = choose(("telephone",), None, None)
     assert [one.name for one in chosen.conditions] == ["mulaw", "alaw", "gsm", "g722"]
     assert [sentence.split()[0] for sentence in chosen.left_out] == ["amr_12k", "amr_5k"]
@@ -168,6 +171,28 @@ def test_trials_are_drawn_evenly_from_classes_attacks_and_speakers_and_nested() 
 
 
 # ---- The card
+
+
+def test_intervals_are_those_of_lists_with_repeated_speakers_and_differences_are_paired() -> None:
+    rng, n = np.random.default_rng(0), 300
+    is_bonafide, speaker = rng.random(n) < 0.5, rng.integers(12, size=n)
+    clean = rng.standard_normal(n) + 1.5 * is_bonafide + 0.5 * rng.standard_normal(12)[speaker]
+    scores = {"clean": clean, "noisy": clean + rng.standard_normal(n) - 0.5}
+    keys = {"key": np.where(is_bonafide, "bonafide", "spoof"), "speaker": [f"s{k:02d}" for k in speaker]}
+    tables = {name: pl.DataFrame({"score": score, **keys, "attack": "A1"}) for name, score in scores.items()}
+    found = measure_conditions(tables, n_replicates=200)
+    cut = found["threshold"]["accept_from"]
+    figures = []
+    for draw in draw_clusters(12, 200):
+        rows = np.repeat(np.arange(n), draw[speaker])
+        own, noisy = is_bonafide[rows], scores["noisy"][rows]
+        eers = [100 * eer(score[rows][own], score[rows][~own]).eer for score in scores.values()]
+        rates = 100 * np.mean(noisy[~own] >= cut), 100 * np.mean(noisy[own] < cut)
+        figures.append((eers[1], eers[1] - eers[0], *rates))
+    for place, name in enumerate(("eer", "difference", "apcer", "bpcer")):
+        ends = np.quantile([row[place] for row in figures], (0.025, 0.975))
+        assert found["rows"][1][f"{name}_interval"] == pytest.approx(ends), name
+
 
 CONDITIONS = "mulaw,white_10,first_1s,trimmed"
 FILES = ("trials.tsv", "stress.tsv", *(f"scores/{name}.tsv" for name in ("clean", *CONDITIONS.split(","))))
