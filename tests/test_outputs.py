@@ -237,6 +237,7 @@ def test_every_verb_that_writes_has_both_options() -> None:
         "validate": "says what is on the disk now",
         "posttrain": "resumes",
         "finetune": "resumes",
+        "push": "uploads; -o is where a dry run shows what it would upload",
     }
     commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
     commands |= {f"mixlist {name}": command for name, command in commands.pop("mixlist").commands.items()}
@@ -245,7 +246,7 @@ def test_every_verb_that_writes_has_both_options() -> None:
     assert set(writing) == {
         *("prepare", "pack", "kaldi", "audit", "overlap", "mixlist draw", "mixlist show", "mixlist render", "score"),
         *("evaluate", "calibrate", "fuse", "apply", "reformat", "localize", "evaluate-segments", "convert", "merge"),
-        *("average", "export", "subset"),
+        *("average", "export", "subset", "stress", "pull"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
 

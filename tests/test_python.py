@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from conftest import make_voice, run_cli, without_sums
+from released import make_asvspoof2021_la
 
 import spoofkit
 from spoofkit.checksums import folder_sha256
@@ -329,6 +330,7 @@ def experiment(
     for place, target in places.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).symlink_to(target)
+    make_asvspoof2021_la(folder / "ASVspoof2021")
     run_cli("score", model, manifests / "eval.tsv", "-o", folder / "exp/x/scores/eval.tsv")
     return folder
 
