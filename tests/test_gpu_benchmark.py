@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from warm import WarmPython
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/gpu.sh"
@@ -44,6 +45,9 @@ def statuses_when_running(out: Path, name: str, process: subprocess.Popen[str]) 
     raise AssertionError(f"{name} never ran")
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="matrix products in bf16 take minutes on this CPU"
+)
 def test_every_part_has_its_block_when_one_fails_and_one_hangs(warm_python: WarmPython, tmp_path: Path) -> None:
     statuses = {"products": "done", "forward_wavlm_large": "failed", "train_wavlm_large_lora": "failed"}
     options = ["--commit", "c0ffee1", "--parts", ",".join([*statuses, "compiled"])]

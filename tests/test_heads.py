@@ -147,6 +147,8 @@ def test_gradients_are_the_slopes_of_the_embedding(name: str) -> None:
 
 @pytest.mark.parametrize("name", UTTERANCE_HEADS)
 def test_mixed_precision_gives_finite_gradients(name: str) -> None:
+    if name == "lstm" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("torch has no LSTM in bf16 for this CPU")
     head = make_head(name).train()
     shortest = head.shortest_frames
     layers, is_frame = make_layers(head, width_of(head), [shortest + 5, shortest], shortest + 6)
