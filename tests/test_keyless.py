@@ -134,6 +134,8 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
         "finetune": ["finetune", out / "f", "--train", own, "--dev", keyed, "-c", out / "conf.yaml"],
         "finetune dev": ["finetune", out / "f", "--train", keyed, "--dev", own, "-c", out / "conf.yaml"],
         "export": ["export", model, "-o", out / "m.onnx", "--int8", "--calibrate-on", own],
+        "threshold": ["threshold", trials, own, "--accept-spoofed", 0.5],
+        "stress": ["stress", model, own, "-o", out / "stress"],
         "reformat": ["reformat", trials, own, "-o", out / "sub.txt", "--layout", "asvspoof2019_la"],
     }  # fmt: skip
 
@@ -162,5 +164,5 @@ def test_every_verb_that_reads_keys_is_tried_here() -> None:
     users = {path.stem for path in package.rglob("*.py") if "read_keyed_manifest(" in path.read_text()}
     assert users == {
         "manifest", "report", "calibrate_files", "compare", "export", "mixlist", "posttrain", "finetune", "run",
-        "localize",
+        "localize", "decision_rule",
     }  # fmt: skip

@@ -122,9 +122,9 @@ def test_the_documented_call_writes_what_the_verb_writes_and_imports_no_torch(tm
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.splitlines()
-    assert (done[0], done[-1]) == ("data/eval.tsv 2 2", "20")
+    assert (done[0], done[-1]) == ("data_la21/eval.tsv 2 2", "20")
     run_cli(
         "prepare", "asvspoof2021_la", tmp_path / "ASVspoof2021", "-o", tmp_path / "verb", "--partial",
         "--subset", "progress",
     )  # fmt: skip
-    assert (tmp_path / "verb/eval.tsv").read_bytes() == (tmp_path / "data/eval.tsv").read_bytes()
+    assert (tmp_path / "verb/eval.tsv").read_bytes() == (tmp_path / "data_la21/eval.tsv").read_bytes()
