@@ -161,8 +161,8 @@ def threshold_of_set(scores: Path, manifest: Path, limit: Limit) -> dict[str, An
         `accepts_at_most`, its bound for others; `worst_attack`, and the share of its spoofs, `accepts_of_worst`.
 
     Raises:
-        SpoofkitError: a file is broken or does not fit the other; there are too few trials for this rate; or so many
-            spoofs share the highest score that nothing may be accepted.
+        SpoofkitError: a file is broken or does not fit the other; there are too few trials for this rate; or too
+            many spoofs share the highest score, so that nothing may be accepted.
     """
     trials = read_trials(scores, read_keyed_manifest(manifest))
     bonafide, spoof = (

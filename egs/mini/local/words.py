@@ -39,7 +39,7 @@ def find_words(wave_S: Samples) -> list[tuple[int, int]]:
 
 
 def find_places(wave_S: Samples, n_samples: int, margin: int = 0) -> list[int]:
-    """Return every dip from which a stretch of so many samples is speech.
+    """Return every dip at which a stretch of speech of this length begins.
 
     Args:
         wave_S: The recording.

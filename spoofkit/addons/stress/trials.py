@@ -1,6 +1,6 @@
 """The trials that a stress card measures: all of a set, or a balanced part of it that depends on the seed alone.
 
-Half of a part is bona fide, if the set has so many. Bona fide trials are dealt evenly over speakers, spoofed ones over
+Half of a part is bona fide, if the set has enough. Bona fide trials are dealt evenly over speakers, spoofed ones over
 attacks and, within an attack, over speakers. One that has fewer trials than the others gives all. The order within is
 that of a hash of (seed, id), so a smaller part lies within a larger one of the same seed.
 """
