@@ -19,7 +19,7 @@ RULE = (
 
 
 def point_rows(result: Mapping[str, Any], most: int = MOST_DIGITS) -> list[dict[str, str]]:
-    """Return a row of texts for each operating point, with at most `most` digits; `-` where there are too few trials."""
+    """Return a row of texts for each operating point, with at most `most` digits; `-` where trials are too few."""
     ends_of = {
         (row["rate"], row["percent"]): row for row in (result.get("intervals") or {}).get("operating_points", ())
     }

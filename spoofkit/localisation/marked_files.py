@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, read_json, sync, write_json
 from spoofkit.localisation.sources import Source
-from spoofkit.outputs import MadeFrom, Output, changed_inputs, read_json_record, with_checksums
+from spoofkit.outputs import MadeFrom, Output, changed_inputs, is_up_to_date, read_json_record, with_checksums
 
 PAGE = "timeline.html"  # and timeline_2.html …
 RECORD = "timeline.made_from.json"
@@ -23,6 +24,23 @@ SUFFIXES = (".rttm", ".txt", ".png", ".json")  # the record last
 IsPage = Callable[[Path], bool]
 MARK = "marked_share"
 """An entry that only the JSON of a marked recording has."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call writes, and what of it is up to date already."""
+
+    sources: list[Source]
+    outputs: list[Output]
+    """The files of each recording."""
+    is_done: list[bool]
+    """Whether they are up to date."""
+    pages: Output
+    are_pages_done: bool
+    replaces: dict[str, str]
+    """SHA-256 of the records that this call replaces, by name."""
+    may_replace: bool
+    """Whether existing files may be replaced; none that is refused is left when there is a plan."""
 
 
 def beside(target: Path, suffix: str) -> Path:
@@ -153,6 +171,46 @@ def known_names(out_dir: Path) -> dict[str, str]:
     made_from = _read_record(out_dir / RECORD).get("made_from")
     names = made_from.get("recordings") if isinstance(made_from, dict) else None
     return {label: str(name) for label, name in names.items()} if isinstance(names, dict) else {}
+
+
+def make_plan(
+    out_dir: Path,
+    sources: list[Source],
+    settings: dict[str, Any],
+    of_pages: dict[str, Any],
+    is_page: IsPage | None,
+    *,
+    overwrite: bool,
+    reuse: bool,
+) -> Plan:
+    """Find out which outputs are up to date.
+
+    Args:
+        out_dir: Folder of the outputs.
+        sources: All recordings of the call.
+        settings: What all recordings are marked with.
+        of_pages: What the pages depend on besides.
+        is_page: Tells whether this verb wrote a file; None: no pages are written.
+        overwrite: See `recordings.localize_recordings`.
+        reuse: See `recordings.localize_recordings`.
+
+    Raises:
+        SpoofkitError: an output may not be replaced.
+    """
+    pages = pages_output(out_dir, sources, settings | of_pages, is_page)
+    reuse = reuse or (not overwrite and is_unfinished(pages))
+    replaces = replaceable(pages) if reuse and not overwrite else {}
+    are_pages_done = is_up_to_date(pages, overwrite=overwrite, reuse=reuse) and shows_all(pages)
+    outputs = [output_of(out_dir, source, settings) for source in sources]
+    is_done = []
+    for output in outputs:
+        record = output.record
+        sha256 = file_sha256(record) if record.is_file() and (overwrite or record.name in replaces) else ""
+        is_replaced = overwrite or sha256 == replaces.get(record.name)
+        is_done.append(is_up_to_date(output, overwrite=is_replaced, reuse=reuse))
+        if overwrite and sha256:
+            replaces[record.name] = sha256
+    return Plan(sources, outputs, is_done, pages, are_pages_done, replaces, overwrite or reuse)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

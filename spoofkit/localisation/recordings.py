@@ -38,7 +38,7 @@ from spoofkit.machine import command
 from spoofkit.models.device import choose_device
 from spoofkit.models.frame_model import load_frame_model
 from spoofkit.models.names import find_model
-from spoofkit.outputs import Output, is_up_to_date, skipped
+from spoofkit.outputs import Output, skipped
 from spoofkit.scoring import windows
 from spoofkit.scoring.job import raise_failed
 from spoofkit.scoring.precision import require_known, without_list
@@ -77,23 +77,6 @@ class _Marker:
     """Known regions by name of the outputs; empty if none were given."""
     pages: Any
     """Pages of the addon `timeline`; None: it is not there."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a call writes, and what of it is up to date already."""
-
-    sources: list[Source]
-    outputs: list[Output]
-    """The files of each recording."""
-    is_done: list[bool]
-    """Whether they are up to date."""
-    pages: Output
-    are_pages_done: bool
-    replaces: dict[str, str]
-    """SHA-256 of the records that this call replaces, by name."""
-    may_replace: bool
-    """Whether existing files may be replaced; none that is refused is left when there is a plan."""
 
 
 def localize_recordings(
@@ -149,7 +132,7 @@ def localize_recordings(
     settings |= made_in(precision) | ({"known": file_sha256(known)} if known else {})
     of_pages = {"channels": channels, **({"note": note} if note else {})}
     is_page = None if page is None else page.is_page
-    plan = _make_plan(out_dir, sources, settings, of_pages, is_page, overwrite=overwrite, reuse=reuse)
+    plan = marked_files.make_plan(out_dir, sources, settings, of_pages, is_page, overwrite=overwrite, reuse=reuse)
     if plan.are_pages_done and all(plan.is_done):
         yield skipped(out_dir)
         return
@@ -173,46 +156,6 @@ def localize_recordings(
     raise_failed(faults, len(sources))
 
 
-def _make_plan(
-    out_dir: Path,
-    sources: list[Source],
-    settings: dict[str, Any],
-    of_pages: dict[str, Any],
-    is_page: marked_files.IsPage | None,
-    *,
-    overwrite: bool,
-    reuse: bool,
-) -> _Plan:
-    """Find out which outputs are up to date.
-
-    Args:
-        out_dir: Folder of the outputs.
-        sources: All recordings of the call.
-        settings: What all recordings are marked with.
-        of_pages: What the pages depend on besides.
-        is_page: Tells whether this verb wrote a file; None: no pages are written.
-        overwrite: See `localize_recordings`.
-        reuse: See `localize_recordings`.
-
-    Raises:
-        SpoofkitError: an output may not be replaced.
-    """
-    pages = marked_files.pages_output(out_dir, sources, settings | of_pages, is_page)
-    reuse = reuse or (not overwrite and marked_files.is_unfinished(pages))
-    replaces = marked_files.replaceable(pages) if reuse and not overwrite else {}
-    are_pages_done = is_up_to_date(pages, overwrite=overwrite, reuse=reuse) and marked_files.shows_all(pages)
-    outputs = [marked_files.output_of(out_dir, source, settings) for source in sources]
-    is_done = []
-    for output in outputs:
-        record = output.record
-        sha256 = file_sha256(record) if record.is_file() and (overwrite or record.name in replaces) else ""
-        is_replaced = overwrite or sha256 == replaces.get(record.name)
-        is_done.append(is_up_to_date(output, overwrite=is_replaced, reuse=reuse))
-        if overwrite and sha256:
-            replaces[record.name] = sha256
-    return _Plan(sources, outputs, is_done, pages, are_pages_done, replaces, overwrite or reuse)
-
-
 def _make_marker(
     rule: Rule, scorer: Scorer, record: dict[str, Any], judge: Judge | None, known: dict[str, Regions], pages: Any
 ) -> _Marker:
@@ -234,7 +177,7 @@ def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str,
     }
 
 
-def _mark_all(plan: _Plan, scorer: Scorer, marker: _Marker) -> Generator[str, None, list[str]]:
+def _mark_all(plan: marked_files.Plan, scorer: Scorer, marker: _Marker) -> Generator[str, None, list[str]]:
     """Mark the recordings that are not up to date, and yield a line for each; return why some could not be marked."""
     reading = Reading(windows=marker.windows, keeps_wave=True)
     of_all = list(zip(plan.sources, plan.outputs, plan.is_done, strict=True))
