@@ -131,8 +131,9 @@ class TrainSettings(Settings):
     """Utterances that go through the model at once: the batch is split into micro-batches of this size, which are
     distributed over the processes. Less memory, the same gradient; batch normalisation sees one micro-batch, whatever
     the number of processes. Default: the whole share of a process at once."""
-    eval_every: Count = 500
-    """Steps between evaluations on the development set; the last step is always evaluated."""
+    eval_every: Count | None = 500
+    """Steps between evaluations on the development set; the last step is always evaluated. null: no evaluation, for
+    keep: last, where another step scores the development set anyway."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -164,6 +165,9 @@ class TrainSettings(Settings):
             )
         if self.average_best > 1 and self.keep == "last":
             raise ValueError("average_best: is not used with keep: last; set keep: best")
+        if self.eval_every is None and (self.keep == "best" or self.patience is not None):
+            name = "keep: best" if self.keep == "best" else "patience"
+            raise ValueError(f"eval_every: null evaluates nothing, but {name} needs evaluations; set a number of steps")
         return self
 
 

@@ -193,7 +193,7 @@ def _describe(stage: Stage) -> list[tuple[str, str]]:
         f"{name} {value[:N_HASH_DIGITS]}" for name, value in stage["inputs"].items() if name != "encoder"
     )
     words = _describe_supervision(stage["settings"]) if name == POSTTRAINING else []
-    words.append(f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures})")
+    words.append(f"{stage['n_steps']:,} steps, weights of step {kept['step']:,} ({figures or 'not evaluated on dev'})")
     if trained_on := stage.get("trained_on"):
         words.append(f"on {trained_on}")
     if finished := stage.get("finished"):

@@ -278,6 +278,24 @@ def test_the_weights_of_the_chosen_step_are_handed_on(keep: str, manifests: Path
     assert torch.equal(head["output.linear.weight"], chosen["head.output.linear.weight"])
 
 
+def test_training_without_evaluations_gives_the_weights_of_training_with_them(
+    manifests: Path, conf: Path, tmp_path: Path
+) -> None:
+    for name, every in (("with", "4"), ("without", "null")):
+        sets = ["--set", "finetune.keep=last", "--set", f"finetune.eval_every={every}"]
+        done = run_cli("finetune", tmp_path / name, *finetune_options(manifests, conf), *sets)
+    assert "not evaluated on dev" in done.stdout
+    assert_same_weights(tmp_path / "with/model/head.safetensors", tmp_path / "without/model/head.safetensors")
+    lines = [json.loads(line) for line in (tmp_path / "without/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert not any("dev_eer_percent" in line for line in lines)
+    assert (tmp_path / "without/checkpoints/step_0000008").is_dir()
+    assert (tmp_path / "without/curve.png").stat().st_size
+    for sets in (["finetune.keep=best"], ["finetune.keep=last", "finetune.patience=2"]):
+        options = [part for change in [*sets, "finetune.eval_every=null"] for part in ("--set", change)]
+        assert "eval_every" in refusal("finetune", tmp_path / "refused", *finetune_options(manifests, conf), *options)
+
+
 def test_a_mix_list_drawn_with_other_settings_is_refused(mixes: list[object], tmp_path: Path) -> None:
     sentence = refusal("posttrain", tmp_path / "exp", *mixes, "--set", "mix.margin_samples=500")
     assert "was drawn with other settings (margin_samples was 400, now 500)" in sentence

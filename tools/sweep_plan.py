@@ -178,7 +178,7 @@ def _cell_run(grid: Grid, cell: Cell, seed: int, options: Mapping[str, dict[str,
             needs = _posttraining(grid, recipe.pop("recipe"), recipe, seed, options, out)
     words, record, config = _experiment(grid.recipe, keys, seed, options[grid.recipe], "finetune")
     trainings = [one for one in (config.finetune.frozen(), config.finetune) if one]
-    n_evaluations = sum(math.ceil(one.n_steps / one.eval_every) for one in trainings)
+    n_evaluations = sum(math.ceil(one.n_steps / one.eval_every) for one in trainings if one.eval_every)
     n_steps = sum(one.n_steps for one in trainings)
     hours = n_steps * grid.hours.finetune_step + n_evaluations * grid.hours.evaluation + grid.hours.scores
     folder = out.joinpath("cells", *cell.parts, f"seed{seed}")

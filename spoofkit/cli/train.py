@@ -147,4 +147,4 @@ def _tell(out: Path, result: dict[str, Any] | None) -> None:
             echo(line)
         return
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["figures"].items())
-    echo(f"{out}: weights of step {result['step']} ({figures})")
+    echo(f"{out}: weights of step {result['step']} ({figures or 'not evaluated on dev'})")

@@ -127,7 +127,8 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
         run: Where and how; the data depend neither on the loader processes nor on the number of processes.
 
     Returns:
-        `step` and `figures` of the evaluation whose weights were chosen; for an average, of the best one.
+        `step` and `figures` of the evaluation whose weights were chosen; for an average, of the best one. Without
+        evaluations (`eval_every: null`) there are no figures.
 
     Raises:
         SpoofkitError: loss or gradient is not finite, a checkpoint is damaged, disk or memory is full.
@@ -254,7 +255,8 @@ def _require_finite(folder: Path, step: int, parts: list[Batch], loss: float, no
 def _save_and_evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
     """Finish a step: write its figures, and a checkpoint and an evaluation if they are due."""
     state, settings = training.state, training.settings
-    is_evaluated = line["step"] == settings.n_steps or line["step"] % settings.eval_every == 0
+    is_last, every = line["step"] == settings.n_steps, settings.eval_every
+    is_evaluated = every is not None and (is_last or line["step"] % every == 0)
     state.n_steps_done, state.pending = line["step"], line if is_evaluated else None
     if not is_evaluated:
         training.write_metrics(line)
@@ -262,17 +264,20 @@ def _save_and_evaluate(training: Training, line: dict[str, Any], caught: Caught)
     _save_if_due(training, caught)
     if is_evaluated:
         _evaluate(training, line, caught)
+    elif is_last and training.run.world.is_main:
+        draw_curve(training.folder, training.task.criteria[0])
 
 
 def _save_if_due(training: Training, caught: Caught) -> None:
-    """Write a checkpoint every `checkpoint_every` steps, before an evaluation and before a stop.
+    """Write a checkpoint every `checkpoint_every` steps, before an evaluation, at the end and before a stop.
 
     Raises:
         Interrupted: a signal asked one of the processes to stop.
     """
     state, run = training.state, training.run
     should_stop = distributed.any_of(bool(caught), run.world, run.device)
-    if not (state.pending or should_stop or state.n_steps_done % training.settings.checkpoint_every == 0):
+    is_last = state.n_steps_done == training.settings.n_steps
+    if not (state.pending or is_last or should_stop or state.n_steps_done % training.settings.checkpoint_every == 0):
         return
     checkpoint = resume.take(training.task.model, training.optimizer, state, training.extra)
     if run.world.is_main:

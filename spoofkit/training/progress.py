@@ -101,16 +101,13 @@ def draw_curve(folder: Path, criterion: str) -> None:
     axis.set(
         xlabel="optimiser step", ylabel="training loss", title=f"{folder.parent.name}/{folder.name}", ylim=(0, None)
     )
-    twin = axis.twinx()
-    twin.plot(
-        [line["step"] for line in evaluated],
-        [line[criterion] for line in evaluated],
-        color="#b8442f",
-        marker="o",
-        label=name,
-    )
-    twin.set(ylabel=name, ylim=(0, 1.15 * max(line[criterion] for line in evaluated) + 1))
-    handles = [*axis.get_lines(), *twin.get_lines()]
+    handles = axis.get_lines()
+    if evaluated:
+        values = [line[criterion] for line in evaluated]
+        twin = axis.twinx()
+        twin.plot([line["step"] for line in evaluated], values, color="#b8442f", marker="o", label=name)
+        twin.set(ylabel=name, ylim=(0, 1.15 * max(values) + 1))
+        handles = [*handles, *twin.get_lines()]
     axis.legend(handles, [str(line.get_label()) for line in handles], loc="upper right", fontsize=8)
     with atomic_path(folder / "curve.png", overwrite=True) as temporary:
         figure.savefig(temporary, dpi=110)
