@@ -477,6 +477,25 @@ def test_a_pool_has_the_figures_of_its_spoofs_with_all_bona_fide(sweep: Sweep) -
     assert (sweep.out / "sweep.html").read_text().count("eval first") >= 2  # in the table and over its panel
 
 
+def test_a_pool_takes_attacks_of_spoofs_and_every_other_column_of_both_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    rows = [("bonafide", "-", "-"), ("bonafide", "-", "C01"), ("spoof", "A01", "-"), ("spoof", "A01", "C01"),
+            ("spoof", "A02", "-")]  # fmt: skip
+    table = pl.DataFrame(rows, schema=["key", "attack", "codec"], orient="row").with_columns(
+        utt_id=pl.Series([f"u{place}" for place in range(len(rows))]), speaker=pl.lit("s"), n_samples=16000
+    )
+    table = table.with_columns(path=pl.col("utt_id") + ".flac")
+    write_manifest(tmp_path / "eval.tsv", tmp_path, table)
+    pools = {"first": {"attack": "A01"}, "plain": {"attack": "A01", "codec": "-"}, "coded": {"codec": "C01"}}
+    sweep_grid = importlib.import_module("sweep_grid")
+    grid = sweep_grid.Grid(**GRID | {"recipe": "egs/mini", "pools": pools})
+    manifest = read_manifest(tmp_path / "eval.tsv")
+    found = {name: sweep_grid.trials_of(grid, manifest, name).nonzero()[0].tolist() for name in pools}
+    assert found == {"first": [0, 1, 2, 3], "plain": [0, 2], "coded": [1, 3]}
+
+
 # ---- Before a release
 
 

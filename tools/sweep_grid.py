@@ -23,6 +23,8 @@ from spoofkit.files import read_text
 Keys = dict[str, Any]
 """Options of run.sh (`--share`) and settings (`finetune.head`) with their values."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+SPOOFS_COLUMNS = ("attack", "attack_tag")
+"""Columns that say nothing of bona fide trials."""
 
 
 class Hours(Settings):
@@ -49,8 +51,8 @@ class Grid(Settings):
     sets: Annotated[list[str], Field(min_length=1)]
     """SET of scores/SET.tsv: the sets whose figures count."""
     pools: dict[str, dict[str, str | list[str]]] = Field(default={})
-    """Spoofed trials whose figures are given besides those of all: for some columns of the manifest, the values that
-    count. All bona fide trials are in each pool."""
+    """Trials whose figures are given besides those of all: for some columns of the manifest, the values that count. An
+    attack's column (SPOOFS_COLUMNS) chooses among spoofs, and any other among all trials."""
     control: str
     """The cell that the others are compared with."""
     cells: dict[str, Keys]
@@ -107,12 +109,12 @@ def in_name(value: Any) -> str:
 
 
 def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[np.bool_]:
-    """Return which rows of a manifest are in a pool of the grid: bona fide ones, and the chosen spoofs; None is all.
+    """Return which rows of a manifest are in a pool of the grid; None is all.
 
     Raises:
         SpoofkitError: the manifest has no such column, or no spoofed trial has one of the values.
     """
-    chosen = pl.lit(True)
+    chosen, is_bonafide = pl.lit(True), pl.col("key") == "bonafide"
     for column, values in grid.pools[pool].items() if pool else ():
         where = f"pools: {pool}: {column}"
         if column not in manifest.table.columns:
@@ -126,8 +128,9 @@ def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[n
                 f"{where}: no spoofed trial of {manifest.path} has {missing[0]}, expected some of "
                 f"{', '.join(sorted(found)[:20])}"
             )
-        chosen &= pl.col(column).cast(pl.String).is_in(wanted)
-    return manifest.table.select(((pl.col("key") == "bonafide") | chosen).alias("is_in"))["is_in"].to_numpy()
+        is_wanted = pl.col(column).cast(pl.String).is_in(wanted)
+        chosen &= is_wanted | is_bonafide if column in SPOOFS_COLUMNS else is_wanted
+    return manifest.table.with_columns(is_in=chosen)["is_in"].to_numpy()
 
 
 def read_grid(path: Path) -> Grid:
