@@ -109,7 +109,7 @@ def test_spoofs_have_the_lengths_of_bona_fide_files(corpus):
         assert all(human.SHORTEST <= length <= human.LONGEST for length in lengths["spoof"])
 
 
-def test_half_of_both_classes_is_coded_in_eval_and_nothing_elsewhere(corpus):
+def test_a_quarter_of_both_classes_is_coded_in_eval_and_nothing_elsewhere(corpus):
     for set_name in ("train", "dev"):
         assert {tuple(row[3:6]) for row in rows_of(corpus, set_name)} == {("-", "-", "-")}
     conditions: dict[str, list[tuple[str, ...]]] = {"bonafide": [], "spoof": []}
@@ -118,7 +118,8 @@ def test_half_of_both_classes_is_coded_in_eval_and_nothing_elsewhere(corpus):
         assert (row[3], row[4], row[5]) == ("-", "0", "-") or (row[3].startswith("C") and row[4].isdigit())
         assert row[5] == "-" or (row[5].startswith("E_") and len(row[5]) == 12 and row[5] != row[1])
     for found in conditions.values():
-        assert found.count(("-", "0")) == len(found) // 2
+        n_coded = len(found) - found.count(("-", "0"))
+        assert len(found) / 5 <= n_coded <= len(found) / 4  # fours of a group that are not full may have none
         assert set(found) == {("-", "0"), *((codec.codec, codec.quality) for codec in compress.EVAL_CODECS)}
 
 

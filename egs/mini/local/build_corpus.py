@@ -21,7 +21,7 @@ from spoofkit.terminal import say
 FORMAT = 2  # raised whenever the same settings would give another corpus
 STAMP = "complete.json"
 WORK = ".work"  # folder of intermediate results inside the corpus; removed at the end
-N_FILES = (1000, 300, 800)  # bona fide in train, dev, eval; plan.py says how many spoofs
+N_FILES = (1000, 300, 640)  # bona fide in train, dev, eval; plan.py says how many spoofs
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_positive, default=_cores(), help="processes (default: all cores)")
     parser.add_argument(
         "--files", type=_positive, nargs=3, default=N_FILES, metavar=("TRAIN", "DEV", "EVAL"),
-        help="bona fide files in the three sets (default 1000 300 800); as many spoofs, in eval 1.4 times as many",
+        help="bona fide files in the three sets (default 1000 300 640); as many spoofs, in eval 1.5 times as many",
     )  # fmt: skip
     parser.add_argument(
         "--without-debian", action="store_true", help="leave the attacks out that need Debian packages (needs --speech)"

@@ -5,8 +5,9 @@
 
 Reads what stages 3 to 6 wrote, prints tables and writes EXP/comparison.json, which has all digits. Every figure is the
 official ASVspoof EER in percent. A tier is a value of the manifest's column `attack_tag`; its EER is that of its spoofs
-against all bona fide trials. Intervals resample voices; a difference is post-trained minus direct, paired by trial, and
-over several seeds its interval has the variance of the seeds too (`spoofkit.evaluation.paired`). There is no verdict.
+against all bona fide trials, in files without a codec: codecs are unseen in train too, and have a row of their own.
+Intervals resample voices; a difference is post-trained minus direct, paired by trial, and over several seeds its
+interval has the variance of the seeds too (`spoofkit.evaluation.paired`). There is no verdict.
 """
 
 import argparse
@@ -40,6 +41,7 @@ TIER = "attack_tag"
 TIERS = ("near", "mid", "far", "mel")
 """Tiers in the order of the table; others follow. A log-mel encoder hears next to nothing of the last."""
 HARDEST = TIERS[-1]
+UNCODED, CODED = "-", "coded"
 FRAMES = {
     "dev_frame_eer_percent": "all",
     "dev_frame_eer_away_from_splices_percent": "away from splices",
@@ -55,17 +57,20 @@ def n_steps(experiment: Path) -> int:
 
 
 def tiers(table: pl.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the trials of each row: all, all but the hardest tier, and each tier with all bona fide trials."""
+    """Return the trials of each row: all, all but the hardest tier, each tier without codecs, all but it with them."""
     is_bonafide = (table["key"] == "bonafide").to_numpy()
     tag = table[TIER if TIER in table.columns else "key"].to_numpy()
     found = set(tag[~is_bonafide])
     chosen = {"all": np.full(table.height, True)}
     if len(found) == 1:
         return chosen
+    is_rest = is_bonafide | (tag != HARDEST)
     if HARDEST in found:
-        chosen[f"all but {HARDEST}"] = is_bonafide | (tag != HARDEST)
+        chosen[f"all but {HARDEST}"] = is_rest
+    is_coded = (table["codec"] != UNCODED).to_numpy()
     ordered = [tier for tier in TIERS if tier in found] + sorted(found - set(TIERS))
-    return chosen | {str(tier): is_bonafide | (tag == tier) for tier in ordered}
+    chosen |= {str(tier): (is_bonafide | (tag == tier)) & ~is_coded for tier in ordered}
+    return chosen | ({CODED: is_rest & is_coded} if is_coded.any() else {})
 
 
 def compare(exp: Path, manifest: Manifest, seeds: Sequence[str], n_replicates: int = N_REPLICATES) -> dict[str, Any]:
@@ -179,12 +184,14 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         show("", tier_table(f"seed {seed}", [(row, row["seeds"][place]) for row in found["tiers"]]))
     if len(seeds) > 1:
         show("", tier_table("mean over seeds", [(row, row["over_seeds"]) for row in found["tiers"]]))
+    has_codecs = any(row["name"] == CODED for row in found["tiers"])
     what = "voices" if found["resampled"] == "speaker" else "single trials"
     draws = f"{found['n_replicates']:,} draws of {found['n_clusters']} {what}"
     of_seeds = "that of the mean difference has the variation of seeds too" if len(seeds) > 1 else "one seed"
     show(
         "",
         "Beside a name: the number of its spoofs. difference: post-trained minus direct, paired by trial.",
+        *(["Tiers are without codecs; coded: what codecs do to all of them."] if has_codecs else []),
         f"{found['confidence']:.0%} intervals: {draws}; {of_seeds}.",
         *([found["note"]] if found["note"] else []),
     )

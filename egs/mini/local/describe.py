@@ -28,7 +28,7 @@ complete.json
     the settings; it exists only when everything else is complete
 
 It is not ASVspoof 5, and results on it say nothing about results there. Human speakers, sentences, synthetic voices and
-attacks are disjoint between the three sets; codecs are in eval only, for half of both classes. Every file of both
+attacks are disjoint between the three sets; codecs are in eval only, for a quarter of both classes. Every file of both
 classes went through the same steps (high-pass, trimming, cut, low-pass, level, noise, fades, G.722 or Vorbis).
 A spoofed file's speaker is the human whose speech was copied, or a synthetic voice with an id of its own. The gender of
 Tux Paint's volunteers and of --speech voices is estimated from their pitch. CODEC_SEED names the utterance before

@@ -95,25 +95,26 @@ def _kde(set_name: str, game: str, *folders: str) -> list[Voice]:
     ]
 
 
-# Voices of one language from the two KDE games are in one set, because they may be one person.
+# Volunteers of one language are in one set, because they may be one person. Every set has as many male voices as female
+# ones, give or take a few: where train lacks male ones, a detector takes them for synthesizers.
 DEBIAN_VOICES = (
     _asterisk("train", "en-es", "F", "Allison Smith"),
     _asterisk("train", "fr", "F", "June Wallack"),
-    *(_tuxpaint("train", language) for language in ("fr", "ro", "es", "ru")),
+    *(_tuxpaint("train", language) for language in ("fr", "ro", "es", "ru", "bg", "lt")),
     _fillets("train", "cs", "small", "F"),
     _fillets("train", "cs", "big", "M"),
-    *_kde("train", "klettres", "en", "en_GB", "es", "fr", "ru"),
-    *_kde("train", "ktuberling", "en", "fr", "ru"),
+    *_kde("train", "klettres", "en", "en_GB", "es", "fr", "he", "lt", "nds", "ru"),
+    *_kde("train", "ktuberling", "en", "fr", "gl", "lt", "ru"),
     _asterisk("dev", "ru", "F", "provided by Maxim Topal", "CC BY 3.0"),
     *(_tuxpaint("dev", language) for language in ("ca", "be")),
     *_kde("dev", "klettres", "hu", "uk"),
     *_kde("dev", "ktuberling", "ca", "uk"),
     _asterisk("eval", "it", "M", "Carlo Flora"),
-    *(_tuxpaint("eval", language) for language in ("bg", "el", "da", "lt", "nl")),
+    *(_tuxpaint("eval", language) for language in ("el", "da", "nl")),
     _fillets("eval", "nl", "small", "F"),
     _fillets("eval", "nl", "big", "M"),
-    *_kde("eval", "klettres", "da", "de", "he", "it", "lt", "nds", "nl", "pt_BR", "tn"),
-    *_kde("eval", "ktuberling", "da", "de", "el", "gl", "lt", "sl", "wa"),
+    *_kde("eval", "klettres", "da", "de", "it", "nl", "pt_BR", "tn"),
+    *_kde("eval", "ktuberling", "da", "de", "el", "sl", "wa"),
 )
 
 

@@ -25,7 +25,7 @@ PROTOCOLS = {"train": "ASVspoof5.train.tsv", "dev": "ASVspoof5.dev.track_1.tsv",
 AUDIO_FOLDERS = {"train": "flac_T", "dev": "flac_D", "eval": "flac_E_eval"}
 
 
-SPOOFS_PER_BONAFIDE = {"train": 1.0, "dev": 1.0, "eval": 1.4}  # in eval, so that each tier has enough
+SPOOFS_PER_BONAFIDE = {"train": 1.0, "dev": 1.0, "eval": 1.5}  # in eval, so that each tier has enough
 
 
 def n_spoofs(set_name: str, n_bonafide: int) -> int:
@@ -115,14 +115,16 @@ def plan_set(
     n_files = n_bonafide + n_spoof
     numbers = rng.permutation(2 * n_files)
     files: list[PlannedFile] = []
+    codecs = itertools.cycle(EVAL_CODECS)
 
     def add(
         group: str, tier: str, place: int, n_samples: int, voice: str, gender: str, start: int, end: int, language: str
     ) -> None:
         index = len(files)
-        # Every second file of every group is coded, by each codec in turn: conditions are balanced in both classes.
-        is_coded = set_name == "eval" and place % 2 == 1
-        codec = EVAL_CODECS[place // 2 % len(EVAL_CODECS)] if is_coded else None
+        # One of every four files of every group is coded, by each codec in turn: both classes are balanced.
+        # It is the first of one four, the second of the next: a group's voices take turns, and all are to be coded.
+        is_coded = set_name == "eval" and place % 4 == place // 4 % 4
+        codec = next(codecs) if is_coded else None
         letter = SET_LETTER[set_name]
         seed_id = f"{letter}_{numbers[n_files + index]:010d}" if is_coded else "-"
         utt_id = f"{letter}_{numbers[index]:010d}"

@@ -32,7 +32,7 @@ FESTIVAL_PACKAGES = [
     "festival",
     *("festlex-cmu", "festlex-poslex", "festlex-ifd", "festival-ca"),
     *("festvox-kdlpc16k", "festvox-us-slt-hts", "festvox-italp16k", "festvox-itapc16k"),
-    *("festvox-suopuhe-mv", "festvox-suopuhe-common", "festvox-ca-ona-hts"),
+    *("festvox-suopuhe-lj", "festvox-suopuhe-mv", "festvox-suopuhe-common", "festvox-ca-ona-hts"),
 ]
 FLITE_PACKAGES = ["flite"]
 TIMEOUT_SECONDS = 600
