@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 FAKE_PIP = r"""
 import os, pathlib, signal, sys
 site = pathlib.Path(__file__).parent.parent
-words = [word for word in sys.argv[1:] if word not in ("--disable-pip-version-check", "--no-input")]
+words = [word for word in sys.argv[1:] if word not in ("--disable-pip-version-check", "--no-input", "--no-compile")]
 if words == ["--version"]:
     sys.exit()
 with open(os.environ["FAKE_PIP_LOG"], "a") as log:

@@ -13,6 +13,7 @@
 #   SPOOFKIT_TORCH=cpu|default   the build of torch. Default: the CPU build if there is no NVIDIA GPU
 set -euo pipefail
 
+# Installed with --no-compile: Python compiles what it imports, which is a small part.
 TORCH_CPU='torch==2.13.0+cpu' # newest CPU build in the range of setup.cfg, which a test checks
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -124,14 +125,14 @@ set_up() {
     find "$venv/" -mindepth 1 -maxdepth 1 ! -name setup.lock ! -name "${made##*/}" -exec rm -rf {} +
     step "environment in .venv (Python $(version_of "$python"))" make_venv "$python" ||
       fail "cannot create an environment in $venv with $python; install python3-venv (sudo apt install python3-venv) and run this again"
-    if [[ $build == cpu ]] && ! step 'torch, CPU build' pip install "$TORCH_CPU" &&
+    if [[ $build == cpu ]] && ! step 'torch, CPU build' pip install --no-compile "$TORCH_CPU" &&
       ! step "torch, CPU build, from PyTorch's index (uv)" uv_torch; then
       say 'NO CPU BUILD OF TORCH AVAILABLE: the default build follows; it works without a GPU but takes 3 GB more'
     fi
   fi
   rm -f "$stamp" # an interrupt from here on leaves an unknown state, so the next call recreates everything
   cd "$root"
-  step "spoofkit${extras:+ with extras $extras}" pip install --editable ".${extras:+[${extras// /,}]}" || {
+  step "spoofkit${extras:+ with extras $extras}" pip install --no-compile --editable ".${extras:+[${extras// /,}]}" || {
     write_stamp "$build"
     fail "spoofkit could not be installed into $venv; fix what the log says (network, disk) and run this again; it continues from there"
   }
