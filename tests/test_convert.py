@@ -678,34 +678,53 @@ WRAPPED = [
 ]  # fmt: skip
 
 
-def ssl_aasist_tensors() -> dict[str, torch.Tensor]:
-    """SSL-AASIST under the published names, on a small encoder."""
+def ssl_tensors(back_end: str = "SSL-AASIST") -> dict[str, torch.Tensor]:
+    """SSL-AASIST or SLS under the published names, on a small encoder."""
     torch.manual_seed(2)
-    head = AasistHead(WIDTH, 2)
-    above = {aasist.authors_name(name, AASIST_PARTS): tensor for name, tensor in head.state_dict().items()}
-    above |= {"out_layer.weight": torch.randn(2, head.embedding_width), "out_layer.bias": torch.randn(2)}
+    if back_end == "SSL-AASIST":
+        head = AasistHead(WIDTH, 2)
+        above = {aasist.authors_name(name, AASIST_PARTS): tensor for name, tensor in head.state_dict().items()}
+        above |= {"out_layer.weight": torch.randn(2, head.embedding_width), "out_layer.bias": torch.randn(2)}
+    else:
+        parts = {
+            "first_bn": torch.nn.BatchNorm2d(1),
+            "fc0": torch.nn.Linear(WIDTH, 1),
+            "fc1": torch.nn.Linear(67 * (WIDTH // 3), WIDTH),
+            "fc3": torch.nn.Linear(WIDTH, 2),
+        }
+        above = torch.nn.ModuleDict(parts).state_dict()
     inside = fairseq_tensors("wav2vec2-xlsr")
     return {f"module.ssl_model.model.{name}": tensor for name, tensor in inside.items()} | {
         f"module.{name}": tensor for name, tensor in above.items()
     }
 
 
+@pytest.mark.parametrize(
+    ("back_end", "last", "score"),
+    [("SSL-AASIST", "out_layer", "bonafide_logit"), ("SLS", "fc3", "selu_log_odds")],
+)
 @torch.inference_mode()
-def test_ssl_aasist_is_converted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_on_xls_r_is_converted_whole(
+    back_end: str, last: str, score: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_antideepfake(tmp_path, monkeypatch)  # the sizes are those of its encoders
-    tensors = ssl_aasist_tensors()
+    tensors = ssl_tensors(back_end)
     torch.save(tensors, tmp_path / "best.pth")
     found = convert(tmp_path / "best.pth", tmp_path / "model")
     assert found is not None
     assert found.input_policy == "repeat:64600"
     detector, record = load_detector(tmp_path / "model")
-    assert record["score"] == "bonafide_logit"
+    assert record["score"] == score
+    assert record["final_norm"] is (back_end == "SSL-AASIST")  # SLS reads all layers, the last one before the norm
     # The authors do not normalise the waveform.
     assert detector.encoder.feature_extractor.do_normalize is False
     wave = voice()[None]
     embedding = detector.embed(wave, torch.tensor([wave.shape[1]]))
-    expected = F.linear(embedding, tensors["module.out_layer.weight"], tensors["module.out_layer.bias"])[0, 1]
-    torch.testing.assert_close(detector(wave, torch.tensor([wave.shape[1]]))[0], expected)
+    spoof, bonafide = F.linear(embedding, tensors[f"module.{last}.weight"], tensors[f"module.{last}.bias"])[0]
+    if back_end == "SLS":
+        probability = F.softmax(F.selu(torch.stack([spoof, bonafide])), 0)[1]  # the authors score by its logarithm
+        bonafide = torch.logit(probability)
+    torch.testing.assert_close(detector(wave, torch.tensor([wave.shape[1]]))[0], bonafide)
 
 
 @pytest.mark.parametrize(
@@ -714,18 +733,23 @@ def test_ssl_aasist_is_converted_whole(tmp_path: Path, monkeypatch: pytest.Monke
         ({"LL.weight": torch.zeros(128, WIDTH + 1)}, "LL.weight"),
         ({"first_bn1.extra": torch.zeros(1)}, "first_bn1.extra"),
         ({"pos_S": None}, "above an encoder"),
-        ({name: torch.zeros(1) for name in ("fc0.weight", "fc1.weight", "fc3.weight")}, "SLS"),
     ],
 )
 def test_another_back_end_above_xls_r_is_refused_by_name(
     change: dict[str, Any], fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_antideepfake(tmp_path, monkeypatch)
-    changed = ssl_aasist_tensors() | {f"module.{name}": tensor for name, tensor in change.items()}
+    changed = ssl_tensors() | {f"module.{name}": tensor for name, tensor in change.items()}
     torch.save({name: tensor for name, tensor in changed.items() if tensor is not None}, tmp_path / "other.pth")
     with pytest.raises(SpoofkitError, match=re.escape(fact)):
         convert(tmp_path / "other.pth", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_rawnet2_is_refused_because_its_file_does_not_say_which_it_is(tmp_path: Path) -> None:
+    tensors = {f"{name}.weight": torch.zeros(2) for name in ("first_bn", "bn_before_gru", "fc1_gru", "fc2_gru")}
+    with pytest.raises(SpoofkitError, match=r"RawNet2.*rawnet2_asvspoof5"):
+        convert(save_checkpoint(tmp_path, tensors), tmp_path / "model")
 
 
 @pytest.mark.parametrize(("prefix", "containers"), WRAPPED)

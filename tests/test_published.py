@@ -187,25 +187,46 @@ def their_shape(name: str, ours: tuple[int, ...]) -> tuple[int, ...]:
 
 # github.com/TakHemlata/SSL_Anti-spoofing at commit 4acaa61, model.py; github.com/Liu-Tianchi/Nes2Net_ASVspoof_ITW at
 # 43d01b9, model_scripts/wav2vec2_Nes2Net_X.py: logit 1 of the back-ends, given the features instead of an encoder's.
+# github.com/QiShanZhang/SLSforASVspoof-2021-DF at 82e8af0, model.py, made for 32 features, given three layers of them:
+# the log-softmax, spoof first, of which the score here is the difference.
 @pytest.mark.parametrize(
-    ("head", "last", "expected"),
+    ("head", "width", "features", "expected"),
     [
-        ("aasist", "out_layer.", [-2.0152486324364562, -1.0240796868099924]),
-        ("nes2net", "Nested_Res2Net_TDNN.fc.", [-2.049252375213398, -2.0867608651124536]),
+        ("aasist", 1024, ["features"], [-2.0152486324364562, -1.0240796868099924]),
+        ("nes2net", 1024, ["features"], [-2.049252375213398, -2.0867608651124536]),
+        (
+            "sls",
+            32,
+            ["features 1", "features 2", "features 3"],
+            [-1.102375283041352 + 0.4035889076822873, -1.071749553868631 + 0.41917201531731463],
+        ),
     ],
 )
+@torch.inference_mode()
 def test_a_back_end_above_xls_r_is_converted_under_its_authors_names(
-    head: str, last: str, expected: list[float], monkeypatch: pytest.MonkeyPatch
+    head: str, width: int, features: list[str], expected: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = SimpleNamespace(network=SimpleNamespace(config=SimpleNamespace(hidden_size=1024)))
-    monkeypatch.setattr(ssl_detectors, "_encoder", lambda inside, where: encoder)
-    ours = UTTERANCE_HEADS[head](1024, 2).double().eval()
-    shapes = {ssl_detectors._their_name(head, name): tuple(t.shape) for name, t in ours.state_dict().items()}
-    shapes |= {f"{last}weight": (2, ours.embedding_width), f"{last}bias": (2,)}
+    import transformers as hf
+
+    config = hf.Wav2Vec2Config(hidden_size=width, num_hidden_layers=len(features), num_attention_heads=2)
+    with torch.device("meta"):
+        network = hf.Wav2Vec2Model(config)
+    monkeypatch.setattr(ssl_detectors, "_encoder", lambda inside, where: SimpleNamespace(network=network))
+    back_end = next(one for one in ssl_detectors.BACK_ENDS if one.head == head)
+    encoder = WaveEncoder(network, hf.Wav2Vec2FeatureExtractor(do_normalize=False))
+    detector = Detector(encoder, head, back_end.layers)
+    detector.score = back_end.score
+    shapes = {
+        ssl_detectors._their_name(head, name): tuple(t.shape) for name, t in detector.head.head.state_dict().items()
+    }
+    shapes |= {f"{back_end.last}weight": (2, detector.head.head.embedding_width), f"{back_end.last}bias": (2,)}
     tensors = {name: authors_tensor(name, their_shape(name, shape)) for name, shape in shapes.items()}
-    state = ssl_detectors.from_ssl_detector(tensors | {"ssl_model.model.mask_emb": torch.zeros(1)}, "file").state
-    ours.load_state_dict({name.removeprefix("head."): t for name, t in state.items() if name.startswith("head.")})
-    with torch.inference_mode():
-        embedding_BE = ours([draw("features", 2, 201, 1024)], torch.ones(2, 201, dtype=torch.bool))
-        logit_B2 = F.linear(embedding_BE, state["output.linear.weight"], state["output.linear.bias"])
-    assert logit_B2[:, 1].tolist() == pytest.approx(expected, rel=1e-9)
+    found = ssl_detectors.from_ssl_detector(tensors | {"ssl_model.model.mask_emb": torch.zeros(1)}, "file")
+    assert found.back_end == back_end
+    detector.head.load_state_dict(found.state)
+    layers = [draw(name, 2, 201, width) for name in features]
+    if back_end.layers == "all":  # the encoder's input is not theirs
+        layers.insert(0, torch.full_like(layers[0], torch.nan))
+    detector.head.double().eval().output.float()  # in single precision, as it always computes
+    score_B = detector.score_embedding(detector.embed_layers(layers, torch.ones(2, 201, dtype=torch.bool)))
+    assert score_B.tolist() == pytest.approx(expected, rel=1e-5)

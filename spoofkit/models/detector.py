@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
+from torch.nn import functional as F
 
 from spoofkit.checksums import folder_sha256, require_intact, write_sums
 from spoofkit.errors import SpoofkitError
@@ -33,7 +34,9 @@ FRAME_HEAD = "frame_head"
 """Folder of the frame head that a model may also have."""
 FORMAT = 3
 """Format of model.json. Models of format 2 read every hidden state through the final norm, without stating it."""
-SCORES = ("log_odds", "bonafide_logit")
+SCORES = ("log_odds", "bonafide_logit", "selu_log_odds")
+"""What a model scores by: its output layer; or, as authors of published models do, the logit of bona fide, or the
+difference of two logits behind a SELU (SLS)."""
 Waves = tuple[torch.Tensor, torch.Tensor]
 """wave_BS and n_samples_B."""
 
@@ -167,12 +170,15 @@ class Detector(nn.Module):
 
     def score_embedding(self, embedding_BE: torch.Tensor) -> torch.Tensor:
         """Score the input of the output layer; shape (B,)."""
-        if self.score == "bonafide_logit":  # as the authors of a published model score
-            output: Any = self.head.output
-            logit_B2: torch.Tensor = output.linear(embedding_BE)
+        output: Any = self.head.output
+        if self.score == "log_odds":
+            score_B: torch.Tensor = output(embedding_BE)
+            return score_B
+        logit_B2: torch.Tensor = output.logits(embedding_BE)
+        if self.score == "bonafide_logit":
             return logit_B2[:, 1]
-        score_B: torch.Tensor = self.head.output(embedding_BE)
-        return score_B
+        logit_B2 = F.selu(logit_B2)
+        return logit_B2[:, 1] - logit_B2[:, 0]
 
 
 def _train_only_what_is_used(encoder: Encoder, classifier: Classifier) -> None:
@@ -247,7 +253,7 @@ def load_detector(
         loss = LossSettings.model_validate(record["loss"], strict=True)
         layers = record["layers"]
         FinetuneSettings.model_validate({"head": record["head"], "layers": layers}, strict=True)
-        if record["score"] == "bonafide_logit" and (
+        if record["score"] != "log_odds" and (
             UTTERANCE_HEADS[record["head"]].n_logits != 2 or loss.kind not in ("ce", "focal")
         ):
             raise ValueError

@@ -71,10 +71,15 @@ class LinearOutput(Output):
         self.linear = nn.Linear(width, n_logits)
         self.gamma = gamma
 
+    def logits(self, embedding_xE: torch.Tensor) -> torch.Tensor:
+        """Return the logits, shape (x, C); of two, class 0 is first."""
+        with torch.autocast(embedding_xE.device.type, enabled=False):
+            logit_xC: torch.Tensor = self.linear(embedding_xE.float())
+        return logit_xC
+
     def forward(self, embedding_xE: torch.Tensor) -> torch.Tensor:
         """Return the log-odds of class 1, shape (x)."""
-        with torch.autocast(embedding_xE.device.type, enabled=False):
-            logit_xC = self.linear(embedding_xE.float())
+        logit_xC = self.logits(embedding_xE)
         score_x: torch.Tensor = logit_xC[..., -1] if logit_xC.shape[-1] == 1 else logit_xC[..., 1] - logit_xC[..., 0]
         return score_x
 

@@ -41,6 +41,7 @@ ENCODER_FILES = (
     r"|SHA256SUMS"
 )
 WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
+RAWNET2 = {"bn_before_gru.weight", "fc1_gru.weight", "fc2_gru.weight"}
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,7 @@ def convert(
         return _write_ssl_detector(output, source, tensors, known)
     if aasist.is_aasist(tensors):
         return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known))
-    first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
-    raise SpoofkitError(
-        f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
-        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake, AASIST, SSL-AASIST or Nes2Net-X; other kinds cannot be "
-        "converted"
-    )
+    raise _unknown(tensors, top, source)
 
 
 def _require_apart(out: Path, source: Path) -> None:
@@ -181,6 +177,21 @@ def _not_converted(folder: Path) -> str | None:
         return "holds no provenance.json, which convert writes"
     record = read_json(folder / "model.json") if (folder / "model.json").exists() else {"converted_from": ""}
     return None if "converted_from" in record else "holds a model that was trained here"
+
+
+def _unknown(tensors: dict[str, torch.Tensor], top: dict[str, Any], source: Path) -> SpoofkitError:
+    """Return the sentence for a file that cannot be converted."""
+    if tensors.keys() >= RAWNET2:
+        return SpoofkitError(
+            f"{source}: is a RawNet2, whose versions of ASVspoof 2021 and ASVspoof 5 have the same tensors but compute "
+            "differently, expected a detector that its file tells apart; train the head rawnet2 or rawnet2_asvspoof5"
+        )
+    first = ", ".join(" ".join(name.split())[:40] for name in sorted(tensors or map(str, top))[:5])
+    return SpoofkitError(
+        f"{source}: holds {len(tensors)} tensors ({first}), expected a checkpoint of wav2vec 2.0, XLS-R "
+        "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake, AASIST, SSL-AASIST, Nes2Net-X or SLS; other kinds cannot be "
+        "converted"
+    )
 
 
 def _in_words(input_policy: str) -> str:
@@ -304,11 +315,11 @@ def _write_ssl_detector(
 ) -> Summary:
     found = from_ssl_detector(tensors, source)
     encoder = _encoder(found.converted)
-    encoder.provenance = provenance = _provenance(source, found.whose, None, known)
-    detector = Detector(encoder, found.head)
+    encoder.provenance = provenance = _provenance(source, found.back_end.whose, None, known)
+    detector = Detector(encoder, found.back_end.head, found.back_end.layers)
     detector.head.load_state_dict(found.state)
-    detector.score = "bonafide_logit"  # as in their evaluation
-    return _write_detector(output, found.head, detector, len(tensors), provenance, found.input_policy)
+    detector.score = found.back_end.score
+    return _write_detector(output, found.back_end.head, detector, len(tensors), provenance, found.back_end.input_policy)
 
 
 def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:

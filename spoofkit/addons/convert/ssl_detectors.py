@@ -3,11 +3,12 @@
 * SSL-AASIST (Tak et al., arXiv:2202.12233): model.py of github.com/TakHemlata/SSL_Anti-spoofing.
 * Nes2Net-X (Liu et al., arXiv:2504.05657): model_scripts/wav2vec2_Nes2Net_X.py of
   github.com/Liu-Tianchi/Nes2Net_ASVspoof_ITW, with its defaults: mean pooling, 8 x 8 parts, no reduction.
+* SLS (Zhang et al., ACM Multimedia 2024): model.py of github.com/QiShanZhang/SLSforASVspoof-2021-DF.
 
-Both feed waveforms that are not normalised, read the last layer behind the final norm, and score by logit 1 of two
-(main_SSL_DF.py, easy_inference_demo.py). Files say nothing of fairseq's settings, so an encoder is recognised by its
-size, as AntiDeepfake's is. SLS (github.com/QiShanZhang/SLSforASVspoof-2021-DF) is known and refused: it puts a SELU on
-its two logits, which our output layer does not have.
+All feed waveforms that are not normalised. The first two read the last layer behind the final norm and score by logit 1
+of two (main_SSL_DF.py, easy_inference_demo.py). SLS reads every layer before that norm, puts a SELU on its two logits
+and scores by their log-softmax (main.py); here its score is their difference, the log-odds of the same probability.
+Files say nothing of fairseq's settings, so an encoder is recognised by its size, as AntiDeepfake's is.
 """
 
 import re
@@ -20,12 +21,10 @@ import torch
 from spoofkit.addons.convert import aasist, antideepfake
 from spoofkit.addons.convert.fairseq import Converted, convert_tensors
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.heads.aasist import AasistHead
-from spoofkit.models.heads.base import UtteranceHead
-from spoofkit.models.heads.nes2net import Nes2NetHead
+from spoofkit.models.heads import UTTERANCE_HEADS
 
 ENCODER = "ssl_model.model."
-REPEAT = "repeat:64600"  # `pad` in their data_utils_SSL.py
+REPEAT = "repeat:64600"  # `pad` in data_utils_SSL.py of SSL-AASIST and of SLS
 AASIST_PARTS = {
     "project": "LL",
     "last_norm": "first_bn1",
@@ -49,20 +48,43 @@ NES2NET_NAMES = (
     (r"blocks\.(\d+)\.excitation\.0\.(.+)", r"Build_in_Res2Nets.\1.se.se.1.\2"),
     (r"blocks\.(\d+)\.excitation\.2\.(.+)", r"Build_in_Res2Nets.\1.se.se.3.\2"),
 )
-SLS = {"fc0.weight", "fc1.weight", "fc3.weight"}
+# Our parts and theirs; what is inside them has the same names.
+SLS_PARTS = {"gate": "fc0", "norm": "first_bn", "projection": "fc1"}
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """A published back-end."""
+
+    whose: str
+    known_by: tuple[str, ...]
+    """Tensors that no other has."""
+    head: str
+    """Name of our head."""
+    last: str
+    """What the names of its output layer begin with."""
+    input_policy: str
+    layers: str = "last"
+    """What the head reads."""
+    score: str = "bonafide_logit"
+    """See SCORES of models/detector.py."""
+
+
+BACK_ENDS = (
+    BackEnd("SSL-AASIST's", ("pos_S", "LL.weight"), "aasist", "out_layer.", REPEAT),
+    BackEnd("Nes2Net-X's", (f"{NES2NET}fc.weight",), "nes2net", f"{NES2NET}fc.", "whole"),
+    BackEnd("SLS's", ("fc0.weight", "fc1.weight", "fc3.weight"), "sls", "fc3.", REPEAT, "all", "selu_log_odds"),
+)
 
 
 @dataclass(frozen=True)
 class SslDetector:
     """A converted detector, in parts."""
 
-    whose: str
+    back_end: BackEnd
     converted: Converted
-    head: str
-    """Name of its head."""
     state: dict[str, torch.Tensor]
     """Tensors of head and output layer."""
-    input_policy: str
 
 
 def is_ssl_detector(tensors: Mapping[str, torch.Tensor]) -> bool:
@@ -77,26 +99,18 @@ def from_ssl_detector(tensors: Mapping[str, torch.Tensor], where: Path | str) ->
         SpoofkitError: another back-end; an encoder of unknown size; tensors unknown, missing or of another shape.
     """
     above = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER)}
-    if above.keys() >= SLS:
-        raise SpoofkitError(
-            f"{where}: is an SLS detector, which puts a SELU on its two logits, expected SSL-AASIST or Nes2Net-X; it "
-            "cannot be computed exactly here (train the head sls instead)"
-        )
-    if "pos_S" in above and "LL.weight" in above:
-        whose, head, last, policy = "SSL-AASIST's", "aasist", "out_layer.", REPEAT
-    elif any(name.startswith(NES2NET) for name in above):
-        whose, head, last, policy = "Nes2Net-X's", "nes2net", f"{NES2NET}fc.", "whole"
-    else:
+    back_end = next((one for one in BACK_ENDS if above.keys() >= set(one.known_by)), None)
+    if back_end is None:
         first = ", ".join(sorted(above)[:5]) or "nothing"
         raise SpoofkitError(
-            f"{where}: has {first} above an encoder of fairseq, expected the back-end of SSL-AASIST or Nes2Net-X; "
+            f"{where}: has {first} above an encoder of fairseq, expected the back-end of SSL-AASIST, Nes2Net-X or SLS; "
             "others are not known"
         )
     converted = _encoder({n.removeprefix(ENCODER): t for n, t in tensors.items() if n.startswith(ENCODER)}, where)
-    width = converted.network.config.hidden_size
-    ours: UtteranceHead = AasistHead(width, 2) if head == "aasist" else Nes2NetHead(width, 2)
-    theirs = {f"head.{name}": _their_name(head, name) for name in ours.state_dict()}
-    theirs |= {f"output.linear.{name}": f"{last}{name}" for name in ("weight", "bias")}
+    config = converted.network.config
+    ours = UTTERANCE_HEADS[back_end.head](config.hidden_size, config.num_hidden_layers + 1)
+    theirs = {f"head.{name}": _their_name(back_end.head, name) for name in ours.state_dict()}
+    theirs |= {f"output.linear.{name}": f"{back_end.last}{name}" for name in ("weight", "bias")}
     shapes = {f"head.{name}": tensor.shape for name, tensor in ours.state_dict().items()}
     shapes |= {"output.linear.weight": torch.Size([2, ours.embedding_width]), "output.linear.bias": torch.Size([2])}
     unknown = above.keys() - set(theirs.values())
@@ -104,17 +118,17 @@ def from_ssl_detector(tensors: Mapping[str, torch.Tensor], where: Path | str) ->
     for what, names in (("unknown", unknown), ("missing", missing)):
         if names:
             raise SpoofkitError(
-                f"{where}: {len(names)} tensors are {what}, first {min(names)}; expected those of {whose} "
+                f"{where}: {len(names)} tensors are {what}, first {min(names)}; expected those of {back_end.whose} "
                 "published code"
             )
     state = {name: _shaped(above[their], shapes[name]) for name, their in theirs.items()}
     wrong = sorted(theirs[name] for name, tensor in state.items() if tensor.shape != shapes[name])
     if wrong:
         raise SpoofkitError(
-            f"{where}: {len(wrong)} tensors are of another shape, first {wrong[0]}; expected the sizes of {whose} "
-            "published code"
+            f"{where}: {len(wrong)} tensors are of another shape, first {wrong[0]}; expected the sizes of "
+            f"{back_end.whose} published code"
         )
-    return SslDetector(whose, converted, head, state, policy)
+    return SslDetector(back_end, converted, state)
 
 
 def _encoder(inside: dict[str, torch.Tensor], where: Path | str) -> Converted:
@@ -136,6 +150,9 @@ def _encoder(inside: dict[str, torch.Tensor], where: Path | str) -> Converted:
 def _their_name(head: str, ours: str) -> str:
     if head == "aasist":
         return aasist.authors_name(ours, AASIST_PARTS)
+    if head == "sls":
+        part, _, rest = ours.partition(".")
+        return f"{SLS_PARTS[part]}.{rest}"
     for pattern, theirs in NES2NET_NAMES:
         match = re.fullmatch(pattern, ours)
         if match:

@@ -40,7 +40,7 @@ class SlsHead(UtteranceHead):
 
     The encoder's input (the first hidden state) is left out, as in the paper. The gates are one number a layer and
     utterance, from the mean over its valid frames. The authors put one more SELU behind the two logits; our output
-    layer has none, so that every loss can follow.
+    layer has none, so that every loss can follow (their own models, converted, have it: SCORES in models/detector.py).
 
     Parameters: 67 floor(D / 3) D + 2 D + 3; 23,397,379 for D = 1024. With the two logits behind it 23,399,429: that of
     the authors' code, and the 23,399k that arXiv:2504.05657 counts.
