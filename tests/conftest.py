@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,6 +108,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean", "last", LossSettings())
     save_detector(folder, detector, {"settings": None})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def both_heads(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder with a frame head too; read only."""
+    import torch
+
+    from spoofkit.models.detector import FrameClassifier, folder_sha256, load_detector
+    from spoofkit.models.frame_model import write_frame_head
+
+    folder = Path(shutil.copytree(model, tmp_path_factory.mktemp("both") / "model"))
+    (folder / "frame_head").mkdir()
+    torch.manual_seed(0)
+    frames = FrameClassifier(load_detector(folder)[0].encoder, "linear")
+    stage = {"stage": "post-training", "kept": {}, "settings": {}, "inputs": {}}
+    write_frame_head(folder / "frame_head", frames, "authenticity", folder_sha256(folder / "encoder"), [stage])
     return folder
 
 

@@ -1,6 +1,7 @@
 """Models by name, against a stand-in hub on this machine; no test reaches the network."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.models.provenance import Provenance
 from spoofkit.outputs import with_checksums
 from spoofkit.settings import EncoderSettings, LoraSettings
-from spoofkit.training.stage import encoder_hash
+from spoofkit.training import checkpoints
 
 
 @pytest.fixture
@@ -79,6 +80,16 @@ def classifier(folder: Path, family: str = "Wav2Vec2", labels: tuple[str, ...] =
     return network
 
 
+def small_encoder(folder: Path, seed: int) -> dict[str, bytes]:
+    """The files of a small random encoder of transformers."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(seed)
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return files_of(folder)
+
+
 def test_a_model_of_ours_scores_by_name_as_from_its_folder(
     hub: StandInHub, model: Path, call: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +115,8 @@ def test_a_pinned_commit_stays_when_the_branch_moves(hub: StandInHub, model: Pat
     pinned = find_named(f"hub:me/detector@{first}")
     assert not (pinned.path / "frame_head").exists()
     assert not hub.requests  # a commit in the cache needs no network
+    shutil.rmtree(tmp_path / "hf/hub")  # the cache may be deleted at any time
+    assert files_of(find_named(f"hub:me/detector@{first}").path) == files_of(model)
 
 
 def test_without_network_the_cache_answers(
@@ -150,7 +163,7 @@ def test_what_hf_download_left_in_the_cache_is_used(
     [
         ("gated", ["gated", "hf auth login"]),
         ("absent", ["no such model"]),
-        ("missing", ["head.safetensors"]),
+        ("missing", ["lacks head.safetensors"]),
         ("truncated", ["head.safetensors"]),
         ("revision", ["no revision old"]),
     ],
@@ -274,11 +287,7 @@ def test_code_of_a_model_is_never_run(hub: StandInHub, tmp_path: Path, call: Pat
 
 
 def test_an_encoder_by_name_is_the_encoder_itself_and_pinned(hub: StandInHub, tmp_path: Path) -> None:
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    Wav2Vec2Model(Wav2Vec2Config(**SMALL)).save_pretrained(tmp_path / "own")
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "own")
-    sha = hub.commit("facebook/mms-300m", files_of(tmp_path / "own"))
+    sha = hub.commit("facebook/mms-300m", small_encoder(tmp_path / "own", 1))
     ours, theirs = (
         load_encoder(EncoderSettings(name=name)) for name in ("hub:facebook/mms-300m", str(tmp_path / "own"))
     )
@@ -288,10 +297,60 @@ def test_an_encoder_by_name_is_the_encoder_itself_and_pinned(hub: StandInHub, tm
     assert ours.provenance.licence == "CC BY-NC 4.0"
     assert ours.provenance.source == f"hub:facebook/mms-300m@{sha}"
     assert ours.stages == []
-    assert encoder_hash("hub:facebook/mms-300m") == f"hub:facebook/mms-300m@{sha}"
     found = refusal("score", "hub:facebook/mms-300m", tmp_path)
     assert "hub:facebook/mms-300m" in found
     assert "encoder" in found
+
+
+def test_a_training_stays_at_the_commit_that_it_began_with(
+    hub: StandInHub, manifests: Path, call: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hub.commit("them/base", small_encoder(tmp_path / "base", 1), {"license": "mit"})
+    (tmp_path / "conf.yaml").write_text(
+        "crop_samples: 16000\nencoder: {name: hub:them/base, freeze: none}\n"
+        "finetune: {precision: fp32, n_steps: 2, batch_size: 2, eval_every: 1, checkpoint_every: 1}\n"
+    )
+    train = ["--train", manifests / "train.tsv", "--dev", manifests / "dev.tsv", "-c", tmp_path / "conf.yaml"]
+    run_cli("finetune", tmp_path / "whole", *train)
+    with monkeypatch.context() as stopping:
+        save = checkpoints.save
+
+        def save_and_stop(*arguments: Any) -> None:
+            save(*arguments)
+            raise KeyboardInterrupt
+
+        stopping.setattr(checkpoints, "save", save_and_stop)
+        run_cli("finetune", tmp_path / "stopped", *train, ok=False)
+    hub.commit("them/base", small_encoder(tmp_path / "base", 2))
+    found = refusal("finetune", tmp_path / "stopped", *train)
+    assert f"hub:them/base@{first}" in found
+    # The message names the commit; under this name the training resumes, and ends as the one that was not stopped.
+    run_cli("finetune", tmp_path / "stopped", *train, "--set", f"encoder.name=hub:them/base@{first}")
+    assert [json.loads(run)["from_step"] for run in (tmp_path / "stopped/runs.jsonl").read_text().splitlines()] == [
+        0,
+        1,
+    ]
+    models = tmp_path / "whole/model", tmp_path / "stopped/model"
+    for name in ("head.safetensors", "encoder/model.safetensors"):
+        assert (models[0] / name).read_bytes() == (models[1] / name).read_bytes()
+    stages = json.loads((models[1] / "encoder/stages.json").read_text())
+    assert f"hub:them/base@{first}" in json.dumps(stages)
+    assert "mit" in (models[1] / "encoder/provenance.json").read_text()
+
+
+def test_a_model_with_both_heads_is_exported_and_localizes_by_name(
+    hub: StandInHub, both_heads: Path, call: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    sha = hub.commit("me/both", files_of(both_heads))
+    run_cli("export", "hub:me/both", "-o", tmp_path / "m.onnx")
+    assert json.loads((tmp_path / "m.json").read_text())["model"] == f"hub:me/both@{sha}"
+    run_cli("localize", "hub:me/both", call, "-o", tmp_path / "named", "--threshold", "0")
+    run_cli("localize", both_heads, call, "-o", tmp_path / "folder", "--threshold", "0")
+    named, own = (json.loads((tmp_path / name / "call.json").read_text()) for name in ("named", "folder"))
+    assert f"hub:me/both@{sha}" in json.dumps(named)
+    assert named["frames"] == own["frames"]
+    assert named["utterance"] == own["utterance"]
 
 
 def test_a_published_checkpoint_is_converted_by_its_name(
@@ -326,12 +385,20 @@ def test_a_pulled_model_needs_the_hub_no_more(hub: StandInHub, model: Path, call
     assert "changed" in refusal("pull", "hub:me/detector", "-o", tmp_path / "own", "--reuse")
 
 
-@pytest.fixture
-def results(model: Path, manifests: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def measured(model: Path, manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """eval.json of the model."""
-    run_cli("score", model, manifests / "eval.tsv", "-o", tmp_path / "scores/eval.tsv")
-    run_cli("evaluate", tmp_path / "scores/eval.tsv", manifests / "eval.tsv", "-o", tmp_path / "results")
-    return tmp_path / "results/eval.json"
+    folder = tmp_path_factory.mktemp("measured")
+    run_cli("score", model, manifests / "eval.tsv", "-o", folder / "eval.tsv")
+    run_cli("evaluate", folder / "eval.tsv", manifests / "eval.tsv", "-o", folder / "results")
+    return (folder / "results/eval.json").read_bytes()
+
+
+@pytest.fixture
+def results(measured: bytes, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    (tmp_path / "eval.json").write_bytes(measured)
+    return tmp_path / "eval.json"
 
 
 def test_a_pushed_model_scores_the_same_elsewhere(
@@ -398,11 +465,7 @@ def test_which_licence_a_pushed_model_has(base: str | None, stated: str | None, 
 def test_of_adapters_only_they_are_pushed_and_their_base_is_fetched_by_name(
     hub: StandInHub, call: Path, tmp_path: Path
 ) -> None:
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    Wav2Vec2Model(Wav2Vec2Config(**SMALL)).save_pretrained(tmp_path / "base")
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "base")
-    sha = hub.commit("them/base", files_of(tmp_path / "base"), {"license": "mit"})
+    sha = hub.commit("them/base", small_encoder(tmp_path / "base", 1), {"license": "mit"})
     lora = LoraSettings(rank=2, targets=["attention"])
     for name, folder in (("hub:them/base", "named"), (str(tmp_path / "base"), "local")):
         torch.manual_seed(0)

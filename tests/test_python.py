@@ -14,17 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_voice, run_cli, without_sums
+from conftest import make_voice, run_cli
 from released import make_asvspoof2021_la
 
 import spoofkit
-from spoofkit.checksums import folder_sha256
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_trials, write_scores
-from spoofkit.models.detector import FrameClassifier, load_detector
-from spoofkit.models.frame_model import write_frame_head
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/*.ipynb"))]
@@ -50,18 +47,6 @@ def calibration(calls: Path) -> Path:
     path = calls.parent / "calibration.json"
     write_calibration(path, Calibration((40.0,), -12.0, 0.5), {})
     return path
-
-
-@pytest.fixture(scope="module")
-def both_heads(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with a frame head too."""
-    folder = Path(shutil.copytree(model, tmp_path_factory.mktemp("both") / "model"))
-    (without_sums(folder) / "frame_head").mkdir()
-    torch.manual_seed(0)
-    frames = FrameClassifier(load_detector(folder)[0].encoder, "linear")
-    stage = {"stage": "post-training", "kept": {}, "settings": {}, "inputs": {}}
-    write_frame_head(folder / "frame_head", frames, "authenticity", folder_sha256(folder / "encoder"), [stage])
-    return folder
 
 
 def printed(*arguments: object) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from spoofkit.stages import FINETUNING, Stage, posttraining, read_stages
 from spoofkit.training import distributed
 from spoofkit.training.loop import Run, Task
 from spoofkit.training.progress import evaluation_bar
-from spoofkit.training.stage import Prepared, encoder_hash, run_stage
+from spoofkit.training.stage import Prepared, encoder_hash, run_stage, with_commit
 
 CRITERIA = {"eer": "dev_eer_percent", "min_dcf": "dev_min_dcf"}
 FROZEN = "frozen"
@@ -63,6 +63,7 @@ def finetune(
     Raises:
         SpoofkitError: see `train` and `load_encoder`; or a manifest has only one class, or lacks references.
     """
+    config = with_commit(config)
     manifests = train_manifest, dev_manifest
     frozen = config.finetune.frozen()
     if frozen is None:

@@ -32,7 +32,7 @@ from spoofkit.settings import Config, EncoderSettings
 from spoofkit.stages import FRAME_HEAD as FRAME_HEAD_STAGE
 from spoofkit.stages import POSTTRAINING, Stage, makes_frame_head
 from spoofkit.training.loop import Run, Task
-from spoofkit.training.stage import Prepared, encoder_hash, run_stage
+from spoofkit.training.stage import Prepared, encoder_hash, run_stage, with_commit
 from spoofkit.training.supervision import frame_task, position_only_eer, utterance_task
 
 Lists = tuple[tuple[Path, Path], ...]
@@ -74,6 +74,7 @@ def posttrain(
         _require_frame_head(config)
         check_onto(folder, onto)
         config = config.model_copy(update={"encoder": EncoderSettings(name=str(onto / "encoder"), freeze="all")})
+    config = with_commit(config)
     _require_list(mix, train_manifest, "--mix")
     _require_list(dev_mix, dev_manifest, "--dev-mix")
     stage = config.posttrain

@@ -19,9 +19,9 @@ from spoofkit.interrupts import caught_signals
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
-from spoofkit.models.names import find_named, is_hub_name
+from spoofkit.models.names import find_named
 from spoofkit.processes import require_equal_shares
-from spoofkit.settings import TrainSettings
+from spoofkit.settings import Config, TrainSettings
 from spoofkit.stages import Stage
 from spoofkit.training import distributed, experiment
 from spoofkit.training.loop import OUT_OF_MEMORY, Run, Task, load_parts, train
@@ -95,10 +95,14 @@ def run_stage(
         return result
 
 
+def with_commit(config: Config) -> Config:
+    """Return the settings with an encoder of the hub named by its commit, so that they say what is trained."""
+    encoder = config.encoder.model_copy(update={"name": find_named(config.encoder.name).name})
+    return config.model_copy(update={"encoder": encoder})
+
+
 def encoder_hash(name: str) -> str:
     """Return what identifies an encoder: the hash of its folder, or its name (`tiny`, a hub id with its commit)."""
-    if is_hub_name(name):
-        return find_named(name).name
     return folder_sha256(Path(name)) if Path(name).is_dir() else name
 
 
