@@ -174,7 +174,7 @@ def find_state(output: Output) -> tuple[State, Path, str]:
     if stranger := _foreign_file(output, found):
         return State.FOREIGN, stranger, ""
     for path, sha256 in found.sha256.items():
-        if path.exists() and file_sha256(path) != sha256:
+        if path.exists() and (path.is_dir() or file_sha256(path) != sha256):
             return State.DAMAGED, path, f"its SHA-256 differs from that in {output.record.name}"
     if changed := changed_inputs(found.made_from, output.made_from):
         return State.CHANGED, named, ", ".join(changed)
@@ -250,15 +250,22 @@ def read_json_record(
         own = record.get("files_sha256", {})
         own = own if isinstance(own, dict) else {}
         # A record may come from a stranger; nothing is opened that it points to.
-        if outside := next((name for name in own if Path(name).is_absolute() or ".." in Path(name).parts), None):
-            return Record({}, damage=f"it names a file outside its folder, {outside!r}")
+        if outside := [name for name in own if not _is_inside(name)]:
+            return Record({}, damage=f"it names a file outside its folder, {outside[0]!r}")
         known |= {path.parent / name: sha256 for name, sha256 in own.items()}
         try:
-            return Record(made_from(record), known)
+            found = made_from(record)
         except (KeyError, TypeError, AttributeError):
-            return Record({}, known)  # of an earlier version
+            found = {}  # of an earlier version
+        return Record(found if isinstance(found, dict) else {}, known)
 
     return read
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether a name in a record can be that of a file in its folder."""
+    path = Path(name)
+    return path.name != "" and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def with_checksums(record: dict[str, Any], contents: Mapping[str, str] | None = None) -> dict[str, Any]:

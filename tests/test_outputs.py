@@ -251,15 +251,22 @@ def test_every_verb_that_writes_has_both_options() -> None:
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
 
 
-@pytest.mark.parametrize("name", ["/dev/zero", "../other.wav"])
-def test_no_file_is_opened_that_a_record_points_to_outside_its_folder(name: str, place: Path) -> None:
+def test_a_strangers_record_is_refused_and_no_file_is_opened_that_it_points_to_outside_its_folder(place: Path) -> None:
     command = VERBS["audit"][0].split()
     run_cli(*command)
-    record = json.loads((place / "out/audit.json").read_text())
-    (place / "out/audit.json").write_text(json.dumps(with_checksums(record, {name: "0" * 64})))
-    sentence = refusal(*command, "--reuse")
-    assert sentence.startswith("out/audit.json: damaged (")
-    assert repr(name) in sentence
+    path = place / "out/audit.json"
+    record = json.loads(path.read_text())
+    for name in ("/dev/zero", "../other.wav", "", ".", "a\0b"):
+        path.write_text(json.dumps(with_checksums(record, {name: "0" * 64})))
+        sentence = refusal(*command, "--reuse")
+        assert sentence.startswith("out/audit.json: damaged (")
+        assert repr(name) in sentence
+    (place / "out/folder").mkdir()
+    path.write_text(json.dumps(with_checksums(record, {"folder": "0" * 64})))
+    assert refusal(*command, "--reuse").startswith("out/folder: damaged (")
+    for made_from in ([1], "this", None, 5):
+        path.write_text(json.dumps(with_checksums(record | {"made_from": made_from})))
+        assert "inputs have changed" in refusal(*command, "--reuse")
 
 
 def test_changed_inputs_are_named_in_words_and_an_option_by_its_own_name() -> None:

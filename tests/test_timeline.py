@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -31,12 +32,14 @@ from spoofkit.data.audio import SAMPLE_RATE, read_audio
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY, FrameGeometry
 from spoofkit.data.rttm import rttm_line
 from spoofkit.data.segments import segment_table, write_segments
-from spoofkit.localisation import marked_files
-from spoofkit.localisation.marks import safe_names
+from spoofkit.localisation import marked_files, recordings
+from spoofkit.localisation.marks import safe_names, shown
 from spoofkit.localisation.picture import Curve
+from spoofkit.localisation.picture import picture as draw_picture
 from spoofkit.localisation.regions import Marked, Rule
 from spoofkit.models.detector import folder_sha256
 from spoofkit.models.frame_model import load_frame_model
+from spoofkit.outputs import with_checksums
 from spoofkit.scoring import windows
 from spoofkit.scoring.recordings import Reading, Recording
 from spoofkit.scoring.stream import score_recordings
@@ -53,6 +56,22 @@ posttrain: {precision: fp32, n_steps: 4, batch_size: 4, eval_every: 4, checkpoin
 SUFFIXES = ("json", "png", "rttm", "txt")
 OF_ALL = ("timeline.html", "timeline.made_from.json")
 FITTED = Rule(0.5, "a test", True, 0.0, 0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Most of the time goes into pictures, which depend on their arguments alone: the same one is drawn once."""
+    drawn: dict[bytes, bytes] = {}
+
+    def picture(*arguments: Any) -> bytes:
+        key = pickle.dumps(arguments)
+        if key not in drawn:
+            drawn[key] = draw_picture(*arguments)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recordings, "picture", picture)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +209,7 @@ def test_names_that_differ_by_a_number_or_by_capitals_do_not_collide() -> None:
 
 
 def test_names_keep_the_letters_of_every_script() -> None:
-    paths = ["通话.wav", "звонок 1.flac", "b/звонок 1.wav", "नमस्ते.mp3", "caf\u00e9.wav", "cafe\u0301.wav", "語" * 99]
+    paths = ["通话.wav", "звонок 1.flac", "b/звонок 1.wav", "नमस्ते.mp3", "caf\u00e9.wav", "cafe\u0301.wav", "語" * 74]
     names = list(safe_names(dict.fromkeys(paths, (None,))).values())
     assert names[:6] == ["通话", "звонок_1", "звонок_1_2", "नमस्ते", "caf\u00e9", "caf\u00e9_2"]
     assert names[6] == "語" * (160 // 3)
@@ -597,6 +616,47 @@ def test_further_recordings_are_added_to_those_that_are_up_to_date(exp: Path, ca
     # What the page shows does not vanish from it unsaid.
     (inbox / "c.wav").unlink()
     assert f"{out}/timeline.html: inputs have changed since (recordings)" in refusal(*again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": None},
+        {"frames": {"score": [0.0]}},
+        {"frames": {"score": None, "smoothed_score": None}},
+        {"frames": {"score": "many", "smoothed_score": None}},
+        {"frames": {"score": [0.0], "smoothed_score": None}},
+        {"frames": {"score": [1e300] * 74, "smoothed_score": None}},
+        {"frames": {"score": [float("nan")] * 74, "smoothed_score": None}},
+        {"frames": {"score": [0.0] * 74, "smoothed_score": [[0.0]] * 74}},
+        {"regions": 5},
+        {"regions": [{}]},
+        {"regions": [{"start_seconds": 1.5, "end_seconds": 1.0, "mean_score": 0.0, "lowest_score": 0.0}]},
+        {"regions": [{"start_seconds": 1.0, "end_seconds": 2.5, "mean_score": 0.0, "lowest_score": 0.0}]},
+        {"regions": [{"start_seconds": 1.0, "end_seconds": 1e999, "mean_score": 0.0, "lowest_score": 0.0}]},
+        {"regions": [{"start_seconds": 1.0, "end_seconds": 1.5, "mean_score": "low", "lowest_score": 0.0}]},
+    ],
+)
+def test_frames_and_regions_that_localize_does_not_write_are_not_shown(change: dict[str, Any], marked: Path) -> None:
+    record = read_record(marked / "call.json")
+    n_frames, n_samples = record["frames"]["n_frames"], record["n_samples"]
+    assert (n_frames, n_samples) == (74, 24_000)
+    assert len(shown(record, n_frames, n_samples)[2]) == len(record["regions"])
+    with pytest.raises((LookupError, TypeError, ValueError, OverflowError)):
+        shown(record | change, n_frames, n_samples)
+
+
+def test_a_strangers_record_of_a_recording_is_refused_in_one_sentence(exp: Path, calls: Path, tmp_path: Path) -> None:
+    again = ("localize", exp, calls / "call.wav", "-o", tmp_path / "out", "--threshold", "0", "--reuse")
+    run_cli(*again)
+    path = tmp_path / "out/call.json"
+    record = read_record(path)
+    del record["sha256"]
+    path.write_text(json.dumps(with_checksums(record | {"utterance": {"score": "high"}})))
+    (tmp_path / "out/timeline.made_from.json").unlink()  # as after a kill: the page is written again
+    found = refusal(*again)
+    assert str(path) in found
+    assert "--overwrite" in found
 
 
 def seen_on_page(out: Path) -> str:

@@ -9,6 +9,7 @@ Neither has a header, so every label says if the threshold was not fitted. An em
 regions.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -165,16 +166,27 @@ def as_json(
     }
 
 
-def shown(record: dict[str, Any]) -> tuple[Frames, Frames, list[Marked]]:
-    """Return the scores of the model, the smoothed ones and the regions of `as_json`, rounded as they are there."""
+def shown(record: dict[str, Any], n_frames: int, n_samples: int) -> tuple[Frames, Frames, list[Marked]]:
+    """Return the scores of the model, the smoothed ones and the regions of `as_json`, rounded as they are there.
+
+    Raises:
+        ValueError, TypeError, LookupError, OverflowError: the record, which may come from a stranger, has no such
+            frames and regions of a recording of this length.
+    """
     raw, smoothed = record["frames"]["score"], record["frames"]["smoothed_score"]
+    scores = np.array([raw, raw if smoothed is None else smoothed], dtype=np.float64)
+    if scores.shape != (2, n_frames) or not (np.abs(scores) < np.finfo(np.float32).max).all():
+        raise ValueError
     regions = [
         Marked(
-            round(region["start_seconds"] * SAMPLE_RATE),
-            round(region["end_seconds"] * SAMPLE_RATE),
-            region["mean_score"],
-            region["lowest_score"],
+            round(float(region["start_seconds"]) * SAMPLE_RATE),
+            round(float(region["end_seconds"]) * SAMPLE_RATE),
+            float(region["mean_score"]),
+            float(region["lowest_score"]),
         )
         for region in record["regions"]
     ]
-    return np.float32(raw), np.float32(raw if smoothed is None else smoothed), regions
+    ends = [0, *(end for region in regions for end in (region.start, region.end)), n_samples]
+    if ends != sorted(ends) or not all(math.isfinite(region.mean_score + region.lowest_score) for region in regions):
+        raise ValueError
+    return scores[0].astype(np.float32), scores[1].astype(np.float32), regions

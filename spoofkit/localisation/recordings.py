@@ -119,7 +119,8 @@ def localize_recordings(
     require_known(precision)
     if out_dir.exists() and not out_dir.is_dir():
         raise SpoofkitError(f"{out_dir}: is a file, expected the folder for the outputs; name one with -o")
-    folder = find_model(folder).path
+    named = find_model(folder)
+    folder = named.path
     chosen, model = choose_device(device), load_frame_model(folder)
     judge = make_judge(folder, model, calibration)
     of_model = model.identity
@@ -143,10 +144,10 @@ def localize_recordings(
     pages = None
     if page is not None:
         contamination, meaning = scorer.record["contamination"], "" if judge is None else judge.meaning
-        facts = page.page_facts(folder, of_model, rule, contamination, meaning, known, note)
+        facts = page.page_facts(named.name, of_model, rule, contamination, meaning, known, note)
         pages = page.Pages(out_dir, facts, plan.may_replace)
     remove_leftovers(out_dir, "|".join(re.escape(source.name) for source in sources))
-    marker = _make_marker(rule, scorer, _record(folder, of_model, scorer), judge, known_regions, pages)
+    marker = _make_marker(rule, scorer, _record(named.name, of_model, scorer), judge, known_regions, pages)
     if n_done := sum(plan.is_done):
         yield f"{out_dir}: {n_done:,} of {len(sources):,} recordings up to date, skipped"
     marked_files.begin(plan.pages, plan.replaces)
@@ -165,9 +166,9 @@ def _make_marker(
     return _Marker(rule, label, scorer.geometry, cut, record, judge, known, pages)
 
 
-def _record(folder: Path, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
+def _record(name: str, of_model: dict[str, str], scorer: Scorer) -> dict[str, Any]:
     return {
-        "model": str(folder),
+        "model": name,
         **of_model,
         "score": scorer.meaning,
         **made_in(scorer.precision),
@@ -277,7 +278,7 @@ def _mark(source: Source, output: Output, result: Result, marker: _Marker, overw
     }
     marked_files.write_recording(output, record, contents, overwrite)
     if marker.pages is not None:
-        _show(source, record, wave_S, marker)
+        _show(source, _entry(record, wave_S.size, marker), wave_S, marker)
     seconds = f"{marked_seconds(regions):.2f} of {wave_S.size / SAMPLE_RATE:.2f} s"
     counted = f"{len(regions)} {label} region{'' if len(regions) == 1 else 's'}"
     line = f"{recording.label}: {counted}, {seconds}, in {output.record}"
@@ -294,16 +295,30 @@ def _show_again(source: Source, output: Output, marker: _Marker) -> str:
     """Add a recording that is up to date to the pages; return why it cannot be, else an empty text."""
     try:
         wave_S = read_audio(source.recording.path, downmix=source.recording.downmix)
-        _show(source, read_json(output.record), wave_S, marker)
+        record = read_json(output.record)
+        try:
+            entry = _entry(record, wave_S.size, marker)
+        except (LookupError, TypeError, ValueError, OverflowError):
+            return (
+                f"{output.record}: its frames, regions or score are not those of this recording as `localize` writes "
+                "them; remove it, or pass --overwrite"
+            )
+        _show(source, entry, wave_S, marker)
     except (SpoofkitError, OSError) as error:
         return str(error)
     return ""
 
 
-def _show(source: Source, record: dict[str, Any], wave_S: Frames, marker: _Marker) -> None:
-    """Add a recording to the pages as its JSON has it: the same whether it was marked now or by an earlier call."""
-    raw_T, score_T, regions = shown(record)
-    curve = Curve(marker.geometry.centres(wave_S.size) / SAMPLE_RATE, raw_T, score_T)
+def _entry(record: dict[str, Any], n_samples: int, marker: _Marker) -> tuple[Curve, list[Marked], str]:
+    """Return curve, regions and score in words of a recording as its JSON has them; see `shown`."""
+    centre_T = marker.geometry.centres(n_samples)
+    raw_T, score_T, regions = shown(record, centre_T.size, n_samples)
     said = "" if record["utterance"] is None else describe_score(record["utterance"])
+    return Curve(centre_T / SAMPLE_RATE, raw_T, score_T), regions, said
+
+
+def _show(source: Source, entry: tuple[Curve, list[Marked], str], wave_S: Frames, marker: _Marker) -> None:
+    """Add a recording to the pages: the same whether it was marked now or by an earlier call."""
+    curve, regions, said = entry
     known = _compare(source, regions, wave_S, marker)
     marker.pages.add_recording(source.recording.label, source.name, wave_S, curve, regions, marker.rule, known, said)

@@ -103,7 +103,7 @@ class Section:
 
 
 def page_facts(
-    folder: Path,
+    name: str,
     model: dict[str, str],
     rule: Rule,
     contamination: str | None,
@@ -125,7 +125,7 @@ def page_facts(
             "spoofed."
         )
     return Facts(
-        model=str(folder), model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
+        model=name, model_sha256=model["model_sha256"], label=CALLED[model["frame_target"]], rule=rule,
         warnings=(*warnings, *([contamination] if contamination else [])),
         meaning=meaning, known_from="" if known_from is None else str(known_from), note=note,
     )  # fmt: skip
