@@ -768,6 +768,11 @@ def test_outputs_that_are_inputs_or_each_other_are_refused(model: Path, manifest
     assert [path.name for path in tmp_path.iterdir()] == ["set.tsv"]
 
 
+def test_a_table_of_windows_that_is_to_be_csv_is_refused(model: Path, manifest: Path, tmp_path: Path) -> None:
+    assert "w.tsv" in refusal("score", model, manifest, "-o", tmp_path / "out.tsv", "--windows", tmp_path / "w.csv")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("way", ["resume", "merge"])
 def test_what_appeared_after_the_scoring_began_is_not_replaced_and_costs_nothing(
     way: str, model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path

@@ -91,6 +91,11 @@ def refuse_contradictions(options: ScoreOptions, model: Path, inputs: list[Path]
         raise SpoofkitError(f"--json-lines: prints scores, found the score file {out} too; remove one of them")
     if options.part is not None and options.windows_out is not None:
         raise SpoofkitError("--windows and --part: a part does not have all windows; give --windows to --merge")
+    if options.windows_out is not None and options.windows_out.suffix == ".csv":
+        raise SpoofkitError(
+            f"--windows {options.windows_out}: the table of windows is TSV, expected no name that ends with .csv; name "
+            f"it {options.windows_out.with_suffix('.tsv').name}"
+        )
     outputs = [] if out is None else [out, out.with_suffix(RECORD), out.with_suffix(DECISIONS)]
     made_of = [model, *inputs, *([options.calibration] if options.calibration is not None else [])]
     if options.windows_out is not None:

@@ -126,14 +126,14 @@ def without_list(wanted: str, scorer: Scorer) -> Scorer:
     Raises:
         SpoofkitError: the device does not have it, or it is `auto`.
     """
+    if wanted == FP32:
+        return scorer
+    _require_choice(wanted, scorer)
     if wanted == AUTO_PRECISION:
         raise SpoofkitError(
             "--precision auto: is measured on a list and kept with its score file, found neither; name a precision: "
             f"{', '.join(WANTED[:3])}"
         )
-    if wanted == FP32:
-        return scorer
-    _require_choice(wanted, scorer)
     return _in_precision(scorer, wanted)
 
 
