@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoofkit.data.manifest import write_manifest
+from spoofkit.evaluation.attack_intervals import apcer_intervals
+from spoofkit.evaluation.bootstrap import draw_clusters
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.error_rates import Limit, Point, limited_point
 from spoofkit.evaluation.report_points import point_rows, points_in_words
@@ -124,6 +126,33 @@ def test_the_worst_attack_is_measured_at_the_pooled_threshold_of_the_point_that_
     assert "A2 (50) %" in shown
     for wrong in ("bpcer", "apcer:0", "eer:1", "bpcer:100", "apcer:x"):
         assert "apcer:PERCENT" in refusal("evaluate", *inputs, "--operating-point", wrong)
+
+
+def test_intervals_of_attacks_are_of_lists_with_repeated_speakers_at_one_threshold() -> None:
+    # Spoofs of A01 score 0, 1 or 2, the same in all trials of a speaker; 2 ties with the threshold.
+    rows = [
+        (f"s{number}", attack, float(score))
+        for number in range(12)
+        for attack, score in [("-", 3), *[("A01", number % 3)] * (1 + number % 4), ("A02", 1)]
+    ]
+    rows += [("s0", "A03", 1.0), ("s0", "A03", 2.0)]
+    trials = pl.DataFrame(rows, schema=["speaker", "attack", "score"], orient="row")
+    trials = trials.with_columns(
+        key=pl.when(pl.col("attack") == "-").then(pl.lit("bonafide")).otherwise(pl.lit("spoof"))
+    )
+    found = apcer_intervals(trials, 2.0, n_replicates=200)
+    names, draws = sorted(trials["speaker"].unique()), draw_clusters(12, 200)
+    rates = []
+    for draw in draws:
+        drawn = [name for name, n_times in zip(names, draw, strict=True) for _ in range(n_times)]
+        scores = [score for name in drawn for speaker, attack, score in rows if (speaker, attack) == (name, "A01")]
+        rates.append(sum(score >= 2 for score in scores) / len(scores))
+    assert found["A01"] == pytest.approx(100 * np.quantile(rates, [0.025, 0.975]), abs=1e-9)
+    assert 0 < found["A01"][0] < found["A01"][1] < 100
+    # None of twelve speakers' spoofs is accepted: Wilson's upper end is z^2 / (n + z^2). A03 has one speaker.
+    assert found["A02"] == pytest.approx([0, 100 * 1.959964**2 / (12 + 1.959964**2)])
+    assert found["A03"] is None
+    assert apcer_intervals(trials, None)["A01"] == found["A02"]
 
 
 def test_decisions_beside_scores_give_error_and_non_response_rates(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ RATES = {"apcer": "spoofed", "bpcer": "bona fide"}
 """The two rates, and of which trials each is a share."""
 FEWEST_ERRORS = 30
 """Doddington's rule of 30: with 30 errors the true rate lies within 30 % of the observed one, with 90 % confidence, if
-trials are independent (Doddington et al., "The NIST speaker recognition evaluation", Speech Communication 31, 2000)."""
+trials are independent (Doddington, Przybocki, Martin, Reynolds, "The NIST speaker recognition evaluation: overview,
+methodology, systems, results, perspective", Speech Communication 31(2-3), 225-254, 2000)."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,31 @@ class Point:
     bpcer: float
 
 
-def trial_interval(rate: float, n_bonafide: int, n_spoof: int) -> tuple[float, float]:
-    """Return the ends of a 95 % interval of an EER, as fractions, from its numbers of trials alone.
+def wilson_interval(rate: float, n_trials: float) -> tuple[float, float]:
+    """Return the ends of a 95 % interval of a rate of independent trials, as fractions (Wilson, 1927).
 
-    Wilson's interval (1927), which has a width at a rate of 0 too, with the variance of the mean of both error rates
-    (Bengio and Mariethoz, "A statistical significance test for person authentication", Odyssey 2004). It takes trials
-    as independent; where they share speakers it is too narrow.
+    It has a width at rates of 0 and 1 too.
 
-    >>> trial_interval(0.0, 10, 10)[1] > 0.1, trial_interval(0.0, 10**6, 10**6)[1] < 1e-5
-    (True, True)
+    >>> [round(end, 4) for end in wilson_interval(0.0, 10)]
+    [0.0, 0.2775]
     """
-    n_trials = 4 / (1 / n_bonafide + 1 / n_spoof)
     z = 1.959964
     middle = (rate + z**2 / (2 * n_trials)) / (1 + z**2 / n_trials)
     half = z * math.sqrt(rate * (1 - rate) / n_trials + (z / (2 * n_trials)) ** 2) / (1 + z**2 / n_trials)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def trial_interval(rate: float, n_bonafide: int, n_spoof: int) -> tuple[float, float]:
+    """Return the ends of a 95 % interval of an EER, as fractions, from its numbers of trials alone.
+
+    Wilson's interval with the variance of the mean of both error rates (Bengio and Mariethoz, "A statistical
+    significance test for person authentication", Odyssey 2004). It takes trials as independent; where they share
+    speakers it is too narrow.
+
+    >>> trial_interval(0.0, 10, 10)[1] > 0.1, trial_interval(0.0, 10**6, 10**6)[1] < 1e-5
+    (True, True)
+    """
+    return wilson_interval(rate, 4 / (1 / n_bonafide + 1 / n_spoof))
 
 
 def measured_limits(result: Mapping[str, Any]) -> list[Limit]:

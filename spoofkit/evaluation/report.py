@@ -18,6 +18,7 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
+from spoofkit.evaluation.attack_intervals import apcer_intervals
 from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
 from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
 from spoofkit.evaluation.decided import measure_decisions, read_decisions, unscored
@@ -199,7 +200,13 @@ def measure_trials(trials: pl.DataFrame, options: EvaluationOptions) -> dict[str
     result["intervals"] = None
     if options.n_replicates:
         limits = measured_limits(result)
-        result["intervals"] = intervals(trials, options.resample, options.costs, limits, options.n_replicates)
+        found = intervals(trials, options.resample, options.costs, limits, options.n_replicates)
+        chosen = next(row for row in result["operating_points"] if row.items() >= result["operating_point"].items())
+        if "left_out" not in found and "left_out" not in chosen:
+            found["apcer_percent_by_attack"] = apcer_intervals(
+                trials, chosen["accept_from"], options.resample, options.n_replicates
+            )
+        result["intervals"] = found
     return result
 
 

@@ -19,6 +19,7 @@ from spoofkit.data.manifest import Manifest
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example, make_examples
 from spoofkit.evaluation.metrics import Scores
 from spoofkit.evaluation.report_points import (
+    apcer_interval_text,
     apcer_text,
     cell_in_words,
     chosen_row,
@@ -152,6 +153,7 @@ def _render(
             for column, cells in {"attack": result["by_attack_and_codec"], **result["by_and_codec"]}.items()
         },
         apcer_text=apcer_text,
+        apcer_interval_text=apcer_interval_text,
         examples=examples,
         no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
         longest_seconds=LONGEST_SECONDS,

@@ -51,6 +51,13 @@ def apcer_text(percent: float | None, n_spoof: int) -> str:
     return f"({text})" if n_spoof < FEWEST_TRIALS else text
 
 
+def apcer_interval_text(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Format the interval of an attack's APCER at the chosen threshold; `-` if there is none."""
+    ends = ((result.get("intervals") or {}).get("apcer_percent_by_attack") or {}).get(row["attack"])
+    digits = percent_digits(row["n_spoof"])
+    return "-" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+
+
 def chosen_row(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the row of `point_rows` that was chosen for all parts."""
     chosen = str(Limit(**result["operating_point"]))
@@ -99,7 +106,8 @@ def point_tables(result: Mapping[str, Any]) -> Iterator[str | Table]:
     if not chosen["left_out"]:
         yield f"\nPer attack at the threshold of {chosen['point']}, accepting from {chosen['accept_from']}\n"
         apcer = Column("apcer_percent", "APCER, %", lambda row: apcer_text(row["apcer_percent"], row["n_spoof"]))
-        yield Table([Column("attack"), SPOOF, apcer], [*result["by_attack"], {**result, "attack": "all"}])
+        ends = Column("interval", "95 %", lambda row: apcer_interval_text(result, row))
+        yield Table([Column("attack"), SPOOF, apcer, ends], [*result["by_attack"], {**result, "attack": "all"}])
     yield "\n" + "\n".join(notes(result))
 
 
