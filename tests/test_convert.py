@@ -713,6 +713,7 @@ def test_a_detector_on_xls_r_is_converted_whole(
     found = convert(tmp_path / "best.pth", tmp_path / "model")
     assert found is not None
     assert found.input_policy == "repeat:64600"
+    assert not any("--same-as" in note for note in found.provenance.notes)  # it is refused for such files
     detector, record = load_detector(tmp_path / "model")
     assert record["score"] == score
     assert record["final_norm"] is (back_end == "SSL-AASIST")  # SLS reads all layers, the last one before the norm

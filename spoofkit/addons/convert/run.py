@@ -152,7 +152,7 @@ def convert(
     if is_ssl_detector(tensors):
         return _write_ssl_detector(output, source, tensors, known)
     if aasist.is_aasist(tensors):
-        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known))
+        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known, may_state=False))
     raise _unknown(tensors, top, source)
 
 
@@ -238,7 +238,9 @@ def _source_sha256(source: Path) -> str:
     return folder_sha256(source)
 
 
-def _provenance(source: Path, whose: str, stated: Provenance | None, known: Provenance | None = None) -> Provenance:
+def _provenance(
+    source: Path, whose: str, stated: Provenance | None, known: Provenance | None = None, may_state: bool = True
+) -> Provenance:
     """Return what is known of a file: by its name on the hub, by its hash, by the user's statement, or nothing.
 
     Args:
@@ -246,6 +248,7 @@ def _provenance(source: Path, whose: str, stated: Provenance | None, known: Prov
         whose: Whose names and shapes its tensors have, which alone does not tell where they were trained.
         stated: The facts of the hub id of --same-as.
         known: Its origin, where it was fetched by name.
+        may_state: Whether --same-as applies to such files.
 
     Raises:
         SpoofkitError: another model was stated for a published file.
@@ -264,8 +267,9 @@ def _provenance(source: Path, whose: str, stated: Provenance | None, known: Prov
     if provenance is None:
         note = (
             f"its tensors are named and shaped as {whose}, but its SHA-256 is that of no published file that spoofkit "
-            "knows; --same-as HUB_ID records the facts of a model that you know it to be"
+            "knows"
         )
+        note += "; --same-as HUB_ID records the facts of a model that you know it to be" if may_state else ""
         provenance = Provenance(source.name, NOT_KNOWN, (), (note,))
     name = "a folder" if source.is_dir() else source.name
     return replace(provenance, notes=(*provenance.notes, f"converted from {name} (sha256 {sha256})"))
@@ -315,7 +319,7 @@ def _write_ssl_detector(
 ) -> Summary:
     found = from_ssl_detector(tensors, source)
     encoder = _encoder(found.converted)
-    encoder.provenance = provenance = _provenance(source, found.back_end.whose, None, known)
+    encoder.provenance = provenance = _provenance(source, found.back_end.whose, None, known, may_state=False)
     detector = Detector(encoder, found.back_end.head, found.back_end.layers)
     detector.head.load_state_dict(found.state)
     detector.score = found.back_end.score
