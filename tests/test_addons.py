@@ -81,6 +81,7 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
         "pack": [("pack", dev, "-o", "a"), ("score", model, tmp_path / "packed/dev.tsv", "-o", tmp_path / "p.tsv")],
         "partialspoof": [("prepare", "partialspoof", call.parent, "-o", "a")],
         "sasv": [("evaluate-sasv", "a.tsv", "b.tsv"), ("evaluate-sasv", "--help")],
+        "serve": [("serve", model)],
         "stress": [("stress", model, dev, "-o", "a")],
         "timeline": [],
         "voice": [("score", model, call, "--min-speech", "0.5")],

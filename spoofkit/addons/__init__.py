@@ -18,6 +18,7 @@ ADDONS = {
     "pack": "the verb `pack`, and reading packed audio",
     "partialspoof": "`prepare partialspoof`",
     "sasv": "the verb `evaluate-sasv`",
+    "serve": "the verb `serve`",
     "stress": "the verb `stress`",
     "timeline": "the page of `localize`",
     "voice": "`score --min-speech`",
@@ -32,6 +33,7 @@ VERBS = {
     "pack": "pack",
     "pull": "hub",
     "push": "hub",
+    "serve": "serve",
     "stress": "stress",
 }
 """Each verb that an addon provides: `register` of the addon's module `cli` adds it to the program."""

@@ -1,7 +1,7 @@
 """`load`: a detector for recordings in files and in memory, which scores and localizes as the command line does."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -13,13 +13,13 @@ from spoofkit.data.wave import NAME, make_wave
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.names import find_model
 from spoofkit.scoring.decisions import DecisionOptions
-from spoofkit.scoring.loaded import Loaded, in_named_precision, load_model
+from spoofkit.scoring.loaded import Loaded, in_named_precision, load_model, runtime_of
 from spoofkit.scoring.loose_files import each_once, expand
 from spoofkit.scoring.options import ScoreOptions
 from spoofkit.scoring.precision import require_known, without_list
 from spoofkit.scoring.recordings import Reading, Recording
 from spoofkit.scoring.scored import ScoredRecording, describe, score_loose
-from spoofkit.scoring.scorer import FP32, Scorer
+from spoofkit.scoring.scorer import FP32, ScorePadded, Scorer
 from spoofkit.scoring.stream import score_recordings
 from spoofkit.scoring.windows import OVER, SECONDS, parse_windows
 
@@ -117,6 +117,7 @@ class LoadedDetector:
     def __init__(self, path: Path, options: ScoreOptions, loaded: Loaded | None, scorer: Scorer | None = None) -> None:
         self.path = path
         self._options, self._loaded, self._scorer = options, loaded, scorer
+        self._through: Callable[[ScorePadded], ScorePadded] = lambda score_padded: score_padded
         if loaded is None:
             _ = self._frames  # it is only to localize, so what is wrong with it shows at once
 
@@ -128,6 +129,43 @@ class LoadedDetector:
     def meaning(self) -> str:
         """What a score is, in words, such as `log-odds of bona fide`; always: higher = more bona fide."""
         return (self._scorer or self._frames[1]).meaning
+
+    @property
+    def can_score(self) -> bool:
+        """Whether the model has an utterance head, which `score` needs."""
+        return self._scorer is not None
+
+    @property
+    def can_localize(self) -> bool:
+        """Whether the model has a frame head, which `localize` needs."""
+        return self._scorer is None or self._scorer.read_frame_model is not None
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what scores are made with, by the names of their records: hashes, precision, device, thresholds.
+
+        The model is hashed, which takes seconds if it is large.
+        """
+        scorer = self._scorer or self._frames[1]
+        known: dict[str, Any] = {"model": str(self.path), "model_sha256": self._sha256, "score": scorer.meaning}
+        known |= {"precision": scorer.precision, "device": scorer.device}
+        if self.can_localize:
+            known |= {"frame_model_sha256": self._frames[0].sha256, "frame_target": self._frames[0].target}
+        decisions = None if self._loaded is None else self._loaded.decisions
+        if decisions is not None:
+            of_calibration = {} if decisions.calibration is None else {"calibration_sha256": decisions.sha256}
+            known |= of_calibration | decisions.record()
+        return known
+
+    def take_turns(self, through: Callable[[ScorePadded], ScorePadded]) -> None:
+        """Let each batch pass through a function, such as one that lets threads use the model one after another.
+
+        Args:
+            through: Gets what scores a batch, and returns what is called in its place.
+        """
+        self._through = through
+        if self._scorer is not None:
+            self._scorer = replace(self._scorer, score_padded=through(self._scorer.score_padded))
+        self.__dict__.pop("_frames", None)
 
     def score(self, recording: "Audio", sample_rate: int | None = None) -> list[ScoredRecording]:
         """Score one recording: a file, or samples in memory.
@@ -218,6 +256,12 @@ class LoadedDetector:
         return score_loose(self._scorer, recordings, reading, decisions, workers=self._options.workers)
 
     @cached_property
+    def _sha256(self) -> str:
+        if self._loaded is None:
+            return self._frames[0].sha256
+        return self._loaded.sha256 or runtime_of(self.path).model_sha256(self.path)
+
+    @cached_property
     def _frames(self) -> "tuple[FrameModel, Scorer]":
         """The model with its frame head, on the encoder that is loaded already, and what scores with it."""
         from spoofkit.models.device import choose_device
@@ -233,8 +277,8 @@ class LoadedDetector:
                 f"{self.path}: has no frame head, expected a model with one; `spoofkit posttrain EXP --onto MODEL` "
                 "adds it to a model folder"
             )
-        scorer = frame_scorer_of(model, choose_device(self._options.device))
-        return model, without_list(self._options.precision, scorer)
+        scorer = without_list(self._options.precision, frame_scorer_of(model, choose_device(self._options.device)))
+        return model, replace(scorer, score_padded=self._through(scorer.score_padded))
 
 
 def _recording(recording: "Audio", sample_rate: int | None) -> Recording:

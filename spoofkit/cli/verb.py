@@ -18,7 +18,7 @@ GROUPS = {
     "Where is it spoofed?": ("localize", "evaluate-segments"),
     "Compare and decide": ("compare", "stress", "calibrate", "fuse", "apply", "threshold", "evaluate-sasv", "reformat"),
     "Check and store data": ("subset", "validate", "audit", "overlap", "pack", "kaldi"),
-    "Models and installation": ("info", "convert", "merge", "average", "export", "pull", "push", "doctor"),
+    "Models and installation": ("info", "convert", "merge", "average", "export", "pull", "push", "serve", "doctor"),
 }
 """The verbs on the help page, in order."""
 PANELS = {
@@ -26,6 +26,9 @@ PANELS = {
     "What happens to the audio": ("conditions", "noise_folder", "reverb_folder"),
     "Long recordings and speech": ("window", "hop", "over_windows", "min_speech", "windows"),
     "Page and picture": ("known", "note"),
+    "Who may ask, and for how much": (
+        *("host", "port", "keys", "most_megabytes", "most_seconds", "upload_seconds", "most_wait", "log_names"),
+    ),
     "Costs and decisions": ("spoof_prior", "miss_cost", "fa_cost", "abstain_cost", "accept_from", "reject_below"),
     "Where and how it runs": ("device", "workers", "part", "merge", "compile_", "shard_layers", "tensorboard"),
     "Format of what is printed": ("as_tsv", "as_latex", "as_json", "json_lines"),

@@ -31,6 +31,10 @@ HEADERLESS = {
 }  # fmt: skip
 
 
+class TooLong(SpoofkitError):
+    """A recording is beyond the longest duration that is read."""
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """Facts of a recording."""
@@ -172,7 +176,8 @@ def require_not_too_long(where: str, seconds: float) -> None:
     """Refuse a recording beyond the longest duration, which SPOOFKIT_LONGEST_HOURS in the environment sets.
 
     Raises:
-        SpoofkitError: it is longer, or the variable is no positive number.
+        TooLong: it is longer.
+        SpoofkitError: the variable is no positive number.
     """
     text = os.environ.get(LONGEST_HOURS, "")
     try:
@@ -182,7 +187,7 @@ def require_not_too_long(where: str, seconds: float) -> None:
     if not longest_hours > 0:
         raise SpoofkitError(f"{LONGEST_HOURS}={text}: expected a positive number of hours; correct it or leave it out")
     if seconds > 3600 * longest_hours:
-        raise SpoofkitError(
+        raise TooLong(
             f"{where}: is longer than {longest_hours:g} h, the longest that is read; split it, or raise the limit with "
             f"{LONGEST_HOURS} in the environment"
         )

@@ -70,19 +70,24 @@ def decision_cells(decided: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def as_json(one: ScoredRecording) -> str:
-    """Return a recording's line of JSON."""
-    line: dict[str, Any] = {"file": _utf8(one.file), "channel": one.channel}
+def record(one: ScoredRecording) -> dict[str, Any]:
+    """Return a recording's record as plain values, without those that are not there; remarks are left out."""
+    found: dict[str, Any] = {"file": _utf8(one.file), "channel": one.channel}
     if one.score is None:
-        line["error"] = _utf8(one.error)
+        found["error"] = _utf8(one.error)
     else:
         names = ("seconds", "speech_seconds", "score", "llr", "spoof_prior", "bonafide_probability")
-        line |= {name: value for name in names if (value := getattr(one, name)) is not None}
+        found |= {name: value for name in names if (value := getattr(one, name)) is not None}
     if one.decision is not None:
-        line["decision"] = one.decision
+        found["decision"] = one.decision
     if one.windows:
-        line["windows"] = [window.known() for window in one.windows]
-    return json_line(line)
+        found["windows"] = [window.known() for window in one.windows]
+    return found
+
+
+def as_json(one: ScoredRecording) -> str:
+    """Return a recording's line of JSON."""
+    return json_line(record(one))
 
 
 def terminal_table(rows: list[dict[str, str]], width: int) -> list[str]:
