@@ -17,6 +17,7 @@ ADDONS = {
     "onnx": "the verb `export`, and `score` with a model *.onnx",
     "pack": "the verb `pack`, and reading packed audio",
     "partialspoof": "`prepare partialspoof`",
+    "report": "the verb `report`",
     "sasv": "the verb `evaluate-sasv`",
     "stress": "the verb `stress`",
     "timeline": "the page of `localize`",
@@ -32,6 +33,7 @@ VERBS = {
     "pack": "pack",
     "pull": "hub",
     "push": "hub",
+    "report": "report",
     "stress": "stress",
 }
 """Each verb that an addon provides: `register` of the addon's module `cli` adds it to the program."""

@@ -59,7 +59,7 @@ def load_model(
     Raises:
         SpoofkitError: no such model, options that contradict each other, or a calibration of another model.
     """
-    runtime = _runtime(model)
+    runtime = runtime_of(model)
     runtime.require_model(model)
     require_channels(options.channels, manifest)
     require_known(options.precision)
@@ -97,7 +97,7 @@ def in_named_precision(wanted: str, scorer: Scorer, decisions: Decisions | None)
     return scorer
 
 
-def _runtime(model: Path) -> ModuleType:
+def runtime_of(model: Path) -> ModuleType:
     """Return the module that runs this model."""
     if model.suffix == ".onnx":
         return addons.find("onnx.with_onnx")
