@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -77,6 +78,9 @@ class Stage:
 
     def __init__(self, tree: Path) -> None:
         self.tree, self.environment = tree, {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        # The certificates that this machine trusts, such as that of a proxy; those of Debian are not touched.
+        if bundle := ssl.get_default_verify_paths().cafile:
+            shutil.copy(bundle, tree / "usr/local/share/trusted_here.crt")
 
     def run(self, line: str, user: str = "0") -> str:
         """Run a line of shell, with the package indices that pip uses on this machine; they cannot be written."""
@@ -89,6 +93,8 @@ class Stage:
         inside = shlex.join(["chroot", f"--userspec={user}", str(self.tree), "/bin/sh", "-ec", line])
         script = " && ".join(mounts) + f" && exec {inside}"
         named = {name: value for name, value in os.environ.items() if re.match("(PIP|SSL|UV)_|.*_proxy$", name)}
+        if (self.tree / "usr/local/share/trusted_here.crt").exists():
+            named |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), "/usr/local/share/trusted_here.crt")
         environment = {**named, **self.environment, "TREE": str(self.tree), "HOME": "/root"}
         done = subprocess.run(
             ["unshare", "-m", "sh", "-ec", script], env=environment, capture_output=True, text=True, cwd="/"
@@ -141,7 +147,7 @@ def test_every_line_runs_in_a_fresh_debian_and_gives_a_program_that_knows_its_co
             stage = stages[called] = Stage(tmp_path / called)
         elif name in ("ENV", "ARG"):
             key, _, value = arguments.partition("=")
-            stage.environment[key] = os.environ.get(f"CONTAINER_{key}", value) if name == "ARG" else value
+            stage.environment[key] = value
         elif name == "COPY":
             *options, source, target = arguments.split()
             home = stages[options[0].partition("=")[2]].tree if options else clone

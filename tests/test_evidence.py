@@ -227,12 +227,17 @@ def test_verify_confirms_a_report_wherever_its_files_lie(
     other = shutil.copytree(model, tmp_path / "model")
     run_cli("report", other, moved, "--verify", tmp_path / "call.json", "--calibration", calibration)
     report = json.loads((reports / "call.json").read_text())
-    score = report["results"][0]["score"]
-    scale = report["calibration"]["scale"]
-    # What another processor may find.
-    near = edited(report, tmp_path / "near.json", score=score + 5e-4, llr=report["results"][0]["llr"] + scale * 5e-4)
-    done = run_cli("report", model, moved, "--verify", near, "--calibration", calibration, ok=False)
-    assert "results[0].score" not in done.stderr
+    # What another processor may find, and what it may not.
+    for shift, is_near in ((5e-4, True), (5e-3, False)):
+        score = report["results"][0]["score"] + shift
+        llr = report["calibration"]["offset"] + report["calibration"]["scale"] * score
+        verdict = weigh(llr, 5, 5)
+        other_score = edited(
+            report, tmp_path / "other.json", score=score, llr=llr, likelihood_ratio=verdict.ratio,
+            favours=verdict.favours, verdict=verdict.words(),
+        )  # fmt: skip
+        done = run_cli("report", model, moved, "--verify", other_score, "--calibration", calibration, ok=is_near)
+        assert ("results[0].score" in done.stderr) == (not is_near)
 
 
 def test_verify_names_every_input_that_differs(
