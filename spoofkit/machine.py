@@ -10,6 +10,8 @@ from pathlib import Path
 import spoofkit
 
 PATIENCE_SECONDS = 10  # with git, on a slow network file system
+COMMIT_FILE = "commit.txt"
+"""In a package that was built, the commit that it was built from."""
 
 
 def now() -> str:
@@ -35,21 +37,40 @@ def command() -> list[str]:
 
 @cache
 def commit() -> str | None:
-    """Return the git commit of this package, with `+changes` if its files differ; None if it is no git checkout."""
-    checkout = Path(spoofkit.__file__).resolve().parents[1]
-    if not (checkout / ".git").exists():  # never the repository that an environment happens to be in
+    """Return the git commit of this package, with `+dirty` if its files differ; None if it is not known.
+
+    In a checkout git says it; in an installed package, the file that `setup.py` wrote when it was built.
+    """
+    package = Path(spoofkit.__file__).resolve().parent
+    # Never the repository that an environment happens to be in.
+    if (package.parent / ".git").exists():
+        return _commit_of_checkout(package)
+    try:
+        return (package / COMMIT_FILE).read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
         return None
+
+
+def _commit_of_checkout(package: Path) -> str | None:
+    """Ask git; None where there is no git, or the checkout belongs to another user."""
+    questions = (("rev-parse", "HEAD"), ("status", "--porcelain", "--", package.name))
     try:
         found = [
             subprocess.run(
-                ["git", "-C", str(checkout), *arguments],
+                ["git", "-C", str(package.parent), *arguments],
                 capture_output=True,
                 text=True,
                 check=True,
                 timeout=PATIENCE_SECONDS,
             ).stdout.strip()
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "spoofkit"))
+            for arguments in questions
         ]
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or the checkout belongs to another user
-    return f"{found[0]}+changes" if found[1] else found[0]
+        return None
+    return f"{found[0]}+dirty" if found[1] else found[0]
+
+
+def version() -> str:
+    """Return the version with its commit: `0.1.0 (commit 1f3a…)`."""
+    known = commit()
+    return spoofkit.__version__ if known is None else f"{spoofkit.__version__} (commit {known})"

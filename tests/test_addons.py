@@ -80,6 +80,7 @@ def test_without_an_addon_its_own_verbs_are_refused_and_all_else_works(
         "onnx": [("export", model, "-o", "a.onnx"), ("score", "a.onnx", call)],
         "pack": [("pack", dev, "-o", "a"), ("score", model, tmp_path / "packed/dev.tsv", "-o", tmp_path / "p.tsv")],
         "partialspoof": [("prepare", "partialspoof", call.parent, "-o", "a")],
+        "report": [("report", model, call, "-o", "a.html")],
         "sasv": [("evaluate-sasv", "a.tsv", "b.tsv"), ("evaluate-sasv", "--help")],
         "serve": [("serve", model)],
         "stress": [("stress", model, dev, "-o", "a")],

@@ -246,7 +246,7 @@ def test_every_verb_that_writes_has_both_options() -> None:
     assert set(writing) == {
         *("prepare", "pack", "kaldi", "audit", "overlap", "mixlist draw", "mixlist show", "mixlist render", "score"),
         *("evaluate", "calibrate", "fuse", "apply", "reformat", "localize", "evaluate-segments", "convert", "merge"),
-        *("average", "export", "subset", "stress", "pull"),
+        *("average", "export", "subset", "stress", "pull", "report"),
     }
     assert {name for name, opts in writing.items() if not {"--overwrite", "--reuse"} <= opts} == set()
 

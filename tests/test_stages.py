@@ -208,4 +208,4 @@ def test_the_commit_is_that_of_the_checkout_and_says_whether_files_differ(tmp_pa
     (tmp_path / "notes.txt").write_text("not of the package")
     assert commit() == git("rev-parse", "HEAD")
     (tmp_path / "spoofkit/machine.py").write_text("# other\n" + (package / "machine.py").read_text())
-    assert commit() == git("rev-parse", "HEAD") + "+changes"
+    assert commit() == git("rev-parse", "HEAD") + "+dirty"

@@ -17,6 +17,7 @@ ADDONS = {
     "onnx": "the verb `export`, and `score` with a model *.onnx",
     "pack": "the verb `pack`, and reading packed audio",
     "partialspoof": "`prepare partialspoof`",
+    "report": "the verb `report`",
     "sasv": "the verb `evaluate-sasv`",
     "serve": "the verb `serve`",
     "stress": "the verb `stress`",
@@ -33,6 +34,7 @@ VERBS = {
     "pack": "pack",
     "pull": "hub",
     "push": "hub",
+    "report": "report",
     "serve": "serve",
     "stress": "stress",
 }

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-import spoofkit
 from spoofkit import addons
 from spoofkit.cli import compare, corpora, data, evaluate, localize, models, score, train
 from spoofkit.cli.verb import Program, Verbs
@@ -40,7 +39,9 @@ app = Verbs(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        echo(f"spoofkit {spoofkit.__version__}")
+        from spoofkit.machine import version
+
+        echo(f"spoofkit {version()}")
         raise typer.Exit
 
 
@@ -61,7 +62,8 @@ def _add_verb(verb: str, addon: str) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and commit."),
     ] = False,
 ) -> None:
     """Options of the program itself."""

@@ -16,7 +16,17 @@ _WRONG_USAGE: Any = typer.BadParameter.__mro__[1]
 GROUPS = {
     "From corpus to EER": ("prepare", "mixlist", "posttrain", "finetune", "score", "evaluate"),
     "Where is it spoofed?": ("localize", "evaluate-segments"),
-    "Compare and decide": ("compare", "stress", "calibrate", "fuse", "apply", "threshold", "evaluate-sasv", "reformat"),
+    "Compare and decide": (
+        "report",
+        "compare",
+        "stress",
+        "calibrate",
+        "fuse",
+        "apply",
+        "threshold",
+        "evaluate-sasv",
+        "reformat",
+    ),
     "Check and store data": ("subset", "validate", "audit", "overlap", "pack", "kaldi"),
     "Models and installation": ("info", "convert", "merge", "average", "export", "pull", "push", "serve", "doctor"),
 }

@@ -85,13 +85,13 @@ def fit_files(
     fitted = [system_hashes(record) | made_in(precision_of(record)) for record in made_with]
     if on is not None:
         require_same_systems(fitted, [read_record(path) for path in on[0]], on[0], out)
-    names = ("fitted", "tried")[: len(used)]
-    sets = {f"{name} on {one[1]}": _read(*one) for name, one in zip(names, used, strict=True)}
+    trials = {name: _read(*one) for name, one in zip(("fitted", "tried"), used, strict=False)}
+    sets = {f"{name} on {one[1]}": of_set for (name, of_set), one in zip(trials.items(), used, strict=True)}
     calibration = fit(*next(iter(sets.values())), bonafide_prior, tuple(map(str, scores)))
     record = {
         "kind": "calibration" if len(scores) == 1 else "fusion",
-        "fitted_on": _set_record(scores, manifest, made_by=fitted) | hashes[0],
-        "tried_on": _set_record(*on) | hashes[1] if on is not None else None,
+        "fitted_on": _set_record(scores, manifest, trials["fitted"], made_by=fitted) | hashes[0],
+        "tried_on": _set_record(*on, trials["tried"]) | hashes[1] if on is not None else None,
         "figures": _before_and_after(calibration, sets),
         "warnings": [caveat for paths, of_set in used for caveat in caveats(read_keyed_manifest(of_set), paths)],
         "spoofkit": spoofkit.__version__,
@@ -232,8 +232,24 @@ def _read(scores: list[Path], manifest: Path) -> Trials:
     return np.column_stack(columns), (known.table["key"] == "bonafide").to_numpy()
 
 
-def _set_record(scores: list[Path], manifest: Path, **known: Any) -> dict[str, Any]:
-    return {"scores": [str(path) for path in scores], **known, "manifest": str(manifest)}
+def _set_record(scores: list[Path], manifest: Path, trials: Trials, **known: Any) -> dict[str, Any]:
+    """Describe a set: its files, and what says for which material a calibration on it holds."""
+    score_NK, is_bonafide_N = trials
+    of_set = read_keyed_manifest(manifest)
+    values = {name: sorted(set(of_set.table[name]) - {"-"}) for name in ("speaker", "attack", "codec")}
+    return {
+        "scores": [str(path) for path in scores],
+        **known,
+        "manifest": str(manifest),
+        "set": of_set.summary(),
+        "n_bonafide": int(is_bonafide_N.sum()),
+        "n_spoof": int((~is_bonafide_N).sum()),
+        "n_speakers": len(values["speaker"]),
+        "attacks": values["attack"],
+        "codecs": values["codec"],
+        "lowest_score": score_NK.min(axis=0).tolist(),
+        "highest_score": score_NK.max(axis=0).tolist(),
+    }
 
 
 def _before_and_after(calibration: Calibration, sets: Mapping[str, Trials]) -> dict[str, dict[str, float]]:

@@ -4,7 +4,6 @@ The audio is read as a detector reads it (`Manifest.read_audio`) and embedded as
 that a detector could have used. If audio cannot be read, the example says why; that is not an error.
 """
 
-import base64
 import functools
 import io
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import soundfile
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import KEYS, UNKNOWN_LENGTH, Manifest
 from spoofkit.errors import SpoofkitError
+from spoofkit.page import data_address
 
 LONGEST_SECONDS = 10.0
 ALL_SECONDS = 120.0
@@ -98,7 +98,7 @@ def _example(row: Mapping[str, Any], manifest: Manifest | None, shown_seconds: f
     if not missing:
         n_samples = max(n_samples, wave_S.size)
         wave_S = wave_S[:n_shown]
-        audio, spectrogram = _data_address("audio/flac", flac(wave_S)), _data_address("image/png", picture(wave_S))
+        audio, spectrogram = data_address("audio/flac", flac(wave_S)), data_address("image/png", picture(wave_S))
     names = {name: row.get(name, "-") for name in ("attack", "codec", "speaker")}
     return Example(
         utt_id=row["utt_id"], key=row["key"], score=row["score"], **names,
@@ -137,7 +137,3 @@ def _palette() -> bytes:
 
     colours: bytes = np.rint(255 * colormaps["magma"](np.linspace(0, 1, N_COLOURS))[:, :3]).astype(np.uint8).tobytes()
     return colours
-
-
-def _data_address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

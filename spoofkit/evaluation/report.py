@@ -26,7 +26,7 @@ from spoofkit.evaluation.error_rates import CHOSEN, Limit, measured_limits
 from spoofkit.evaluation.layouts import SUBSETS, has_subsets, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
-from spoofkit.evaluation.report_page import FIGURES, GENERATOR, figure_paths, report_files
+from spoofkit.evaluation.report_page import FIGURES, figure_paths, report_files
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, read_json
@@ -40,6 +40,7 @@ from spoofkit.outputs import (
     skipped,
     with_checksums,
 )
+from spoofkit.page import GENERATOR
 
 FEWEST_REPLICATES = 100
 

@@ -4,12 +4,9 @@ The page is one file that loads nothing. Its only script sorts tables; without i
 computed here.
 """
 
-import base64
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +26,9 @@ from spoofkit.evaluation.report_points import (
 )
 from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.machine import command
+from spoofkit.page import render
 from spoofkit.stages import are_stages, describe_stages
 from spoofkit.tables import FEWEST_TRIALS, eer_digits, eer_text, figure_text, rounded
-from spoofkit.terminal import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +41,6 @@ FIGURES = {
     "heat": "Heat map: EER of each attack in each codec",
 }
 """All figures that a page may have, and their descriptions for screen readers."""
-GENERATOR = '<meta name="generator" content="spoofkit">'
-"""In the head of every page, so that a page without its record is recognised as ours."""
 SUFFIXES = (".pdf", ".png")
 DOTS_PER_INCH = 200
 NARROWEST_HEAT = 0.75  # of its width; then the map scrolls, so that its numbers can be read on a phone
@@ -114,8 +109,6 @@ def _render(
     result: Mapping[str, Any], figures: Mapping[str, "Figure"], examples: Mapping[str, Sequence[Example]]
 ) -> str:
     """Render the whole report as one HTML page that loads nothing."""
-    import jinja2
-
     from spoofkit.evaluation import plots
 
     descriptions = {**FIGURES, "det": f"DET curve; EER {rounded(result['eer_official_percent'], result)} %"}
@@ -125,21 +118,11 @@ def _render(
     if "heat" in figures:
         titles = [(x, y, cell_in_words(row)) for x, y, row in plots.heat_cells(result)]
         svgs["heat"] = plots.inline_svg(figures["heat"], "heat", descriptions["heat"], NARROWEST_HEAT, titles)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
-    )
-    environment.filters |= {
-        "cell": cell_in_words,
-        "csp_hash": _csp_hash,
-        "eer": eer_text,
-        "figure": figure_text,
-        "rounded": rounded,
-    }
-    template = resources.files("spoofkit.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
     shown = [example for of_class in examples.values() for example in of_class]
-    return environment.from_string(template).render(
+    return render(
+        "evaluation/report.html.jinja",
+        {"cell": cell_in_words, "eer": eer_text, "figure": figure_text, "rounded": rounded},
         result=result,
-        generator=GENERATOR,
         made_with=result["made_with"],
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
         intervals_in_words=intervals_in_words(result),
@@ -186,8 +169,3 @@ def _model(sidecar: Any) -> dict[str, str]:
     return trained | {
         name: shlex.join(map(str, value)) if isinstance(value, list) else str(value) for name, value in found.items()
     }
-
-
-def _csp_hash(script: str) -> str:
-    """Return the name by which a Content-Security-Policy allows the one script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -2,11 +2,10 @@
 
 import shlex
 from collections.abc import Mapping
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from spoofkit.addons.stress.text import card_table, columns, grouped, heading, notes
-from spoofkit.terminal import visible_lines
+from spoofkit.page import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,19 +20,12 @@ def page_html(result: Mapping[str, Any], figure: "Figure") -> str:
         result: As `run.stress` returns it.
         figure: Its picture.
     """
-    import jinja2
-
     from spoofkit.evaluation import plots
-    from spoofkit.evaluation.report_page import GENERATOR
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
-    )
-    template = resources.files("spoofkit.addons.stress").joinpath("stress.html.jinja").read_text(encoding="utf-8")
     says = {row["condition"]: row["says"] for row in result["rows"]}
-    return environment.from_string(template).render(
+    return render(
+        "addons/stress/stress.html.jinja",
         result=result,
-        generator=GENERATOR,
         heading=heading(result),
         worst=max(result["rows"][1:], key=lambda row: row["eer_official_percent"]),
         titles=[title for title, _ in grouped(result["rows"])],

@@ -5,12 +5,9 @@ PNG, curves as SVG, and a script that plays a region on a click. As many recordi
 No score is computed here.
 """
 
-import base64
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +17,11 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import refuse_existing, write_text
 from spoofkit.localisation.known import Known, KnownRegion
-from spoofkit.localisation.picture import MOST_COLUMNS, N_LEVELS, Curve, envelope, spectrogram
+from spoofkit.localisation.picture import Curve
 from spoofkit.localisation.regions import CALLED, Frames, Marked, Rule
-from spoofkit.terminal import visible_lines
+from spoofkit.localisation.track import Track, make_track
+from spoofkit.page import data_address
+from spoofkit.page import render as render_page
 
 PAGE_BYTES = 7_800_000
 """Largest size of a page, unless a single recording takes more, which needs thousands of regions."""
@@ -31,7 +30,6 @@ MOST_AUDIO_BYTES = 5_000_000
 UNWRITTEN_BYTES = 20_000  # more than three seconds of Opus
 MARK = "spoofkit localize"
 """Mark of a page that spoofkit wrote; only such pages are replaced."""
-PIXELS_A_SECOND, MOST_PIXELS = 24, 6000  # a longer recording than fits the screen is scrolled
 
 
 @dataclass(frozen=True)
@@ -74,18 +72,7 @@ class Section:
     heard_seconds: float
     """Seconds of its beginning that are embedded."""
     audio: str
-    spectrogram: str
-    wave: str
-    """SVG path in a box of 1000 × 100."""
-    curve: str
-    threshold_y: float
-    top: float
-    bottom: float
-    """Scores at the upper and the lower edge of the curve's box."""
-    ticks: tuple[tuple[float, str], ...]
-    """Position in percent from the left, and text, of each tick."""
-    pixels: int
-    """Width below which it is scrolled, in pixels."""
+    track: Track
     bars: tuple[Bar, ...]
     known_bars: tuple[Bar, ...]
     said: str
@@ -95,11 +82,7 @@ class Section:
 
     def size(self) -> int:
         """Estimate the bytes on the page from above."""
-        return (
-            sum(map(len, (self.audio, self.spectrogram, self.wave, self.curve)))
-            + 700 * len(self.bars + self.known_bars)
-            + 4000
-        )
+        return len(self.audio) + self.track.size() + 700 * len(self.bars + self.known_bars) + 4000
 
 
 def page_facts(
@@ -196,17 +179,10 @@ def page_path(folder: Path, number: int) -> Path:
 
 def render(facts: Facts, sections: Sequence[Section], number: int, is_last: bool, failures: Sequence[str] = ()) -> str:
     """Render one page; `failures` say which recordings could not be marked, and why."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible_lines
-    )
-    environment.filters["csp_hash"] = _csp_hash
-    template = resources.files("spoofkit.addons.timeline").joinpath("timeline.html.jinja").read_text(encoding="utf-8")
     before, after = (page_path(Path(), other).name for other in (max(1, number - 1), number + 1))
-    return environment.from_string(template).render(
-        facts=facts, sections=sections, failures=failures, mark=MARK, number=number,
-        before=before if number > 1 else "", after="" if is_last else after,
+    return render_page(
+        "addons/timeline/timeline.html.jinja", facts=facts, sections=sections, failures=failures, mark=MARK,
+        number=number, before=before if number > 1 else "", after="" if is_last else after,
     )  # fmt: skip
 
 
@@ -234,7 +210,6 @@ def make_section(
     """
     seconds = wave_S.size / SAMPLE_RATE
     audio, n_heard = opus_within(wave_S, MOST_AUDIO_BYTES)
-    bottom, top = score_range(curve.score_T, rule.threshold)
     heard_seconds = n_heard / SAMPLE_RATE
 
     def bar(region: Marked | KnownRegion, words: str) -> Bar:
@@ -246,10 +221,8 @@ def make_section(
     known_bars = tuple(bar(region, f"{100 * region.marked_share:.0f} % marked") for region in known_regions)
     return Section(
         path=path, name=name, seconds=seconds, heard_seconds=heard_seconds,
-        audio=_data_address("audio/ogg", audio), spectrogram=_data_address("image/png", spectrogram_png(wave_S)),
-        wave=wave_path(wave_S), curve=curve_path(curve, seconds, bottom, top),
-        threshold_y=100 * (top - rule.threshold) / (top - bottom), top=top, bottom=bottom, ticks=time_ticks(seconds),
-        pixels=min(MOST_PIXELS, round(PIXELS_A_SECOND * seconds)), bars=bars, known_bars=known_bars, said=said,
+        audio=data_address("audio/ogg", audio), track=make_track(wave_S, curve, rule.threshold),
+        bars=bars, known_bars=known_bars, said=said,
         known_said="" if known is None else known.words(),
     )  # fmt: skip
 
@@ -269,72 +242,3 @@ def opus_within(wave_S: Frames, n_bytes: int) -> tuple[bytes, int]:
             file.write(np.clip(block_S, -1, 1))
             n_samples += block_S.size
     return buffer.getvalue(), n_samples
-
-
-def spectrogram_png(wave_S: Frames) -> bytes:
-    """Draw the spectrogram without axes, one pixel per column."""
-    from matplotlib.image import imsave
-
-    buffer = io.BytesIO()
-    imsave(buffer, spectrogram(wave_S), cmap="magma", vmin=0, vmax=N_LEVELS - 1, origin="lower", format="png")
-    return buffer.getvalue()
-
-
-def wave_path(wave_S: Frames) -> str:
-    """Draw the waveform as an SVG path in a box of 1000 × 100, whose edge its loudest sample touches."""
-    low, high = envelope(wave_S, MOST_COLUMNS // 2)
-    scale = 50 / max(float(np.abs(wave_S).max()), 1e-3)
-    x = np.linspace(0, 1000, low.size)
-    points = [f"{a:.1f} {50 - scale * b:.1f}" for a, b in zip(x, high, strict=True)]
-    points += [f"{a:.1f} {50 - scale * b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True)]
-    return f"M{'L'.join(points)}Z"
-
-
-def score_range(score_T: Frames, threshold: float) -> tuple[float, float]:
-    """Return the lowest and highest score of a curve's box: all scores and the threshold, with a margin."""
-    low, high = min(float(score_T.min()), threshold), max(float(score_T.max()), threshold)
-    margin = max(0.05 * (high - low), 0.1)
-    return low - margin, high + margin
-
-
-def curve_path(curve: Curve, seconds: float, bottom: float, top: float) -> str:
-    """Draw frame scores as an SVG path in a box of 1000 × 100; of many frames, the extremes of each stretch."""
-    edges = np.unique(np.linspace(0, curve.score_T.size, MOST_COLUMNS + 1).astype(np.int64)[:-1])
-    x = 1000 * curve.seconds_T[edges] / seconds
-    sides = (np.maximum.reduceat(curve.score_T, edges), np.minimum.reduceat(curve.score_T, edges))
-    y = [100 * (top - side) / (top - bottom) for side in sides]
-    is_thin = curve.score_T.size <= MOST_COLUMNS
-    points = [
-        f"{a:.1f} {b:.1f}" if is_thin else f"{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(x, y[0], y[1], strict=True)
-    ]
-    return f"M{'L'.join(points)}"
-
-
-def time_ticks(seconds: float) -> tuple[tuple[float, str], ...]:
-    """Choose up to ten round times, as percent from the left and text.
-
-    >>> time_ticks(4.0)[:3]
-    ((0.0, '0 s'), (12.5, '0.5'), (25.0, '1'))
-    """
-    steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 36000]
-    step = next((step for step in steps if seconds / step <= 10), seconds)
-    count = int(seconds / step * 0.97) + 1
-    return tuple((100 * n * step / seconds, clock(n * step) if n else "0 s") for n in range(count))
-
-
-def clock(seconds: float) -> str:
-    """Format a time for people.
-
-    >>> clock(2.5), clock(75)
-    ('2.5', '1:15')
-    """
-    return f"{round(seconds, 3):g}" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _data_address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _csp_hash(script: str) -> str:
-    """Return the hash by which a Content-Security-Policy names the only script that may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,70 @@
+"""The summary of several reports: a row for each recording or channel, most likely spoofed first, failures last."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from spoofkit.addons.report.examine import LIMITS, WITH_CALIBRATION, WITHOUT_CALIBRATION
+from spoofkit.addons.report.page import summary_page
+from spoofkit.addons.report.recording import shown
+from spoofkit.addons.report.together import write_together
+from spoofkit.machine import command, now, version
+from spoofkit.outputs import Output
+
+FORMAT = 1
+NAME = "summary"
+COLUMNS = (
+    "file", "channel", "score", "llr", "likelihood_ratio", "favours", "verdict", "seconds", "sha256", "page", "remarks",
+    "error",
+)  # fmt: skip
+FORMULA = tuple("=+-@")
+"""Beginnings of what spreadsheets compute instead of showing it."""
+
+
+def rows_of(file: str, record: dict[str, Any] | str, output: Output) -> Iterator[dict[str, Any]]:
+    """Yield a row for each channel; for a recording that cannot be read, one with the reason."""
+    blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": shown(file), "remarks": [], "error": ""}
+    if isinstance(record, str):
+        yield blank | {"error": shown(record.removeprefix(f"{file}: "))}
+        return
+    for result in record["results"]:
+        row = blank | {name: value for name, value in result.items() if name in COLUMNS}
+        yield row | {"sha256": record["recording"]["sha256"], "page": output.files[0].name}
+
+
+def write_summary(
+    output: Output, n_recordings: int, rows: list[dict[str, Any]], known: dict[str, Any] | None, names: dict[str, str]
+) -> None:
+    """Write the summary; `known` is any of the reports."""
+    is_calibrated = output.made_from["calibration_sha256"] is not None
+    rows = sorted(
+        rows, key=lambda row: (bool(row["error"]), 0.0 if row["score"] is None else row["score"], row["file"])
+    )
+    made_with = {"date": now(), "spoofkit": version(), "command": command()}
+    summary = {
+        "summary_format": FORMAT,
+        "n_recordings": n_recordings,
+        "rows": rows,
+        "names": {shown(file): name for file, name in names.items() if file},
+        "model": {"name": known["model"]["name"] if known else "", "sha256": output.made_from["model_sha256"]},
+        "calibration": is_calibrated,
+        "limits": [WITH_CALIBRATION if is_calibrated else WITHOUT_CALIBRATION, *LIMITS],
+        "made_with": made_with,
+        "made_from": output.made_from,
+    }
+    page, table = output.files
+    write_together(output, summary, {page: summary_page(summary).encode(), table: _csv(rows).encode()})
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """Write the rows for spreadsheets."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        cells = row | {"remarks": "; ".join(row["remarks"])}
+        if cells["file"].startswith(FORMULA):
+            cells["file"] = f"./{cells['file']}"
+        writer.writerow(["" if cells[name] is None else cells[name] for name in COLUMNS])
+    return out.getvalue()
