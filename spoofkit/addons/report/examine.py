@@ -158,7 +158,7 @@ def _over_time(file: str, one: ScoredRecording, instruments: Instruments) -> tup
     # Of a window that overlaps the one before, such as the last, what is new.
     starts = [max(window.start_seconds, end) for window, end in zip(one.windows, [0.0, *ends], strict=False)]
     seconds = [second for both in zip(starts, ends, strict=True) for second in both]
-    scores = np.float32([window.score for window in one.windows for _ in range(2)])
+    scores = np.array([window.score for window in one.windows for _ in range(2)], dtype=np.float32)
     caption = "Score of each window; the dashed line is the score of the recording."
     return None, Drawn(one.channel, wave_S, Curve(np.array(seconds), scores, scores), one.score, caption)
 

@@ -18,6 +18,11 @@ from spoofkit.scoring.windows import OVER, SECONDS, parse_windows
 
 HARDLY_INFORMATIVE_BITS = 0.8  # of Cllr; 1 says nothing
 FEWEST_TRIALS = 100  # of a class
+SET_FACTS = (
+    *("manifest", "manifest_sha256", "set", "n_bonafide", "n_spoof", "n_speakers"),
+    *("attacks", "codecs", "lowest_score", "highest_score"),
+)
+"""What a calibration says of the trials that it was fitted on."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,7 @@ def _calibration(loaded: Loaded) -> dict[str, Any] | None:
 
 
 def _set(known: Any) -> dict[str, Any]:
-    names = ("set", "n_bonafide", "n_spoof", "n_speakers", "attacks", "codecs", "lowest_score", "highest_score")
-    names = ("manifest", "manifest_sha256", *names)
-    return {name: known[name] for name in names if name in known} if isinstance(known, dict) else {}
+    return {name: known[name] for name in SET_FACTS if name in known} if isinstance(known, dict) else {}
 
 
 def _doubts(fitted: Mapping[str, Any], tried: Mapping[str, Any], figures: Any) -> list[str]:
