@@ -92,6 +92,19 @@ def test_a_ratio_is_no_higher_than_the_trials_of_the_other_class_can_support() -
 # ---- Reports
 
 
+def test_a_calibration_of_an_earlier_version_which_does_not_say_of_which_trials_is_used_with_a_warning(
+    model: Path, calls: Path, calibration: Path, tmp_path: Path
+) -> None:
+    record = json.loads(calibration.read_text())
+    record["fitted_on"] = {name: record["fitted_on"][name] for name in ("scores", "manifest", "manifest_sha256")}
+    del record["files_sha256"]
+    (tmp_path / "cal.json").write_text(json.dumps(record | {"sha256": checksum(record)}))
+    run_cli("report", model, calls / "call.flac", "-o", tmp_path / "call.html", "--calibration", tmp_path / "cal.json")
+    found = json.loads((tmp_path / "call.json").read_text())
+    assert any("trials" in warning for warning in found["calibration"]["warnings"])
+    assert record["fitted_on"]["manifest"] in (tmp_path / "call.html").read_text()
+
+
 def test_a_folder_has_a_row_for_each_channel_most_likely_spoofed_first_and_failures_with_their_reason(
     model: Path, calls: Path, reports: Path
 ) -> None:
