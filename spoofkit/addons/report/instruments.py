@@ -160,7 +160,8 @@ def _doubts(fitted: Mapping[str, Any], tried: Mapping[str, Any], figures: Any) -
         )
     after = [row for name, row in figures.items() if name.endswith(", after")] if isinstance(figures, dict) else []
     if after and (bits := float(after[-1]["cllr_bits"])) > HARDLY_INFORMATIVE_BITS:
-        doubts.append(f"Its ratios say hardly anything on their own set: Cllr {bits:.2f} bits, where 1 says nothing.")
+        where = "the set that it was tried on" if tried else "the set that it was fitted on"
+        doubts.append(f"Its ratios say hardly anything on {where}: Cllr {bits:.2f} bits, where 1 says nothing.")
     return doubts
 
 
