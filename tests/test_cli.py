@@ -105,7 +105,7 @@ def commands() -> dict[str, Any]:
 
 def test_only_o_names_an_output_in_every_verb() -> None:
     outputs = {name: param for name, verb in commands().items() for param in verb.params if param.name == "out"}
-    assert len(outputs) == 25
+    assert len(outputs) == 26
     assert {name for name, param in outputs.items() if param.opts != ["--out", "-o"]} == set()
 
 

@@ -317,7 +317,7 @@ def test_active_environment_whose_spoofkit_is_elsewhere_is_named(clone: Clone, a
 def test_active_environment_that_lacks_an_extra_is_refused_not_changed(clone: Clone, active: Path) -> None:
     done = clone.setup("--extras", "dev", VIRTUAL_ENV=str(active))
     assert done.returncode == 1
-    assert f"the active environment {active} lacks hypothesis" in done.stderr
+    assert re.search(rf"the active environment {re.escape(str(active))} lacks .*\bhypothesis\b", done.stderr)
     assert f"pip install -e '{clone.root}[dev]'" in done.stderr
     assert clone.pip_calls() == []
 
