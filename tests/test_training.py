@@ -291,6 +291,7 @@ def test_training_without_evaluations_gives_the_weights_of_training_with_them(
     assert not any("dev_eer_percent" in line for line in lines)
     assert (tmp_path / "without/checkpoints/step_0000008").is_dir()
     assert (tmp_path / "without/curve.png").stat().st_size
+    assert " step 8: " in (tmp_path / "without/train.log").read_text()  # from which a sweep tells the time it took
     for sets in (["finetune.keep=best"], ["finetune.keep=last", "finetune.patience=2"]):
         options = [part for change in [*sets, "finetune.eval_every=null"] for part in ("--set", change)]
         assert "eval_every" in refusal("finetune", tmp_path / "refused", *finetune_options(manifests, conf), *options)

@@ -264,8 +264,10 @@ def _save_and_evaluate(training: Training, line: dict[str, Any], caught: Caught)
     _save_if_due(training, caught)
     if is_evaluated:
         _evaluate(training, line, caught)
-    elif is_last and training.run.world.is_main:
-        draw_curve(training.folder, training.task.criteria[0])
+    elif is_last:
+        training.log(f"step {line['step']}: the last, not evaluated")
+        if training.run.world.is_main:
+            draw_curve(training.folder, training.task.criteria[0])
 
 
 def _save_if_due(training: Training, caught: Caught) -> None:
