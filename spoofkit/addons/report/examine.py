@@ -156,7 +156,7 @@ def _over_time(file: str, one: ScoredRecording, instruments: Instruments) -> tup
         return None, Drawn(one.channel, wave_S, None, None, caption)
     ends = [window.end_seconds for window in one.windows]
     # Of a window that overlaps the one before, such as the last, what is new.
-    starts = [max(window.start_seconds, end) for window, end in zip(one.windows, [0.0, *ends], strict=False)]
+    starts = [max(window.start_seconds, end) for window, end in zip(one.windows, [0.0, *ends[:-1]], strict=True)]
     seconds = [second for both in zip(starts, ends, strict=True) for second in both]
     scores = np.array([window.score for window in one.windows for _ in range(2)], dtype=np.float32)
     caption = "Score of each window; the dashed line is the score of the recording."

@@ -104,6 +104,6 @@ def band_of(ratio: float) -> str:
 _STARTS = (LEAST, *(end for end, _ in BANDS[:-1]))
 _SPANS = (
     f"below {LEAST:g}",
-    *(f"{start:,.0f} to {end:,.0f}" for start, (end, _) in zip(_STARTS, BANDS[:-1], strict=False)),
+    *(f"{start:,.0f} to {end:,.0f}" for start, (end, _) in zip(_STARTS[:-1], BANDS[:-1], strict=True)),
     f"{_STARTS[-1]:,.0f} and more",
 )

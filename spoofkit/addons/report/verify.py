@@ -109,6 +109,7 @@ def differences(recorded: dict[str, Any], found: dict[str, Any], judge: Callable
         judge: Returns what follows from a score.
     """
     found = json.loads(json.dumps(found))
+    # Not strict: where one has more rows than the other, `_compare` names those that are missing.
     for one, other in zip(_rows(found, "results"), _rows(recorded, "results"), strict=False):
         if _is_close(one.get("score"), other.get("score")):
             one |= {"score": other["score"]} | json.loads(json.dumps(judge(other["score"])))

@@ -160,7 +160,7 @@ class Decoder:
 
 
 def _exactly(answer: socket.socket, n_bytes: int) -> bytearray:
-    """Receive so many bytes.
+    """Receive exactly `n_bytes` bytes.
 
     Raises:
         EOFError: there are fewer.

@@ -118,7 +118,7 @@ def _keys(options: ServeOptions) -> Keys:
         return read_keys(options.keys)
     if not _is_own(options.host):
         raise SpoofkitError(
-            f"--host {options.host}: others can reach it, expected --keys FILE, a file with a key a line; make a key "
+            f"--host {options.host}: others can reach it, expected --keys FILE, a file with one key per line; make a key "
             f"with `{HOW}`, or leave --host out"
         )
     return Keys([])
