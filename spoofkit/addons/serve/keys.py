@@ -42,7 +42,7 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SpoofkitError(f"{path}: cannot be read ({error}), expected a file with a key a line") from error
+        raise SpoofkitError(f"{path}: cannot be read ({error}), expected a file with one key per line") from error
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not keys:
         raise SpoofkitError(f"{path}: holds no key, expected one a line; make one with `{HOW}`")

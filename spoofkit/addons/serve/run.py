@@ -118,8 +118,8 @@ def _keys(options: ServeOptions) -> Keys:
         return read_keys(options.keys)
     if not _is_own(options.host):
         raise SpoofkitError(
-            f"--host {options.host}: others can reach it, expected --keys FILE, a file with one key per line; make a key "
-            f"with `{HOW}`, or leave --host out"
+            f"--host {options.host}: others can reach it, expected --keys FILE, a file with one key per line; make "
+            f"a key with `{HOW}`, or leave --host out"
         )
     return Keys([])
 
