@@ -234,7 +234,8 @@ def read_json_record(
     Args:
         mark: An entry that only the records of this verb have.
         made_from: Takes what the output was made from out of a record.
-        hashes: Entries that hold the SHA-256 of one file. The entry `files_sha256` holds those of files by their names.
+        hashes: Entries that hold the SHA-256 of one file; without them the record must have a checksum of itself. The
+            entry `files_sha256` holds the SHA-256 of files by their names.
     """
 
     def read(path: Path) -> Record:
@@ -244,6 +245,8 @@ def read_json_record(
             return Record(None, damage="it is not valid JSON")
         if not isinstance(record, dict) or mark not in record:
             return Record(None)
+        if hashes is None and "sha256" not in record:
+            return Record({}, damage="it was edited, or an early version wrote it: it has no sha256")
         if record.get("sha256", checksum(record)) != checksum(record):
             return Record({}, damage="it was edited: its sha256 differs")
         known = {file: record[name] for name, file in (hashes or {}).items() if name in record}

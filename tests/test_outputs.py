@@ -269,6 +269,18 @@ def test_a_strangers_record_is_refused_and_no_file_is_opened_that_it_points_to_o
         assert "inputs have changed" in refusal(*command, "--reuse")
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "audit", "calibrate"])
+def test_a_record_that_was_edited_is_damaged_even_without_its_checksum(verb: str, place: Path) -> None:
+    arguments, out, *_ = VERBS[verb]
+    run_cli(*arguments.split())
+    record = json.loads((place / out).read_text())
+    for edited in (record | {"sha256": "0" * 64}, {name: value for name, value in record.items() if name != "sha256"}):
+        (place / out).write_text(json.dumps(edited))
+        sentence = refusal(*arguments.split(), "--reuse")
+        assert sentence.startswith(f"{out}: damaged (")
+        assert "sha256" in sentence
+
+
 def test_changed_inputs_are_named_in_words_and_an_option_by_its_own_name() -> None:
     before = {"manifest_sha256": "1", "sidecar_sha256": "1", "seed": 1, "options": {"by": [], "asv": None}}
     now = {"manifest_sha256": "2", "sidecar_sha256": "2", "seed": 1, "options": {"by": ["codec"], "asv": None}}
