@@ -36,6 +36,7 @@ Precision = Annotated[
         metavar="fp32|tf32|bf16|auto",
     ),
 ]
+Detector = Annotated[Path, typer.Argument(help="Model folder, an exported model, or hub:OWNER/MODEL.", metavar="MODEL")]
 HEADER_THREADS, DECODER_THREADS = 16, 8
 """What a verb chooses that reads headers, or decodes: headers are small, and wait for the disk."""
 Channels = Annotated[

@@ -37,9 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    model: Annotated[
-        Path, typer.Argument(help="Model folder, an exported model, or hub:OWNER/MODEL.", metavar="MODEL")
-    ],
+    model: options.Detector,
     inputs: Annotated[
         list[Path], typer.Argument(help="One recording; or several, folders, quoted globs.", metavar="INPUT...")
     ],

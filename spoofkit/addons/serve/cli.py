@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spoofkit.cli import options
+from spoofkit.cli.localize import MinRegion, Smooth, Threshold
 from spoofkit.cli.score import AcceptFrom, Calibration, Crop, Hop, MinSpeech, OverWindows, RejectBelow, Window
 from spoofkit.errors import SpoofkitError
 
@@ -33,15 +34,12 @@ MostWait = Annotated[
     typer.Option(min=0, help="Seconds; a request that is expected to wait longer for the model is refused (429)."),
 ]
 LogNames = Annotated[bool, typer.Option("--log-names", help="Write the names of recordings into the log too.")]
-Threshold = Annotated[float | None, typer.Option(help="Frames at or below this score are marked. Default: 0.")]
 ThresholdFrom = Annotated[
     Path | None,
     typer.Option(
         help="Threshold and smoothing from `evaluate-segments` on a development set.", metavar="SEGMENTS.json"
     ),
 ]
-Smooth = Annotated[float | None, typer.Option(help="Seconds of a running median over frame scores. Default: none.")]
-MinRegion = Annotated[float | None, typer.Option(help="Shorter regions are not marked. Default: 0.1 s.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -53,9 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stress(
-    model: Annotated[
-        Path, typer.Argument(help="Model folder, an exported model, or hub:OWNER/MODEL.", metavar="MODEL")
-    ],
+    model: options.Detector,
     manifest: Annotated[Path, typer.Argument(help="The set, with keys.", metavar="MANIFEST")],
     out: Annotated[Path, options.out(help="Folder of the card.", metavar="DIR")],
     conditions: Conditions = None,
