@@ -437,6 +437,32 @@ def test_the_card_says_what_the_records_say(model: Path, results: Path, tmp_path
     assert "0" * 64 in refusal(*push, tmp_path / "no")
 
 
+def test_only_the_model_itself_is_pushed_and_what_an_earlier_push_left_of_one_is_deleted(
+    hub: StandInHub, model: Path, tmp_path: Path
+) -> None:
+    hub.commit("me/again", {"frame_head/head.json": b"{}", "notes.md": b"mine"})
+    own = Path(shutil.copytree(model, tmp_path / "own"))
+    (own / "passwords.txt").write_text("secret")
+    run_cli("push", own, "me/again", "--licence", "mit")
+    assert set(hub.newest("me/again")) - {".gitattributes"} == {*files_of(model), "README.md", "notes.md"}
+
+
+def test_a_model_that_is_not_what_was_written_is_not_pushed(hub: StandInHub, model: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(model, tmp_path / "damaged"))
+    weights = next(damaged.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert weights.name in refusal("push", damaged, "me/new", "--licence", "mit")
+    (damaged / "SHA256SUMS").unlink()
+    assert "SHA256SUMS" in refusal("push", damaged, "me/new", "--licence", "mit")
+    assert "me/new" not in hub.repositories
+
+
+def test_a_dry_run_of_a_push_writes_into_a_new_folder_only(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert str(tmp_path) in refusal("push", model, "me/new", "--licence", "mit", "--dry-run", "-o", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("base", "stated", "outcome"),
     [
