@@ -591,3 +591,19 @@ def test_every_shipped_grid_is_valid_and_costs_what_the_docs_say(monkeypatch: py
         numbers = f"| {len(plan.posttrainings)} | {n_cells} | {sum(run.hours for run in plan.runs):.0f} |"
         (line,) = [line for line in lines if f"(../{path})" in line]
         assert line.endswith(numbers)
+
+
+def test_runs_come_in_the_order_of_the_grid_each_after_the_post_training_that_it_is_the_first_to_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    sweep_plan = importlib.import_module("sweep_plan")
+    plan = sweep_plan.make_plan(ROOT / "egs/asvspoof5/sweeps/heads.yaml", Path("/nowhere"), {}, 2, is_checked=False)
+    seeds, heads = plan.grid.seeds, [cell.parts[0] for cell, _ in plan.cells]
+    firsts = [run for seed in seeds for run in ("posttrain", f"{heads[0]}/seed{seed}")]
+    others = [f"{head}/seed{seed}" for head in heads[1:] for seed in seeds]
+    names = [
+        "posttrain" if run in plan.posttrainings else "/".join(run.folder.relative_to("/nowhere/cells").parts)
+        for run in plan.left
+    ]
+    assert names == firsts + others

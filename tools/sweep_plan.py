@@ -79,10 +79,10 @@ class Plan:
 
     @property
     def left(self) -> list[Run]:
-        """Those that are still to run: cells that are not done, and the post-trainings that these lack."""
+        """Those that are still to run, a cell after the other: cells that are not done, after what these lack."""
         cells = [run for _, runs in self.cells for run in runs if not run.is_done]
-        needed = {run.needs.folder for run in cells if run.needs}
-        return [*(run for run in self.posttrainings if run.folder in needed and not run.is_done), *cells]
+        with_needs = (one for run in cells for one in (run.needs, run) if one is not None and not one.is_done)
+        return list({run.folder: run for run in with_needs}.values())
 
 
 def make_plan(path: Path, out: Path | None, given: Mapping[str, str], stage: int, is_checked: bool) -> Plan:
