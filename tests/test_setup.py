@@ -336,6 +336,15 @@ def test_own_environment_being_active_is_still_completed(clone: Clone) -> None:
     assert clone.pip_calls() == ["install --editable .[dev]"]
 
 
+def test_own_environment_that_is_active_and_incomplete_is_made_again_with_a_python_from_elsewhere(clone: Clone) -> None:
+    clone.setup()
+    clone.stamp.unlink()
+    path = os.pathsep.join((str(clone.venv / "bin"), str(clone.root.parent), clone.environ["PATH"]))
+    done = clone.setup(VIRTUAL_ENV=str(clone.venv), PATH=path, SPOOFKIT_PYTHON="python3")
+    assert (done.returncode, done.stdout) == (0, f"{clone.venv}\n"), done.stderr
+    assert (clone.venv / "bin/python").exists()
+
+
 # ---- Wrong usage
 
 

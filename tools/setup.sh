@@ -158,6 +158,8 @@ while (($#)); do
 done
 unset PYTHONHOME PYTHONPATH
 export PIP_USER=0 PYTHONNOUSERSITE=1
+# If the environment is active, the interpreter is looked for elsewhere: this one may be deleted.
+PATH=:$PATH: PATH=${PATH//":$venv/bin:"/:} PATH=${PATH#:} PATH=${PATH%:}
 use_active
 if is_complete; then
   $quiet || say "nothing to do: $venv is complete (Python $(stamped python), extras: $(stamped extras))"
