@@ -332,7 +332,8 @@ def test_batches_of_two_requests_take_turns_and_who_would_wait_too_long_is_refus
     scored = turns.through(score)
 
     def ask(number: int) -> None:
-        with turns.admitted(60.0):
+        with turns.admitted() as is_decoded:
+            is_decoded(60.0, 0.0)
             for _ in range(3):
                 scored(np.full((1, 16_000), number, np.float32), np.array([16_000]))
 
@@ -352,6 +353,21 @@ def test_batches_of_two_requests_take_turns_and_who_would_wait_too_long_is_refus
         thread.join(20)
     assert order == [1, 2, 1, 2, 1, 2]
     turns.refuse_if_busy()
+    turns.close()
+
+
+def test_what_is_not_decoded_yet_counts_too_and_a_recording_waits_only_for_those_that_came_before() -> None:
+    turns = Turns(most_wait_seconds=1.0, batch_seconds=30.0)
+    turns._cost = 0.2  # of 4 s, which is what recordings are taken to have: 0.8 s
+    with turns.admitted() as first_is_decoded, turns.admitted() as second_is_decoded:
+        assert turns.wait_seconds() == pytest.approx(1.6)
+        with pytest.raises(Refused), turns.admitted():
+            raise AssertionError("a third would wait for 1.6 s")
+        second_is_decoded(4.0, 0.0)
+        first_is_decoded(20.0, 0.9)  # before it there is nobody
+        with pytest.raises(Refused):  # the first was longer than it seemed
+            second_is_decoded(4.0, 0.0)
+    assert turns.wait_seconds() == 0
     turns.close()
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -110,13 +111,12 @@ class Service:
         return Timelines(channels=self._answer(upload, channels, answer), **_of(upload, made_with, request_id))
 
     def _answer(self, upload: Upload, channels: str, answer: Callable[[list[Decoded]], list[T]]) -> list[T]:
-        try:
+        with closing(upload), self.turns.admitted() as is_decoded:
             with self.decoder.place(self.turns.most_wait_seconds - (time.monotonic() - upload.came)):
                 waited = time.monotonic() - upload.came
                 decoded = self.decoder.decode(upload.file, channels)
-        finally:
             upload.close()
-        with self.turns.admitted(max(one.wave_S.size for one in decoded) / SAMPLE_RATE, waited):
+            is_decoded(max(one.wave_S.size for one in decoded) / SAMPLE_RATE, waited)
             return answer(decoded)
 
     def close(self) -> None:

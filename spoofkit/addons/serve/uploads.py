@@ -85,8 +85,10 @@ class Upload:
             view = view[os.write(self.file, view) :]
 
     def close(self) -> None:
-        """Forget it."""
-        os.close(self.file)
+        """Forget it; a second call does nothing."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
 
 
 def stated_bytes(request: Request, limits: UploadLimits) -> int:
