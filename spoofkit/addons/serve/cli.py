@@ -55,7 +55,7 @@ def serve(
     most_megabytes: MostMegabytes = 64.0,
     most_seconds: MostSeconds = 600.0,
     upload_seconds: UploadSeconds = 60.0,
-    most_wait: MostWait = 1.0,
+    most_wait: MostWait = 0.8,
     log_names: LogNames = False,
     crop: Crop = None,
     channels: options.Channels = "auto",

@@ -45,7 +45,7 @@ class ServeOptions:
     most_seconds: float = 600.0
     upload_seconds: float = 60.0
     """For a recording to come in."""
-    most_wait: float = 1.0
+    most_wait: float = 0.8
     """Seconds; a request that would wait for longer is refused."""
     log_names: bool = False
     channels: str = AUTO
