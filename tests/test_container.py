@@ -90,7 +90,8 @@ class Stage:
                 f"P={shlex.quote(str(path))} && mkdir -p $TREE$P && mount --bind $P $TREE$P && "
                 "mount -o remount,bind,ro $TREE$P"
             )
-        inside = shlex.join(["chroot", f"--userspec={user}", str(self.tree), "/bin/sh", "-ec", line])
+        chroot = shutil.which("chroot") or "chroot"  # the image's PATH may lack its folder
+        inside = shlex.join([chroot, f"--userspec={user}", str(self.tree), "/bin/sh", "-ec", line])
         script = " && ".join(mounts) + f" && exec {inside}"
         named = {name: value for name, value in os.environ.items() if re.match("(PIP|SSL|UV)_|.*_proxy$", name)}
         if (self.tree / "usr/local/share/trusted_here.crt").exists():
