@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
+from spoofkit.models.detector import Detector, save_detector
+from spoofkit.models.pretrained import load_encoder
+from spoofkit.settings import EncoderSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = "bookworm"
@@ -96,7 +101,12 @@ class Stage:
         named = {name: value for name, value in os.environ.items() if re.match("(PIP|SSL|UV)_|.*_proxy$", name)}
         if (self.tree / "usr/local/share/trusted_here.crt").exists():
             named |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), "/usr/local/share/trusted_here.crt")
-        environment = {**named, **self.environment, "TREE": str(self.tree), "HOME": "/root"}
+        environment = {
+            **named,
+            **self.environment,
+            "TREE": str(self.tree),
+            "HOME": "/home/spoofkit" if int(user) else "/root",
+        }
         done = subprocess.run(
             ["unshare", "-m", "sh", "-ec", script], env=environment, capture_output=True, text=True, cwd="/"
         )
@@ -163,3 +173,14 @@ def test_every_line_runs_in_a_fresh_debian_and_gives_a_program_that_knows_its_co
     assert not (stage.tree / "opt/spoofkit/spoofkit").exists()
     assert not (stage.tree / "usr/bin/git").exists()
     assert "torch" in stage.run("cd /home/spoofkit && spoofkit doctor", user)
+    # The service answers the health check; on another port than that of the file, which may be taken here.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    save_detector(
+        stage.tree / "model", Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean"), {"settings": None}
+    )
+    (stage.tree / "keys").write_text("k" * 43 + "\n")
+    last = dict(instructions())
+    serve = shlex.join([*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])]).replace(PORT, port)
+    check = shlex.join(health_check()).replace(PORT, port)
+    stage.run(f"{serve} & for second in $(seq 60); do sleep 1; if {check}; then kill $!; exit; fi; done; false", user)
