@@ -176,9 +176,8 @@ def test_every_line_runs_in_a_fresh_debian_and_gives_a_program_that_knows_its_co
     # The service answers the health check; on another port than that of the file, which may be taken here.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    save_detector(
-        stage.tree / "model", Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean"), {"settings": None}
-    )
+    detector = Detector(load_encoder(EncoderSettings(name="tiny", freeze="none")), "mean")
+    save_detector(stage.tree / "model", detector, {"settings": None})
     (stage.tree / "keys").write_text("k" * 43 + "\n")
     last = dict(instructions())
     serve = shlex.join([*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])]).replace(PORT, port)
