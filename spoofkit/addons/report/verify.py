@@ -109,12 +109,12 @@ def differences(recorded: dict[str, Any], found: dict[str, Any], judge: Callable
         judge: Returns what follows from a score.
     """
     found = json.loads(json.dumps(found))
-    # Not strict: where one has more rows than the other, `_compare` names those that are missing.
+    # Not strict, here and within: where one has more rows than the other, `_compare` names those that are missing.
     for one, other in zip(_rows(found, "results"), _rows(recorded, "results"), strict=False):
         if _is_close(one.get("score"), other.get("score")):
             one |= {"score": other["score"]} | json.loads(json.dumps(judge(other["score"])))
         for part in ("windows", "regions"):
-            for now, before in zip(_rows(one, part), _rows(other, part), strict=False):
+            for now, before in zip(_rows(one, part), _rows(other, part), strict=False):  # as above
                 now |= {name: before[name] for name in now if _settles(name, now[name], before.get(name))}
     return list(_compare(_comparable(recorded), _comparable(found), ""))
 
