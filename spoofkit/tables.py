@@ -217,6 +217,12 @@ def rounded(value: float, row: Row, more: int = 0) -> str:
     return f"{value:.{eer_digits(row) + more}f}"
 
 
+def number_text(value: float) -> str:
+    """Format a float64 with enough digits to restore it, nine if they suffice."""
+    text = f"{value:.9g}"
+    return text if float(text) == value else repr(value)
+
+
 def figure_text(row: Row, name: str) -> str:
     """Format another figure of a row, such as `min_dcf`: one digit more than its EER has, empty where it has none."""
     return "" if row[name] is None else rounded(row[name], row, 1)

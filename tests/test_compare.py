@@ -14,9 +14,10 @@ from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import clusters_of, intervals
 from spoofkit.evaluation.compare import compare
-from spoofkit.evaluation.decision_rule import Thresholds, bayes_thresholds, genuine_threshold
+from spoofkit.evaluation.decision_rule import genuine_threshold
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
+from spoofkit.evaluation.thresholds import Thresholds, bayes_thresholds
 from spoofkit.files import file_sha256
 
 N_SPEAKERS = 40

@@ -14,7 +14,8 @@ from spoofkit.addons.kaldi import directory as kaldi
 from spoofkit.addons.kaldi.directory import write_kaldi
 from spoofkit.corpora.prepare import prepare
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 
 

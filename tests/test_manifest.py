@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 import spoofkit
-from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError
 

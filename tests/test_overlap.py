@@ -16,7 +16,8 @@ from spoofkit.checks.overlap import find_overlap
 from spoofkit.corpora import CORPORA
 from spoofkit.corpora.sources import ancestry, known_corpora, shared_sources
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import UNKNOWN_LENGTH, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import write_manifest
 from spoofkit.models.provenance import LIBRIVOX_NOTE, known_provenance
 
 # As integers, because libsndfile rounds floats in another way for FLAC than for WAV.

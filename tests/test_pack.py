@@ -22,7 +22,8 @@ from spoofkit.config import load_config
 from spoofkit.data.audio import SAMPLE_RATE, probe, read_audio
 from spoofkit.data.dataset import MixDataset, UtteranceDataset
 from spoofkit.data.frames import WAV2VEC2_GEOMETRY
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import Manifest, read_manifest, write_manifest
 from spoofkit.data.mixdraw import draw_mixes
 from spoofkit.data.packed import parse_address
 from spoofkit.errors import SpoofkitError

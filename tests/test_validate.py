@@ -22,7 +22,8 @@ from spoofkit.checks.validate import Validation, reject, summary, validate
 from spoofkit.data import headers
 from spoofkit.data.audio import probe
 from spoofkit.data.headers import headers_path, read_facts, read_headers
-from spoofkit.data.manifest import UNKNOWN_LENGTH, read_manifest, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.data.rejected import read_rejected
 from spoofkit.data.segments import read_segments, segment_table, write_segments
 from spoofkit.data.stored import AudioInfo

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from spoofkit.checks.sound import Sound
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import Manifest
 from spoofkit.data.packed import parse_address
 from spoofkit.data.stored import AudioInfo
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from spoofkit.corpora.sources import Corpus, ancestry, known_corpora, prepared_corpus, shared_sources
 from spoofkit.data.audio import probe
-from spoofkit.data.manifest import NO_KEY, UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import NO_KEY, Manifest, read_manifest
 from spoofkit.data.packed import FULL_SCALE
 from spoofkit.errors import SpoofkitError
 from spoofkit.tables import Column, Row, Table, show

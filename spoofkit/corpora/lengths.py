@@ -7,7 +7,7 @@ import polars as pl
 from spoofkit.corpora.readers import ReleasedSet
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.headers import headers_path, read_headers
-from spoofkit.data.manifest import UNKNOWN_LENGTH
+from spoofkit.data.lengths import UNKNOWN_LENGTH
 from spoofkit.errors import SpoofkitError
 from spoofkit.suggestions import nearest_name
 from spoofkit.terminal import say

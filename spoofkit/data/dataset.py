@@ -23,8 +23,8 @@ from spoofkit.data.augment import (
     stack,
 )
 from spoofkit.data.frames import FrameGeometry, frames_inside, frames_near
-from spoofkit.data.lengths import require_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH, require_length
+from spoofkit.data.manifest import Manifest
 from spoofkit.data.mixdraw import random_regions
 from spoofkit.data.mixframe import Mix, MixList, frame_targets, splice
 from spoofkit.data.randomness import (

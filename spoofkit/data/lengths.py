@@ -4,6 +4,9 @@ from pathlib import Path
 
 from spoofkit.errors import SpoofkitError
 
+UNKNOWN_LENGTH = -1
+"""Number of samples of an utterance whose length is not known; a manifest has `-` there."""
+
 
 def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:
     """Refuse an utterance that an encoder cannot use, by its id.

@@ -25,6 +25,7 @@ import polars as pl
 
 from spoofkit.data.audio import read_audio
 from spoofkit.data.channels import DOWNMIXES
+from spoofkit.data.lengths import UNKNOWN_LENGTH
 from spoofkit.data.rejected import rejected_path
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import lines_with_other_counts, read_utf8, table_fault, write_text
@@ -36,7 +37,6 @@ NO_KEY = "-"
 NO_SPEAKER = "-"
 """Speaker of an utterance of which it is not known who speaks."""
 COLUMNS = ("utt_id", "path", "key", "speaker", "attack", "codec", "n_samples")
-UNKNOWN_LENGTH = -1  # written as "-"
 # Characters that would end a field or a row, since fields are never quoted.
 UNWRITABLE = r"[\t\n\r\x00]"
 

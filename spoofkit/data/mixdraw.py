@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import Manifest
 from spoofkit.data.mixframe import Mix, MixList, Region
 from spoofkit.data.randomness import HELD_OUT_MIX_STREAM, MIX_STREAM, RANDOM_TARGET_STREAM, generator
 from spoofkit.data.settings import MixSettings

@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import Manifest, read_manifest
 from spoofkit.data.segments import LONGEST_OVERHANG, Regions, exact_seconds, read_segments
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text

@@ -16,7 +16,8 @@ import polars as pl
 import soundfile
 
 from spoofkit.data.audio import SAMPLE_RATE
-from spoofkit.data.manifest import KEYS, UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import KEYS, Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.page import data_address
 

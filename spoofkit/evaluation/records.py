@@ -7,11 +7,13 @@ and `apply` write it. Scores of other toolkits have none, so nothing is checked 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json
+
+if TYPE_CHECKING:
+    from spoofkit.data.manifest import Manifest
 
 SYSTEM_HASHES = ("model_sha256", "exported_from_sha256", "calibration_sha256")
 """What identifies a system: its model, the model it was exported from, and its calibration."""
@@ -51,7 +53,7 @@ def read_record(scores: Path) -> dict[str, Any]:
     return record
 
 
-def caveats(manifest: Manifest, scores: Sequence[Path]) -> list[str]:
+def caveats(manifest: "Manifest", scores: Sequence[Path]) -> list[str]:
     """List what a reader of any figure of these scores on this set must know, one sentence each."""
     known = [(path, read_record(path)) for path in scores]
     return [

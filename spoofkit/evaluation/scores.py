@@ -19,6 +19,7 @@ from spoofkit.data.manifest import KEYS, Manifest, all_different
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import score_table
 from spoofkit.files import lines_with_other_counts, read_error, write_text
+from spoofkit.tables import number_text
 
 HEADER = "filename\tcm-score"
 N_NAMED = 5  # trials that an error sentence names; the rest are counted
@@ -142,12 +143,6 @@ def number_texts(values: npt.NDArray[np.generic]) -> list[str]:
     if values.dtype == np.float32:
         return [f"{value:.9g}" for value in values.tolist()]
     return [number_text(value) for value in values.tolist()]
-
-
-def number_text(value: float) -> str:
-    """Format a float64 with enough digits to restore it, nine if they suffice."""
-    text = f"{value:.9g}"
-    return text if float(text) == value else repr(value)
 
 
 def add_scores(scores: pl.DataFrame, manifest_table: pl.DataFrame) -> pl.DataFrame:

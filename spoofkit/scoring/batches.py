@@ -1,21 +1,24 @@
 """Score utterances of a manifest in batches of similar length; a score does not depend on the rest of its batch."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spoofkit.data.lengths import batches_by_length, require_usable_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH, batches_by_length, require_usable_length
 from spoofkit.errors import SpoofkitError
 from spoofkit.scoring.recordings import WHOLE, Reading, Recording, Result
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.stream import score_recordings
 
+if TYPE_CHECKING:
+    from spoofkit.data.manifest import Manifest
+
 Batches = list[list[int]]
 """Rows of a manifest, in the order in which they are scored."""
 
 
-def plan_batches(manifest: Manifest, budget_samples: int, reading: Reading = WHOLE) -> Batches:
+def plan_batches(manifest: "Manifest", budget_samples: int, reading: Reading = WHOLE) -> Batches:
     """Group utterances of similar length into batches, the longest first; the same for the same manifest.
 
     Args:
@@ -26,7 +29,7 @@ def plan_batches(manifest: Manifest, budget_samples: int, reading: Reading = WHO
     return batches_by_length([reading.n_scored(length) for length in manifest.table["n_samples"]], budget_samples)
 
 
-def score_manifest(scorer: Scorer, manifest: Manifest, reading: Reading = WHOLE) -> np.ndarray:
+def score_manifest(scorer: Scorer, manifest: "Manifest", reading: Reading = WHOLE) -> np.ndarray:
     """Score every utterance.
 
     Args:
@@ -48,7 +51,7 @@ def score_manifest(scorer: Scorer, manifest: Manifest, reading: Reading = WHOLE)
 
 def score_batches(
     scorer: Scorer,
-    manifest: Manifest,
+    manifest: "Manifest",
     batches: Batches,
     reading: Reading = WHOLE,
     *,
@@ -65,7 +68,7 @@ def score_batches(
 
 def score_rows(
     scorer: Scorer,
-    manifest: Manifest,
+    manifest: "Manifest",
     batches: Batches,
     reading: Reading = WHOLE,
     *,
@@ -112,6 +115,6 @@ def score_rows(
         yield results
 
 
-def in_manifest_order(scores: Mapping[str, float], manifest: Manifest) -> np.ndarray:
+def in_manifest_order(scores: Mapping[str, float], manifest: "Manifest") -> np.ndarray:
     """Return scores in the manifest's order: float32, shape (utterances,)."""
     return np.array([scores[utt_id] for utt_id in manifest.table["utt_id"]], dtype=np.float32)

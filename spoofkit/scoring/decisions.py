@@ -11,9 +11,9 @@ from typing import Any
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, read_calibration
-from spoofkit.evaluation.decision_rule import Thresholds, bayes_thresholds
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, dcf_costs
 from spoofkit.evaluation.records import fitted_in, made_by, models_of, other_precision, unchecked
+from spoofkit.evaluation.thresholds import Thresholds, bayes_thresholds
 from spoofkit.files import file_sha256
 
 ABSTAIN = "abstain"

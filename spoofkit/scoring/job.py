@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 import spoofkit
-from spoofkit.data.manifest import Manifest
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.files import atomic_path, file_sha256, refuse_existing, remove_leftovers, text_sha256, write_json
 from spoofkit.interrupts import caught_signals
@@ -28,6 +27,9 @@ from spoofkit.scoring.parts import BatchIds, OpenPart, Outcome, Part, PartFile, 
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.terminal import say
+
+if TYPE_CHECKING:
+    from spoofkit.data.manifest import Manifest
 
 
 class Target(Protocol):
@@ -65,7 +67,7 @@ class Job:
     """What is scored, in which batches, and for which files."""
 
     target: Target
-    manifest: Manifest
+    manifest: "Manifest"
     reading: Reading
     plan: Plan
     made_from: dict[str, Any]
@@ -78,14 +80,14 @@ class Job:
     """Returns the samples of a row. Default: its file is read."""
 
 
-def make_plan(batches: list[list[int]], manifest: Manifest, size: int, size_name: str = "batch_samples") -> Plan:
+def make_plan(batches: list[list[int]], manifest: "Manifest", size: int, size_name: str = "batch_samples") -> Plan:
     """Make a plan of batches, given the size limit of a batch and what that counts."""
     names = manifest.table["utt_id"].to_list()
     utt_ids = [[names[row] for row in batch] for batch in batches]
     return Plan(batches, utt_ids, {size_name: size, "plan_sha256": text_sha256(json.dumps(utt_ids))})
 
 
-def scoring_record(model: str, manifest: Manifest, scorer: Scorer) -> dict[str, Any]:
+def scoring_record(model: str, manifest: "Manifest", scorer: Scorer) -> dict[str, Any]:
     """Return what every record of scores says of how they were made."""
     return {
         "model": model,

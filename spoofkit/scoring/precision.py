@@ -9,11 +9,10 @@ the parts of a job array choose alike on hardware of one kind. A file or part th
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.files import read_json
@@ -25,6 +24,9 @@ from spoofkit.scoring.parts import read_parts
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import FP32, HeadScores, Scorer
 from spoofkit.terminal import say
+
+if TYPE_CHECKING:
+    from spoofkit.data.manifest import Manifest
 
 AUTO_PRECISION = "auto"
 WANTED = (FP32, "tf32", "bf16", AUTO_PRECISION)
@@ -38,7 +40,7 @@ N_MEASURED = 32
 class FirstOfList:
     """The first recordings of a list, by which a precision is measured."""
 
-    manifest: Manifest
+    manifest: "Manifest"
     reading: Reading
     decisions: Decisions | None = None
     make: Callable[[int], np.ndarray] | None = None

@@ -12,8 +12,7 @@ import numpy as np
 
 from spoofkit.data.audio import choose_channels, read_blocks
 from spoofkit.data.channels import channel_number
-from spoofkit.data.lengths import require_length, require_usable_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH
+from spoofkit.data.lengths import UNKNOWN_LENGTH, require_length, require_usable_length
 from spoofkit.data.signal import SignalMeter
 from spoofkit.data.wave import Wave
 from spoofkit.errors import SpoofkitError

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spoofkit.evaluation.scores import number_text
 from spoofkit.files import table_fault
 from spoofkit.scoring.decisions import ABSTAIN, Decisions
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scored import ScoredRecording
+from spoofkit.tables import number_text
 from spoofkit.terminal import json_line, visible
 
 DECIDED = ("llr", "bonafide_probability", "decision")

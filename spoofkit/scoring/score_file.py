@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import Manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.evaluation.score_table import read_table, table_text

@@ -15,8 +15,8 @@ from spoofkit.checksums import require_intact
 from spoofkit.config import stage_settings
 from spoofkit.data.augment import augment_inputs, load_augmenter
 from spoofkit.data.dataset import Batch, UtteranceDataset
-from spoofkit.data.lengths import require_usable_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, read_keyed_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH, require_usable_length
+from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.data.references import bonafide_of_speakers
 from spoofkit.data.settings import AugmentSettings
 from spoofkit.errors import SpoofkitError

@@ -30,7 +30,8 @@ from spoofkit.corpora.generic import name_of_set
 from spoofkit.corpora.readers import ReleasedSet
 from spoofkit.corpora.tables import NO_ATTACK, with_keys
 from spoofkit.data.channels import DOWNMIXES
-from spoofkit.data.manifest import COLUMNS, NO_SPEAKER, UNKNOWN_LENGTH, Manifest, read_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH
+from spoofkit.data.manifest import COLUMNS, NO_SPEAKER, Manifest, read_manifest
 from spoofkit.data.packed import parse_address
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, file_sha256, read_text

@@ -27,8 +27,8 @@ from tqdm import tqdm
 from spoofkit.addons.pack.shards import SUFFIX, record_path, require_whole
 from spoofkit.data.audio import read_blocks
 from spoofkit.data.channels import DOWNMIXES
-from spoofkit.data.lengths import require_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest, find_record, read_manifest, write_manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH, require_length
+from spoofkit.data.manifest import Manifest, find_record, read_manifest, write_manifest
 from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError

@@ -10,8 +10,8 @@ import polars as pl
 
 import spoofkit
 from spoofkit.addons.stress.conditions import CLEAN, Condition
-from spoofkit.data.lengths import require_length
-from spoofkit.data.manifest import UNKNOWN_LENGTH, Manifest
+from spoofkit.data.lengths import UNKNOWN_LENGTH, require_length
+from spoofkit.data.manifest import Manifest
 from spoofkit.errors import Interrupted
 from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.machine import commit, now
