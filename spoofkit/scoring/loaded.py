@@ -3,11 +3,13 @@
 A model folder runs on torch, an exported model on onnxruntime; neither is imported here before it is needed.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from spoofkit import addons
+from spoofkit.checksums import require_intact
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import system_hashes
@@ -59,7 +61,12 @@ def load_model(
     Raises:
         SpoofkitError: no such model, options that contradict each other, or a calibration of another model.
     """
-    runtime = runtime_of(model)
+    with ThreadPoolExecutor(1) as pool:
+        # Importing torch takes seconds, and so does hashing large weights: both at once. Hashes are kept, and compared
+        # when the weights are loaded.
+        if (model / "model.json").is_file():
+            pool.submit(require_intact, model)
+        runtime = runtime_of(model)
     runtime.require_model(model)
     require_channels(options.channels, manifest)
     require_known(options.precision)
