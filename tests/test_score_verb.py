@@ -554,7 +554,7 @@ import json, os, signal, sys, time
 import transformers.models.wav2vec2.modeling_wav2vec2
 from spoofkit.cli.main import main
 from spoofkit.files import text_sha256
-from spoofkit.scoring import to_file, with_torch
+from spoofkit.scoring import with_torch, writing
 
 with_torch.CPU_BUDGET_SAMPLES = int(sys.argv[1])
 for line in sys.stdin:

@@ -43,7 +43,7 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     if out is None:
         yield from print_scores(loaded, inputs, options)
         return
-    from spoofkit.scoring.to_file import write_scores
+    from spoofkit.scoring.writing import write_scores
 
     yield from write_scores(out, inputs, loaded, part, world, options, model=named.name)
 
