@@ -149,7 +149,7 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython
 @pytest.fixture(scope="session", autouse=True)
 def font_type() -> int:
     """How PDFs hold fonts for users; tests have them drawn, since to embed them takes most of an evaluation's time."""
-    from spoofkit.evaluation.plots import STYLE
+    from spoofkit.pictures import STYLE
 
     kept: int = STYLE["pdf.fonttype"]
     STYLE["pdf.fonttype"] = 3

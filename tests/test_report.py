@@ -27,13 +27,14 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics, rocch
 from spoofkit.evaluation.breakdown import METRICS, measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
-from spoofkit.evaluation.plots import attack_bars, det_curves, inline_svg
+from spoofkit.evaluation.plots import attack_bars, det_curves
 from spoofkit.evaluation.records import name_systems
 from spoofkit.evaluation.report import EvaluationOptions, evaluate
 from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
 from spoofkit.files import file_sha256
+from spoofkit.pictures import inline_svg
 
 ATTACKS, CODECS = ("A17", "A18", "A31", "A32"), ("-", "C01", "C02")
 VARIANT = "official ASVspoof"
@@ -360,24 +361,25 @@ def test_names_in_the_report_are_text_and_never_markup(tmp_path):
     ],
 )
 def test_figures_of_extreme_scores_are_well_formed(bonafide, spoof):
+    from spoofkit import pictures
     from spoofkit.evaluation import plots
 
     classes = np.sort(np.array(bonafide, dtype=float)), np.sort(np.array(spoof, dtype=float))
     eer = metrics.eer(*classes)
     for figure in (plots.det_curves({"x": classes}), plots.det_curves({"x": classes, "y": classes}),
                    plots.score_histograms(*classes, eer), plots.reliability(*classes)):  # fmt: skip
-        svg = plots.inline_svg(figure, "x", 'a "quoted" <name> & more')
+        svg = pictures.inline_svg(figure, "x", 'a "quoted" <name> & more')
         root = ElementTree.fromstring(svg.replace("xlink:href", "href"))
         assert root.attrib["aria-label"] == 'a "quoted" <name> & more'
-        assert plots.png(figure)[:4] == b"\x89PNG"
-        assert plots.pdf(figure)[:5] == b"%PDF-"
+        assert pictures.png(figure)[:4] == b"\x89PNG"
+        assert pictures.pdf(figure)[:5] == b"%PDF-"
 
 
 def test_text_of_pdfs_is_truetype_as_journals_ask_for(font_type, monkeypatch):
-    from spoofkit.evaluation import plots
+    from spoofkit import pictures
 
-    monkeypatch.setitem(plots.STYLE, "pdf.fonttype", font_type)
-    assert b"/FontFile2" in plots.pdf(det_curves({"x": (np.array([1.0, 2.0]), np.array([0.0, 1.5]))}))
+    monkeypatch.setitem(pictures.STYLE, "pdf.fonttype", font_type)
+    assert b"/FontFile2" in pictures.pdf(det_curves({"x": (np.array([1.0, 2.0]), np.array([0.0, 1.5]))}))
 
 
 def test_table_fits_80_columns_and_cuts_nothing():

@@ -94,7 +94,7 @@ def import_what_takes_long() -> None:
         if module.name != "spoofkit.__main__":
             importlib.import_module(module.name)
     # As in the tests' own process: to embed fonts takes most of an evaluation's time.
-    sys.modules["spoofkit.evaluation.plots"].STYLE["pdf.fonttype"] = 3
+    sys.modules["spoofkit.pictures"].STYLE["pdf.fonttype"] = 3
     threads = [Path(task, "comm").read_text() for task in Path("/proc/self/task").iterdir()]
     assert set(threads) <= {"python\n", "polars-ooc-clea\n"}, threads
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sweep_plan import Plan
 
-from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, FAINT, INK, SPOOF, STYLE, SYSTEM_COLOURS
+from spoofkit.evaluation.plots import EER_AXIS, SYSTEM_COLOURS
+from spoofkit.pictures import BONAFIDE, FAINT, INK, SPOOF, STYLE
 
 EER = "eer_official_percent"
 

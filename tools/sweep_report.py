@@ -215,7 +215,7 @@ def write_report(plan: Plan, rows: Sequence[Row], notes: Sequence[str], missing:
     """Write sweep.tsv, .tex, .json, .html, .pdf and .png."""
     from sweep_figure import draw
 
-    from spoofkit.evaluation import plots
+    from spoofkit import pictures
 
     out, table = plan.out / "sweep", table_of(plan, rows)
     flat = [
@@ -226,13 +226,14 @@ def write_report(plan: Plan, rows: Sequence[Row], notes: Sequence[str], missing:
     write_text(out.with_suffix(".tex"), as_latex(latex), overwrite=True)
     found = {"grid": plan.grid.model_dump(mode="json"), "rows": list(rows), "notes": list(notes), "missing": missing}
     write_json(out.with_suffix(".json"), found, overwrite=True)
-    figure = plots.settle(draw(plan, rows))
-    for suffix, data in ((".pdf", plots.pdf(figure)), (".png", plots.png(figure))):
+    figure = pictures.settle(draw(plan, rows))
+    for suffix, data in ((".pdf", pictures.pdf(figure)), (".png", pictures.png(figure))):
         with atomic_path(out.with_suffix(suffix), overwrite=True) as temporary:
             temporary.write_bytes(data)
     missing_lines = "".join(f"<li>{escape(cell)}: {escape(why)}</li>\n" for cell, why in missing.items())
     page = PAGE.format(
-        title=escape(plan.out.name), table=as_html(table), figure=plots.inline_svg(figure, "sweep", "EER of each cell"),
+        title=escape(plan.out.name), table=as_html(table),
+        figure=pictures.inline_svg(figure, "sweep", "EER of each cell"),
         missing=f"<h2>Without figures</h2>\n<ul>\n{missing_lines}</ul>\n" if missing else "",
         notes="".join(f"<p>{escape(note)}</p>\n" for note in notes),
     )  # fmt: skip

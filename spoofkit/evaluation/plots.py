@@ -1,16 +1,10 @@
 """Figures of an evaluation: DET curves, score histograms, reliability, bars per attack, attack × codec heat map.
 
-Each function returns a matplotlib Figure. `inline_svg` turns it into an element of an HTML page whose colours follow
-the page (light, dark, print), and `png` into the bytes of an image file. Only matplotlib's object-oriented interface
-is used, so nothing global changes. No metric is computed here.
+Each function returns a matplotlib Figure, of which `spoofkit.pictures` makes files. No metric is computed here.
 """
 
-import io
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from html import escape
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -22,47 +16,20 @@ from matplotlib.figure import Figure
 
 from spoofkit.evaluation.metrics import EER_VARIANT, Eer, Scores, eer_of_sorted, operating_points
 from spoofkit.evaluation.rocch import pav_bins
+from spoofkit.pictures import BONAFIDE, FAINT, GREEN, HEAT, INK, PAGE, PURPLE, SPOOF, STYLE
 from spoofkit.tables import eer_text, has_few
 from spoofkit.terminal import visible
 
-# Blue and vermilion of Okabe and Ito's palette: told apart with every kind of colour blindness, and in grey.
-PAGE, INK, FAINT = "#fffffe", "#1f2328", "#d0d7de"
-BONAFIDE, SPOOF, HEAT = "#0072b2", "#d55e00", "#d55f00"
-GREEN, PURPLE = "#009e73", "#a8558a"  # theirs too; the purple darker, as thin lines on white ask for
-# In a page each colour is a CSS variable with the colour above as fallback.
-CSS_NAMES = {PAGE: "--page", INK: "--ink", FAINT: "--faint", BONAFIDE: "--bonafide", SPOOF: "--spoof", HEAT: "--heat",
-             GREEN: "--green", PURPLE: "--purple"}  # fmt: skip
 SYSTEM_COLOURS, SYSTEM_DASHES = (BONAFIDE, SPOOF, GREEN, PURPLE), ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 # Above this opacity the numbers in the cells would lose contrast, in the light page or in the dark one.
 STRONGEST_HEAT = 0.75
 DET_TICKS_PERCENT = (0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9)
 EER_AXIS = f"EER ({EER_VARIANT}), %"
 N_BINS = 80
-LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "kern")
 FURTHEST_LOG_ODDS = 20.0
 """Beyond any frame of a DET curve."""
 FURTHEST = 12.0
 """Limit of the axes of a reliability plot, in nats."""
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "figure.autolayout": False,
-    "figure.constrained_layout.use": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "text.parse_math": False,  # an attack named "a$b$" is a name, not a formula
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # TrueType, as journals ask for
-    "svg.fonttype": "none",  # text stays text: it can be selected, found and read aloud
-    "svg.hashsalt": "spoofkit",  # the same figure gives the same bytes
-}
 
 
 def det_curves(
@@ -299,70 +266,6 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def inline_svg(
-    figure: Figure,
-    name: str,
-    description: str,
-    narrowest: float = 0,
-    titles: Sequence[tuple[float, float, str]] = (),
-) -> str:
-    """Convert a figure to an `<svg>` element for an HTML page.
-
-    Args:
-        figure: Drawn with the colours above, which become CSS variables.
-        name: Prefix of every id inside, so that one page can hold several figures.
-        description: Text for screen readers.
-        narrowest: Share of its drawn width to which it may shrink in a narrow page before it scrolls.
-        titles: What is said of unit squares of the first axes while the mouse is over them: left, upper edge, text.
-    """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    body = buffer.getvalue()
-    head = re.search(r'<svg[^>]*\bviewBox="([^"]+)"[^>]*>', body)
-    assert head is not None
-    body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body[head.end() :])
-    for color, css_name in CSS_NAMES.items():
-        # Only inside attributes: an attack may be named like a colour.
-        body = re.sub(rf'(?<=[:" ]){color}(?=[;"])', f"var({css_name}, {color})", body)
-    label = escape(description)
-    height = float(head[1].split()[3])
-    over = "".join(_titled_square(figure, height, *title) for title in titles)
-    inches = float(head[1].split()[2]) / 72
-    style = f"width:100%;max-width:{inches:.2f}in;min-width:{inches * narrowest:.2f}in;height:auto"
-    return (
-        f'<svg role="img" aria-label="{label}" viewBox="{head[1]}" style="{style}">'
-        + body.strip().removesuffix("</svg>")
-        + over
-        + "</svg>"
-    )
-
-
-def _titled_square(figure: Figure, height: float, x: float, y: float, text: str) -> str:
-    """Return an invisible square with a tooltip, in the points of an SVG of some height."""
-    corners = figure.axes[0].transData.transform([(x, y), (x + 1, y + 1)]) * 72 / figure.dpi
-    (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
-    place = f'x="{left:.2f}" y="{height - top:.2f}" width="{right - left:.2f}" height="{top - bottom:.2f}"'
-    return f'<rect {place} fill="none" pointer-events="all"><title>{escape(text)}</title></rect>'
-
-
-def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
-    """Render a figure as a PNG image on white."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
-    return buffer.getvalue()
-
-
-def settle(figure: Figure) -> Figure:
-    """Fix the layout of a figure, so that page, PDF and PNG show the same and it is computed once."""
-    with matplotlib.rc_context(STYLE):
-        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
-        figure.set_layout_engine(None)  # not "none": a figure with that engine is drawn twice for each file
-    return figure
-
-
 def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     return figure, figure.add_subplot()
@@ -382,32 +285,3 @@ def _short(row: Mapping[str, Any]) -> str:
     """Format an EER with as many digits as fit into a small cell."""
     value = row["eer_official_percent"] or 0
     return eer_text(row, most=2 if value < 9.995 else 1 if value < 99.95 else 0)
-
-
-def pdf(figure: Figure) -> bytes:
-    """Render a figure as a PDF page; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE), _without_layout_tables():
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
-    return buffer.getvalue()
-
-
-@contextmanager
-def _without_layout_tables() -> Iterator[None]:
-    """Leave tables for laying out text out of embedded fonts: a PDF places each glyph, and to subset them is slow."""
-    from fontTools import subset  # type: ignore[import-untyped]
-
-    load_font = subset.load_font  # matplotlib calls it by this name
-
-    def load_lighter(*arguments: Any, **options: Any) -> Any:
-        font = load_font(*arguments, **options)
-        for tag in LAYOUT_TABLES:
-            if tag in font:
-                del font[tag]
-        return font
-
-    subset.load_font = load_lighter
-    try:
-        yield
-    finally:
-        subset.load_font = load_font

@@ -1,7 +1,5 @@
 """The reliability plot: does a log-likelihood ratio of 2 come with odds of e² to 1?"""
 
-import io
-
 import matplotlib
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spoofkit.evaluation.metrics import Scores, sorted_scores
-from spoofkit.evaluation.plots import BONAFIDE, FAINT, FURTHEST, SPOOF, STYLE, draw_staircases
+from spoofkit.evaluation.plots import FURTHEST, draw_staircases
+from spoofkit.pictures import BONAFIDE, FAINT, SPOOF, STYLE, png
 
 N_BINS = 40
 
@@ -48,9 +47,7 @@ def reliability_png(
         )
         left.set_title(f"Reliability, {name}")
         _histograms(right, after_N, is_bonafide_N)
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-    return image.getvalue()
+    return png(figure)
 
 
 def _classes(llr_N: npt.NDArray[np.float64], is_bonafide_N: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:

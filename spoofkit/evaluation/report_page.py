@@ -70,19 +70,20 @@ def report_files(
     Returns:
         The content of each file by its name in the folder of the results; and which of FIGURES were drawn.
     """
-    from spoofkit.evaluation import plots
+    from spoofkit import pictures
 
     figures = _draw_figures(result, systems)
     page = _render(result, figures, make_examples(trials, manifest, n_examples))
     files = {"report.html": page.encode()}
     for name, figure in figures.items():
-        files[f"figures/{name}.pdf"] = plots.pdf(figure)
-        files[f"figures/{name}.png"] = plots.png(figure, DOTS_PER_INCH)
+        files[f"figures/{name}.pdf"] = pictures.pdf(figure)
+        files[f"figures/{name}.png"] = pictures.png(figure, DOTS_PER_INCH)
     return files, [*figures]
 
 
 def _draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores, Scores]]) -> dict[str, "Figure"]:
     """Draw the figures that this evaluation calls for, by their names in FIGURES."""
+    from spoofkit import pictures
     from spoofkit.evaluation import plots
     from spoofkit.evaluation.metrics import Eer
 
@@ -102,22 +103,25 @@ def _draw_figures(result: Mapping[str, Any], systems: Mapping[str, tuple[Scores,
         figures["bars"] = plots.attack_bars(result)
     if len(result["by_codec"]) > 1:
         figures["heat"] = plots.heat_map(result)
-    return {name: plots.settle(figure) for name, figure in figures.items()}
+    return {name: pictures.settle(figure) for name, figure in figures.items()}
 
 
 def _render(
     result: Mapping[str, Any], figures: Mapping[str, "Figure"], examples: Mapping[str, Sequence[Example]]
 ) -> str:
     """Render the whole report as one HTML page that loads nothing."""
+    from spoofkit import pictures
     from spoofkit.evaluation import plots
 
     descriptions = {**FIGURES, "det": f"DET curve; EER {rounded(result['eer_official_percent'], result)} %"}
     svgs = {
-        name: plots.inline_svg(figure, name, descriptions[name]) for name, figure in figures.items() if name != "heat"
+        name: pictures.inline_svg(figure, name, descriptions[name])
+        for name, figure in figures.items()
+        if name != "heat"
     }
     if "heat" in figures:
         titles = [(x, y, cell_in_words(row)) for x, y, row in plots.heat_cells(result)]
-        svgs["heat"] = plots.inline_svg(figures["heat"], "heat", descriptions["heat"], NARROWEST_HEAT, titles)
+        svgs["heat"] = pictures.inline_svg(figures["heat"], "heat", descriptions["heat"], NARROWEST_HEAT, titles)
     shown = [example for of_class in examples.values() for example in of_class]
     return render(
         "evaluation/report.html.jinja",

@@ -136,7 +136,7 @@ def _measure_files(
 
 
 def _write(json_path: Path, png_path: Path, result: dict[str, Any]) -> None:
-    from spoofkit.evaluation.plots import png
+    from spoofkit.pictures import png
 
     picture = png(eer_over_resolution(result))
     result = with_checksums(result, {png_path.name: sha256(picture).hexdigest()})
@@ -200,7 +200,7 @@ def eer_over_resolution(result: Mapping[str, Any]) -> "Figure":
     import matplotlib
     from matplotlib.figure import Figure
 
-    from spoofkit.evaluation.plots import BONAFIDE, PAGE, SPOOF, STYLE
+    from spoofkit.pictures import BONAFIDE, PAGE, SPOOF, STYLE
 
     rows = [row for row in result["segments"] if row["eer_official_percent"] is not None]
     seconds = [row["resolution_seconds"] for row in rows]

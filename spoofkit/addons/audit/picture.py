@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, INK, PAGE, SPOOF, STYLE
+from spoofkit.evaluation.plots import EER_AXIS
+from spoofkit.pictures import BONAFIDE, INK, PAGE, SPOOF, STYLE
 from spoofkit.terminal import visible
 
 HARMLESS = "#8c959f"

@@ -318,12 +318,12 @@ def _require_auditable(manifest: Manifest, table: pl.DataFrame, by: Sequence[str
 
 def _write_results(out: Path, result: dict[str, Any], trials: pl.DataFrame) -> None:
     """Write pictures first and the record last; all follow from audit.tsv, so they may be replaced at any time."""
+    from spoofkit import pictures
     from spoofkit.addons.audit.picture import draw_audit
-    from spoofkit.evaluation import plots
 
     worst = [row for row in result["predictors"] if row["n_values"] > 1][:N_WORST]
     figure = draw_audit(result, worst, trials, WARN_BELOW_PERCENT)
-    for name, image in (("audit.png", plots.png(figure)), ("audit.pdf", plots.pdf(figure))):
+    for name, image in (("audit.png", pictures.png(figure)), ("audit.pdf", pictures.pdf(figure))):
         with atomic_path(out / name, overwrite=True) as temporary:
             temporary.write_bytes(image)
     hashes = {name: file_sha256(out / name) for name in ("audit.tsv", "audit.png", "audit.pdf")}

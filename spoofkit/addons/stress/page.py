@@ -20,7 +20,7 @@ def page_html(result: Mapping[str, Any], figure: "Figure") -> str:
         result: As `run.stress` returns it.
         figure: Its picture.
     """
-    from spoofkit.evaluation import plots
+    from spoofkit import pictures
 
     says = {row["condition"]: row["says"] for row in result["rows"]}
     return render(
@@ -33,6 +33,6 @@ def page_html(result: Mapping[str, Any], figure: "Figure") -> str:
         rows=card_table(result).rows,
         says=says,
         notes=[*notes(result)],
-        figure=plots.inline_svg(figure, "stress", "EER, APCER and BPCER of each condition", NARROWEST),
+        figure=pictures.inline_svg(figure, "stress", "EER, APCER and BPCER of each condition", NARROWEST),
         command=shlex.join(result["made_with"]["command"]),
     )

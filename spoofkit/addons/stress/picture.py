@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from spoofkit.addons.stress.conditions import CLEAN
 from spoofkit.addons.stress.text import grouped
-from spoofkit.evaluation.plots import BONAFIDE, EER_AXIS, FAINT, INK, PURPLE, SPOOF, STYLE
+from spoofkit.evaluation.plots import EER_AXIS
+from spoofkit.pictures import BONAFIDE, FAINT, INK, PURPLE, SPOOF, STYLE
 from spoofkit.tables import Row
 from spoofkit.terminal import visible
 

@@ -205,18 +205,18 @@ def _contamination(loaded: Loaded) -> Sequence[str]:
 
 def _write_card(card: Output, result: dict[str, Any]) -> dict[str, Any]:
     """Write the files of the card, the record last: where it exists, the others are of the same run."""
+    from spoofkit import pictures
     from spoofkit.addons.stress.page import page_html
     from spoofkit.addons.stress.picture import draw_card
     from spoofkit.addons.stress.text import full_table
-    from spoofkit.evaluation import plots
     from spoofkit.tables import as_tsv
 
-    figure = plots.settle(draw_card(result))
+    figure = pictures.settle(draw_card(result))
     contents = {
         "stress.tsv": as_tsv(full_table(result)).encode(),
         "stress.html": page_html(result, figure).encode(),
-        "stress.png": plots.png(figure),
-        "stress.pdf": plots.pdf(figure),
+        "stress.png": pictures.png(figure),
+        "stress.pdf": pictures.pdf(figure),
     }
     result = with_checksums(result, {name: sha256(data).hexdigest() for name, data in contents.items()})
     record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
