@@ -449,6 +449,20 @@ def test_arguments_that_a_verb_does_not_know_are_refused_before_the_first_stage(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_verb_of_the_stages_takes_arguments(run: Run, corpus: Path, tmp_path: Path) -> None:
+    taken = {
+        "prepare": "--on-error skip", "validate": "--read-audio", "mixlist": "--set seed=3", "posttrain": "--compile",
+        "finetune": "--tensorboard", "score": "--crop whole", "evaluate": "--by speaker",
+        "localize": "--min-region 0.1", "evaluate-segments": "--threshold 0",
+    }  # fmt: skip
+    options = [word for verb, words in taken.items() for word in (f"--{verb}-args", words)]
+    folders = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", corpus, "--partial"]
+    done = run("asvspoof5", *folders, *options, "--dry-run")
+    assert "can run" in done.stderr
+    known = Path(__file__).parents[1].joinpath("tools/stages.sh").read_text()
+    assert {name.replace("_", "-") for name in re.findall(r"^(\w+)_args=", known, re.MULTILINE)} == set(taken)
+
+
 def test_a_misspelt_option_is_fatal(run: Run) -> None:
     done = run("asvspoof5", "--stagee", 3, ok=False)
     assert done.returncode == 1

@@ -56,7 +56,7 @@ nj=16                    # threads that read file headers in stage 1
 dry_run=false            # true: check options, settings and the inputs of all chosen stages, and run nothing
 prepare_args=            # more options for `spoofkit prepare`
 validate_args=           # for `validate`, such as "--read-audio"
-mixlist_args=            # for `mixlist`
+mixlist_args=            # for `mixlist draw`
 posttrain_args=          # for `posttrain`, such as "--tensorboard --compile"
 finetune_args=           # for `finetune`
 score_args=              # for `score`
@@ -145,7 +145,7 @@ timeline_needs() {
 }
 
 begin() {
-  local verb words same=() number to_run=()
+  local verb called words same=() number to_run=()
   # The trainings that the chosen stages resume or read, except those that they repeat.
   if $posttrain && ((stop_stage >= 3)) && ! { $overwrite && ((stage <= 3)); }; then
     same+=(--same "$exp/posttrain")
@@ -157,8 +157,9 @@ begin() {
   for verb in prepare validate mixlist posttrain finetune score evaluate localize evaluate-segments; do
     words=${verb//-/_}_args
     # An unknown option is refused before --help is reached.
-    [[ -z ${!words} ]] || python -m spoofkit "$verb" ${!words} --help >/dev/null ||
-      refuse "--$verb-args: 'spoofkit $verb' does not take '${!words}', see above"
+    called=${verb/mixlist/mixlist draw}
+    [[ -z ${!words} ]] || python -m spoofkit $called ${!words} --help >/dev/null ||
+      refuse "--$verb-args: 'spoofkit $called' does not take '${!words}', see above"
   done
   # Check lists and counts of all corpora before the first header is read.
   if ((stage <= 1)); then checking=true; prepare_data; checking=false; fi
