@@ -31,6 +31,7 @@ from test_recipes import make_small_wavlm
 from warm import WarmPython
 
 from spoofkit.data.manifest import read_manifest, write_manifest
+from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import clusters_of, draw_clusters
 from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import eer, min_dcf
@@ -276,6 +277,14 @@ def test_a_pool_that_no_trial_is_in_is_refused_before_anything_is_trained(
     assert [call.split()[0] for call in sweep.calls()] == ["1"]
 
 
+def test_scores_of_other_data_are_not_compared(sweep: Sweep) -> None:
+    sweep.run(GRID)
+    scores = sweep.out / "cells/lstm/seed1/scores/eval.tsv"
+    scores.with_suffix(".json").write_text(json.dumps({"manifest_sha256": "0" * 64}))
+    done = sweep.run(GRID, "--report", code=1)
+    assert f"{scores}: " in done.stderr
+
+
 def test_a_run_whose_sweep_was_killed_is_waited_for(sweep: Sweep) -> None:
     """Its processes hold the lock of its folder, so that no second one trains there."""
     folder = sweep.out / "cells/lstm/seed1"
@@ -494,6 +503,9 @@ def test_a_pool_takes_attacks_of_spoofs_and_every_other_column_of_both_classes(
     manifest = read_manifest(tmp_path / "eval.tsv")
     found = {name: sweep_grid.trials_of(grid, manifest, name).nonzero()[0].tolist() for name in pools}
     assert found == {"first": [0, 1, 2, 3], "plain": [0, 2], "coded": [1, 3]}
+    write_manifest(tmp_path / "uncoded.tsv", tmp_path, table.filter(pl.col("utt_id") != "u1"))
+    with pytest.raises(SpoofkitError, match="pools: coded: holds no bonafide"):
+        sweep_grid.trials_of(grid, read_manifest(tmp_path / "uncoded.tsv"), "coded")
 
 
 # ---- Before a release

@@ -63,7 +63,7 @@ class Pool:
                 elif self.free and needs not in lacks:
                     try:
                         started = start(run, stages or run.stages, self.free[0])
-                    except OSError as error:  # such as a full disk; other runs may still end
+                    except (OSError, SpoofkitError) as error:  # such as a full disk; other runs may still end
                         say(f"{run.folder}: failed ({error})")
                         waiting.remove(run)
                         failed.append(run)
@@ -128,8 +128,11 @@ def is_good(started: Started) -> bool:
     if code == 0:
         say(f"{run.folder}: done after {(time.monotonic() - started.began) / 60:.1f} min")
     elif code not in STOPPED:
-        write_json(run.folder / "failed.json", {"exit_code": code, "last_line": last_line(run)}, overwrite=True)
         say(f"{run.folder}: failed ({last_line(run)}), see run.log there")
+        try:
+            write_json(run.folder / "failed.json", {"exit_code": code, "last_line": last_line(run)}, overwrite=True)
+        except SpoofkitError as error:
+            say(f"{run.folder}: {error}")
     return code == 0
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import Field, ValidationError, model_validator
 
 from spoofkit.config import parse_yaml
-from spoofkit.data.manifest import Manifest
+from spoofkit.data.manifest import KEYS, Manifest
 from spoofkit.data.settings import Positive, Settings
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import read_text
@@ -112,7 +112,7 @@ def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[n
     """Return which rows of a manifest are in a pool of the grid; None is all.
 
     Raises:
-        SpoofkitError: the manifest has no such column, or no spoofed trial has one of the values.
+        SpoofkitError: the manifest has no such column, no spoofed trial has one of the values, or a class is missing.
     """
     chosen, is_bonafide = pl.lit(True), pl.col("key") == "bonafide"
     for column, values in grid.pools[pool].items() if pool else ():
@@ -130,7 +130,12 @@ def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[n
             )
         is_wanted = pl.col(column).cast(pl.String).is_in(wanted)
         chosen &= is_wanted | is_bonafide if column in SPOOFS_COLUMNS else is_wanted
-    return manifest.table.with_columns(is_in=chosen)["is_in"].to_numpy()
+    table = manifest.table.with_columns(is_in=chosen)
+    if pool and (lost := sorted(set(KEYS) - set(table.filter("is_in")["key"]))):
+        raise SpoofkitError(
+            f"pools: {pool}: holds no {lost[0]} trial of {manifest.path}, expected both classes; change its values"
+        )
+    return table["is_in"].to_numpy()
 
 
 def read_grid(path: Path) -> Grid:

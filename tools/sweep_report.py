@@ -24,9 +24,9 @@ from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, clusters_in_
 from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import EER_VARIANT
 from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
-from spoofkit.evaluation.records import caveats
+from spoofkit.evaluation.records import caveats, read_record
 from spoofkit.evaluation.scores import read_trials
-from spoofkit.files import atomic_path, read_json, read_text, write_json, write_text
+from spoofkit.files import atomic_path, file_sha256, read_json, read_text, write_json, write_text
 from spoofkit.tables import LATEX, Column, Table, as_html, as_latex, as_tsv, show
 from spoofkit.terminal import say
 
@@ -95,6 +95,8 @@ def compare_set(plan: Plan, name: str, pool: str | None) -> tuple[list[Row], lis
     for cell, runs in plan.cells:
         if all(run.is_done for run in runs):
             files = [run.folder / "scores" / f"{name}.tsv" for run in runs]
+            for path in files:
+                _require_scores_of(path, plan.manifests[name])
             scores = [np.asarray(read_trials(path, known)["score"])[is_in] for path in files]
             measured[cell.parts] = measure_seeds(scores, table, clusters, draws)
             paths += files
@@ -120,6 +122,20 @@ def compare_set(plan: Plan, name: str, pool: str | None) -> tuple[list[Row], lis
         f"{drawn} ({N_REPLICATES:,} draws) {seeds}"
     )
     return rows, words
+
+
+def _require_scores_of(scores: Path, manifest: Path) -> None:
+    """Refuse scores of other data than the sweep has now.
+
+    Raises:
+        SpoofkitError: the manifest that was scored differs.
+    """
+    scored = read_record(scores).get("manifest_sha256")
+    if scored not in (None, file_sha256(manifest)):
+        raise SpoofkitError(
+            f"{scores}: is of another {manifest.name} than {manifest}; name the --data of that run, or remove its "
+            "folder to run it again"
+        )
 
 
 def correct(rows: Sequence[Row], control: str) -> None:
