@@ -209,6 +209,8 @@ def encoded(folder: Path, name: str, seconds: float, **how: str) -> bytes:
 
 OPUS = {"format": "OGG", "subtype": "OPUS"}
 FORM = {"Content-Type": "multipart/form-data"}
+NO_CHARSET = "multipart/form-data; boundary=x; charset=undefined"
+FIELD = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n'
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://%s\n#EXT-X-ENDLIST\n"
 CONCAT = b"ffconcat version 1.0\nfile '%s'\n"
 STATUS: dict[str, tuple[int, Callable[[Path], dict[str, Any]]]] = {
@@ -231,6 +233,8 @@ STATUS: dict[str, tuple[int, Callable[[Path], dict[str, Any]]]] = {
     "unknown channels": (400, lambda _: {"params": {"channels": "left"}, "content": b"x"}),
     "a channel that is not there": (422, lambda _: {"params": {"channels": "7"}, "content": wav_of(2000)}),
     "a page of another site": (403, lambda _: {"content": b"x", "headers": {"Origin": "http://evil.example"}}),
+    "a page of no address": (403, lambda _: {"content": b"x", "headers": {"Origin": "http://["}}),
+    "a form in no charset": (400, lambda _: {"content": FIELD, "headers": {"Content-Type": NO_CHARSET}}),
     "a name that leads here": (400, lambda _: {"content": b"x", "headers": {"Host": "evil.example"}}),
 }  # fmt: skip
 

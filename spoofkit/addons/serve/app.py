@@ -40,6 +40,8 @@ class Settings:
     """Longest recording."""
     channels: str
     """Which channels are scored if a request does not say."""
+    host: str
+    """The address that it listens on."""
     log: Callable[[str], None]
     logs_names: bool
 
@@ -131,7 +133,9 @@ def make_app(service: Service, settings: Settings, made_with: MadeWith) -> Starl
         Middleware(Gate, keys=settings.keys, log=settings.log, logs_names=settings.logs_names, paths=frozenset(PATHS))
     ]
     if not settings.keys:
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=OWN_HOSTS, www_redirect=False))
+        middleware.append(
+            Middleware(TrustedHostMiddleware, allowed_hosts=(*OWN_HOSTS, settings.host), www_redirect=False)
+        )
     return Starlette(
         routes=[
             Route("/", _shown(front)),

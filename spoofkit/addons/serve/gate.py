@@ -88,7 +88,7 @@ class Gate:
         if not scope["path"].startswith(UNDER_KEY):
             return
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _host_of(origin) != headers.get("host"):
             raise Refused(403, "a page of another site made this request; only the page of this service may")
         if self.keys and not self.keys.accept(headers.get("authorization", "")):
             raise Refused(
@@ -104,6 +104,14 @@ class Gate:
         if self.logs_names and state.get("name"):
             said.append(visible(state["name"]))
         return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {' '.join(said)}"
+
+
+def _host_of(origin: str) -> str | None:
+    """Return host and port of the page that made a request; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def problem(request_id: str, refused: Refused) -> Response:

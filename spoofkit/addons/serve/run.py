@@ -103,7 +103,7 @@ def make_server(model: Path, options: ServeOptions, keys: Keys) -> tuple[uvicorn
     except BaseException:
         service.close()
         raise
-    settings = Settings(keys, uploads, options.most_seconds, options.channels, say, options.log_names)
+    settings = Settings(keys, uploads, options.most_seconds, options.channels, options.host, say, options.log_names)
     return uvicorn.Server(_configuration(make_app(service, settings, made_with))), service
 
 

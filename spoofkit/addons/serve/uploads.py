@@ -139,8 +139,8 @@ async def _from_form(request: Request, limits: UploadLimits) -> Upload:
     parser.spool_max_size = limits.n_bytes + 2 * FORM_BYTES  # what is larger goes to a disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, f"the form cannot be read: {error.message}") from error
+    except (MultiPartException, UnicodeError) as error:  # UnicodeError: an odd charset
+        raise Refused(400, f"the form cannot be read: {getattr(error, 'message', error)}") from error
     try:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if len(files) != 1:
