@@ -32,6 +32,7 @@ from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_batches
 from spoofkit.settings import LossSettings, OptimSettings
 from spoofkit.training.optim import learning_rate_factor, make_optimizer
+from spoofkit.training.progress import draw_curve
 from spoofkit.training.supervision import frame_eer, frame_loss
 
 TINY = ["encoder.name=tiny", "encoder.freeze=none"]
@@ -147,6 +148,17 @@ def test_loader_processes_do_not_change_the_result(manifests: Path, conf: Path, 
     for workers in (0, 2):
         run_cli("finetune", tmp_path / str(workers), *finetune_options(manifests, conf), "--workers", workers)
     assert_same_weights(tmp_path / "0/model/encoder/model.safetensors", tmp_path / "2/model/encoder/model.safetensors")
+
+
+def test_a_curve_is_drawn_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "$a_$_b"  # as a formula it would not parse
+    folder.mkdir()
+    lines = [
+        {"step": step, "loss": 1 / step} | ({"dev_eer_percent": 9.0} if step == 30 else {}) for step in range(1, 31)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    draw_curve(folder, "dev_eer_percent")
+    assert (folder / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_finished_run_is_left_as_it_is(manifests: Path, conf: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from spoofkit.files import atomic_path
 from spoofkit.models.device import peak_gigabytes
 from spoofkit.processes import World
 from spoofkit.settings import TrainSettings
+from spoofkit.terminal import visible
 from spoofkit.training import experiment
 
 Answer = TypeVar("Answer")
@@ -83,34 +84,35 @@ def format_duration(seconds: float) -> str:
 
 def draw_curve(folder: Path, criterion: str) -> None:
     """Draw curve.png from metrics.jsonl; `criterion` is the figure by which weights are chosen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    import matplotlib
     from matplotlib.figure import Figure
+
+    from spoofkit.pictures import BONAFIDE, FAINT, SPOOF, STYLE, png
 
     name = criterion.replace("_", " ").replace("eer", "EER").replace(" percent", ", %")
     lines = experiment.read_metrics(folder)
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines])
     evaluated = [line for line in lines if criterion in line]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.plot(steps, losses, color="#9db4c8", linewidth=0.8, label="loss of each step")
-    width = max(1, len(steps) // 20)
-    smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-    axis.plot(steps[width - 1 :], smooth, color="#35506b", label=f"mean of {width} step{'s' if width > 1 else ''}")
-    axis.set(
-        xlabel="optimiser step", ylabel="training loss", title=f"{folder.parent.name}/{folder.name}", ylim=(0, None)
-    )
-    handles = axis.get_lines()
-    if evaluated:
-        values = [line[criterion] for line in evaluated]
-        twin = axis.twinx()
-        twin.plot([line["step"] for line in evaluated], values, color="#b8442f", marker="o", label=name)
-        twin.set(ylabel=name, ylim=(0, 1.15 * max(values) + 1))
-        handles = [*handles, *twin.get_lines()]
-    axis.legend(handles, [str(line.get_label()) for line in handles], loc="upper right", fontsize=8)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(steps, losses, color=FAINT, linewidth=0.8, label="loss of each step")
+        width = max(1, len(steps) // 20)
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axis.plot(steps[width - 1 :], smooth, color=BONAFIDE, label=f"mean of {width} step{'s' if width > 1 else ''}")
+        title = visible(f"{folder.parent.name}/{folder.name}")
+        axis.set(xlabel="optimiser step", ylabel="training loss", title=title, ylim=(0, None))
+        handles = axis.get_lines()
+        if evaluated:
+            values = [line[criterion] for line in evaluated]
+            twin = axis.twinx()
+            twin.plot([line["step"] for line in evaluated], values, color=SPOOF, marker="o", label=name)
+            twin.set(ylabel=name, ylim=(0, 1.15 * max(values) + 1))
+            handles = [*handles, *twin.get_lines()]
+        axis.legend(handles, [str(line.get_label()) for line in handles], loc="upper right", fontsize=8)
     with atomic_path(folder / "curve.png", overwrite=True) as temporary:
-        figure.savefig(temporary, dpi=110)
+        temporary.write_bytes(png(figure))
 
 
 def require_tensorboard() -> None:
