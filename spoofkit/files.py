@@ -35,9 +35,11 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise SpoofkitError if the file `path` exists and may not be replaced; a folder never is."""
+    """Raise SpoofkitError if the file `path` exists and may not be replaced; a folder or a device never is."""
     if path.is_dir():
         raise SpoofkitError(f"{path}: is a folder, expected the name of a file; name a file inside it")
+    if path.exists() and not path.is_file():
+        raise SpoofkitError(f"{path}: is a device or a pipe, expected the name of a file; name a file")
     if path.exists() and not overwrite:
         raise SpoofkitError(f"{path}: exists already; pass --overwrite to recreate it, or name another output")
 
@@ -156,8 +158,15 @@ def write_text(path: Path | str, text: str, overwrite: bool = False) -> None:
 
 
 def write_json(path: Path | str, value: Any, overwrite: bool = False) -> None:
-    """Write `value` as indented JSON; non-finite numbers are refused because JSON has none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", overwrite)
+    """Write a value as `json_text` formats it."""
+    write_text(path, json_text(value), overwrite)
+
+
+def json_text(value: Any) -> str:
+    """Format a value as indented JSON; non-finite numbers are refused because JSON has none."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file name that are no UTF-8 become escapes, which JSON reads as the same name.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_text(path: Path | str) -> str:
@@ -221,6 +230,14 @@ def table_fault(name: str, to_file: bool, is_csv: bool = False) -> str:
         return ""
     expected = "UTF-8" if is_csv else f"{'UTF-8' if to_file else 'one'} without tabs and line breaks"
     return f"{name!a}: a table cannot hold this name, expected {expected}; rename the file"
+
+
+def sha256_or_dash(path: Path | str) -> str:
+    """Return the SHA-256 of one recording of many; `-` if it cannot be read, which its own row says."""
+    try:
+        return file_sha256(path) if Path(path).is_file() else "-"
+    except SpoofkitError:
+        return "-"
 
 
 def file_sha256(path: Path | str) -> str:

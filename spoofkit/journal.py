@@ -129,8 +129,9 @@ def open_journal(path: Path, header: dict[str, Any], resumes: Callable[[Contents
 
 def encode(value: Any) -> bytes:
     """Encode a value as a line."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    line = text.encode("utf-8", "backslashreplace")  # as `json_text`
+    return b"%08x %s\n" % (zlib.crc32(line), line)
 
 
 def parse(data: bytes) -> Contents:

@@ -197,6 +197,9 @@ def test_apply_replaces_nothing_of_others_and_hands_on_what_is_known_of_the_mode
     assert "x.json: " in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "x.json")
     assert calibration.read_bytes() == before
     run_cli("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "llr.tsv")
+    for option in ((), ("--overwrite",)):  # both would have the record llr.json
+        assert "llr.tsv" in refusal("apply", calibration, tmp_path / "a.tsv", "-o", tmp_path / "llr.txt", *option)
+    assert not (tmp_path / "llr.txt").exists()
     done = run_cli("evaluate", tmp_path / "llr.tsv", files / "set.tsv", "-o", tmp_path / "out", "--replicates", 0)
     assert "trained on this very set" in done.stderr
 
@@ -233,6 +236,9 @@ def test_bayes_decisions_cost_least_of_the_three_whatever_the_score() -> None:
     assert bayes_thresholds(ASVSPOOF5) == Thresholds(-math.log(1.9), -math.log(1.9))
     with pytest.raises(SpoofkitError, match=r"less than 1\.6"):
         bayes_thresholds(costs, 1.6)
+    for accept_from, reject_below in ((0, -math.inf), (math.inf, 0), (math.nan, 0), (0, math.nan), (0, 1)):
+        with pytest.raises(SpoofkitError, match="finite"):
+            Thresholds(accept_from, reject_below)
 
 
 def test_a_threshold_from_genuine_recordings_rejects_the_share_that_was_asked_for() -> None:

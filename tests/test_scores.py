@@ -251,3 +251,6 @@ def test_what_is_no_file_of_text_is_refused_by_what_it_is(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SpoofkitError, match="is not a regular file"):
         read_scores(tmp_path / "pipe")
+    with pytest.raises(SpoofkitError, match="pipe: is a device or a pipe"):
+        write_scores(tmp_path / "pipe", ["a"], np.zeros(1), overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()

@@ -1,6 +1,5 @@
 """The file side of `calibrate`, `fuse` and `apply`: read, fit, write, and print what changed."""
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +22,7 @@ from spoofkit.evaluation.records import (
     other_precision,
     precision_of,
     read_record,
+    refuse_other_record,
     require_same_systems,
     system_hashes,
     unchecked,
@@ -30,7 +30,7 @@ from spoofkit.evaluation.records import (
 from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
-from spoofkit.files import atomic_path, file_sha256
+from spoofkit.files import atomic_path, file_sha256, json_text
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, with_checksums
 from spoofkit.tables import Column, Table, show
 
@@ -145,6 +145,7 @@ def apply_to_files(
     )
     if is_up_to_date(Output("apply", (out,), record_path, made_from, read), overwrite=overwrite, reuse=reuse):
         return 0, ""
+    refuse_other_record(out, record_path)
     made_with = [read_record(file) for file in scores]
     require_same_systems(made_by(fitted), made_with, scores, path)
     utt_ids, llr_N = _apply(calibration, path, scores)
@@ -165,8 +166,7 @@ def apply_to_files(
     with atomic_path(record_path, True) as temporary, atomic_path(out, True) as temporary_scores:
         temporary_scores.write_text(scores_text(out, utt_ids, llr_N), encoding="utf-8")
         whole = with_checksums(record | {"scores_sha256": file_sha256(temporary_scores)})
-        text = json.dumps(whole, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(whole), encoding="utf-8")
         record_path.unlink(missing_ok=True)
     remarks = (unchecked(fitted, path), other_precision(fitted_in(fitted), list(map(precision_of, made_with)), path))
     return len(utt_ids), "; ".join(filter(None, remarks))

@@ -4,6 +4,7 @@ The record (`eval.json` beside `eval.tsv`) says which model made the scores, and
 and `apply` write it. Scores of other toolkits have none, so nothing is checked for them.
 """
 
+import glob
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,21 @@ def read_record(scores: Path) -> dict[str, Any]:
             f"another model; score again, or, if you trust the file, move {path} away"
         )
     return record
+
+
+def refuse_other_record(scores: Path, record: Path) -> None:
+    """Refuse to replace the record of other scores of the same name, such as `out.csv` beside `out.tsv`.
+
+    Raises:
+        SpoofkitError: such scores are there.
+    """
+    try:
+        known = read_json(record)["scores_sha256"] if record.exists() else None
+    except (SpoofkitError, KeyError, TypeError):
+        return  # damaged, or no record of scores: other checks say so
+    for other in sorted(record.parent.glob(f"{glob.escape(record.stem)}.*")) if known else ():
+        if other not in (scores, record) and other.is_file() and file_sha256(other) == known:
+            raise SpoofkitError(f"{record}: is the record of {other.name} and would be replaced; name another output")
 
 
 def caveats(manifest: "Manifest", scores: Sequence[Path]) -> list[str]:

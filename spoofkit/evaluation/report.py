@@ -1,6 +1,5 @@
 """The work of `spoofkit evaluate`: read, join, measure; with a folder, write eval.json, report.html and figures."""
 
-import json
 import platform
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from spoofkit.evaluation.records import name_systems, read_record, record_path, 
 from spoofkit.evaluation.report_page import FIGURES, figure_paths, report_files
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
-from spoofkit.files import atomic_path, file_sha256, read_json
+from spoofkit.files import atomic_path, file_sha256, json_text, read_json
 from spoofkit.machine import commit
 from spoofkit.outputs import (
     Output,
@@ -124,7 +123,7 @@ def evaluate(
     pages, drawn = report_files(found.result, found.systems, found.trials, found.manifest, options.n_examples)
     result = found.result | {"figures": drawn}
     result = with_checksums(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
-    record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+    record = json_text(result).encode()
     # All files are complete under temporary names before the first is renamed. The record comes last, so that where it
     # exists the report and the figures beside it are of the same run.
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ class Thresholds:
     reject_below: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.accept_from) and self.reject_below <= self.accept_from):
+        if not -math.inf < self.reject_below <= self.accept_from < math.inf:
             raise SpoofkitError(f"{self}: expected finite thresholds with reject_below <= accept_from")
 
     def decide(self, score: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, read_json, sync, write_json
+from spoofkit.files import atomic_path, file_sha256, json_text, read_json, sync, write_json
 from spoofkit.localisation.sources import Source
 from spoofkit.outputs import MadeFrom, Output, changed_inputs, is_up_to_date, read_json_record, with_checksums
 
@@ -87,7 +87,7 @@ def write_recording(output: Output, record: dict[str, Any], contents: Mapping[st
     target = output.record.with_name(output.record.name.removesuffix(SUFFIXES[-1]))
     hashes = {beside(target, suffix).name: hashlib.sha256(data).hexdigest() for suffix, data in contents.items()}
     whole = with_checksums(record | {"made_from": output.made_from}, hashes)
-    text = f"{json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)}\n"
+    text = json_text(whole)
     write_together(target, {**contents, SUFFIXES[-1]: text.encode()}, overwrite)
 
 

@@ -19,7 +19,7 @@ from spoofkit.addons.report.summary import NAME, rows_of, write_summary
 from spoofkit.addons.report.together import write_together
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256, read_json
+from spoofkit.files import read_json, sha256_or_dash
 from spoofkit.localisation.marks import safe_names
 from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped
@@ -106,7 +106,7 @@ def _names(out: Path, files: list[str]) -> dict[str, str]:
 
 def _output(folder: Path, name: str, made_from: MadeFrom, file: str) -> Output:
     page, record = folder / f"{name}{PAGE}", folder / f"{name}.json"
-    own = {"recording_sha256": file_sha256(file) if Path(file).is_file() else "-"}
+    own = {"recording_sha256": sha256_or_dash(file)}
     return Output("report", (page,), record, made_from | own, read_json_record("report_format"))
 
 

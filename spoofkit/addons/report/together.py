@@ -1,19 +1,18 @@
 """Write files that belong together, with the record that holds their hashes."""
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from spoofkit.files import atomic_path
+from spoofkit.files import atomic_path, json_text
 from spoofkit.outputs import Output, with_checksums
 
 
 def write_together(output: Output, record: dict[str, Any], contents: Mapping[Path, bytes]) -> dict[str, Any]:
     """Write files and their record, which appears first."""
     whole = with_checksums(record, {path.name: sha256(data).hexdigest() for path, data in contents.items()})
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(whole)
     _write_inside([*contents.items(), (output.record, text.encode())])
     return whole
 

@@ -25,7 +25,7 @@ from spoofkit.evaluation.bootstrap import require_resampled
 from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.report import FEWEST_REPLICATES
 from spoofkit.evaluation.scores import read_trials
-from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error
+from spoofkit.files import atomic_path, file_sha256, json_text, make_folder, read_json, write_error
 from spoofkit.lock import held
 from spoofkit.machine import command, commit, now
 from spoofkit.models.names import find_model
@@ -219,7 +219,7 @@ def _write_card(card: Output, result: dict[str, Any]) -> dict[str, Any]:
         "stress.pdf": pictures.pdf(figure),
     }
     result = with_checksums(result, {name: sha256(data).hexdigest() for name, data in contents.items()})
-    record = f"{json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+    record = json_text(result).encode()
     with ExitStack() as stack:
         for name, data in {card.record.name: record, **contents}.items():
             stack.enter_context(atomic_path(card.record.parent / name, overwrite=True)).write_bytes(data)
