@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.scores import read_scores
 from spoofkit.files import file_sha256, read_json
+from spoofkit.scoring import score_file
 
 N_CALLS = 6
 SCALE = 40.0
@@ -133,6 +135,26 @@ def test_other_decisions_on_the_same_scores_are_made_without_scoring_again(
         run_cli(*arguments, "--accept-from", 0, "--reuse")
         assert table.read_bytes() == first
         assert read_json(out.with_suffix(".json"))["decision"]["accept_from"] == 0
+
+
+@pytest.mark.parametrize("killed_at", ["write_text", "finish_deciding"], ids=["before the table", "after the table"])
+@pytest.mark.parametrize("is_listed", [True, False], ids=["manifest", "recordings"])
+def test_new_decisions_survive_a_kill_between_table_and_record(
+    killed_at: str, is_listed: bool, model: Path, calls: Path, manifest: Path, calibration: Path, tmp_path: Path
+) -> None:
+    inputs = [manifest] if is_listed else sorted(calls.glob("call*.wav"))
+    arguments = ("score", model, *inputs, "-o", tmp_path / "a.tsv", "--window", 1, "--calibration", calibration)
+    run_cli(*arguments, "--accept-from", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_file, killed_at, lambda *_, **__: sys.exit(9))
+        assert run_cli(*arguments, *COSTS, "--reuse", ok=False).returncode == 9
+    assert len([*tmp_path.glob("a.json*")]) == 2
+    run_cli(*arguments, *COSTS, "--reuse")
+    run_cli("score", model, *inputs, "-o", tmp_path / "b.tsv", *arguments[-4:], *COSTS)
+    assert {path.name for path in tmp_path.glob("a.*")} == {f"a{path.name[1:]}" for path in tmp_path.glob("b.*")}
+    for path in tmp_path.glob("b*.tsv"):
+        assert (tmp_path / f"a{path.name[1:]}").read_bytes() == path.read_bytes()
+    assert read_json(tmp_path / "a.json")["decision"] == read_json(tmp_path / "b.json")["decision"]
 
 
 def test_decisions_that_are_missing_or_changed_are_noticed(

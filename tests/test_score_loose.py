@@ -32,7 +32,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.calibration import Calibration, write_calibration
 from spoofkit.evaluation.score_table import read_table
 from spoofkit.evaluation.scores import read_scores
-from spoofkit.files import file_sha256
+from spoofkit.files import file_sha256, read_json
 from spoofkit.models.detector import detector_sha256, load_detector
 from spoofkit.scoring import with_torch
 from spoofkit.scoring.parts import Part, part_path
@@ -502,6 +502,29 @@ def test_a_score_file_holds_what_could_be_scored_and_its_record_the_rest(
     refusal("score", model, *files, "-o", tmp_path / "cut.tsv", "--merge")
     assert (tmp_path / "cut.tsv").read_bytes() == (tmp_path / "out.tsv").read_bytes()
     assert json.loads((tmp_path / "cut.json").read_text())["errors"] == record["errors"]
+
+
+def test_a_recording_that_the_disk_refuses_is_a_row_with_its_reason_too(
+    model: Path, calls: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.wav").symlink_to("/proc/self/mem")  # it opens, and reading it is an error
+    refusal("score", model, calls / "0.wav", tmp_path / "bad.wav", "-o", tmp_path / "out.tsv")
+    found = rows((tmp_path / "out.tsv").read_text())
+    assert float(found[str(calls / "0.wav")]["cm-score"])
+    assert found[str(tmp_path / "bad.wav")]["cm-score"] == ""
+    assert str(tmp_path / "bad.wav") in found[str(tmp_path / "bad.wav")]["error"]
+
+
+def test_a_manifest_whose_name_is_no_utf_8_is_recorded_by_its_name(model: Path, calls: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"m\xff.tsv")
+    rows = [(name, f"{name}.wav", soundfile.info(calls / f"{name}.wav").frames, "s", "A01", "-") for name in "01"]
+    table = pl.DataFrame(rows, schema=["utt_id", "path", "n_samples", "speaker", "attack", "codec"], orient="row")
+    write_manifest(odd, calls, table.with_columns(key=pl.Series(["bonafide", "spoof"])))
+    run_cli("score", model, odd, "-o", tmp_path / "out.tsv")
+    assert read_json(tmp_path / "out.json")["manifest"] == str(odd)
+    run_cli("score", model, odd, "-o", tmp_path / "out.tsv", "--reuse")
+    run_cli("evaluate", tmp_path / "out.tsv", odd, "-o", tmp_path / "results", "--replicates", 0)
+    assert read_json(tmp_path / "results/eval.json")["made_with"]["manifest"] == str(odd)
 
 
 def test_a_part_with_errors_is_gone_on_with(model: Path, mixed: dict[str, Path], tmp_path: Path) -> None:

@@ -301,6 +301,18 @@ def test_a_part_made_from_something_else_is_refused_and_started_over_with_overwr
     assert json.loads((tmp_path / "out.json").read_text())["model"] == str(other)
 
 
+def test_a_damaged_record_is_refused_and_replaced_with_overwrite(
+    model: Path, manifest: Path, whole: bytes, tmp_path: Path
+) -> None:
+    out, record = tmp_path / "out.tsv", tmp_path / "out.json"
+    run_cli("score", model, manifest, "-o", out)
+    record.write_bytes(record.read_bytes()[:100])
+    assert str(record) in refusal("score", model, manifest, "-o", out, "--reuse")
+    run_cli("score", model, manifest, "-o", out, "--overwrite")
+    assert out.read_bytes() == whole
+    run_cli("score", model, manifest, "-o", out, "--reuse")
+
+
 def test_overwrite_forgets_what_was_kept_and_the_plain_command_does_not(
     model: Path, manifest: Path, whole: bytes, complete_part: bytes, tmp_path: Path
 ) -> None:

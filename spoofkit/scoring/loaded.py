@@ -3,9 +3,10 @@
 A model folder runs on torch, an exported model on onnxruntime; neither is imported here before it is needed.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 from spoofkit import addons
@@ -61,12 +62,10 @@ def load_model(
     Raises:
         SpoofkitError: no such model, options that contradict each other, or a calibration of another model.
     """
-    with ThreadPoolExecutor(1) as pool:
-        # Importing torch takes seconds, and so does hashing large weights: both at once. Hashes are kept, and compared
-        # when the weights are loaded.
-        if (model / "model.json").is_file():
-            pool.submit(require_intact, model)
-        runtime = runtime_of(model)
+    # Importing torch takes seconds, and so does hashing large weights: both at once.
+    hashing = Thread(target=_hash_weights, args=[model], daemon=True)
+    hashing.start()
+    runtime = runtime_of(model)
     runtime.require_model(model)
     require_channels(options.channels, manifest)
     require_known(options.precision)
@@ -75,6 +74,7 @@ def load_model(
         parse_input_policy(options.crop)  # fails before a large model is read
     decisions = read_decisions(options.calibration, options.decision)
     voice = None if options.min_speech is None else load_voice_activity(options.min_speech)
+    hashing.join()
     scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
     policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
     first_samples, repeat_to = parse_input_policy(policy)
@@ -90,6 +90,13 @@ def load_model(
         if decisions.unchecked and world.is_main:
             say(f"spoofkit: warning: {decisions.unchecked}")
     return Loaded(model, scorer, policy, reading, decisions, sha256)
+
+
+def _hash_weights(model: Path) -> None:
+    """Compute the hashes of a model folder, which are kept; loading it compares them, and says what is wrong."""
+    with suppress(SpoofkitError):
+        if (model / "model.json").is_file():
+            require_intact(model)
 
 
 def in_named_precision(wanted: str, scorer: Scorer, decisions: Decisions | None) -> Scorer:

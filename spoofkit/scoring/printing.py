@@ -41,7 +41,11 @@ def print_scores(loaded: Loaded, inputs: list[Path], options: ScoreOptions) -> I
     n_together = 1 if STDIN in map(str, inputs) else None
     recordings = (Recording(file, file) for file in find_files(inputs))
     scored = score_loose(scorer, recordings, reading, decisions, n_together=n_together, workers=options.workers)
-    seen, shown, names = _Seen(), list[dict[str, str]](), rows.columns(decisions, reading)
+    seen, shown, names = (
+        _Seen(options.windows_out is not None),
+        list[dict[str, str]](),
+        rows.columns(decisions, reading),
+    )
     if not (is_table or options.json_lines):
         yield "\t".join(names)
     with tqdm(desc="score", unit="file", disable=not is_table) as bar:
@@ -60,7 +64,7 @@ def print_scores(loaded: Loaded, inputs: list[Path], options: ScoreOptions) -> I
                 yield "\t".join(row.values())
     if options.width is not None and is_table:
         yield from rows.terminal_table(shown, options.width)
-    for line in (meaning(decisions, scorer.meaning), words(reading.windows if seen.cut else None, reading.voice)):
+    for line in (meaning(decisions, scorer.meaning), words(reading.windows if seen.has_cut else None, reading.voice)):
         if line:
             say(line)
     if seen.apart and reading.channels == AUTO:
@@ -74,10 +78,13 @@ def print_scores(loaded: Loaded, inputs: list[Path], options: ScoreOptions) -> I
 class _Seen:
     """What the lines at the end need to know of all recordings."""
 
+    keeps_cut: bool
     n_results: int = 0
+    has_cut: bool = False
+    """Whether a recording was scored in windows."""
     errors: list[str] = field(default_factory=list)
     cut: list[ScoredRecording] = field(default_factory=list)
-    """Recordings that were scored in windows."""
+    """Those recordings, if they are kept: a pipe may never end."""
     apart: set[str] = field(default_factory=set)
     """Names of recordings whose channels are scored separately."""
 
@@ -87,6 +94,8 @@ class _Seen:
         if one.error:
             self.errors.append(one.error)
         if one.windows:
-            self.cut.append(one)
+            self.has_cut = True
+            if self.keeps_cut:
+                self.cut.append(one)
         if one.channel is not None:
             self.apart.add(one.file)

@@ -43,9 +43,9 @@ def score_inputs(model: Path, inputs: list[Path], out: Path | None, options: Sco
     if out is None:
         yield from print_scores(loaded, inputs, options)
         return
-    from spoofkit.scoring.writing import write_scores
+    from spoofkit.scoring.writing import write_score_file
 
-    yield from write_scores(out, inputs, loaded, part, world, options, model=named.name)
+    yield from write_score_file(out, inputs, loaded, part, world, options, model=named.name)
 
 
 def _own_part(world: World, options: ScoreOptions, inputs: list[Path], out: Path | None) -> Part:

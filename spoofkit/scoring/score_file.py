@@ -17,7 +17,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import made_in, precision_of
 from spoofkit.evaluation.score_table import read_table, table_text
 from spoofkit.evaluation.scores import scores_text
-from spoofkit.files import file_sha256, read_json, text_sha256, write_json, write_text
+from spoofkit.files import file_sha256, read_json, sha256_or_dash, text_sha256, write_json, write_text
 from spoofkit.outputs import Output, read_json_record
 from spoofkit.scoring import rows
 from spoofkit.scoring.batches import plan_batches
@@ -174,9 +174,9 @@ def _made_from(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files_sha256(manifest: Manifest) -> str:
-    """Hash the names and contents of loose files; a missing one is no reason to stop, its row gets an error."""
+    """Hash the names and contents of loose files."""
     names = manifest.table["path"].to_list()
-    return text_sha256("\n".join(f"{path} {file_sha256(path) if Path(path).is_file() else '-'}" for path in names))
+    return text_sha256("\n".join(f"{path} {sha256_or_dash(path)}" for path in names))
 
 
 def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
@@ -187,6 +187,23 @@ def rows_apart(manifest: Manifest, reading: Reading) -> frozenset[int]:
     n_samples = manifest.table["n_samples"].to_numpy()
     is_long = np.minimum(n_samples, longest) > reading.windows.n_samples
     return frozenset(np.flatnonzero(is_long | (n_samples == UNKNOWN_LENGTH)).tolist())
+
+
+def finish_deciding(target: ScoreFile) -> None:
+    """Complete what a `decide_again` left that was killed: its table has the new decisions, or still the old ones."""
+    coming = _coming_record(target)
+    if not coming.is_file():
+        return
+    table_sha256 = file_sha256(target.table_out) if target.table_out.is_file() else None
+    if read_json(coming).get(target.table_hash) == table_sha256:
+        coming.replace(target.output.record)
+    else:
+        coming.unlink()
+
+
+def _coming_record(target: ScoreFile) -> Path:
+    """Return where the new record waits until the table that it describes is in its place."""
+    return target.output.record.with_name(f"{target.output.record.name}.coming")
 
 
 def decide_again(target: ScoreFile) -> list[str]:
@@ -220,16 +237,10 @@ def decide_again(target: ScoreFile) -> list[str]:
         score = float(np.float32(row["cm-score"])) if row["cm-score"] else None
         if target.decisions is not None:
             row |= rows.decision_cells(target.decisions.decide(score, row["filename"] not in without_signal))
-    write_text(path, table_text(path, rows.columns(target.decisions, target.reading), table), overwrite=True)
-    record |= {"decision": wanted, target.table_hash: file_sha256(path)}
-    write_json(sidecar, record, overwrite=True)
+    text = table_text(path, rows.columns(target.decisions, target.reading), table)
+    # Table and record cannot be replaced at once: whichever a kill leaves, `finish_deciding` completes it.
+    record |= {"decision": wanted, target.table_hash: text_sha256(text)}
+    write_json(_coming_record(target), record, overwrite=True)
+    write_text(path, text, overwrite=True)
+    finish_deciding(target)
     return [row["decision"] for row in table]
-
-
-def refuse_other_record(output: Output) -> None:
-    """Refuse to replace the record of other scores of the same name, `out.csv` beside `out.tsv`."""
-    out, sidecar = output.files[0], output.record
-    record = read_json(sidecar) if sidecar.exists() else {}
-    for other in (out.with_suffix(suffix) for suffix in (".tsv", ".csv") if suffix != out.suffix):
-        if other.is_file() and record.get("scores_sha256") == file_sha256(other):
-            raise SpoofkitError(f"{sidecar}: is the record of {other.name} and would be replaced; name another output")

@@ -26,7 +26,7 @@ LARGE = 10_000_000  # parameters from which one utterance keeps a CPU busy: a ba
 CPU_DECODERS, MOST_DECODERS = 2, 8
 Heads = Callable[[torch.Tensor, torch.Tensor], HeadScores]
 """Scores `wave_BS` and `n_samples_B` on their device."""
-# `run` finds these by the same names in the addon `onnx`.
+# `loaded` finds these by the same names in the addon `onnx`.
 require_model, model_sha256 = require_model_folder, detector_sha256
 
 

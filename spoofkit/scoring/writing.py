@@ -8,7 +8,7 @@ import spoofkit
 from spoofkit.data.channels import AUTO, describe_separate_channels
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
-from spoofkit.evaluation.records import precision_of
+from spoofkit.evaluation.records import precision_of, refuse_other_record
 from spoofkit.files import read_json
 from spoofkit.machine import command, commit, now
 from spoofkit.outputs import refuse_foreign, skipped
@@ -30,14 +30,14 @@ from spoofkit.scoring.loose_list import loose_manifest
 from spoofkit.scoring.options import ScoreOptions
 from spoofkit.scoring.parts import Outcome, Part
 from spoofkit.scoring.precision import AUTO_PRECISION, FirstOfList, begun, choose_precision
-from spoofkit.scoring.score_file import ScoreFile, decide_again, make_score_file, refuse_other_record
+from spoofkit.scoring.score_file import ScoreFile, decide_again, finish_deciding, make_score_file
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.windows import words
 from spoofkit.stages import describe_posttraining
 from spoofkit.terminal import say
 
 
-def write_scores(
+def write_score_file(
     out: Path,
     inputs: list[Path],
     loaded: Loaded,
@@ -88,9 +88,10 @@ def _write(
 ) -> Iterator[str]:
     """Write the score file, or a part of it; without a scorer, merge its parts."""
     if world.is_main:
+        finish_deciding(target)
         _say_caveats(target)
     refuse_foreign(target.output)
-    refuse_other_record(target.output)
+    refuse_other_record(target.out, target.output.record)
     if scorer is None:
         yield from _merge(target, options)
         return
