@@ -200,6 +200,23 @@ def changed_inputs(before: MadeFrom, now: MadeFrom) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def require_unchanged(path: Path, before: MadeFrom, now: MadeFrom) -> None:
+    """Refuse to write a result of inputs that changed between being hashed and being read.
+
+    Args:
+        path: The result, for the message.
+        before: What it is to be made from.
+        now: The same, computed again after the inputs were read.
+
+    Raises:
+        SpoofkitError: they differ.
+    """
+    if changed := changed_inputs(before, now):
+        raise SpoofkitError(
+            f"{path}: not written, since inputs changed while they were read ({', '.join(changed)}); run it again"
+        )
+
+
 def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise SpoofkitError if an output would replace one of its own inputs, under whatever name."""
     made_of = {path.resolve() for path in inputs}

@@ -24,7 +24,7 @@ from rich.console import Console
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import metrics, rocch
+from spoofkit.evaluation import metrics, report, rocch
 from spoofkit.evaluation.breakdown import METRICS, measure
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves
@@ -32,7 +32,7 @@ from spoofkit.evaluation.records import name_systems
 from spoofkit.evaluation.report import EvaluationOptions, evaluate
 from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import as_latex, print_report
-from spoofkit.evaluation.scores import join_scores, read_scores, write_scores
+from spoofkit.evaluation.scores import join_scores, read_scores, read_trials, write_scores
 from spoofkit.files import file_sha256
 from spoofkit.pictures import inline_svg
 
@@ -473,6 +473,20 @@ def test_reuse_refuses_results_of_other_inputs(again):
     (out / "eval.json").write_text("[]")
     with pytest.raises(SpoofkitError, match=r"eval\.json: exists but was not written by"):
         evaluate(scores, manifest, out, reuse=True)
+
+
+def test_results_of_inputs_that_change_while_they_are_read_are_not_written(tmp_path, monkeypatch):
+    scores, manifest, out = write_inputs(tmp_path, make_trials())
+
+    def read_and_replace(path, *rest):
+        table = read_trials(path, *rest)
+        path.write_bytes(path.read_bytes().replace(b"\t0.", b"\t1.", 1))
+        return table
+
+    monkeypatch.setattr(report, "read_trials", read_and_replace)
+    with pytest.raises(SpoofkitError, match=r"changed while they were read \(scores"):
+        evaluate(scores, manifest, out, options=EvaluationOptions(n_replicates=0))
+    assert not out.exists()
 
 
 def test_reuse_finishes_an_interrupted_run(tmp_path):

@@ -31,7 +31,14 @@ from spoofkit.evaluation.reliability import reliability_png
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.evaluation.scores import read_scores, read_trials, scores_text
 from spoofkit.files import atomic_path, file_sha256, json_text
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, with_checksums
+from spoofkit.outputs import (
+    Output,
+    is_up_to_date,
+    read_json_record,
+    refuse_replacing,
+    require_unchanged,
+    with_checksums,
+)
 from spoofkit.tables import Column, Table, show
 
 Trials = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
@@ -96,6 +103,8 @@ def fit_files(
         "warnings": [caveat for paths, of_set in used for caveat in caveats(read_keyed_manifest(of_set), paths)],
         "spoofkit": spoofkit.__version__,
     }
+    for before, one in zip(hashes, used, strict=True):
+        require_unchanged(out, before, _hashes(*one))
     image = _picture(calibration, sets)
     # Both files are complete before the calibration, then the picture, gets its name: a kill leaves no picture alone.
     with atomic_path(picture, overwrite=True) as temporary:
@@ -136,10 +145,7 @@ def apply_to_files(
         )
     inputs = [path, *scores, *(file.with_suffix(".json") for file in scores if file.name)]
     refuse_replacing((out, record_path), inputs)
-    made_from = {
-        "calibration_sha256": file_sha256(path),
-        "made_of_sha256": [file_sha256(file) for file in scores if file.is_file()],
-    }
+    made_from = _applied(path, scores)
     read = read_json_record(
         "made_of_sha256", lambda record: {name: record[name] for name in made_from}, {"scores_sha256": out}
     )
@@ -149,6 +155,7 @@ def apply_to_files(
     made_with = [read_record(file) for file in scores]
     require_same_systems(made_by(fitted), made_with, scores, path)
     utt_ids, llr_N = _apply(calibration, path, scores)
+    require_unchanged(out, made_from, _applied(path, scores))
     record = {
         "polarity": "higher = more bona fide",
         "score": "log-likelihood ratio, nats",
@@ -170,6 +177,14 @@ def apply_to_files(
         record_path.unlink(missing_ok=True)
     remarks = (unchecked(fitted, path), other_precision(fitted_in(fitted), list(map(precision_of, made_with)), path))
     return len(utt_ids), "; ".join(filter(None, remarks))
+
+
+def _applied(calibration: Path, scores: list[Path]) -> dict[str, Any]:
+    """Return what log-likelihood ratios are made from."""
+    return {
+        "calibration_sha256": file_sha256(calibration),
+        "made_of_sha256": [file_sha256(file) for file in scores if file.is_file()],
+    }
 
 
 def _apply(calibration: Calibration, path: Path, scores: list[Path]) -> tuple[list[str], npt.NDArray[np.float64]]:

@@ -36,6 +36,7 @@ from spoofkit.outputs import (
     read_json_record,
     refuse_existing_files,
     refuse_replacing,
+    require_unchanged,
     skipped,
     with_checksums,
 )
@@ -120,6 +121,7 @@ def evaluate(
         recorded: dict[str, Any] = read_json(json_path)
         return recorded
     found = measure_files(scores_path, manifest_path, options, made_from)
+    require_unchanged(json_path, made_from, _inputs_record(Path(scores_path), Path(manifest_path), options))
     pages, drawn = report_files(found.result, found.systems, found.trials, found.manifest, options.n_examples)
     result = found.result | {"figures": drawn}
     result = with_checksums(result, {name: sha256(content).hexdigest() for name, content in pages.items()})

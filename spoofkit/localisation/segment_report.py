@@ -30,7 +30,7 @@ from spoofkit.localisation.metrics import (
     spoofed_before,
 )
 from spoofkit.localisation.regions import SMOOTHINGS_SECONDS, make_rule, require_smoothing, smooth_frames
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, require_unchanged, skipped, with_checksums
 from spoofkit.tables import BONAFIDE, SPOOF, Column, Table, show
 
 if TYPE_CHECKING:
@@ -79,20 +79,25 @@ def evaluate_segments(
         SpoofkitError: a result exists already, an input is damaged or does not match the other, or the disk refuses.
     """
     json_path, png_path = out_dir / "segments.json", out_dir / "segment_eer.png"
-    made_from = {
-        "format": FORMAT,
-        "frames_sha256": file_sha256(frames_path),
-        "segments_sha256": file_sha256(segments_path),
-        "threshold": threshold,
-        "threshold_from_sha256": None if threshold_from is None else file_sha256(threshold_from),
-        "smoothing": smoothing,
-        **({} if manifest is None else {"manifest_sha256": file_sha256(manifest)}),
-    }
+
+    def hashed() -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "frames_sha256": file_sha256(frames_path),
+            "segments_sha256": file_sha256(segments_path),
+            "threshold": threshold,
+            "threshold_from_sha256": None if threshold_from is None else file_sha256(threshold_from),
+            "smoothing": smoothing,
+            **({} if manifest is None else {"manifest_sha256": file_sha256(manifest)}),
+        }
+
+    made_from = hashed()
     output = Output("evaluate-segments", (json_path, png_path), json_path, made_from, read_json_record("made_from"))
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         tqdm.write(skipped(json_path), file=sys.stderr)
     else:
         measured, made_with = _measure_files(frames_path, segments_path, manifest, threshold, threshold_from, smoothing)
+        require_unchanged(json_path, made_from, hashed())
         _write(json_path, png_path, measured | {"made_from": made_from, "made_with": made_with})
     result: dict[str, Any] = read_json(json_path)
     return result
