@@ -233,7 +233,7 @@ def table_fault(name: str, to_file: bool, is_csv: bool = False) -> str:
 
 
 def sha256_or_dash(path: Path | str) -> str:
-    """Return the SHA-256 of one recording of many; `-` if it cannot be read, which its own row says."""
+    """Return the SHA-256 of a file among many; `-` if it cannot be read, which is no reason to stop."""
     try:
         return file_sha256(path) if Path(path).is_file() else "-"
     except SpoofkitError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import file_sha256, read_json
+from spoofkit.files import file_sha256, read_json, sha256_or_dash
 
 if TYPE_CHECKING:
     from spoofkit.data.manifest import Manifest
@@ -65,7 +65,7 @@ def refuse_other_record(scores: Path, record: Path) -> None:
     except (SpoofkitError, KeyError, TypeError):
         return  # damaged, or no record of scores: other checks say so
     for other in sorted(record.parent.glob(f"{glob.escape(record.stem)}.*")) if known else ():
-        if other not in (scores, record) and other.is_file() and file_sha256(other) == known:
+        if other not in (scores, record) and sha256_or_dash(other) == known:
             raise SpoofkitError(f"{record}: is the record of {other.name} and would be replaced; name another output")
 
 

@@ -1,4 +1,4 @@
-"""A list of loose files, of which a score file is made as of a manifest."""
+"""Make a manifest of loose files, so that they are scored into a file as a listed set is."""
 
 from collections.abc import Iterable
 from pathlib import Path

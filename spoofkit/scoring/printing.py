@@ -41,11 +41,8 @@ def print_scores(loaded: Loaded, inputs: list[Path], options: ScoreOptions) -> I
     n_together = 1 if STDIN in map(str, inputs) else None
     recordings = (Recording(file, file) for file in find_files(inputs))
     scored = score_loose(scorer, recordings, reading, decisions, n_together=n_together, workers=options.workers)
-    seen, shown, names = (
-        _Seen(options.windows_out is not None),
-        list[dict[str, str]](),
-        rows.columns(decisions, reading),
-    )
+    seen, shown = _Seen(keeps_cut=options.windows_out is not None), list[dict[str, str]]()
+    names = rows.columns(decisions, reading)
     if not (is_table or options.json_lines):
         yield "\t".join(names)
     with tqdm(desc="score", unit="file", disable=not is_table) as bar:
