@@ -200,13 +200,11 @@ def lines_with_other_counts(data: bytes, character: bytes, count: int) -> npt.ND
     >>> lines_with_other_counts(b"a.b\\nc\\n..", b".", 1).tolist()
     [1, 2]
     """
-    codes = np.frombuffer(data, dtype=np.uint8)
-    ends = np.flatnonzero(codes == ord("\n"))
+    others = bytes(set(range(256)) - set(b"\n" + character))
+    marks = np.frombuffer(data.translate(None, others), dtype=np.uint8)  # a tenth of a list; quicker than any mask
     if data and not data.endswith(b"\n"):
-        ends = np.append(ends, codes.size)
-    # Of the characters before an end, those before the end before are another line's.
-    before = np.searchsorted(np.flatnonzero(codes == ord(character)), ends)
-    return np.flatnonzero(np.diff(before, prepend=0) != count)
+        marks = np.append(marks, ord("\n"))
+    return np.flatnonzero(np.diff(np.flatnonzero(marks == ord("\n")), prepend=-1) != count + 1)
 
 
 def read_json(path: Path | str) -> Any:

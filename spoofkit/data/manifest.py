@@ -274,12 +274,11 @@ def all_different(ids: pl.Series) -> bool:
 def _check(table: pl.DataFrame, where: str) -> None:
     if table.height == 0:
         raise SpoofkitError(f"{where}: no utterances, expected at least one; check the protocol that it is made from")
-    for name in ("utt_id", "path", "speaker", "attack", "codec"):
-        empty = table.filter(pl.col(name).str.strip_chars() == "")
-        if empty.height:
-            raise SpoofkitError(
-                f"{where}: {name} is empty for utterance {empty['utt_id'][0]!r}, expected a value or '-'"
-            )
+    is_blank = table.select(pl.col("utt_id", "path", "speaker", "attack", "codec").str.strip_chars() == "")
+    for column in is_blank:
+        if column.any():
+            utt_id = table["utt_id"].filter(column)[0]
+            raise SpoofkitError(f"{where}: {column.name} is empty for utterance {utt_id!r}, expected a value or '-'")
     ids = table["utt_id"]
     if not all_different(ids):
         twice = ids.filter(ids.is_duplicated())
