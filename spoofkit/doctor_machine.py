@@ -35,7 +35,7 @@ def check_cpu() -> Check:
 
     n_usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_threads = torch.get_num_threads()
-    found = f"{n_usable} cores usable of {os.cpu_count()}, torch uses {n_threads} threads"
+    found = f"{n_usable} cores usable of {os.cpu_count()}, torch uses {n_threads}"
     if n_threads > n_usable:
         advice = f"more threads than cores slow each other down: export OMP_NUM_THREADS={n_usable}"
         return Check("cpu", None, found, advice)
@@ -43,12 +43,12 @@ def check_cpu() -> Check:
 
 
 def check_cpu_bf16(cpu_flags: frozenset[str] | None = None) -> Check:
-    """Check whether this CPU has hardware for bf16; without it autocast is about 20 times slower than fp32."""
+    """Check whether this CPU has hardware for bf16; without it autocast is 20 to 60 times slower than fp32."""
     flags = _read_cpu_flags() if cpu_flags is None else cpu_flags
     hardware = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # the last is ARM's
     if hardware:
         return Check("cpu bf16", True, f"in hardware ({', '.join(hardware)})")
-    found = "no AVX512_BF16 or AMX: bf16 on this CPU is about 20 times slower than fp32"
+    found = "no AVX512_BF16 or AMX: bf16 on this CPU is 20 to 60 times slower than fp32"
     return Check("cpu bf16", True, f"{found}; train and score in fp32 on it")
 
 

@@ -236,7 +236,7 @@ def test_an_unknown_or_empty_subset_is_refused(corpora_2021: dict[str, Path], tm
     with pytest.raises(SpoofkitError, match="holds no trial of subset 'hidden'"):
         parse(tmp_path, "LA", LA + "\n", subset="hidden")
     message = refusal("prepare", "asvspoof2021_df", corpora_2021["DF"], "-o", tmp_path, "--sets", "dev")
-    assert "'dev' is no set of this corpus, expected some of eval" in message
+    assert "'dev' is not a set of this corpus, expected some of eval" in message
 
 
 @pytest.mark.parametrize(

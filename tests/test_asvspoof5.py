@@ -259,7 +259,7 @@ def test_only_the_sets_that_are_asked_for_are_read(corpus: Path, tmp_path: Path)
     run_cli("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial", "--sets", "dev,train")
     assert sorted(path.name for path in (tmp_path / "data").glob("*.tsv")) == ["dev.tsv", "train.tsv"]
     message = refusal("prepare", "asvspoof5", copy, "-o", tmp_path / "data", "--partial", "--sets", "test")
-    assert "'test' is no set of this corpus, expected some of train, dev, eval, dev_track2, eval_track2" in message
+    assert "'test' is not a set of this corpus, expected some of train, dev, eval, dev_track2, eval_track2" in message
 
 
 def test_lengths_come_from_the_headers(manifests: Path) -> None:

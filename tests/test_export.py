@@ -210,7 +210,7 @@ def test_what_is_no_exported_model_is_refused_in_one_sentence(
         with pytest.raises(SpoofkitError, match=r"foreign.onnx: has no record of `spoofkit export` of this version"):
             load_onnx(tmp_path / "foreign.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(SpoofkitError, match=r"needs the package onnxruntime; run `pip install 'spoofkit\[onnx\]'`"):
+    with pytest.raises(SpoofkitError, match=r"needs the package onnxruntime; run `tools/setup.sh --extras onnx`"):
         load_onnx(exported)
 
 
@@ -297,7 +297,7 @@ def test_outputs_are_kept_replaced_or_refused_as_asked(tiny: Path, tmp_path: Pat
 
 def test_a_missing_package_is_named(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "run `pip install 'spoofkit[onnx]'`" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
+    assert "run `tools/setup.sh --extras onnx`" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
 
 
 def test_int8_is_written_with_what_it_costs(tiny: Path, manifests: Path, tmp_path: Path) -> None:

@@ -268,9 +268,9 @@ def test_what_is_no_audio_is_left_out_aloud(tmp_path: Path) -> None:
         (corpus / name).parent.mkdir(exist_ok=True)
         (corpus / name).write_text("")
     done = run_cli("prepare", "generic", corpus, "-o", tmp_path / "data")
-    warnings = [line for line in done.stderr.splitlines() if "left out" in line]
+    warnings = [line for line in done.stderr.splitlines() if "are skipped" in line]
     assert warnings == [
-        f"{corpus}: 5 files are no audio and left out: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
+        f"{corpus}: 5 files are not audio and are skipped: .hidden.wav, README.md, fake/._y.wav, fake/sub/list.csv, "
         "real/x.txt"
     ]
     assert read_manifest(tmp_path / "data/mine.tsv").table["utt_id"].to_list() == ["fake_y", "real_x"]

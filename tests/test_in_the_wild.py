@@ -118,7 +118,7 @@ def test_published_counts_are_accepted_and_others_need_partial(tmp_path: Path) -
 def test_no_list_and_no_such_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoofkitError, match=r"meta.csv: no such file, nor release_in_the_wild/meta.csv; unpack"):
         in_the_wild.read(tmp_path)
-    with pytest.raises(SpoofkitError, match="'train' is no set of this corpus"):
+    with pytest.raises(SpoofkitError, match="'train' is not a set of this corpus"):
         in_the_wild.read(make_in_the_wild(tmp_path), sets=("train",))
 
 

@@ -185,7 +185,7 @@ def test_help_shows_header_options_and_stages(recipe: Path, flag: str) -> None:
     assert done.stdout.startswith("A small recipe.\n\n  ./run.sh --stage 1\n")
     assert "set -euo" not in done.stdout
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "--corpus folder of the corpus [no default]" in lines
+    assert "--corpus folder of the corpus" in lines
     assert "--exp results go here [exp/one]" in lines
     assert "--n-jobs processes [2]" in lines
     assert lines[-3:] == ["0 data", "1 training", "2 report"]

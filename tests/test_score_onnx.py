@@ -323,7 +323,7 @@ def test_what_is_no_exported_model_and_what_it_cannot_do_is_refused(
     )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)
-        assert "run `pip install 'spoofkit[onnx]'`" in refusal("score", model, manifest, "-o", out)
+        assert "run `tools/setup.sh --extras onnx`" in refusal("score", model, manifest, "-o", out)
     assert list(tmp_path.iterdir()) == [tmp_path / "text.onnx"]
 
 

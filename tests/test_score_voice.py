@@ -522,7 +522,7 @@ def test_a_missing_package_is_named_with_what_mends_it(
 ) -> None:
     arguments = ("score", model, folder, *WINDOWS)
     needs = (
-        "--min-speech: needs the package {}, which is not installed; run `pip install 'spoofkit[vad]'` or leave it out"
+        "--min-speech: needs the package {}, which is not installed; run `tools/setup.sh --extras vad` or leave it out"
     )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)
@@ -543,7 +543,7 @@ def test_a_missing_package_is_named_with_what_mends_it(
         patch.setattr(type(package), "locate_file", lambda _, path: tmp_path / path)
         message = refusal(*arguments)
     assert "has no file silero_vad/data/silero_vad_16k_sequence.onnx, expected a version >=6.2.2,<7" in message
-    assert "pip install 'spoofkit[vad]'" in message
+    assert "tools/setup.sh --extras vad" in message
 
 
 def test_versions_are_those_of_the_extra() -> None:

@@ -119,7 +119,7 @@ _po_print_help() {
   if [[ -n ${HELP_OF_RECIPES-} ]]; then printf '\n%s\n' "$HELP_OF_RECIPES"; fi
   printf '\nOptions:\n'
   for _po_name in ${_po_names[@]+"${_po_names[@]}"}; do
-    printf '  --%-22s %s [%s]\n' "${_po_name//_/-}" "${_po_help[$_po_name]}" "${_po_default[$_po_name]:-no default}"
+    printf '  --%-22s %s%s\n' "${_po_name//_/-}" "${_po_help[$_po_name]}" "${_po_default[$_po_name]:+ [${_po_default[$_po_name]}]}"
   done
   if ((${#_po_stages[@]})); then printf '\nStages:\n'; fi
   for _po_i in ${_po_stages[@]+"${!_po_stages[@]}"}; do

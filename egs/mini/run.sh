@@ -5,7 +5,7 @@
 #
 #   ./run.sh                              # everything: set-up, corpus, encoder, training, report
 #   ./run.sh --seeds "0 1 2"              # three pairs of experiments instead of one
-#   ./run.sh --encoder tiny               # a small encoder from scratch: no download; in exp/tiny
+#   ./run.sh --encoder tiny               # a small encoder from scratch, not downloaded; in exp/tiny
 #   ./run.sh --encoder DIR --exp exp/mine # another encoder, with the settings of conf/whisper.yaml
 #   ./run.sh --speech ~/recordings        # your own human speech instead of Debian's packages
 #   ./run.sh --stage 5 --overwrite        # score, evaluate and compare again

@@ -60,13 +60,13 @@ def load(
     Args:
         model: Model folder, such as EXP/model of `finetune`; a file of `export` (`*.onnx`), which needs no torch;
             `hub:OWNER/MODEL`; or, to localize only, the folder of a post-training.
-        crop: `whole`; `first:N`, the first N samples at 16 kHz; `repeat:N`, those, and what is shorter repeated to N.
+        crop: `whole`; `first:N`, the first N samples at 16 kHz; `repeat:N`, the same, with shorter ones repeated to N.
             Default: as the model says, mostly whole.
         channels: `auto`, each channel by itself where they differ, else their mean; `mean`; `first`; `each`; or a
             channel's number, from 1.
         window: Seconds of a window; longer recordings are scored in windows. 0: never.
         hop: Seconds from one window to the next. Default: they do not overlap.
-        over_windows: A long recording's score: `mean` of its windows, by the time each adds; or `min`.
+        over_windows: A long recording's score: `mean` of its windows, weighted by the time each adds; or `min`.
         min_speech: Leave out windows and recordings with less than this many seconds of speech; needs the extra `vad`.
             Default: everything is scored.
         calibration: File of `spoofkit calibrate`: scores get a log-likelihood ratio, a probability and a decision.

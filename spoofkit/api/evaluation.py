@@ -40,7 +40,7 @@ def evaluate(
             `codec` (broken down always) have a meaning. A manifest has its own.
         by: Further columns to break down by.
         replicates: Draws of the bootstrap, at least 100 (the command line's default is 1000). Default: no intervals.
-        resample: What is drawn for an interval: `speaker`, `speaker_attack` or `trial`.
+        resample: Unit of the bootstrap: `speaker`, `speaker_attack` or `trial`.
         spoof_prior: Prior of spoofs for minDCF and actDCF. Default: 0.05.
         miss_cost: Cost of rejecting bona fide speech. Default: 1.
         fa_cost: Cost of accepting spoofed speech. Default: 10.

@@ -12,7 +12,9 @@ from spoofkit.terminal import echo, echo_json, say
 Manifest = Annotated[Path, typer.Argument(help="Manifest with the keys of the same trials.", metavar="MANIFEST")]
 Prior = Annotated[
     float | None,
-    typer.Option(help="Probability of bona fide speech to be best at. Default: that of ASVspoof 5's costs, 0.655."),
+    typer.Option(
+        help="Effective prior of bona fide for which the fit is best. Default: that of ASVspoof 5's costs, 0.655."
+    ),
 ]
 By = Annotated[
     list[str] | None, typer.Option(help="Column to break down by, such as attack or codec; may be repeated.")
@@ -28,12 +30,12 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="Score file, or one a seed, separated by commas.", metavar="A")],
+    first: Annotated[str, typer.Argument(help="Score file, or one per seed, separated by commas.", metavar="A")],
     second: Annotated[str, typer.Argument(help="The same of the other system.", metavar="B")],
     manifest: Manifest,
     by: By = None,
     resample: options.Resample = "speaker",
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
     fa_cost: options.FaCost = None,
@@ -108,7 +110,7 @@ def fuse(
 
 def apply(
     calibration: Annotated[Path, typer.Argument(help="What calibrate or fuse wrote.", metavar="CALIBRATION")],
-    files: Annotated[list[Path], typer.Argument(help="Scores, one file a system.", metavar="SCORES...")],
+    files: Annotated[list[Path], typer.Argument(help="Scores, one file per system.", metavar="SCORES...")],
     out: Annotated[Path, options.out(help="Score file to write; its record beside it.", metavar="OUT.tsv")],
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
@@ -205,7 +207,7 @@ def reformat(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Write scores as a challenge's own evaluation package reads them (`evaluate --layout` reads those of others).
+    """Write scores as a challenge's own evaluation package reads them (`evaluate --layout` reads such files).
 
     Example: `spoofkit reformat exp/x/scores/eval.tsv data/eval.tsv -o submission.txt --layout asvspoof2021_la`
     """

@@ -31,7 +31,7 @@ class Unit(str, Enum):
     speaker = "speaker"
 
 
-Partial = Annotated[bool, typer.Option("--partial", help="Accept a knowing subset; the manifests then say so.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Accept a deliberate subset; manifests are marked partial.")]
 Headers = Annotated[bool, typer.Option("--headers/--no-headers", help="Read every file's length from its header.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only check the lists and their counts; no audio is read, nothing written.")
@@ -160,7 +160,7 @@ def validate(
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Check manifests against the disk: every file there, readable, whole, of the length that is stated.
+    """Check manifests against the disk: every file there, readable, whole, and as long as the manifest says.
 
     Prints a line per finding (utterance, severity, problem, kind; tab-separated), a summary on stderr, and exits with 1
     if any is an error that was not skipped. What was read is kept beside the manifest, and not read again.

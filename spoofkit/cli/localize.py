@@ -37,7 +37,7 @@ ThresholdFrom = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Scores not above it are marked. Default: 0, and every output says that it was not fitted."),
+    typer.Option(help="Frames scoring at or below it are marked. Default: 0, and every output says it was not fitted."),
 ]
 Smooth = Annotated[
     float | None, typer.Option(help="Seconds of a running median over the scores. Default: no smoothing.")
@@ -131,7 +131,7 @@ def localize(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Find where recordings are spoofed, with a frame head on its encoder.
+    """Find the spoofed regions of recordings, with a frame head.
 
     Of recordings, OUTDIR gets NAME.rttm, NAME.txt (Audacity labels), NAME.png and NAME.json of each, and timeline.html
     to look at and listen to. Of a manifest, OUT.npz gets the scores of all frames, higher = more bona fide: after a

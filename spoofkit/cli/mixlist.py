@@ -47,7 +47,7 @@ def draw(
     out: Annotated[Path, options.out(help="Mix list to write.", metavar="MIX.tsv")],
     config: options.Config = None,
     set_: options.Set = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, for validation.")] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Draw mix.n_dev mixes, from the dev manifest.")] = False,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
     as_json: options.Json = False,

@@ -58,7 +58,7 @@ def merge(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Merge adapters (encoder.lora) into the weights on which they stand: a plain folder that needs no base.
+    """Merge adapters (encoder.lora) into the weights they were trained on: a plain folder that needs no base.
 
     An encoder becomes a Hugging Face folder for `AutoModel.from_pretrained` and `encoder.name`, a model a model folder
     that scores the same.

@@ -18,7 +18,7 @@ Set = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Recreate what an earlier call wrote.")]
 Reuse = Annotated[
     bool,
-    typer.Option("--reuse", help="Skip an output that is up to date; refuse one of other inputs, or a damaged one."),
+    typer.Option("--reuse", help="Skip an output that is up to date; refuse a damaged one, or one of other inputs."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Workers = Annotated[
@@ -31,7 +31,7 @@ Workers = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the encoder's products: fp32; bf16; tf32, on GPUs; or `auto`: the fastest in which the scores of the "
+        help="Precision of matrix products: fp32; bf16; tf32, on GPUs; or `auto`: the fastest in which scores of the "
         "first 32 recordings shift by at most 0.01 of their standard deviation.",
         metavar="fp32|tf32|bf16|auto",
     ),
@@ -47,7 +47,7 @@ Channels = Annotated[
         metavar="auto|mean|first|each|N",
     ),
 ]
-Resample = Annotated[str, typer.Option(help="What is drawn: speaker, speaker_attack or trial.")]
+Resample = Annotated[str, typer.Option(help="Unit of the bootstrap: speaker, speaker_attack or trial.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SpoofPrior = Annotated[float | None, typer.Option(help="Share of recordings that are spoofed. Default: 0.05.")]
 MissCost = Annotated[float | None, typer.Option(help="Cost of rejecting bona fide speech. Default: 1.")]

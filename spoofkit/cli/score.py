@@ -35,14 +35,14 @@ Out = Annotated[
 Crop = Annotated[
     str | None,
     typer.Option(
-        help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, those, and what is shorter repeated to "
+        help="`whole`; `first:N`, the first N samples (16 kHz); `repeat:N`, the same, with shorter ones repeated to "
         "N. Default: as the model says, mostly whole."
     ),
 ]
 Window = Annotated[float, typer.Option(help="Seconds of a window; longer recordings are scored in windows. 0: never.")]
 Hop = Annotated[float | None, typer.Option(help="Seconds from one window to the next. Default: they do not overlap.")]
 OverWindows = Annotated[
-    str, typer.Option(help="A long recording's score: `mean` of its windows, by the time each adds; or `min`.")
+    str, typer.Option(help="A long recording's score: `mean` of its windows, weighted by the time each adds; or `min`.")
 ]
 MinSpeech = Annotated[
     float | None,
@@ -113,7 +113,7 @@ def score(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Score utterances: log-odds of bona fide, higher = more likely genuine.
+    """Score utterances: higher = more likely bona fide.
 
     A manifest gives the score file of the ASVspoof 5 evaluation package; beside it a JSON that says how it was made
     and, with a calibration or --accept-from, a table of decisions. Other recordings (any audio, and the sound

@@ -62,17 +62,18 @@ def posttrain(
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train an encoder to find injected frames (stage 1); writes EXP/encoder.
+    """Train an encoder to find injected frames; writes EXP/encoder.
 
     Call it again after an interrupt: it resumes from the newest checkpoint, to the same result.
 
-    Fine-tuning changes the encoder, so the frame head of stage 1 does not fit its model. `--onto` trains another on the
-    encoder of that model, as it is: EXP/model scores as MODEL does, and `localize` takes it too.
+    Fine-tuning changes the encoder, so the frame head of post-training does not fit its model. `--onto` trains another
+    on the encoder of that model, as it is: EXP/model scores as MODEL does, and `localize` takes it too.
 
     Example: `spoofkit posttrain exp/x/posttrain --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml`
 
     Example: `spoofkit posttrain exp/x/timeline --onto exp/x/finetune/model --mix exp/x/posttrain/mix.tsv
-    --dev-mix exp/x/posttrain/mix_dev.tsv --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml`
+    --dev-mix exp/x/posttrain/mix_dev.tsv --train data/train.tsv --dev data/dev.tsv -c conf/xlsr300m.yaml
+    --set mix.frame_target=authenticity`
     """
     from spoofkit.config import load_config
     from spoofkit.models.device import choose_device
@@ -108,7 +109,7 @@ def finetune(
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train a detector on whole utterances (stage 2); writes EXP/model.
+    """Train a detector on whole utterances; writes EXP/model.
 
     Call it again after an interrupt: it resumes from the newest checkpoint, to the same result. With the setting
     finetune.frozen_first the head is trained alone first, in EXP/frozen.

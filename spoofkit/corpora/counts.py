@@ -48,7 +48,7 @@ def difference_from_published(corpus: str, released: ReleasedSet, partial: bool)
             differences.append(difference)
     if differences and not partial:
         raise SpoofkitError(
-            f"{where}: found {differences[0]}; fetch the lists again, or pass --partial to work on a subset knowingly"
+            f"{where}: found {differences[0]}; fetch the lists again, or pass --partial if this is meant to be a subset"
         )
     return "; ".join(differences)
 

@@ -199,7 +199,7 @@ def _read_folder(folder: Path, set_name: str, keys: dict[str, str]) -> ReleasedS
     if ignored:
         named = ", ".join(sorted(ignored)[:N_NAMED])
         more = ", …" if len(ignored) > N_NAMED else ""
-        say(f"{folder}: {len(ignored):,} files are no audio and left out: {named}{more}")
+        say(f"{folder}: {len(ignored):,} files are not audio and are skipped: {named}{more}")
     if not rows:
         raise SpoofkitError(f"{folder}: holds no audio, expected files ending in {', '.join(EXTENSIONS)}")
     table = pl.DataFrame(rows, schema={"path": pl.Utf8, "key": pl.Utf8}, orient="row")

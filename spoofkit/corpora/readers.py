@@ -91,7 +91,7 @@ def chosen_sets(sets: Sequence[str], known: Sequence[str]) -> list[str]:
     """
     unknown = [name for name in sets if name not in known]
     if unknown:
-        raise SpoofkitError(f"--sets: {unknown[0]!r} is no set of this corpus, expected some of {', '.join(known)}")
+        raise SpoofkitError(f"--sets: {unknown[0]!r} is not a set of this corpus, expected some of {', '.join(known)}")
     return [name for name in known if name in sets or not sets]
 
 

@@ -200,7 +200,7 @@ def _of_memory(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
     parts = {name: _gigabytes(memory[name]) for name in ("weights", "gradients", "optimizer", "activations")}
     words = (
         f"{_gigabytes(memory['total'])} for {memory['batch_size']} x {memory['seconds']:g} s in fp32, "
-        f"{_gigabytes(memory['cpu_process'])} as a process on a CPU, give or take a quarter: weights "
+        f"{_gigabytes(memory['cpu_process'])} as a process on a CPU, ±25 %: weights "
         f"{parts['weights']}, gradients {parts['gradients']}, AdamW {parts['optimizer']}, activations "
         f"{parts['activations']}"
     )

@@ -123,7 +123,7 @@ def require_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise SpoofkitError(
-            "--tensorboard: needs the package tensorboard; run `pip install 'spoofkit[tensorboard]'` or omit it"
+            "--tensorboard: needs the package tensorboard; run `tools/setup.sh --extras tensorboard` or omit it"
         )
 
 

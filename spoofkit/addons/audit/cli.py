@@ -33,7 +33,7 @@ def audit(
     reuse: options.Reuse = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure what trivial predictors tell of a list: the EER of duration, silence, level, band or file format alone.
+    """Measure the EER of trivial predictors of a list: duration, silence, level, band or file format alone.
 
     Where one is far below 50 %, a detector can score well without listening to the voice. Measures are saved
     continuously: after a kill the same command resumes, and one with another --by or --sample measures only what is not

@@ -44,9 +44,9 @@ def convert(
     """Convert a published checkpoint into a folder that spoofkit and transformers read.
 
     Encoders (fairseq's wav2vec 2.0, XLS-R and HuBERT, s3prl's copies of them, WavLM) become a Hugging Face folder for
-    `encoder.name`; detectors (AntiDeepfake, AASIST, classifiers of transformers) become a model folder for `score`.
-    The kind is recognised by the content. Nothing in the file is run: one that needs more than tensors and settings is
-    refused.
+    `encoder.name`; detectors (AntiDeepfake, AASIST, SSL-AASIST, Nes2Net-X, SLS, classifiers of transformers) become a
+    model folder for `score`. The kind is recognised by the content. Nothing in the file is run: one that needs more
+    than tensors and settings is refused.
 
     Example: `spoofkit convert xlsr2_300m.pt -o encoders/xlsr300m --same-as facebook/wav2vec2-xls-r-300m`
 

@@ -23,9 +23,10 @@ def pull(
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
 ) -> None:
-    """Copy a model or an encoder of the Hugging Face hub into a folder, which needs the hub no more.
+    """Copy a model or an encoder of the Hugging Face hub into a folder that works offline.
 
-    A model that is not in spoofkit's format is converted. Other verbs take the name itself, wherever they take a model.
+    A model that is not in spoofkit's format is converted. Most verbs take the name itself; `merge`, `average`, `push`
+    and `posttrain --onto` need a folder.
 
     Example: `spoofkit pull hub:nii-yamagishilab/mms-300m-anti-deepfake -o models/mms300m`
     """

@@ -1,4 +1,4 @@
-"""The verb `pull`, and `convert` of a model of the hub: a folder of one's own, which needs the hub no more."""
+"""The verb `pull`, and `convert` of a model of the hub: a folder of one's own that works offline."""
 
 import shutil
 from collections.abc import Iterator

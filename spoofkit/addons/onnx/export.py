@@ -156,7 +156,7 @@ def _require_packages() -> None:
             import_module(name)
     except ImportError as error:
         raise SpoofkitError(
-            f"export: needs the packages onnx and onnxruntime ({error}); run `pip install 'spoofkit[onnx]'`"
+            f"export: needs the packages onnx and onnxruntime ({error}); run `tools/setup.sh --extras onnx`"
         ) from error
 
 

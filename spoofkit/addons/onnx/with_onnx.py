@@ -184,7 +184,7 @@ def open_session(path: Path | str, threads: int | None = None) -> Any:
         import onnxruntime
     except ImportError as error:
         raise SpoofkitError(
-            f"{path}: scoring with an ONNX file needs the package onnxruntime; run `pip install 'spoofkit[onnx]'`"
+            f"{path}: scoring with an ONNX file needs the package onnxruntime; run `tools/setup.sh --extras onnx`"
         ) from error
     require_model(Path(path))
     require_own(Path(path))

@@ -96,7 +96,7 @@ def serve(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "spoofkit":
             raise
-        raise SpoofkitError(f"serve: needs the package {error.name}; run `pip install 'spoofkit[serve]'`") from error
+        raise SpoofkitError(f"serve: needs the package {error.name}; run `tools/setup.sh --extras serve`") from error
     run(
         model,
         ServeOptions(

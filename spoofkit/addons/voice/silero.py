@@ -96,13 +96,13 @@ def load_voice_activity(least_seconds: float) -> Silero:
     if missing:
         raise SpoofkitError(
             f"--min-speech: needs the package {' and '.join(missing)}, which is not installed; run "
-            "`pip install 'spoofkit[vad]'` or leave it out"
+            "`tools/setup.sh --extras vad` or leave it out"
         )
     path = Path(str(package.locate_file(MODEL)))
     if not path.is_file():
         raise SpoofkitError(
             f"--min-speech: {PACKAGE} {package.version} has no file {MODEL}, expected a version {VERSIONS}; run "
-            "`pip install 'spoofkit[vad]'`"
+            "`tools/setup.sh --extras vad`"
         )
     options = onnxruntime.SessionOptions()
     # The model is small: more threads would only slow the detector down.
