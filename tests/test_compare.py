@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from scipy.stats import binom, ttest_ind
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import clusters_of, intervals
-from spoofkit.evaluation.compare import compare
+from spoofkit.evaluation.compare import compare, print_comparison
 from spoofkit.evaluation.decision_rule import genuine_threshold
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
@@ -437,3 +439,20 @@ def test_what_has_to_be_known_of_a_set_is_said_by_every_verb(files: Path, tmp_pa
         assert "part.tsv: partial: half of it" in done.stderr
         assert "trained on this very set" in done.stderr
     assert "partial set: half of it" in run_cli("evaluate", a, tmp_path / "part.tsv", "--latex").stdout
+
+
+def test_few_speakers_of_a_class_are_said(trials: pl.DataFrame) -> None:
+    assert clusters_of(trials).note == ""
+    few = trials.filter((pl.col("key") == "bonafide") | pl.col("speaker").is_in(trials["speaker"].unique().sort()[:9]))
+    assert clusters_of(few).note.startswith("only 9 speakers with spoof trials")
+
+
+def test_compare_says_when_so_few_draws_cannot_give_a_small_corrected_p(trials: pl.DataFrame) -> None:
+    many = trials.with_row_index().with_columns(attack=pl.format("A{}", pl.col("index") % 30))
+    scores = {"A": [many["a"]], "B": [many["b"]]}
+    with redirect_stdout(StringIO()) as said:
+        print_comparison(compare(scores, many, by=["attack"], n_replicates=200) | {"n_trials": many.height})
+    assert "--replicates" in said.getvalue()
+    with redirect_stdout(StringIO()) as said:
+        print_comparison(compare(scores, many, n_replicates=200) | {"n_trials": many.height})
+    assert "--replicates" not in said.getvalue()

@@ -35,6 +35,7 @@ def compare(
     manifest: Manifest,
     by: By = None,
     resample: options.Resample = "speaker",
+    replicates: Annotated[int, typer.Option(min=100, help="Resampled lists for intervals and p values.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     spoof_prior: options.SpoofPrior = None,
     miss_cost: options.MissCost = None,
@@ -55,7 +56,16 @@ def compare(
 
     first_files, second_files = ([Path(path) for path in text.split(",") if path] for text in (first, second))
     costs = dcf_costs(spoof_prior, miss_cost, fa_cost)
-    result = compare_files(first_files, second_files, manifest, by=by or (), resample=resample, costs=costs, seed=seed)
+    result = compare_files(
+        first_files,
+        second_files,
+        manifest,
+        by=by or (),
+        resample=resample,
+        costs=costs,
+        n_replicates=replicates,
+        seed=seed,
+    )
     _warn_of_cuts([*first_files, *second_files])
     for warning in result["warnings"]:
         say(f"spoofkit: warning: {warning}")

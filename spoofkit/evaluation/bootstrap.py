@@ -30,6 +30,8 @@ N_REPLICATES = 1000
 CONFIDENCE = 0.95
 MOST_EMPTY = 0.05  # share of replicates that may lack a class
 MOST_GROUPS = 2000  # of single trials
+FEWEST_SPEAKERS = 10
+"""With fewer speakers of a class percentile intervals hold much less than they say: see docs/evaluation.md."""
 RESAMPLED = {"speaker": "speakers", "speaker_attack": "speakers and attacks", "trial": "single trials"}
 """What can be resampled, and what it is called in the report."""
 
@@ -44,7 +46,7 @@ class Clusters:
     of: str
     """One of RESAMPLED."""
     note: str
-    """Why another unit than the requested one is resampled; empty if it is the requested one."""
+    """Why intervals are too narrow: single trials are resampled instead of speakers, or these are few; else empty."""
 
 
 def require_resampled(resample: str) -> None:
@@ -61,7 +63,7 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
     """Assign each trial the number of its cluster.
 
     Args:
-        trials: With the columns `speaker` and `attack`.
+        trials: With the columns `key`, `speaker` and `attack`.
         resample: `speaker`; `speaker_attack`, where a speaker's bona fide trials and those of each attack are separate
             clusters; or `trial`.
 
@@ -82,7 +84,17 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
     names = trials.select(pl.concat_str(columns, separator="\t")).to_series() if columns[1:] else trials["speaker"]
     values = names.unique().sort()
     codes = names.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
-    return Clusters(codes, values.len(), resample, "")
+    return Clusters(codes, values.len(), resample, _note_of_few(trials))
+
+
+def _note_of_few(trials: pl.DataFrame) -> str:
+    """Return a note if a class has few speakers; otherwise empty."""
+    number = {key: trials.filter(pl.col("key") == key)["speaker"].n_unique() for key in ("bonafide", "spoof")}
+    key = min(number, key=number.__getitem__)
+    if number[key] >= FEWEST_SPEAKERS:
+        return ""
+    who = f"{number[key]} speaker{'' if number[key] == 1 else 's'}"
+    return f"only {who} with {key} trials, so intervals are too narrow and p values too small"
 
 
 def _single_trials(n_trials: int, note: str) -> Clusters:
@@ -107,7 +119,7 @@ def draw_clusters(n_clusters: int, n_replicates: int = N_REPLICATES, seed: int =
     if n_clusters < 2:
         raise SpoofkitError(
             f"bootstrap: found {n_clusters} speaker, expected at least two, since speakers are resampled; "
-            "evaluate this list without intervals"
+            "resample single trials, which holds for these speakers only, or do without intervals"
         )
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_replicates)
@@ -318,7 +330,7 @@ def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE
     if n_empty > MOST_EMPTY * replicates.size:
         raise SpoofkitError(
             f"bootstrap: {n_empty:,} of {replicates.size:,} resampled lists lack a class, since too few speakers have "
-            "both; evaluate this list without intervals"
+            "both; resample single trials, which holds for these speakers only, or do without intervals"
         )
     low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

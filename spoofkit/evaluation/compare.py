@@ -5,6 +5,7 @@ effect of the seed.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -38,6 +39,7 @@ from spoofkit.files import file_sha256
 from spoofkit.tables import Column, Row, Table, show
 
 FIGURES = ("eer_official_percent", "min_dcf")
+LEVEL = 0.05
 
 
 def compare_files(
@@ -48,15 +50,16 @@ def compare_files(
     by: Sequence[str] = (),
     resample: str = "speaker",
     costs: DcfCosts = ASVSPOOF5,
+    n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare two systems, each by its score files, one a seed.
+    """Compare two systems, each by its score files, one per seed.
 
     Args:
         first: Score files of system A.
         second: Those of system B.
         manifest_path: Manifest with the keys of the same trials.
-        by, resample, costs, seed: See `compare`.
+        by, resample, costs, n_replicates, seed: See `compare`.
 
     Returns:
         The result of `compare`, with the files and their hashes, and `warnings` about them.
@@ -74,7 +77,9 @@ def compare_files(
             )
     trials = {name: [read_trials(path, manifest) for path in own] for name, own in files.items()}
     scores = {name: [of_seed["score"].to_numpy() for of_seed in own] for name, own in trials.items()}
-    result = compare(scores, manifest.table, by=by, resample=resample, costs=costs, seed=seed)
+    result = compare(
+        scores, manifest.table, by=by, resample=resample, costs=costs, n_replicates=n_replicates, seed=seed
+    )
     warnings = caveats(manifest, [path for own in files.values() for path in own])
     for name, own in files.items():
         for path, of_seed in zip(own, trials[name], strict=True):
@@ -235,6 +240,9 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     show(*_comparison(result, "min_dcf", "minDCF", 4), "")
     what = clusters_in_words(result, result["n_trials"])
     show(f"{result['n_replicates']:,} draws of {what}, both systems together; EER: {result['eer_variant']} variant")
+    n_parts = max(Counter(row["column"] for row in result["rows"]).values())
+    if (lowest := 2 * n_parts / (result["n_replicates"] + 1)) >= LEVEL:
+        show(f"with so few draws no corrected p of {n_parts} parts is below {lowest:.2g}; give more (--replicates)")
 
 
 def _comparison(result: Mapping[str, Any], figure: str, name: str, digits: int) -> Iterator[str | Table]:

@@ -193,7 +193,8 @@ def describe_threshold(found: dict[str, Any]) -> list[str]:
     elif "rejects" in found:
         said = (
             f"accept from {accept_from!r}: rejects {found['rejects']:.2%} of these {found['n_bonafide']:,} "
-            f"genuine recordings, and at most {found['rejects_at_most']:.2%} of others like them (95 % confidence)"
+            f"genuine recordings, and at most {found['rejects_at_most']:.2%} of others like them (95 % confidence, if "
+            "recordings are independent)"
         )
     else:
         said = f"log-likelihood ratios (nats): accept from {accept_from:.6g}, reject below {reject_below:.6g}"
