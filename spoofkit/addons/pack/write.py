@@ -96,7 +96,7 @@ def pack(
         )
     corpus = read_manifest(manifest_path).made_from.get("corpus", "")
     made_from = {"manifest": file_sha256(manifest_path), "corpus": corpus}
-    shard_names = rf"{re.escape(manifest_path.stem)}_\d+"
+    shard_names = rf"{re.escape(manifest_path.stem)}_\d{{5,}}"
     output = Output("pack", (target,), target, made_from, find_record)
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         # The shards that its manifest names, not all that are there.
@@ -110,7 +110,6 @@ def pack(
             target.unlink(missing_ok=True)  # first, because without its shards it is invalid
             _remove(_shards(out, shard_names))
         shards = _pack_all(manifest, out, shard_bytes, workers)
-        _remove(shard for shard in _shards(out, shard_names) if shard not in shards)
         records = list(shards.values())
         if manifest.n_rejected:
             write_rejected(target, read_rejected(manifest_path))
@@ -152,14 +151,23 @@ def _pack_all(manifest: Manifest, out: Path, shard_bytes: int, workers: int) -> 
 
 
 def _complete_record(shard: Path, rows: list[tuple[str, str, int]], downmix: str) -> dict[str, Any] | None:
-    """Return the record of an undamaged shard that holds the first of these rows, or None."""
+    """Return the record of an undamaged shard that holds the first of these rows, or None if there is none.
+
+    Raises:
+        SpoofkitError: the shard holds other utterances: a manifest elsewhere, or under another name, may read it.
+    """
     try:
         record = require_whole(shard, read_all=True)
     except SpoofkitError:
         return None
     rows = rows[: len(record["utt_ids"])]
     same_ids = record["utt_ids"] == [utt_id for utt_id, _, _ in rows]
-    return record if same_ids and record["sources"] == _made_from([source for _, source, _ in rows], downmix) else None
+    if same_ids and record["sources"] == _made_from([source for _, source, _ in rows], downmix):
+        return record
+    raise SpoofkitError(
+        f"{shard}: exists already and holds other utterances, which another manifest may read; pass --overwrite to "
+        "replace it, or name another folder"
+    )
 
 
 def _made_from(sources: list[str], downmix: str) -> str:
