@@ -1,6 +1,7 @@
 """Trivial predictors: measured on files made to have known values, judged on lists made to have known EERs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,13 @@ def test_an_audit_killed_twice_goes_on_and_ends_with_the_same_file(
     assert (out / "audit.tsv").read_text() == whole
     assert (out / "audit.json").read_text() == (tmp_path / "whole/audit.json").read_text()
     assert not (out / "audit.tsv.part").exists()
+
+
+def test_a_manifest_called_like_its_measures_is_not_replaced(corpus: Path, tmp_path: Path) -> None:
+    manifest = Path(shutil.copy(corpus, tmp_path / "audit.tsv"))
+    sentence = refusal("audit", manifest, "--out", tmp_path, "--overwrite")
+    assert "would replace one of its own inputs" in sentence
+    assert manifest.read_bytes() == corpus.read_bytes()
 
 
 def test_what_was_measured_before_a_bad_file_is_kept(

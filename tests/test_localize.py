@@ -396,6 +396,9 @@ def test_regions_of_another_set_or_other_audio_are_refused(
     localized: Path, truth: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     data = truth[0]
+    for threshold in ("nan", "inf"):
+        chosen = ["--threshold", threshold, "-o", tmp_path / "out"]
+        assert "finite" in refusal("evaluate-segments", localized, data / "eval.segments.tsv", *chosen)
     sentence = refusal("evaluate-segments", localized, data / "dev.segments.tsv", "-o", tmp_path / "out")
     assert "expected the same utterances in both" in sentence
     regions = {utt_id: own.tolist() for utt_id, own in read_segments(data / "eval.segments.tsv").items()}

@@ -229,6 +229,16 @@ def test_an_output_named_otherwise_than_a_score_file_is_refused_before_anything_
     assert f"-o {tmp_path / name}".replace(".txt", ".tsv").replace(".JSON", ".tsv") in done.stderr
 
 
+def test_a_broken_link_that_a_glob_matches_gets_a_row_with_its_error(model: Path, calls: Path, tmp_path: Path) -> None:
+    shutil.copy(sorted(calls.glob("*.wav"))[0], tmp_path / "whole.wav")
+    (tmp_path / "broken.wav").symlink_to("nowhere.wav")
+    done = run_cli("score", model, tmp_path / "*.wav", ok=False)
+    assert done.returncode == 1
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()[1:]] == [
+        str(tmp_path / name) for name in ("broken.wav", "whole.wav")
+    ]
+
+
 def test_a_name_with_the_signs_of_a_glob_is_a_file(model: Path, calls: Path, tmp_path: Path) -> None:
     odd = shutil.copy(calls / "0.wav", tmp_path / "[1] call*.wav")
     assert list(rows(run_cli("score", model, odd).stdout)) == [str(odd)]

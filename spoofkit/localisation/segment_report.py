@@ -1,5 +1,6 @@
 """The verb `evaluate-segments`: frame scores and spoofed regions to segments.json, segment_eer.png, a table."""
 
+import math
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -79,6 +80,8 @@ def evaluate_segments(
         SpoofkitError: a result exists already, an input is damaged or does not match the other, or the disk refuses.
     """
     json_path, png_path = out_dir / "segments.json", out_dir / "segment_eer.png"
+    if threshold is not None and not math.isfinite(threshold):
+        raise SpoofkitError(f"--threshold {threshold}: expected a finite number; give one")
 
     def hashed() -> dict[str, Any]:
         return {

@@ -45,7 +45,9 @@ def expand(path: Path) -> list[str]:
             raise SpoofkitError(f"{path}: no audio files inside, expected some of {', '.join(EXTENSIONS)}")
         return inside
     if glob.has_magic(str(path)) and not path.exists():
-        matching = sorted(file for file in _matching(path) if Path(file).is_file())
+        # A broken link is included, as above.
+        found = map(Path, _matching(path))
+        matching = sorted(str(file) for file in found if file.is_file() or (file.is_symlink() and not file.exists()))
         if not matching:
             raise SpoofkitError(f"{path}: matches no file, expected some recordings; check the pattern")
         return matching

@@ -30,7 +30,7 @@ from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interva
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
 from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error, write_json
 from spoofkit.lock import held
-from spoofkit.outputs import Output, is_up_to_date, read_json_record, skipped, with_checksums
+from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped, with_checksums
 
 PREDICTORS = {**NUMERIC, **CATEGORICAL}
 WARN_BELOW_PERCENT = 35.0
@@ -80,6 +80,8 @@ def audit(
     _require_auditable(manifest, table, by)
     identity = {"format": FORMAT, "manifest_sha256": file_sha256(manifest_path)}
     made_from = identity | {"by": list(by), "sample": sample, "seed": seed}
+    if out is not None:
+        refuse_replacing([out / name for name in ("audit.tsv", "audit.json")], [manifest_path])
     if out is not None and reuse and not overwrite and (recorded := _up_to_date(out, made_from)) is not None:
         return recorded
     with ExitStack() as stack:
