@@ -21,6 +21,7 @@ from spoofkit.checksums import folder_sha256
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
 from spoofkit.evaluation.scores import write_scores
+from spoofkit.files import file_sha256
 from spoofkit.models.detector import FrameClassifier, load_detector
 from spoofkit.models.frame_model import load_frame_model, write_frame_head
 from spoofkit.outputs import checksum
@@ -300,6 +301,12 @@ def test_verify_names_what_was_edited(
         said = refusal("report", model, calls / "call.flac", "--verify", path, "--calibration", calibration)
         assert all(name in said for name in named), (path.name, said)
         assert "edited" in said or path != plain
+    words = Path(page).read_text().replace("support", "evidence", 1)
+    Path(page).write_text(words)
+    forged = report | {"files_sha256": {"call.html": file_sha256(Path(page))}}
+    (tmp_path / "call.json").write_text(json.dumps(forged | {"sha256": checksum(forged)}))
+    forgery = ["--verify", tmp_path / "call.json", "--calibration", calibration]
+    assert "call.html: does not say what the JSON says" in refusal("report", model, calls / "call.flac", *forgery)
     assert "is not the JSON of a report" in refusal(
         "report", model, calls / "call.flac", "--verify", calibration, "--calibration", calibration
     )

@@ -21,6 +21,8 @@ from spoofkit.stages import describe_stages
 
 FORMAT = 1
 """Version of the JSON; raised when an entry changes its meaning."""
+TOLERANCE = 1e-3
+"""Largest difference of a score examined again, in its own unit; of one beyond ±1, as a share of it."""
 LIMITS = (
     "A likelihood ratio says how much more likely the score is for one kind of speech than for the other. It is not "
     "the probability that the recording is genuine or spoofed: that depends on everything else that is known, too.",
@@ -68,7 +70,7 @@ def examine(file: str, instruments: Instruments) -> tuple[dict[str, Any], list[D
 
     Returns:
         What its report says; nothing in it depends on where files lie, on the day or on the machine, but for scores,
-        within `verify.TOLERANCE`, and the names of files. And what is drawn.
+        within TOLERANCE, and the names of files. And what is drawn.
 
     Raises:
         SpoofkitError: it cannot be read.

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spoofkit.addons.report.examine import Drawn
+from spoofkit.addons.report.examine import TOLERANCE, Drawn
 from spoofkit.addons.report.scale import PROPOSITIONS, band_of, bands, ratio_text
-from spoofkit.addons.report.verify import TOLERANCE
 from spoofkit.localisation.track import Track, make_track
 from spoofkit.page import render
 

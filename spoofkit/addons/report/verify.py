@@ -2,17 +2,19 @@
 
 Hashes must be equal. Scores may differ by TOLERANCE, as they do between processors; what follows from a score must
 follow exactly from the one in the report. All else must be equal, but for when, where and by which version it was made,
-and the names of files.
+and the names of files. The page must say what the JSON says.
 """
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spoofkit.addons.report.examine import examine, judge
+from spoofkit.addons.report.examine import TOLERANCE, Drawn, examine, judge
 from spoofkit.addons.report.instruments import Wanted, load_instruments, what_it_is_made_from
+from spoofkit.addons.report.page import report_page
 from spoofkit.addons.report.recording import shown
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
@@ -22,8 +24,6 @@ from spoofkit.outputs import checksum
 from spoofkit.scoring.loose_files import find_files
 from spoofkit.terminal import visible
 
-TOLERANCE = 1e-3
-"""Largest difference of a score, in its own unit; of one beyond ±1, as a share of it."""
 SECONDS = 0.05
 """Largest difference of the edge of a region."""
 EXACT = 1e-9  # relative; JSON holds all digits
@@ -58,7 +58,8 @@ def verify(path: Path, model: Path, inputs: list[Path], wanted: Wanted) -> Itera
     if is_edited(recorded):
         found.append(f"{path.name}: was edited (its sha256 differs)")
     page = path.with_suffix(PAGE)
-    if page.is_file() and file_sha256(page) not in recorded["files_sha256"].values():
+    names = {sha256: name for name, sha256 in recorded["files_sha256"].items()}
+    if page.is_file() and file_sha256(page) not in names:
         found.append(f"{page.name}: is not the page of this report (another SHA-256)")
     now_from = what_it_is_made_from(model, wanted) | {"recording_sha256": file_sha256(files[0])}
     called = {"recording_sha256": f"recording {shown(files[0])}", "model_sha256": f"model {model}"}
@@ -69,10 +70,13 @@ def verify(path: Path, model: Path, inputs: list[Path], wanted: Wanted) -> Itera
               f"{_hash(now_from[name])} found)" for name in others]  # fmt: skip
     if not others:  # scores of other inputs would say nothing
         instruments = load_instruments(model, wanted)
-        again, _ = examine(files[0], instruments)
+        again, drawn = examine(files[0], instruments)
         found += differences(recorded, again, lambda score: judge(score, instruments))
         if (made := recorded["made_with"].get("spoofkit")) != version():
-            yield f"made by spoofkit {made}, verified by {version()}"
+            words = f"; the words of {page.name} were not compared with {path.name}" if page.is_file() else ""
+            yield f"made by spoofkit {made}, verified by {version()}{words}"
+        elif not found and page.is_file():
+            found += _differing_page(page, recorded, drawn, names[file_sha256(page)])
     if found:
         raise SpoofkitError(f"{path}: not confirmed: " + "; ".join(map(visible, found)))
     yield f"{path}: confirmed: its inputs are the same, and its scores are found again"
@@ -117,6 +121,23 @@ def differences(recorded: dict[str, Any], found: dict[str, Any], judge: Callable
             for now, before in zip(_rows(one, part), _rows(other, part), strict=False):  # as above
                 now |= {name: before[name] for name in now if _settles(name, now[name], before.get(name))}
     return list(_compare(_comparable(recorded), _comparable(found), ""))
+
+
+def _differing_page(page: Path, recorded: dict[str, Any], drawn: list[Drawn], name: str) -> Iterator[str]:
+    """Yield a line if a page does not say what its JSON says; `name` is what it was called when it was written."""
+    record = {key: value for key, value in recorded.items() if key not in ("sha256", "files_sha256")}
+    expected = report_page(record, drawn, Path(name).with_suffix(".json").name)
+    if _words(page.read_text(encoding="utf-8")) != _words(expected):
+        yield f"{page.name}: does not say what the JSON says"
+
+
+def _words(page: str) -> str:
+    """Return a page with the kinds of elements and the words of each picture in its place: curves differ a little."""
+
+    def of_picture(found: re.Match[str]) -> str:
+        return " ".join([*sorted(set(re.findall(r"<([a-zA-Z]+)", found[0]))), *re.findall(r">([^<]+)<", found[0])])
+
+    return re.sub(r"<svg\b.*?</svg>", of_picture, page, flags=re.DOTALL)
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
