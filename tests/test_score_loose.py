@@ -860,3 +860,13 @@ def test_what_does_not_fit_in_memory_is_a_reason(model: Path, calls: Path) -> No
 )
 def test_numbers_that_mean_nothing_are_refused(model: Path, calls: Path, option: tuple[str]) -> None:
     assert refusal("score", model, calls, *option).startswith(option[0].split("=")[0])
+
+
+def test_a_recording_of_which_only_the_beginning_is_scored_says_so(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, n_samples in (("long", 20_000), ("short", 12_000)):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(n_samples), SAMPLE_RATE)
+    for crop in ("first:16000", "repeat:16000"):
+        found = rows(run_cli("score", model, tmp_path, "--crop", crop).stdout)
+        assert found[str(tmp_path / "long.wav")]["remarks"] == "the first 1 s alone"
+        assert found[str(tmp_path / "short.wav")]["remarks"] == ""

@@ -6,6 +6,7 @@ Every output is made of this record: tables, lines of JSON (`rows`), and what Py
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.scoring.decisions import Decisions
 from spoofkit.scoring.recordings import Reading, Recording, Result
@@ -100,5 +101,7 @@ def _remarks(result: Result, reading: Reading) -> Iterator[str]:
     if result.windows and reading.windows is not None:
         over = "lowest" if reading.windows.over == "min" else "mean"
         yield f"{over} of {len(result.windows):,} windows of {reading.windows.seconds:g} s"
+    if reading.first_samples is not None and round(result.seconds * SAMPLE_RATE) >= reading.first_samples:
+        yield f"the first {reading.first_samples / SAMPLE_RATE:.4g} s alone"
     if result.lacks_signal:
         yield f"less than {LEAST_SIGNAL_SECONDS:g} s of signal"
