@@ -414,6 +414,7 @@ def test_it_does_not_start_where_others_reach_it_without_keys(model: Path, tmp_p
         assert fact in refusal("serve", model, "--keys", keys)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "--port" in refusal("serve", model, "--port", taken.getsockname()[1])
+    assert "--min-region: " in refusal("serve", model, "--min-region", 0.1)  # it has no frame head
 
 
 def test_sigterm_lets_the_request_at_work_end(

@@ -93,6 +93,12 @@ def make_server(model: Path, options: ServeOptions, keys: Keys) -> tuple[uvicorn
         SpoofkitError: the model or an option is not what was expected.
     """
     detector = load(model, **options.detector)
+    given = [name for name, value in options.regions.items() if value is not None]
+    if given and not detector.can_localize:
+        raise SpoofkitError(
+            f"--{given[0].replace('_', '-')}: marks regions by frame scores, found a model without a frame head; "
+            "leave it out, or add such a head with `spoofkit posttrain EXP --onto MODEL`"
+        )
     window = options.detector.get("window", SECONDS) or options.most_seconds
     most_bytes = round(options.most_megabytes * 1e6)
     uploads = UploadLimits(most_bytes, options.upload_seconds, 2 * UPLOADS_TOGETHER * most_bytes)
