@@ -236,6 +236,8 @@ def test_a_failed_cell_is_named_and_not_averaged_and_the_same_command_runs_it_ag
         ({"cells": {"mean": {"finetune.haed": "lstm"}}}, "cell mean: .*finetune.haed"),
         ({"cells": {"mean": {"--shaer": 0.2}}}, "--shaer"),
         ({"cells": {"mean": {"--share": "much"}}}, "--share is 'much'"),
+        ({"cells": {"mean": {"--settings": "finetune.batch_size=8"}}}, "--settings: is not for a grid"),
+        ({"common": {"--conf": "conf.yaml", "--overwrite": True}}, "--overwrite: is not for a grid"),
         ({"seed": [0]}, "seed.*did you mean seeds"),
         ({"control": "maen"}, "control: there is no cell maen"),
         ({"cells": {"mean": {}, "lstm": {}}}, "cell lstm: has the settings of mean"),

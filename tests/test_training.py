@@ -401,6 +401,17 @@ def test_audio_that_cannot_be_read_stops_training_with_its_name(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_too_long_stops_training_in_one_sentence(
+    workers: int, manifests: Path, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPOOFKIT_LONGEST_HOURS", "0.0001")
+    options = [*finetune_options(manifests, conf), "--workers", workers]
+    sentence = refusal("finetune", tmp_path / "exp", *options)
+    assert "is longer than" in sentence
+    assert "Traceback" not in sentence
+
+
 def test_an_utterance_too_short_for_the_encoder_is_named_before_training(
     corpus: Path, conf: Path, tmp_path: Path
 ) -> None:

@@ -208,6 +208,10 @@ def _experiment(
     of_grid = {key[2:]: text_of(value) for key, value in keys.items() if key.startswith("--")}
     if "conf" not in of_grid:
         raise SpoofkitError("--conf: is missing, expected a file of settings; write it into `common`")
+    for name in of_grid:
+        if name == "settings" or (name in OWN_OPTIONS and name not in ("conf", "posttrain", "share")):
+            instead = "write each setting by its name" if name == "settings" else "give it on the command line, or not"
+            raise SpoofkitError(f"--{name}: is not for a grid, expected other options of run.sh; {instead}")
     conf = ROOT / recipe / of_grid.pop("conf")
     words = [f"{key}={text_of(value)}" for key, value in keys.items() if not key.startswith("--")] + [f"seed={seed}"]
     if spaced := [word for word in words if re.search(r"\s", word)]:

@@ -42,8 +42,8 @@ def load_batches(
     try:
         yield _usable(iterator, shortest, longest)
     except SpoofkitError as error:
-        # torch passes a worker's error as text: its traceback, and the sentence at the end.
-        raise SpoofkitError(str(error).rstrip().rsplit("SpoofkitError: ", 1)[-1]) from None
+        # torch passes a worker's error as text: its traceback, and the sentence at the end, after the error's class.
+        raise SpoofkitError(re.split(rf"\n[\w.]*{type(error).__name__}: ", str(error).rstrip())[-1]) from None
     except RuntimeError as error:
         if not re.search(r"DataLoader worker .*exited|killed by signal|shared memory|Bus error", str(error)):
             raise

@@ -94,7 +94,8 @@ def _note_of_few(trials: pl.DataFrame) -> str:
     if number[key] >= FEWEST_SPEAKERS:
         return ""
     who = f"{number[key]} speaker{'' if number[key] == 1 else 's'}"
-    return f"only {who} with {key.replace('bonafide', 'bona fide')} trials, so intervals are too narrow and p values too small"
+    of = "bona fide" if key == "bonafide" else "spoof"
+    return f"only {who} with {of} trials, so intervals are too narrow and p values too small"
 
 
 def _single_trials(n_trials: int, note: str) -> Clusters:
