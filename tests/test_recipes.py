@@ -322,6 +322,8 @@ def test_settings_that_are_not_those_of_the_experiment_are_refused_before_a_stag
     options = ["--data", "data", "--exp", "exp", "--stage", stage, "--dry-run"]
     can_run = f"stages {' '.join(map(str, range(stage, 7)))} can run"
     assert can_run in run("asvspoof5", *options, cwd=tmp_path).stderr
+    # Fine-tuning takes post-training's encoder, without the revision that the conf may pin.
+    assert can_run in run("asvspoof5", *options, "--settings", "encoder.revision=abc", cwd=tmp_path).stderr
     done = run("asvspoof5", *options, "--settings", "seed=1", ok=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "seed: 0 there, 1 now" in done.stderr

@@ -19,6 +19,7 @@ import soundfile
 import torch
 from conftest import refusal, run_cli, without_sums
 from safetensors.torch import load_file
+from test_recipes import make_small_wavlm
 from warm import WarmPython
 
 from spoofkit.config import load_config
@@ -399,6 +400,17 @@ def test_audio_that_cannot_be_read_stops_training_with_its_name(
     assert sentence.startswith(f"{copy.resolve()}/flac_T/T_0000000011.flac: neither libsndfile nor FFmpeg")
     # Loader processes that outlived the error would keep the program from ending.
     assert not multiprocessing.active_children()
+
+
+def test_an_encoder_in_the_folder_of_the_training_is_refused_and_stays(
+    manifests: Path, conf: Path, tmp_path: Path
+) -> None:
+    own = make_small_wavlm(tmp_path / "exp" / "encoder")
+    files = sorted(own.iterdir())
+    for more in ([], ["--overwrite"]):
+        sentence = refusal("finetune", tmp_path / "exp", *finetune_options(manifests, conf), "--encoder", own, *more)
+        assert str(own) in sentence
+        assert sorted(own.iterdir()) == files
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -56,7 +56,10 @@ def require_same(folder: Path, settings: Config) -> None:
     """
     if not any(path for name in ("checkpoints", "encoder", "model") for path in folder.glob(f"{name}/*")):
         return
-    if changed := differences(read_recorded(folder / "config.yaml"), stage_settings(settings, folder.name)):
+    before, now = read_recorded(folder / "config.yaml"), stage_settings(settings, folder.name)
+    for found in (before, now):  # fine-tuning takes post-training's encoder, which has no revision
+        found["encoder"] = {**(found.get("encoder") or {}), "revision": None}
+    if changed := differences(before, now):
         raise SpoofkitError(
             f"{folder}: holds a training with other settings ({'; '.join(changed[:3])}); restore them, choose "
             "another experiment with --exp, or train again with --overwrite"

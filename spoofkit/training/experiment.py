@@ -103,6 +103,18 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     return all((folder / product).is_dir() for product in products)
 
 
+def refuse_own_encoder(folder: Path, name: str) -> None:
+    """Refuse an encoder that lies in the folder of the training, which `clear` empties.
+
+    Raises:
+        SpoofkitError: it does.
+    """
+    if Path(name).is_dir() and Path(name).resolve().is_relative_to(folder.resolve()):
+        raise SpoofkitError(
+            f"{folder}: holds the encoder {name} that is to be trained, expected another folder; name one"
+        )
+
+
 def clear(folder: Path) -> None:
     """Delete what an earlier run left, its settings last, so that a kill leaves nothing a later run could misread."""
     for name in ("checkpoints", *PRODUCTS, "tensorboard"):

@@ -67,6 +67,7 @@ def run_stage(
     Returns:
         Step and figures of the chosen weights; None if the folder was already finished.
     """
+    experiment.refuse_own_encoder(folder, recorded["encoder"]["name"])
     locked = nullcontext() if run.dry_run else experiment.locked(folder)
     with distributed.joined(run.device) as (world, device), distributed.main_first(world, locked):
         run = replace(run, world=world, device=device)
