@@ -625,9 +625,11 @@ def test_a_pack_is_of_the_down_mix_of_its_set_and_is_made_anew_with_another(tmp_
     manifest = write_set(tmp_path, {"a.wav": "spoof"}, downmix="first")
     run_cli("pack", manifest, "-o", tmp_path / "packed")
     (tmp_path / "packed/set.tsv").unlink()  # as if killed just before its end
-    for downmix, expected in (("first", left), ("second", right)):
+    for downmix, expected, more in (("first", left, []), ("second", right, ["--overwrite"])):
         write_set(tmp_path, {"a.wav": "spoof"}, downmix=downmix)
-        run_cli("pack", manifest, "-o", tmp_path / "packed")
+        if more:
+            assert "holds other utterances" in refusal("pack", manifest, "-o", tmp_path / "packed")
+        run_cli("pack", manifest, "-o", tmp_path / "packed", *more)
         assert read_manifest(tmp_path / "packed/set.tsv").downmix == downmix
         pcm = np.fromfile(tmp_path / "packed/set_00000.i16", dtype="<i2")  # an open shard would be remembered
         assert np.abs(pcm / 32768 - expected).max() < 2**-14
