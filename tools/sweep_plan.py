@@ -210,7 +210,7 @@ def _experiment(
         raise SpoofkitError("--conf: is missing, expected a file of settings; write it into `common`")
     for name in of_grid:
         if name == "settings" or (name in OWN_OPTIONS and name not in ("conf", "posttrain", "share")):
-            instead = "write each setting by its name" if name == "settings" else "give it on the command line, or not"
+            instead = "write each setting by its name" if name == "settings" else "the sweep sets it, so leave it out"
             raise SpoofkitError(f"--{name}: is not for a grid, expected other options of run.sh; {instead}")
     conf = ROOT / recipe / of_grid.pop("conf")
     words = [f"{key}={text_of(value)}" for key, value in keys.items() if not key.startswith("--")] + [f"seed={seed}"]

@@ -13,7 +13,8 @@ SPOOFKIT_EXTRAS=dev . tools/activate.sh
 marks='not release'
 if [[ ${1-} == --all ]]; then marks='' && shift; fi
 workers=$(nproc) # asked first: nproc heeds OMP_NUM_THREADS
-# One thread for each pytest worker: more threads than cores make each other slow. Tests never use the network, but for the one that builds an image.
+# One thread for each pytest worker: more threads than cores make each other slow.
+# No test but the one that builds an image uses the network.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1
 if ((workers > 8)); then workers=8; fi # each holds torch in memory
 
