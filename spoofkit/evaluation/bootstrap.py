@@ -71,7 +71,7 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
         SpoofkitError: `resample` is none of these.
     """
     require_resampled(resample)
-    unknown = trials.filter(pl.col("speaker") == NO_SPEAKER).height
+    unknown = int((trials["speaker"] == NO_SPEAKER).sum())
     if resample != "trial" and unknown:
         note = (
             f"the speaker of {unknown:,} of {trials.height:,} trials is unknown, so single trials are resampled; if "
@@ -89,7 +89,8 @@ def clusters_of(trials: pl.DataFrame, resample: str = "speaker") -> Clusters:
 
 def _note_of_few(trials: pl.DataFrame) -> str:
     """Return a note if a class has few speakers; otherwise empty."""
-    number = {key: trials.filter(pl.col("key") == key)["speaker"].n_unique() for key in ("bonafide", "spoof")}
+    counted = trials.lazy().group_by("key").agg(pl.col("speaker").n_unique()).collect()
+    number: dict[str, int] = {"bonafide": 0, "spoof": 0, **dict(counted.iter_rows())}
     key = min(number, key=number.__getitem__)
     if number[key] >= FEWEST_SPEAKERS:
         return ""
