@@ -11,6 +11,7 @@ import resource
 import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ from rich.console import Console
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import metrics, report, rocch
+from spoofkit.evaluation import drawing, metrics, report, rocch
 from spoofkit.evaluation.breakdown import METRICS, measure
+from spoofkit.evaluation.drawing import FIGURES
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
 from spoofkit.evaluation.plots import attack_bars, det_curves
 from spoofkit.evaluation.records import name_systems
 from spoofkit.evaluation.report import EvaluationOptions, evaluate
-from spoofkit.evaluation.report_page import FIGURES
 from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, read_trials, write_scores
 from spoofkit.files import file_sha256
@@ -815,6 +816,22 @@ def test_columns_that_are_no_conditions_are_refused():
     many = pl.concat([trials] * 10).with_row_index("nth").with_columns(pl.col("nth").cast(pl.Utf8))
     with pytest.raises(SpoofkitError, match=r"--by nth: has 6,000 values, expected at most 5,000"):
         measure(many, by=("nth",))
+
+
+@pytest.mark.parametrize("program", ["sys.stdin.buffer.read(); os._exit(3)", "os._exit(3)"])
+def test_a_drawing_process_that_dies_is_one_sentence_and_leaves_the_old_results(again, monkeypatch, program):
+    before = contents(again[2])
+    monkeypatch.setattr(drawing, "PROGRAM", f"import os, sys; {program}")
+    with pytest.raises(SpoofkitError, match="code 3"):
+        evaluate(*again, overwrite=True)
+    assert contents(again[2]) == before
+
+
+def test_drawing_processes_end_with_the_block_whatever_they_do():
+    with suppress(KeyboardInterrupt), drawing.drawing_processes() as processes:
+        assert all(process.poll() is None for process in processes)
+        raise KeyboardInterrupt
+    assert all(process.poll() is not None for process in processes)
 
 
 def test_without_a_folder_figures_are_printed_and_nothing_is_written(tmp_path):

@@ -2,9 +2,10 @@
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from spoofkit.evaluation.attack_intervals import apcer_intervals
 from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
 from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
 from spoofkit.evaluation.decided import measure_decisions, read_decisions, unscored
+from spoofkit.evaluation.drawing import FIGURES, begin_drawing, drawing_processes, drawn_pictures, figure_paths
 from spoofkit.evaluation.error_rates import CHOSEN, Limit, measured_limits
 from spoofkit.evaluation.layouts import SUBSETS, has_subsets, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set
-from spoofkit.evaluation.report_page import FIGURES, figure_paths, report_files
 from spoofkit.evaluation.scores import final_newline_warning, join_scores, read_trials
 from spoofkit.evaluation.tandem import ASVSPOOF5_ASV, asv_rates, concurrent_teer, min_tdcf_2019, min_tdcf_2021
 from spoofkit.files import atomic_path, file_sha256, json_text, read_json
@@ -120,10 +121,14 @@ def evaluate(
         tqdm.write(skipped(json_path), file=sys.stderr)
         recorded: dict[str, Any] = read_json(json_path)
         return recorded
-    found = measure_files(scores_path, manifest_path, options, made_from)
-    require_unchanged(json_path, made_from, _inputs_record(Path(scores_path), Path(manifest_path), options))
-    pages, drawn = report_files(found.result, found.systems, found.trials, found.manifest, options.n_examples)
-    result = found.result | {"figures": drawn}
+    with drawing_processes() as processes:
+        found = measure_files(scores_path, manifest_path, options, made_from, partial(begin_drawing, processes))
+        from spoofkit.evaluation.report_page import report_files  # what only a page needs
+
+        require_unchanged(json_path, made_from, _inputs_record(Path(scores_path), Path(manifest_path), options))
+        pictures = drawn_pictures(processes)
+    pages = report_files(found.result, pictures, found.trials, found.manifest, options.n_examples)
+    result = found.result | {"figures": [*pictures]}
     result = with_checksums(result, {name: sha256(content).hexdigest() for name, content in pages.items()})
     record = json_text(result).encode()
     # All files are complete under temporary names before the first is renamed. The record comes last, so that where it
@@ -132,7 +137,7 @@ def evaluate(
         for name, content in {json_path.name: record, **pages}.items():
             stack.enter_context(atomic_path(folder / name, overwrite=True)).write_bytes(content)
         json_path.unlink(missing_ok=True)  # an older record is not of the page that appears now
-    for path in figure_paths(folder, [name for name in FIGURES if name not in drawn]):
+    for path in figure_paths(folder, [name for name in FIGURES if name not in pictures]):
         path.unlink(missing_ok=True)  # of an evaluation before
     return result
 
@@ -142,6 +147,7 @@ def measure_files(
     manifest_path: Path | str,
     options: EvaluationOptions | None = None,
     made_from: dict[str, Any] | None = None,
+    when_pooled: Callable[[dict[str, Any], dict[str, tuple[Scores, Scores]]], None] = lambda *_: None,
 ) -> Measured:
     """Evaluate a score file against a manifest, and write nothing.
 
@@ -150,6 +156,7 @@ def measure_files(
         manifest_path: See `evaluate`.
         options: What else to compute.
         made_from: Hashes of the inputs. Default: computed here.
+        when_pooled: Called with the figures of `breakdown.measure`, the intervals of the pooled ones, and the systems.
 
     Returns:
         The figures of `breakdown.measure` with `intervals`, `decisions`, `tandem`, `systems`, `warnings`, `made_from`
@@ -168,7 +175,7 @@ def measure_files(
     manifest, tables = _read_all_trials(paths, manifest_path, options, no_score)
     trials = tables[0]
     systems = dict(zip(names, map(split_classes, tables), strict=True))
-    result = measure_trials(trials, options)
+    result = measure_trials(trials, options, lambda found: when_pooled(found, systems))
     result["partial"] = manifest.partial if manifest else ""
     result["n_rejected"] = manifest.n_rejected if manifest else 0
     result["made_from"] = made_from
@@ -187,12 +194,15 @@ def measure_files(
     return Measured(result, trials, manifest, systems)
 
 
-def measure_trials(trials: pl.DataFrame, options: EvaluationOptions) -> dict[str, Any]:
+def measure_trials(
+    trials: pl.DataFrame, options: EvaluationOptions, when_pooled: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
     """Compute the figures of `breakdown.measure` and their `intervals`, None without replicates.
 
     Args:
         trials: As `breakdown.measure` takes them, with `speaker`.
         options: Columns, costs and replicates are used.
+        when_pooled: Called with all but the intervals of single attacks, which no figure shows.
 
     Raises:
         SpoofkitError: an option has no effect or no meaning; see `breakdown.measure` and `bootstrap.intervals`.
@@ -202,13 +212,13 @@ def measure_trials(trials: pl.DataFrame, options: EvaluationOptions) -> dict[str
     result["intervals"] = None
     if options.n_replicates:
         limits = measured_limits(result)
-        found = intervals(trials, options.resample, options.costs, limits, options.n_replicates)
-        chosen = next(row for row in result["operating_points"] if row.items() >= result["operating_point"].items())
-        if "left_out" not in found and "left_out" not in chosen:
-            found["apcer_percent_by_attack"] = apcer_intervals(
-                trials, chosen["accept_from"], options.resample, options.n_replicates
-            )
-        result["intervals"] = found
+        result["intervals"] = intervals(trials, options.resample, options.costs, limits, options.n_replicates)
+    when_pooled(result)
+    chosen = next(row for row in result["operating_points"] if row.items() >= result["operating_point"].items())
+    if "left_out" not in (result["intervals"] or {"left_out": ""}) and "left_out" not in chosen:
+        result["intervals"]["apcer_percent_by_attack"] = apcer_intervals(
+            trials, chosen["accept_from"], options.resample, options.n_replicates
+        )
     return result
 
 
