@@ -137,8 +137,10 @@ class TrainSettings(Settings):
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of matrix products in training: `auto` takes bf16 where the hardware has it. Evaluations on the
-    development set are in fp32."""
+    """Precision of matrix products in training: `auto` takes bf16 where the hardware has it."""
+    eval_precision: Literal["auto", "fp32", "tf32", "bf16"] = "fp32"
+    """Precision of evaluations on the development set: see `score --precision`. `auto` measures at the first evaluation
+    and keeps what it chose."""
     keep: Literal["best", "last"] = "best"
     """Which weights are saved as the result: those of the best evaluation, or of the last step."""
     average_best: Count = 1
@@ -168,6 +170,8 @@ class TrainSettings(Settings):
         if self.eval_every is None and (self.keep == "best" or self.patience is not None):
             name = "keep: best" if self.keep == "best" else "patience"
             raise ValueError(f"eval_every: null evaluates nothing, but {name} needs evaluations; set a number of steps")
+        if self.eval_every is None and self.eval_precision != "fp32":
+            raise ValueError("eval_precision: is not used with eval_every: null, which evaluates nothing; remove it")
         return self
 
 

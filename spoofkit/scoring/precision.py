@@ -118,7 +118,7 @@ def choose_precision(
         candidates = scorer.faster if wanted == AUTO_PRECISION else (wanted,)
         scorer, measured = _measure(scorer, candidates, first, is_auto=wanted == AUTO_PRECISION, is_main=is_main)
     elif wanted != scorer.precision:
-        scorer = _in_precision(scorer, wanted)
+        scorer = in_precision(scorer, wanted)
     return replace(scorer, record=scorer.record | ({"precision_measured": measured} if measured else {}))
 
 
@@ -136,7 +136,7 @@ def without_list(wanted: str, scorer: Scorer) -> Scorer:
             "--precision auto: is measured on a list and kept with its score file, found neither; name a precision: "
             f"{', '.join(WANTED[:3])}"
         )
-    return _in_precision(scorer, wanted)
+    return in_precision(scorer, wanted)
 
 
 def _require_choice(wanted: str, scorer: Scorer) -> None:
@@ -147,7 +147,14 @@ def _require_choice(wanted: str, scorer: Scorer) -> None:
         )
 
 
-def _in_precision(scorer: Scorer, precision: str) -> Scorer:
+def in_precision(scorer: Scorer, precision: str) -> Scorer:
+    """Return the scorer of a model folder in a precision.
+
+    Raises:
+        SpoofkitError: the device does not have it.
+    """
+    if precision == scorer.precision:
+        return scorer
     assert scorer.in_precision is not None
     return replace(scorer, score_padded=scorer.in_precision(precision), precision=precision)
 
@@ -156,7 +163,7 @@ def _measure(
     scorer: Scorer, candidates: Iterable[str], first: FirstOfList, *, is_auto: bool, is_main: bool
 ) -> tuple[Scorer, list[dict[str, Any]]]:
     """Return the scorer in the first candidate whose shift `auto` allows, else as it is; and what was measured."""
-    fast = {name: _in_precision(scorer, name) for name in candidates}  # refuses before anything is scored
+    fast = {name: in_precision(scorer, name) for name in candidates}  # refuses before anything is scored
     exact, seconds = first.scores(scorer)
     measured = []
     for name, candidate in fast.items():

@@ -43,6 +43,8 @@ class LoopState:
     """Figures of the last evaluation."""
     precision: str | None = None
     """Precision of the run; None before its first step."""
+    eval_precision: str | None = None
+    """Precision of its evaluations; None before the first one."""
     base_sha256: str | None = None
     """Hash of the frozen weights below the adapters."""
 

@@ -5,10 +5,12 @@ trained alone first, in a folder `frozen/` of the experiment, itself an experime
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from spoofkit.checksums import require_intact
@@ -26,6 +28,8 @@ from spoofkit.models.detector import Detector, detector_sha256, load_head, save_
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.processes import World
 from spoofkit.scoring.batches import in_manifest_order, plan_batches, score_batches
+from spoofkit.scoring.precision import N_MEASURED, in_precision
+from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import Config, FinetuneSettings
 from spoofkit.stages import FINETUNING, Stage, posttraining, read_stages
@@ -137,14 +141,24 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
             embedding_BE = detector.embed_with_reference(tested, (reference.wave_BS, reference.n_samples_B))
         return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
+    def scorer_in(precision: str) -> Scorer:
+        return in_precision(scorer_of(detector, run.device), precision)
+
+    def first_scores(precision: str) -> np.ndarray:
+        first = replace(dev, table=dev.table.head(N_MEASURED))
+        scores: dict[str, float] = {}
+        for batch in score_batches(scorer_in(precision), first, plan_batches(first, batch_budget(run.device))):
+            scores |= batch
+        return in_manifest_order(scores, first)
+
+    def evaluate(precision: str, should_stop: Callable[[], bool]) -> dict[str, float]:
         # Whole batches of one plan are shared out, so the figures are the same for any number of processes.
         plan = plan_batches(dev, batch_budget(run.device))
         # All processes gather sharded layers together, so each evaluates everything.
         share = World() if run.shard_layers else run.world
         own = plan[share.rank :: share.size]
         scores: dict[str, float] = {}
-        scorer = scorer_of(detector, run.device)
+        scorer = scorer_in(precision)
         with evaluation_bar(share, "dev", "utt", sum(map(len, own))) as bar:
             for batch in score_batches(scorer, dev, own, workers=run.workers, should_stop=should_stop):
                 scores |= batch
@@ -158,7 +172,9 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
         }
 
     criteria = CRITERIA[stage.choose_by], TIE_BREAK
-    return Task(detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, criteria)
+    return Task(
+        detector, items, len(items), lambda batch: float(weights(batch).sum()), loss, evaluate, first_scores, criteria
+    )
 
 
 def require_utterances(settings: FinetuneSettings, world: World) -> None:

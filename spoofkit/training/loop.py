@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ from spoofkit.settings import TrainSettings
 from spoofkit.training import checkpoints, distributed, experiment, resume
 from spoofkit.training.averaging import MovingAverage, keep_best, load_kept
 from spoofkit.training.checkpoints import LoopState
+from spoofkit.training.eval_precision import choose_eval_precision, require_eval_precision
 from spoofkit.training.optim import (
     LossFunction,
     LossModule,
@@ -54,8 +56,11 @@ class Task:
     weight: Callable[[Batch], float]
     """Sum of the weights of a batch's items."""
     loss: LossFunction
-    evaluate: Callable[[Callable[[], bool]], dict[str, float]]
-    """Compute figures on the development set; calls its argument regularly to ask whether to stop."""
+    evaluate: Callable[[str, Callable[[], bool]], dict[str, float]]
+    """Compute figures on the development set in a precision; calls its second argument regularly to ask whether to
+    stop."""
+    first_scores: Callable[[str], np.ndarray]
+    """Compute the scores of the first items of the development set in a precision."""
     criteria: tuple[str, str]
     """The figure by which weights are chosen, and the tie-break; lower is better."""
 
@@ -211,6 +216,7 @@ def _set_up(folder: Path, task: Task, settings: TrainSettings, run: Run) -> Trai
 
     state = resume.resume(folder, model, optimizer, average.averages if average else {}, world, log)
     resume.require_same_precision(folder, state, dtype, reason)
+    require_eval_precision(state.eval_precision or settings.eval_precision, run.device, run.shard_layers)
     resume.require_same_base(folder, state, encoder)
     n_evaluated = state.n_steps_done - (state.pending is not None)  # a pending step was saved before its evaluation
     if world.is_main:
@@ -303,7 +309,12 @@ def _evaluate(training: Training, line: dict[str, Any], caught: Caught) -> None:
 
     try:
         with training.average.in_place() if training.average else nullcontext():
-            own = task.evaluate(should_stop)
+            if state.eval_precision is None:
+                wanted = training.settings.eval_precision
+                chosen = choose_eval_precision(wanted, run.device, run.shard_layers, task.first_scores)
+                state.eval_precision, reason = distributed.from_main(run.world, lambda: chosen)
+                training.log(f"evaluations in {state.eval_precision}: {reason}")
+            own = task.evaluate(state.eval_precision, should_stop)
             # Rank 0's figures count, so that all processes decide the same.
             figures = distributed.from_main(run.world, lambda: own)
             is_better = keep_best(

@@ -6,7 +6,7 @@ frames. Encoder passes, batches and their order are the same.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from spoofkit.data.loading import load_batches
 from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.evaluation.metrics import eer
 from spoofkit.models.detector import FrameClassifier
-from spoofkit.models.device import plain_fp32
 from spoofkit.models.encoder import is_valid
 from spoofkit.models.heads.masking import masked_mean
 from spoofkit.models.losses import Output
+from spoofkit.models.precision import products, with_bf16_products
 from spoofkit.processes import World
+from spoofkit.scoring.precision import N_MEASURED
+from spoofkit.scoring.scorer import FP32
 from spoofkit.scoring.with_torch import batch_budget
 from spoofkit.settings import PosttrainSettings
 from spoofkit.training import distributed
@@ -31,7 +33,8 @@ from spoofkit.training.progress import evaluation_bar
 FRAME_CRITERIA = "dev_frame_eer_percent", "dev_frame_loss"
 UTTERANCE_CRITERIA = "dev_utterance_eer_percent", "dev_utterance_loss"
 N_POSITION_BINS = 50  # bins of the position-only predictor: 80 ms each in a 4 s crop
-Measured = TypeVar("Measured")
+Measured = tuple[Any, ...]
+"""The sum of the losses of a batch, the scores of its items or frames, and what else is known of these."""
 
 
 def frame_task(
@@ -51,11 +54,12 @@ def frame_task(
         output = classifier.head.output
         return frame_loss(output, embedding_BTE, batch.targets_BT, is_frame_BT, class_weights, total_weight)
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-        figures = evaluate_frames(classifier, datasets[1], run, should_stop)
+    def evaluate(precision: str, should_stop: Callable[[], bool]) -> dict[str, float]:
+        figures = evaluate_frames(classifier, datasets[1], run, precision, should_stop)
         return figures | {"dev_position_only_eer_percent": 100 * position_eer}
 
-    return Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, FRAME_CRITERIA)
+    first_scores = _first_scores(classifier, datasets[1], run, _of_frames)
+    return Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, first_scores, FRAME_CRITERIA)
 
 
 def utterance_task(
@@ -73,10 +77,11 @@ def utterance_task(
         embedding_BE = mean_embedding(classifier, batch)
         return classifier.head.output.loss(embedding_BE, batch.is_bonafide_B, weight_B, total_weight)
 
-    def evaluate(should_stop: Callable[[], bool]) -> dict[str, float]:
-        return evaluate_utterances(classifier, datasets[1], run, should_stop)
+    def evaluate(precision: str, should_stop: Callable[[], bool]) -> dict[str, float]:
+        return evaluate_utterances(classifier, datasets[1], run, precision, should_stop)
 
-    return Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, UTTERANCE_CRITERIA)
+    first_scores = _first_scores(classifier, datasets[1], run, _of_utterances)
+    return Task(classifier, datasets[0], len(datasets[0]), weight, loss, evaluate, first_scores, UTTERANCE_CRITERIA)
 
 
 def class_weight(target_N: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
@@ -110,7 +115,11 @@ def frame_loss(
 
 
 def evaluate_frames(
-    classifier: FrameClassifier, dataset: MixDataset, run: Run, should_stop: Callable[[], bool] = lambda: False
+    classifier: FrameClassifier,
+    dataset: MixDataset,
+    run: Run,
+    precision: str = FP32,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Compute the frame EER on all frames and on those away from splices, and the mean loss.
 
@@ -118,14 +127,8 @@ def evaluate_frames(
     BOUNDARY_FRAMES frames from each; that figure is missing if one of the two targets has no such frame. The mean is
     over the training loss of every frame, not weighted by class.
     """
-
-    def measure(batch: Batch) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
-        target_N, is_far_N = batch.targets_BT[is_frame_BT], batch.is_far_BT[is_frame_BT]
-        loss, score_N = _loss_and_scores(classifier.head.output, embedding_BTE[is_frame_BT], target_N)
-        return loss, score_N, target_N.cpu().numpy() == 1, is_far_N.cpu().numpy()
-
-    losses, *columns = zip(*measure_held_out(classifier, dataset, run, measure, should_stop), strict=True)
+    measured = measure_held_out(classifier, dataset, run, _of_frames, precision, should_stop)
+    losses, *columns = zip(*measured, strict=True)
     score_N, is_injected_N, far_N = (np.concatenate(column) for column in columns)
     criterion, tie_break = FRAME_CRITERIA
     figures = {criterion: 100 * frame_eer(score_N, is_injected_N), tie_break: sum(losses) / len(score_N)}
@@ -134,25 +137,37 @@ def evaluate_frames(
     return figures
 
 
+def _of_frames(classifier: FrameClassifier, batch: Batch) -> Measured:
+    embedding_BTE, is_frame_BT = classifier.embed(batch.wave_BS, batch.n_samples_B)
+    target_N, is_far_N = batch.targets_BT[is_frame_BT], batch.is_far_BT[is_frame_BT]
+    loss, score_N = _loss_and_scores(classifier.head.output, embedding_BTE[is_frame_BT], target_N)
+    return loss, score_N, target_N.cpu().numpy() == 1, is_far_N.cpu().numpy()
+
+
 def evaluate_utterances(
-    classifier: FrameClassifier, dataset: BaseDataset, run: Run, should_stop: Callable[[], bool] = lambda: False
+    classifier: FrameClassifier,
+    dataset: BaseDataset,
+    run: Run,
+    precision: str = FP32,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Compute the EER on the unmixed bases of a list, and their mean loss, not weighted by class.
 
     The EER follows the official rule, with the base of every mix as a trial.
     """
-
-    def measure(batch: Batch) -> tuple[float, np.ndarray, np.ndarray]:
-        embedding_BE = mean_embedding(classifier, batch)
-        loss, score_B = _loss_and_scores(classifier.head.output, embedding_BE, batch.is_bonafide_B)
-        return loss, score_B, batch.is_bonafide_B.cpu().numpy() == 1
-
-    losses, *columns = zip(*measure_held_out(classifier, dataset, run, measure, should_stop), strict=True)
+    measured = measure_held_out(classifier, dataset, run, _of_utterances, precision, should_stop)
+    losses, *columns = zip(*measured, strict=True)
     score_N, is_bonafide_N = (np.concatenate(column) for column in columns)
     score_N = score_N.astype(np.float64)
     criterion, tie_break = UTTERANCE_CRITERIA
     of_classes = eer(score_N[is_bonafide_N], score_N[~is_bonafide_N])
     return {criterion: 100 * of_classes.eer, tie_break: sum(losses) / len(score_N)}
+
+
+def _of_utterances(classifier: FrameClassifier, batch: Batch) -> Measured:
+    embedding_BE = mean_embedding(classifier, batch)
+    loss, score_B = _loss_and_scores(classifier.head.output, embedding_BE, batch.is_bonafide_B)
+    return loss, score_B, batch.is_bonafide_B.cpu().numpy() == 1
 
 
 def _loss_and_scores(output: Output, embedding_NE: torch.Tensor, target_N: torch.Tensor) -> tuple[float, np.ndarray]:
@@ -166,36 +181,63 @@ def measure_held_out(
     classifier: FrameClassifier,
     dataset: BaseDataset,
     run: Run,
-    measure: Callable[[Batch], Measured],
-    should_stop: Callable[[], bool],
+    measure: Callable[[FrameClassifier, Batch], Measured],
+    precision: str = FP32,
+    should_stop: Callable[[], bool] = lambda: False,
+    most: int | None = None,
 ) -> list[Measured]:
     """Measure every batch of the held-out list, with whole batches shared out among the processes.
+
+    Args:
+        classifier: Is put into evaluation mode.
+        dataset: The held-out list.
+        run: Where and how.
+        measure: Returns the sum of the losses of a batch, the scores of its items or frames, and more of these.
+        precision: In which the encoder multiplies.
+        should_stop: Asked before each batch.
+        most: Measure as many of the first items alone, in every process.
 
     Returns:
         What was measured of each batch, in one order for any number of processes.
     """
     classifier.eval()
+    whole = with_bf16_products(classifier, classifier.encoder) if precision == "bf16" else classifier
     # All processes gather sharded layers together, so each evaluates everything.
-    world = World() if run.shard_layers else run.world
-    plan = batches_by_length([mix.crop_samples for mix in dataset.mixes], batch_budget(run.device))
+    world = World() if run.shard_layers or most is not None else run.world
+    plan = batches_by_length([mix.crop_samples for mix in dataset.mixes[:most]], batch_budget(run.device))
     own = [[(0, index) for index in batch] for batch in plan[world.rank :: world.size]]
     loading = load_batches(
         dataset,
         own,
-        workers=run.workers,
+        workers=run.workers if most is None else 0,
         shortest=classifier.encoder.shortest,
         longest=classifier.encoder.longest,
     )
     found: dict[str, Measured] = {}
     bar = evaluation_bar(world, "held-out mixes", "batch", len(own))
-    with plain_fp32(), loading as batches, bar:
+    with products(precision), loading as batches, bar:
         for batch in batches:
             if should_stop():
                 raise Interrupted("stopped while evaluating")
-            found[batch.utt_ids[0]] = measure(batch.to(run.device))
+            found[batch.utt_ids[0]] = measure(whole, batch.to(run.device))
             bar.update()
     found = distributed.merged(found, world)
     return [found[dataset.mixes[batch[0]].mix_id] for batch in plan]
+
+
+def _first_scores(
+    classifier: FrameClassifier,
+    dataset: BaseDataset,
+    run: Run,
+    measure: Callable[[FrameClassifier, Batch], Measured],
+) -> Callable[[str], np.ndarray]:
+    """Return what computes the scores of the first items, or of their frames, in a precision."""
+
+    def first_scores(precision: str) -> np.ndarray:
+        measured = measure_held_out(classifier, dataset, run, measure, precision, most=N_MEASURED)
+        return np.concatenate([score_N for _, score_N, *_ in measured])
+
+    return first_scores
 
 
 def frame_eer(logit_N: np.ndarray, target_N: np.ndarray) -> float:
