@@ -11,10 +11,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
+
+    from spoofkit.settings import TrainSettings
 
 GROUP_OF_ONE = "SPOOFKIT_GROUP_OF_ONE"
 """For tests only: if it is 1, a single process of torchrun joins a process group as one of several would."""
@@ -89,7 +90,7 @@ def own_device(device: "torch.device", world: World) -> "torch.device":
     return device
 
 
-def require_equal_shares(settings: TrainSettings, n_processes: int) -> None:
+def require_equal_shares(settings: "TrainSettings", n_processes: int) -> None:
     """Refuse a batch that cannot be divided equally among the processes, in whole micro-batches.
 
     Raises:
