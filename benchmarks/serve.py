@@ -83,7 +83,7 @@ def model_of(folder: Path, name: str, precision: str, recordings: Path) -> Path:
     table = pl.DataFrame({"utt_id": names, "path": names, "key": keys, "n_samples": [int(SECONDS * RATE)] * 8})
     blank = [pl.lit("-").alias(name) for name in ("speaker", "attack", "codec")]
     write_manifest(folder / "set.tsv", recordings, table.with_columns(*blank))
-    for line in export(folder / "model", folder / "int8.onnx", int8=True, calibrate_on=folder / "set.tsv"):
+    for line in export(folder / "model", folder / "int8.onnx", int8=folder / "set.tsv"):
         print(f"# {line.replace(str(folder), '')}")
     return folder / "int8.onnx"
 

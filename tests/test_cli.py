@@ -88,6 +88,13 @@ def test_every_verb_has_help_that_begins_with_a_verb_and_has_an_example() -> Non
         assert text.count(f"spoofkit {verb}") >= 2, verb  # the usage, and an example
 
 
+def test_help_states_no_type_for_options_that_take_no_value() -> None:
+    for verb in ([], ["mixlist"], ["mixlist", "draw"], ["score"]):
+        shown = run_cli(*verb, "--help").stdout
+        assert "Show this message and exit." in shown
+        assert "bool" not in shown.lower()
+
+
 def test_wrong_usage_exits_with_2() -> None:
     for arguments in (
         ["prepare"],

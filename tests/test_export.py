@@ -256,18 +256,13 @@ def test_a_model_that_one_file_cannot_hold_is_refused_before_work(
     assert "has 0.0 GB of weights, an ONNX file" in refusal("export", tiny, "-o", tmp_path / "model.onnx")
 
 
-def test_calls_that_contradict_themselves_are_refused(tiny: Path, manifests: Path, tmp_path: Path) -> None:
+def test_calls_that_cannot_be_followed_are_refused(tiny: Path, manifests: Path, tmp_path: Path) -> None:
     out, dev = tmp_path / "model.onnx", manifests / "dev.tsv"
     one_class = tmp_path / "one.tsv"
     one_class.write_text(dev.read_text().replace("\tspoof\t", "\tbonafide\t"))
     for options, sentence in [
-        (
-            ("-o", out, "--int8"),
-            "--int8: changes scores, so a list is needed to measure by how much; add --calibrate-on MANIFEST",
-        ),
-        (("-o", out, "--calibrate-on", dev), "--calibrate-on: is used only with --int8"),
-        (("-o", out, "--int8", "--calibrate-on", one_class), "has no trial with the key spoof, expected both"),
-        (("-o", out, "--int8", "--calibrate-on", tmp_path / "no.tsv"), "no.tsv: cannot be read"),
+        (("-o", out, "--int8", one_class), "has no trial with the key spoof, expected both"),
+        (("-o", out, "--int8", tmp_path / "no.tsv"), "no.tsv: cannot be read"),
         (("-o", tmp_path / "model.pb"), "model.pb: expected the name of an ONNX file"),
     ]:
         assert sentence in refusal("export", tiny, *options)
@@ -302,7 +297,7 @@ def test_a_missing_package_is_named(tiny: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_int8_is_written_with_what_it_costs(tiny: Path, manifests: Path, tmp_path: Path) -> None:
     out, dev = tmp_path / "small.onnx", manifests / "dev.tsv"
-    lines = run_cli("export", tiny, "-o", out, "--int8", "--calibrate-on", dev).stdout.splitlines()
+    lines = run_cli("export", tiny, "-o", out, "--int8", dev).stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["parity", "int8", str(out)]
     manifest = read_manifest(dev)
     waves = [manifest.read_audio(path) for path in manifest.table["path"]]
@@ -345,7 +340,7 @@ def test_int8_leaves_spectrograms_as_they_are(name: str, manifests: Path, tmp_pa
 
     torch.manual_seed(3)
     model = save(Detector(load_folder(make_folder(name, tmp_path / "encoder")), "mean"), tmp_path / "model")
-    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", manifests / "dev.tsv")
     nodes = onnx.load(tmp_path / "small.onnx").graph.node
     assert any(node.op_type == "MatMulInteger" for node in nodes)
     # Two products make the spectrum, one the mel bands; those of the layers have longer names.
@@ -359,7 +354,7 @@ def test_int8_multiplies_the_stem_with_weights_that_no_processor_overflows_on(ma
     torch.manual_seed(3)
     encoder = load_folder(make_folder("wav2vec2-group", tmp_path / "encoder"))
     model = save(Detector(encoder, "mean"), tmp_path / "model")
-    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", manifests / "dev.tsv")
     graph = onnx.load(tmp_path / "small.onnx").graph
     weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
     convolutions = [layer.conv for layer in encoder.network.feature_extractor.conv_layers]
@@ -372,7 +367,7 @@ def test_int8_multiplies_the_stem_with_weights_that_no_processor_overflows_on(ma
 def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Path) -> None:
     dev = read_manifest(manifests / "dev.tsv")
     model = save(detector_of("mean"), tmp_path / "model", input_policy="repeat:20000")
-    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", dev.path)
+    run_cli("export", model, "-o", tmp_path / "small.onnx", "--int8", dev.path)
     detector, _ = load_detector(model)
     waves = [np.resize(dev.read_audio(path), 20_000) for path in dev.table["path"]]
     quantised = load_onnx(tmp_path / "small.onnx")
@@ -382,7 +377,7 @@ def test_int8_is_measured_on_what_the_model_hears(manifests: Path, tmp_path: Pat
 
 
 def test_an_int8_scorer_takes_one_utterance_at_a_time(tiny: Path, manifests: Path, tmp_path: Path) -> None:
-    run_cli("export", tiny, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", tiny, "-o", tmp_path / "small.onnx", "--int8", manifests / "dev.tsv")
     detector, manifest = load_onnx(tmp_path / "small.onnx"), read_manifest(manifests / "dev.tsv")
     expected = alone(detector, [manifest.read_audio(path) for path in manifest.table["path"]])
     np.testing.assert_array_equal(score_manifest(with_onnx.scorer_of(detector), manifest), expected)

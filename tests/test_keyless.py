@@ -133,7 +133,7 @@ def commands(sets: Path, scores: Path, model: Path, out: Path, name: str) -> dic
         ],
         "finetune": ["finetune", out / "f", "--train", own, "--dev", keyed, "-c", out / "conf.yaml"],
         "finetune dev": ["finetune", out / "f", "--train", keyed, "--dev", own, "-c", out / "conf.yaml"],
-        "export": ["export", model, "-o", out / "m.onnx", "--int8", "--calibrate-on", own],
+        "export": ["export", model, "-o", out / "m.onnx", "--int8", own],
         "threshold": ["threshold", trials, own, "--accept-spoofed", 0.5],
         "stress": ["stress", model, own, "-o", out / "stress"],
         "reformat": ["reformat", trials, own, "-o", out / "sub.txt", "--layout", "asvspoof2019_la"],

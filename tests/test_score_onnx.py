@@ -255,7 +255,7 @@ def test_in_int8_every_utterance_has_the_score_that_it_has_alone(
     folder: Path, manifest: Path, manifests: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.onnx"
-    run_cli("export", folder, "-o", small, "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", folder, "-o", small, "--int8", manifests / "dev.tsv")
     run_cli("score", small, manifest, "-o", tmp_path / "out.tsv")
     found, detector = scores_in(tmp_path / "out.tsv"), with_onnx.load_onnx(small)
     waves = [read_audio(manifest.parent / f"{index:02d}.wav") for index in range(N_UTTERANCES)]
@@ -520,7 +520,7 @@ def test_operators_are_those_that_the_onnx_package_finds(
 ) -> None:
     import onnx
 
-    run_cli("export", folder, "-o", tmp_path / "small.onnx", "--int8", "--calibrate-on", manifests / "dev.tsv")
+    run_cli("export", folder, "-o", tmp_path / "small.onnx", "--int8", manifests / "dev.tsv")
     for path, own in ((model, "MatMul"), (tmp_path / "small.onnx", "MatMulInteger")):
         nodes = onnx.load(path).graph.node
         found = onnx_file.operators(path)

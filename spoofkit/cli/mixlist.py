@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from spoofkit.cli import options
-from spoofkit.cli.verb import Verbs
+from spoofkit.cli.verb import Group, Verbs
 from spoofkit.errors import SpoofkitError
 from spoofkit.terminal import echo, echo_json, echo_text, say
 
 
-class MixList(TyperGroup):
+class MixList(Group):
     """The verbs about mix lists."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -52,6 +52,14 @@ def group_of(verb: str) -> str | None:
     return next((group for group, verbs in GROUPS.items() if verb in verbs), None)
 
 
+def _without_types_of_flags(params: list[Any]) -> list[Any]:
+    """Leave `<bool>` out of the help of options that take no value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 class Verb(TyperCommand):
     """A verb that sorts its options into panels, and refuses an output that is among the inputs, or missing."""
 
@@ -61,6 +69,10 @@ class Verb(TyperCommand):
             for param in self.params:
                 if param.name in names and param.param_type_name == "option":
                     param.rich_help_panel = panel  # type: ignore[attr-defined]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options and arguments of the verb, with `--help`."""
+        return _without_types_of_flags(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of the verb.
@@ -94,7 +106,15 @@ class Verb(TyperCommand):
         return f"found no output; outputs are named with -o: write `-o {metavar}`"
 
 
-class Program(TyperGroup):
+class Group(TyperGroup):
+    """Verbs below another."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the group, with `--help`."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class Program(Group):
     """The verbs in the order of the help page."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -21,11 +21,11 @@ def export(
     ],
     out: Annotated[Path, options.out(help="File to write; its record goes beside it.", metavar="OUT.onnx")],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise matrix products; the shift of the EER is measured and recorded.")
-    ] = False,
-    calibrate_on: Annotated[
         Path | None,
-        typer.Option(help="Manifest with keys on which --int8 is measured against fp32.", metavar="MANIFEST"),
+        typer.Option(
+            help="Quantise matrix products, and measure on this manifest (with keys) by how much the EER shifts.",
+            metavar="MANIFEST",
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     reuse: options.Reuse = False,
@@ -37,9 +37,9 @@ def export(
 
     Example: `spoofkit export exp/x/finetune/model -o detector.onnx`
 
-    Example: `spoofkit export exp/x/finetune/model -o small.onnx --int8 --calibrate-on data/dev.tsv`
+    Example: `spoofkit export exp/x/finetune/model -o small.onnx --int8 data/dev.tsv`
     """
     from spoofkit.addons.onnx.export import export as run
 
-    for line in run(model, out, int8=int8, calibrate_on=calibrate_on, overwrite=overwrite, reuse=reuse):
+    for line in run(model, out, int8=int8, overwrite=overwrite, reuse=reuse):
         echo(line)

@@ -46,8 +46,7 @@ def export(
     model: Path,
     out: Path,
     *,
-    int8: bool = False,
-    calibrate_on: Path | None = None,
+    int8: Path | None = None,
     overwrite: bool = False,
     reuse: bool = False,
 ) -> Iterator[str]:
@@ -56,8 +55,7 @@ def export(
     Args:
         model: Model folder, or `hub:OWNER/MODEL`.
         out: The file to write, `*.onnx`; its record is written beside it, `*.json`.
-        int8: Quantise matrix products.
-        calibrate_on: Manifest on which the shift of the EER is measured; int8 is not written without it.
+        int8: Manifest on which the shift of the EER is measured; matrix products are quantised.
         overwrite: Replace an existing file.
         reuse: Skip a file that was made from the same model, in the same precision.
 
@@ -68,11 +66,11 @@ def export(
     _require_packages()
     named = find_model(model)
     model = named.path
-    manifest = _check(model, out, int8, calibrate_on)
+    manifest = _check(model, out, int8)
     sidecar = out.with_suffix(".json")
     made_from = {
         "model_sha256": detector_sha256(model),
-        "precision": "int8" if int8 else "fp32",
+        "precision": "fp32" if int8 is None else "int8",
         "manifest_sha256": None if manifest is None else file_sha256(manifest.path),
     }
     read = read_json_record(
@@ -160,21 +158,14 @@ def _require_packages() -> None:
         ) from error
 
 
-def _check(model: Path, out: Path, int8: bool, calibrate_on: Path | None) -> Manifest | None:
-    """Refuse contradicting options, and return the manifest, if there is one."""
+def _check(model: Path, out: Path, int8: Path | None) -> Manifest | None:
+    """Refuse what cannot be exported or measured, and return the manifest, if there is one."""
     if out.suffix != ".onnx":
         raise SpoofkitError(f"{out}: expected the name of an ONNX file, such as {out.with_suffix('.onnx')}")
     require_model_folder(model)
-    if not int8:
-        if calibrate_on is not None:
-            raise SpoofkitError("--calibrate-on: is used only with --int8; add that, or leave it out")
+    if int8 is None:
         return None
-    if calibrate_on is None:
-        raise SpoofkitError(
-            "--int8: changes scores, so a list is needed to measure by how much; add --calibrate-on MANIFEST, such as "
-            "data/dev.tsv"
-        )
-    manifest = read_keyed_manifest(calibrate_on)
+    manifest = read_keyed_manifest(int8)
     eight_bits.require_both_keys(manifest)
     return manifest
 

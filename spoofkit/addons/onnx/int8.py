@@ -83,7 +83,7 @@ def require_both_keys(manifest: Manifest) -> None:
     missing = sorted(set(KEYS) - set(manifest.table["key"]))
     if missing:
         raise SpoofkitError(
-            f"{manifest.path}: has no trial with the key {missing[0]}, expected both; --calibrate-on needs a list "
+            f"{manifest.path}: has no trial with the key {missing[0]}, expected both; --int8 needs a list "
             "that an EER can be computed on, such as data/dev.tsv"
         )
 
