@@ -1,7 +1,7 @@
 """The verb `convert`: recognise a file by its content, convert it, write a folder, report what was found."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +9,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from spoofkit.addons.convert import aasist, antideepfake, classifier
-from spoofkit.addons.convert.antideepfake import from_antideepfake, is_antideepfake
-from spoofkit.addons.convert.classifier import from_classifier, is_classifier
+from spoofkit.addons.convert import aasist, classifier
+from spoofkit.addons.convert.antideepfake import is_antideepfake
+from spoofkit.addons.convert.classifier import is_classifier
 from spoofkit.addons.convert.fairseq import Converted, from_fairseq, is_fairseq
 from spoofkit.addons.convert.ssl_detectors import from_ssl_detector, is_ssl_detector
 from spoofkit.addons.convert.unpickle import check_tensor, load_tensors
 from spoofkit.addons.convert.unwrap import network_tensors
+from spoofkit.addons.convert.write import (
+    Summary,
+    write_aasist,
+    write_antideepfake,
+    write_classifier,
+    write_encoder,
+    write_ssl_detector,
+)
 from spoofkit.checksums import folder_sha256
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_folder, file_sha256, read_json
-from spoofkit.models.detector import Detector, write_detector
-from spoofkit.models.encoder import Encoder
+from spoofkit.files import file_sha256, read_json
 from spoofkit.models.provenance import (
     ANTI_DEEPFAKE,
     NOT_KNOWN,
     PUBLISHED_FILES,
     Provenance,
-    contamination_warning,
     known_provenance,
 )
-from spoofkit.models.sinc_encoder import SincEncoder
-from spoofkit.models.wave_encoder import WaveEncoder, WavLMEncoder
-from spoofkit.outputs import Output, is_up_to_date, output_with_own_record, write_own_record
+from spoofkit.outputs import is_up_to_date, output_with_own_record
 
 # A safetensors file begins with the length of its JSON header.
 SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
@@ -42,37 +45,6 @@ ENCODER_FILES = (
 )
 WRITTEN = re.compile(rf"({ENCODER_FILES})|model\.json|head\.safetensors|encoder(/({ENCODER_FILES}))?")
 RAWNET2 = {"bn_before_gru.weight", "fc1_gru.weight", "fc2_gru.weight"}
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The result of `convert`."""
-
-    folder: Path
-    kind: str
-    """`encoder` or `model`, the use of the folder."""
-    family: str
-    n_layers: int
-    width: int
-    tensors: str
-    """Number of tensors, such as "422 of 422 tensors"."""
-    n_parameters: int
-    provenance: Provenance
-    input_policy: str | None = None
-    """The input that `score` gives to a model: `whole`, or `repeat:N`."""
-
-    def lines(self) -> list[str]:
-        """Format the result for people, one fact per line."""
-        provenance, warning = self.provenance, contamination_warning(self.provenance)
-        return [
-            f"{self.folder}: {self.kind}, {self.family}, {self.n_layers} layers of width {self.width}",
-            f"{self.tensors}, {self.n_parameters:,} parameters",
-            *([f"scores: {_in_words(self.input_policy)}"] if self.input_policy else []),
-            f"licence: {provenance.licence}",
-            f"trained on: {', '.join(provenance.trained_on) or NOT_KNOWN}",
-            *(f"note: {note}" for note in provenance.notes),
-            *([f"warning: {warning}"] if warning else []),
-        ]
 
 
 def convert(
@@ -127,7 +99,7 @@ def convert(
     if is_up_to_date(output, overwrite=overwrite, reuse=reuse):
         return None
     if source.is_dir():
-        return _write_classifier(output, source, bonafide, _provenance(source, "transformers'", stated, known))
+        return write_classifier(output, source, bonafide, _provenance(source, "transformers'", stated, known))
     if bonafide is not None:
         raise SpoofkitError(f"--bonafide {bonafide}: {source} has no labels, expected a classifier's folder; omit it")
     top = _read(source)
@@ -135,7 +107,7 @@ def convert(
     if is_fairseq(tensors):
         converted = from_fairseq(tensors, top, source)
         provenance = _provenance(source, "fairseq's or WavLM's", stated, known)
-        return _write_encoder(
+        return write_encoder(
             output, converted, replace(provenance, notes=(*provenance.notes, *_former_task(converted)))
         )
     if is_antideepfake(tensors):
@@ -144,15 +116,17 @@ def convert(
                 f"--same-as {same_as}: {source} is built as AntiDeepfake's detectors are, expected the hub id of one "
                 "of these, such as nii-yamagishilab/mms-300m-anti-deepfake; name another, or leave it out"
             )
-        return _write_antideepfake(output, source, tensors, _provenance(source, "AntiDeepfake's", stated, known))
+        return write_antideepfake(output, source, tensors, _provenance(source, "AntiDeepfake's", stated, known))
     if stated is not None:
         raise SpoofkitError(
             f"{source}: is no checkpoint of fairseq, WavLM or AntiDeepfake, so --same-as does not apply; leave it out"
         )
     if is_ssl_detector(tensors):
-        return _write_ssl_detector(output, source, tensors, known)
+        found = from_ssl_detector(tensors, source)
+        provenance = _provenance(source, found.back_end.whose, None, known, may_state=False)
+        return write_ssl_detector(output, found, len(tensors), provenance)
     if aasist.is_aasist(tensors):
-        return _write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known, may_state=False))
+        return write_aasist(output, source, tensors, _provenance(source, "AASIST's", None, known, may_state=False))
     raise _unknown(tensors, top, source)
 
 
@@ -192,18 +166,6 @@ def _unknown(tensors: dict[str, torch.Tensor], top: dict[str, Any], source: Path
         "or HuBERT (fairseq, s3prl), WavLM, AntiDeepfake, AASIST, SSL-AASIST, Nes2Net-X or SLS; other kinds cannot be "
         "converted"
     )
-
-
-def _in_words(input_policy: str) -> str:
-    """Describe an input policy.
-
-    >>> _in_words("repeat:64600")
-    'the first 64,600 samples of an utterance, a shorter one repeated up to them'
-    """
-    if input_policy == "whole":
-        return "whole utterances"
-    n_samples = int(input_policy.partition(":")[2])
-    return f"the first {n_samples:,} samples of an utterance, a shorter one repeated up to them"
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -279,90 +241,3 @@ def _former_task(converted: Converted) -> tuple[str, ...]:
     fine_tuned = ("the file holds a model trained to transcribe (CTC) after its pre-training",)
     left_out = (f"left out: {len(converted.left_out)} tensors of its former task",)
     return (*(fine_tuned if converted.is_fine_tuned else ()), *(left_out if converted.left_out else ()))
-
-
-def _encoder(converted: Converted) -> Encoder:
-    kind = WavLMEncoder if converted.family == "wavlm" else WaveEncoder
-    return kind(converted.network, converted.feature_extractor)
-
-
-def _write_encoder(output: Output, converted: Converted, provenance: Provenance) -> Summary:
-    encoder = _encoder(converted)
-    encoder.provenance = provenance
-    with atomic_folder(output.files[0]) as temporary:
-        encoder.save(temporary)
-        write_own_record(output, temporary)
-    n_tensors = len(converted.network.state_dict())
-    return _summary(output.files[0], "encoder", converted.family, encoder, n_tensors, encoder, provenance)
-
-
-def _write_antideepfake(
-    output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance
-) -> Summary:
-    converted, weight_1D, bias_1 = from_antideepfake(tensors, source)
-    encoder = _encoder(converted)
-    encoder.provenance = provenance
-    detector = Detector(encoder, "mean")
-    detector.head.load_state_dict({"output.linear.weight": weight_1D, "output.linear.bias": bias_1})
-    return _write_detector(output, converted.family, detector, len(tensors), provenance, antideepfake.INPUT_POLICY)
-
-
-def _write_classifier(output: Output, source: Path, bonafide: str | None, provenance: Provenance) -> Summary:
-    detector, n_tensors = from_classifier(source, bonafide)
-    detector.encoder.provenance, detector.encoder.stages = provenance, ()
-    family = str(detector.encoder.network.config.model_type)
-    return _write_detector(output, family, detector, n_tensors, provenance, classifier.INPUT_POLICY)
-
-
-def _write_ssl_detector(
-    output: Output, source: Path, tensors: dict[str, torch.Tensor], known: Provenance | None
-) -> Summary:
-    found = from_ssl_detector(tensors, source)
-    encoder = _encoder(found.converted)
-    encoder.provenance = provenance = _provenance(source, found.back_end.whose, None, known, may_state=False)
-    detector = Detector(encoder, found.back_end.head, found.back_end.layers)
-    detector.head.load_state_dict(found.state)
-    detector.score = found.back_end.score
-    return _write_detector(output, found.back_end.head, detector, len(tensors), provenance, found.back_end.input_policy)
-
-
-def _write_aasist(output: Output, source: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> Summary:
-    kind, head, last = aasist.from_authors(tensors, str(source))
-    encoder = SincEncoder(str(aasist.HEADS[kind].front_end))
-    encoder.provenance = provenance
-    detector = Detector(encoder, kind)
-    state = {f"head.{name}": tensor for name, tensor in head.items()}
-    state |= {f"output.linear.{name}": tensor for name, tensor in last.items()}
-    detector.head.load_state_dict(state)
-    detector.score = "bonafide_logit"  # as in their evaluation
-    return _write_detector(output, kind, detector, len(tensors), provenance, aasist.INPUT_POLICY)
-
-
-def _write_detector(
-    output: Output, family: str, detector: Detector, n_tensors: int, provenance: Provenance, input_policy: str
-) -> Summary:
-    record = {
-        "converted_from": provenance.source,
-        "trained_on": list(provenance.trained_on),
-        "input_policy": input_policy,
-    }
-    with atomic_folder(output.files[0]) as temporary:
-        write_detector(temporary, detector.eval(), record)
-        write_own_record(output, temporary)
-    summary = _summary(output.files[0], "model", family, detector.encoder, n_tensors, detector, provenance)
-    return replace(summary, input_policy=input_policy)
-
-
-def _summary(
-    out: Path, kind: str, family: str, encoder: Encoder, n_tensors: int, module: torch.nn.Module, provenance: Provenance
-) -> Summary:
-    return Summary(
-        out,
-        kind,
-        family,
-        len(encoder.layers),
-        encoder.width,
-        f"{n_tensors} of {n_tensors} tensors",  # fewer would have been refused
-        sum(parameter.numel() for parameter in module.parameters()),
-        provenance,
-    )
