@@ -102,11 +102,12 @@ def end_to_end(bench: Bench) -> Rows:
     lists = ("--train", data / "train.tsv", "--dev", data / "dev.tsv", "-c", conf)
     device = ("--device", bench.device)
     model, out = exp / "finetune/model", bench.work / "scores"
+    in_auto = {stage: ("--set", f"{stage}.eval_precision=auto") for stage in ("posttrain", "finetune")}
     calls: list[tuple[Any, ...]] = [
         ("mixlist", "draw", data / "train.tsv", "-o", exp / "posttrain/mix.tsv", "-c", conf),
         ("mixlist", "draw", data / "dev.tsv", "-o", exp / "posttrain/mix_dev.tsv", "-c", conf, "--held-out"),
-        ("posttrain", exp / "posttrain", *lists, *device),
-        ("finetune", exp / "finetune", *lists, "--encoder", exp / "posttrain/encoder", *device),
+        ("posttrain", exp / "posttrain", *lists, *device, *in_auto["posttrain"]),
+        ("finetune", exp / "finetune", *lists, "--encoder", exp / "posttrain/encoder", *device, *in_auto["finetune"]),
         ("score", model, data / "dev.tsv", "-o", out / "device.tsv", *device),
         ("score", model, data / "dev.tsv", "-o", out / "cpu.tsv", "--device", "cpu"),
         ("localize", exp / "posttrain", data / "dev.tsv", "-o", bench.work / "dev.npz", *device),
@@ -115,6 +116,9 @@ def end_to_end(bench: Bench) -> Rows:
         ended = succeeded(*call)
         words = shorten((ended.out or ended.err).strip().split("\n")[-1].replace(f"{bench.work}/", ""), 90)
         yield Row(f"{call[0]:10s}{ended.seconds:7.1f} s   {words}", {str(call[0]): ended.seconds})
+    for stage in in_auto:
+        log = (exp / stage / "train.log").read_text()
+        yield Row(f"{stage}: evaluations in " + log.partition("evaluations in ")[2].partition("\n")[0])
     yield require_close(out / "device.tsv", out / "cpu.tsv", LARGEST_DIFFERENCE, "scores: the device against the CPU")
 
 
