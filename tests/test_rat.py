@@ -1,7 +1,10 @@
 """Reference-augmented training: who stands beside an utterance, what it changes, and two trainings in one command."""
 
+import importlib
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +178,33 @@ def test_both_trainings_resume_to_the_same_bytes_and_are_recorded(options: list[
     assert "holds an experiment with other settings" in refusal(
         "finetune", whole, *options, "--set", "finetune.frozen_first.n_steps=5"
     )
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "exit_code"),
+    [("loop.draw_curve", signal.SIGTERM, 75), ("finetune.save_detector", signal.SIGINT, 130)],
+)
+def test_a_signal_after_the_last_step_of_the_first_training_keeps_the_second_from_beginning(
+    moment: str, number: int, exit_code: int, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name = f"spoofkit.training.{moment}".rsplit(".", 1)
+    work = getattr(importlib.import_module(module), name)
+
+    def work_when_told_to_stop(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        work(*arguments)
+
+    exp = tmp_path / "exp"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{name}", work_when_told_to_stop)
+        done = run_cli("finetune", exp, *options, ok=False)
+    assert done.returncode == exit_code
+    assert f"{exp / 'frozen'}: finished and saved" in done.stderr
+    assert (exp / "frozen/model/model.json").is_file()
+    assert not (exp / "metrics.jsonl").exists()
+    run_cli("finetune", exp, *options)
+    assert len((exp / "frozen/runs.jsonl").read_text().splitlines()) == 1
+    assert (exp / "model/model.json").is_file()
 
 
 def test_the_second_training_continues_the_head_of_the_first_on_an_encoder_that_it_left_alone(

@@ -18,7 +18,7 @@ from spoofkit.data.dataset import BaseDataset, Batch, TrainingOrder, UtteranceDa
 from spoofkit.data.loading import load_batches
 from spoofkit.data.randomness import torch_seed
 from spoofkit.errors import Interrupted, SpoofkitError
-from spoofkit.interrupts import Caught, caught_signals
+from spoofkit.interrupts import Caught
 from spoofkit.models.device import memory_advice, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
@@ -121,7 +121,7 @@ class Training:
         return patience is not None and self.state.n_without_better >= patience
 
 
-def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run) -> dict[str, Any]:
+def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run, caught: Caught) -> dict[str, Any]:
     """Train, resuming from the newest checkpoint if there is one, and put the chosen weights into `task.model`.
 
     Args:
@@ -130,6 +130,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
         settings: Steps, batch size, optimiser.
         seed: Seed of the order of utterances and of dropout.
         run: Where and how; the data depend neither on the loader processes nor on the number of processes.
+        caught: The signal that asked to stop, if any; one that comes after the last step is left to the caller.
 
     Returns:
         `step` and `figures` of the evaluation whose weights were chosen; for an average, of the best one. Without
@@ -144,7 +145,7 @@ def train(folder: Path, task: Task, settings: TrainSettings, seed: int, run: Run
     order, loading = load_parts(task, settings, seed, run, state.n_steps_done, settings.n_steps)
     progress = Progress(folder.name, settings, state.n_steps_done, run.device, world)
     module: nn.Module | None = None
-    with caught_signals() as caught, progress.bar, memory_advice(OUT_OF_MEMORY), loading as batches:
+    with progress.bar, memory_advice(OUT_OF_MEMORY), loading as batches:
         if state.pending:
             _evaluate(training, state.pending, caught)
         while (step := state.n_steps_done) < settings.n_steps and not training.is_out_of_patience:

@@ -14,7 +14,7 @@ from spoofkit.checksums import folder_sha256
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.dataset import Batch
 from spoofkit.data.randomness import torch_seed
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
 from spoofkit.interrupts import caught_signals
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.models.encoder import Encoder
@@ -66,6 +66,9 @@ def run_stage(
 
     Returns:
         Step and figures of the chosen weights; None if the folder was already finished.
+
+    Raises:
+        Interrupted: after SIGINT, SIGTERM or SIGUSR1; what was trained is saved.
     """
     experiment.refuse_own_encoder(folder, recorded["encoder"]["name"])
     locked = nullcontext() if run.dry_run else experiment.locked(folder)
@@ -85,14 +88,16 @@ def run_stage(
             for caveat in prepared.caveats:
                 experiment.log(folder, caveat)
         distributed.barrier(world)
-        result = train(folder, task, settings, seed, run)
-        with caught_signals():  # so that a signal in the last second does not lose hours of work
+        with caught_signals() as caught:  # to the end, so that a signal in the last second does not lose hours of work
+            result = train(folder, task, settings, seed, run, caught)
             if world.is_main:
                 stage = experiment.finished_stage(
                     folder, name, task.encoder, task.items.manifest.summary(), result, recorded, inputs
                 )
                 prepared.save(stage)
-        distributed.barrier(world)
+            distributed.barrier(world)
+        if distributed.any_of(bool(caught), world, device):  # another training, or a stage of a recipe, may come next
+            raise Interrupted(f"{folder}: finished and saved; the same command goes on from there", caught.exit_code)
         return result
 
 
