@@ -462,7 +462,7 @@ def test_what_a_frame_head_does_not_fit_is_refused(
     for product in ("model", "encoder"):
         (exp / "model").rename(exp / product)
         before = files_of(exp)
-        assert "holds an experiment with other settings" in said(model, exp)
+        assert "holds a training of another stage (fine-tuning, not frame head)" in said(model, exp)
         assert files_of(exp) == before
         (exp / product).rename(exp / "model")
 

@@ -373,6 +373,26 @@ def test_checkpoints_without_their_settings_are_not_taken_up(manifests: Path, co
         assert "without a readable config.yaml" in refusal("finetune", exp, *options)
 
 
+def test_what_no_training_of_this_stage_wrote_is_neither_deleted_nor_overwritten(
+    mixes: list[object], manifests: Path, conf: Path, model: Path, tmp_path: Path
+) -> None:
+    converted, own_conf, other = tmp_path / "converted", tmp_path / "with conf", tmp_path / "posttrained"
+    shutil.copytree(model, converted / "model")
+    own_conf.mkdir()
+    (own_conf / "config.yaml").write_text("# mine\nseed: 0\n")
+    run_cli("posttrain", other, *mixes, "--set", "posttrain.n_steps=1")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for option in ([], ["--overwrite"], ["--dry-run"], ["--set", "finetune.frozen_first={n_steps: 1, eval_every: 1}"]):
+        options = [*finetune_options(manifests, conf), "--encoder", model / "encoder", "--set", "encoder.freeze=stem"]
+        for exp, fact in (
+            (converted, "model: was not written by a training"),
+            (own_conf, "config.yaml: was not written by a training"),
+            (other, "holds a training of another stage (post-training, not fine-tuning)"),
+        ):
+            assert fact in refusal("finetune", exp, *options, *option)
+            assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_an_encoder_is_known_by_its_content_not_by_its_path(manifests: Path, conf: Path, tmp_path: Path) -> None:
     load_encoder(load_config(None, TINY).encoder).save(tmp_path / "encoder")
     options = [*finetune_options(manifests, conf), "--set", "finetune.n_steps=1", "--encoder"]

@@ -39,7 +39,7 @@ from spoofkit.lock import held
 from spoofkit.machine import commit, now
 from spoofkit.models.device import hardware
 from spoofkit.models.encoder import Encoder
-from spoofkit.stages import Stage
+from spoofkit.stages import FINETUNING, FRAME_HEAD, POSTTRAINING, Stage
 from spoofkit.terminal import say
 from spoofkit.training import checkpoints
 
@@ -103,16 +103,37 @@ def is_finished(folder: Path, products: tuple[str, ...], settings: dict[str, Any
     return all((folder / product).is_dir() for product in products)
 
 
-def refuse_own_encoder(folder: Path, name: str) -> None:
-    """Refuse an encoder that lies in the folder of the training, which `clear` empties.
+def refuse_loss(folder: Path, stage: str, encoder: str) -> None:
+    """Refuse a folder in which `clear` or `record` would destroy what no training of this stage wrote.
+
+    Args:
+        folder: The experiment's folder.
+        stage: Name of the stage; see spoofkit.stages.
+        encoder: The encoder that is to be trained, a folder or another name.
 
     Raises:
-        SpoofkitError: it does.
+        SpoofkitError: the folder holds this encoder, a training of another stage, or what no training wrote.
     """
-    if Path(name).is_dir() and Path(name).resolve().is_relative_to(folder.resolve()):
+    if Path(encoder).is_dir() and Path(encoder).resolve().is_relative_to(folder.resolve()):
         raise SpoofkitError(
-            f"{folder}: holds the encoder {name} that is to be trained, expected another folder; name one"
+            f"{folder}: holds the encoder {encoder} that is to be trained, expected another folder; name one"
         )
+    at_stake = [folder / name for name in ("checkpoints", *PRODUCTS, "tensorboard", "config.yaml")]
+    found = next((path for path in at_stake if path.exists()), None)
+    if found is None:
+        return
+    try:
+        before = read_json(folder / "inputs.json") if (folder / "inputs.json").exists() else None
+    except SpoofkitError:
+        return  # the damaged record of a training, which --overwrite replaces
+    if not isinstance(before, dict) or "train_manifest" not in before:
+        raise SpoofkitError(
+            f"{found}: was not written by a training (no inputs.json beside it says so); name another folder, or move "
+            "it away"
+        )
+    of_mixes = FRAME_HEAD if "model" in before else POSTTRAINING
+    if (there := of_mixes if "mix" in before else FINETUNING) != stage:
+        raise SpoofkitError(f"{folder}: holds a training of another stage ({there}, not {stage}); name another folder")
 
 
 def clear(folder: Path) -> None:
@@ -120,14 +141,14 @@ def clear(folder: Path) -> None:
     for name in ("checkpoints", *PRODUCTS, "tensorboard"):
         if (folder / name).exists():
             remove_folder(folder / name)
-    for name in ("metrics.jsonl", "runs.jsonl", "train.log", "curve.png", "inputs.json", "config.yaml"):
+    for name in ("metrics.jsonl", "runs.jsonl", "train.log", "curve.png", "config.yaml", "inputs.json"):
         (folder / name).unlink(missing_ok=True)
 
 
 def record(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Write what this experiment is: config.yaml and inputs.json."""
+    """Write what this experiment is: inputs.json and config.yaml."""
+    write_json(folder / "inputs.json", inputs, overwrite=True)  # first, so that no config.yaml of ours is without it
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False), overwrite=True)
-    write_json(folder / "inputs.json", inputs, overwrite=True)
 
 
 def append_run(folder: Path, from_step: int, device: torch.device, n_processes: int, precision: str) -> None:

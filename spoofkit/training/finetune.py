@@ -33,7 +33,7 @@ from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.with_torch import batch_budget, scorer_of
 from spoofkit.settings import Config, FinetuneSettings
 from spoofkit.stages import FINETUNING, Stage, posttraining, read_stages
-from spoofkit.training import distributed
+from spoofkit.training import distributed, experiment
 from spoofkit.training.loop import Run, Task
 from spoofkit.training.progress import evaluation_bar
 from spoofkit.training.stage import Prepared, encoder_hash, run_stage, with_commit
@@ -72,6 +72,7 @@ def finetune(
     frozen = config.finetune.frozen()
     if frozen is None:
         return _finetune(folder, config, manifests, None, run)
+    experiment.refuse_loss(folder, FINETUNING, config.encoder.name)  # before the hours of the first training
     encoder = config.encoder.model_copy(update={"freeze": "all", "lora": None})
     head_only = config.model_copy(update={"encoder": encoder, "finetune": frozen})
     with distributed.joined(run.device):

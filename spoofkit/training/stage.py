@@ -70,7 +70,7 @@ def run_stage(
     Raises:
         Interrupted: after SIGINT, SIGTERM or SIGUSR1; what was trained is saved.
     """
-    experiment.refuse_own_encoder(folder, recorded["encoder"]["name"])
+    experiment.refuse_loss(folder, name, recorded["encoder"]["name"])
     locked = nullcontext() if run.dry_run else experiment.locked(folder)
     with distributed.joined(run.device) as (world, device), distributed.main_first(world, locked):
         run = replace(run, world=world, device=device)
