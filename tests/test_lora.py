@@ -166,6 +166,18 @@ def test_a_target_that_matches_nothing_is_refused(tmp_path: Path) -> None:
         load("sinc-aasist", {})
 
 
+@pytest.mark.parametrize("name", ["wavlm-layer", "w2v-bert-rotary", "whisper"])
+def test_the_frozen_network_below_the_adapters_has_no_dropout_in_training(name: str, bases: dict[str, Path]) -> None:
+    encoder = load(bases[name], {"rank": 2})
+    if name == "whisper":
+        encoder.network.dropout = 0.5
+    else:
+        encoder.network.encoder.dropout.p = 0.5
+    wave, n_samples = torch.randn(1, 8_000), torch.tensor([8_000])
+    in_scoring, in_training = (encoder.train(mode)(wave, n_samples, wanted=0)[0][0] for mode in (False, True))
+    assert torch.equal(in_scoring, in_training)
+
+
 # ---- From post-training to a detector
 
 

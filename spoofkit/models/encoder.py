@@ -178,9 +178,12 @@ class Encoder(nn.Module):
         if what != "none":
             for module in self.stem:
                 module.requires_grad_(False)
-        self.is_frozen_below_layers = what == "all" or isinstance(what, int)
 
-    is_frozen_below_layers: bool = False
+    @property
+    def is_frozen_below_layers(self) -> bool:
+        """Whether nothing below the layers is trained, as with adapters."""
+        depths = self.parameter_depths()
+        return not any(p.requires_grad for p in self.network.parameters() if depths[id(p)] == 0)
 
     @property
     def below_layers(self) -> list[nn.Module]:
