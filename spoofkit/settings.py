@@ -40,9 +40,9 @@ class LoraSettings(Settings):
 class EncoderSettings(Settings):
     """The front-end: the network that turns a waveform into frames, how many layers of it, and what is trained."""
 
-    name: Annotated[str, BeforeValidator(lambda name: fspath(name) if isinstance(name, PathLike) else name)] = (
-        "facebook/wav2vec2-xls-r-300m"
-    )
+    name: Annotated[
+        str, Field(min_length=1), BeforeValidator(lambda name: fspath(name) if isinstance(name, PathLike) else name)
+    ] = "facebook/wav2vec2-xls-r-300m"
     """A hub id, a Hugging Face folder, a folder of adapters that `posttrain` or `finetune` left, torchaudio:BUNDLE, or
     from scratch: tiny, sinc-aasist, sinc-rawnet2."""
     revision: str | None = None

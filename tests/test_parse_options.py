@@ -233,7 +233,7 @@ def test_folders_inside_settings_mean_what_they_meant_where_they_were_typed(read
     found = values(reader, "--settings", settings, "--encoder", "wav lm", cwd=tmp_path)
     assert found["settings"] == settings.replace("=noise", f"={tmp_path}/noise")
     assert found["encoder"] == f"{tmp_path}/wav lm"
-    assert found["overrides"] == f"{found['settings']} encoder.name='{tmp_path}/wav lm' encoder.revision=null"
+    assert found["overrides"] == f"encoder.revision=null {found['settings']} encoder.name='{tmp_path}/wav lm'"
     assert values(reader, "--encoder", "microsoft/wavlm", cwd=tmp_path)["encoder"] == "microsoft/wavlm"
 
 

@@ -22,11 +22,13 @@ from safetensors.torch import load_file
 from test_recipes import make_small_wavlm
 from warm import WarmPython
 
+from spoofkit.checks.experiment import require_folders
 from spoofkit.config import load_config
 from spoofkit.data.dataset import TrainingOrder, UtteranceDataset, collate
 from spoofkit.data.lengths import batches_by_length
 from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
+from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector
 from spoofkit.models.losses import make_output
 from spoofkit.models.pretrained import load_encoder
@@ -391,6 +393,28 @@ def test_what_no_training_of_this_stage_wrote_is_neither_deleted_nor_overwritten
         ):
             assert fact in refusal("finetune", exp, *options, *option)
             assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_revision_in_the_file_is_of_the_encoder_there_and_one_of_set_is_of_the_encoder_option(
+    manifests: Path, conf: Path, model: Path, tmp_path: Path
+) -> None:
+    conf.write_text(SETTINGS.replace("{name: tiny, freeze: none}", "{name: lab/pinned, revision: abc}"))
+    options = [tmp_path / "exp", *finetune_options(manifests, conf), "--encoder", model / "encoder", "--dry-run"]
+    run_cli("finetune", *options)
+    sentence = refusal("finetune", *options, "--set", "encoder.revision=def")
+    assert f"encoder.revision: def is for a hub id, but {model / 'encoder'} is a folder" in sentence
+
+
+@pytest.mark.parametrize("name", ["tiny", "sinc-aasist", "torchaudio:WAV2VEC2_BASE"])
+def test_a_revision_of_an_encoder_that_the_hub_does_not_have_is_refused(name: str, tmp_path: Path) -> None:
+    config = load_config(None, [f"encoder={{name: '{name}', revision: abc, freeze: none}}"])
+    for check in (require_folders, lambda config: load_encoder(config.encoder)):
+        with pytest.raises(SpoofkitError, match=r"encoder\.revision: abc is for a hub id"):
+            check(config)
+
+
+def test_an_empty_name_of_an_encoder_is_refused(manifests: Path, conf: Path, tmp_path: Path) -> None:
+    assert "encoder.name" in refusal("finetune", tmp_path / "exp", *finetune_options(manifests, conf), "--encoder", "")
 
 
 def test_an_encoder_is_known_by_its_content_not_by_its_path(manifests: Path, conf: Path, tmp_path: Path) -> None:

@@ -241,7 +241,8 @@ read_settings() {
   if [[ -n ${encoder-} ]]; then # quoted for YAML; a revision in the conf belongs to the encoder that it replaces
     _po_from_here "$encoder"
     encoder=$_po_path
-    overrides+=("encoder.name='${_po_path//$_po_quote/$_po_quote$_po_quote}'" encoder.revision=null)
+    overrides=(encoder.revision=null ${overrides[@]+"${overrides[@]}"}
+      "encoder.name='${_po_path//$_po_quote/$_po_quote$_po_quote}'")
   fi
 }
 

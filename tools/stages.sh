@@ -201,7 +201,7 @@ post_training() { training posttrain "$exp/posttrain" "$data/$train.tsv" $posttr
 
 fine_tuning() {
   local from=() manifest=$data/$train.tsv
-  if $posttrain; then from=(--encoder "$exp/posttrain/encoder"); fi
+  if $posttrain; then from=(--encoder "$exp/posttrain/encoder" --set encoder.revision=null); fi
   if [[ $share != 1* ]]; then
     manifest=$exp/data/train_share$share.tsv
     $cpu_cmd spoofkit subset "$data/$train.tsv" -o "$manifest" --share "$share" --seed "$seed" "$keep"

@@ -51,7 +51,8 @@ class Run:
     @property
     def experiment(self) -> list[str]:
         """Its options of run.sh, without stages."""
-        encoder = [f"--encoder={self.needs.products[0]}"] if self.needs else []
+        # A revision is that of the encoder that was post-trained.
+        encoder = [f"--encoder={self.needs.products[0]}", "--settings=encoder.revision=null"] if self.needs else []
         return [*self.options, *encoder, f"--exp={self.folder}"]
 
     def command(self, first: int, last: int) -> list[str]:
@@ -217,10 +218,10 @@ def _experiment(
     if spaced := [word for word in words if re.search(r"\s", word)]:
         raise SpoofkitError(f"{spaced[0]}: has a space, which run.sh takes for the end of a setting; remove it")
     encoder = of_grid.get("encoder", given.get("encoder"))
-    replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null"] if encoder else []
-    config = load_config(conf, [*given.get("settings", "").split(), *words, *replaced])
-    options = [f"--{name}={value}" for name, value in {**given, **of_grid}.items() if name != "settings"]
+    before, after = (["encoder.revision=null"], [f"encoder.name={json.dumps(encoder)}"]) if encoder else ([], [])
     words = [*given.get("settings", "").split(), *words]
+    config = load_config(conf, [*before, *words, *after])
+    options = [f"--{name}={value}" for name, value in {**given, **of_grid}.items() if name != "settings"]
     # Without defaults, so that a setting of a later version changes nothing.
     record = config.model_dump(mode="json", include=OF_STAGE[stage], exclude_defaults=True)
     of_result = {name: given[name] for name in OF_RESULT[stage] if name in given}

@@ -14,13 +14,10 @@ from pathlib import Path
 
 from spoofkit.config import differences, load_config, read_recorded, stage_settings
 from spoofkit.errors import SpoofkitError
-from spoofkit.models.names import is_hub_name
+from spoofkit.models.names import FROM_SCRATCH, SINC, TORCHAUDIO, is_hub_name, refuse_revision
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config
 
-SINC = ("sinc-aasist", "sinc-rawnet2")
-FROM_SCRATCH = ("tiny", *SINC)
-TORCHAUDIO = "torchaudio:"
 STAGES = ("posttrain", "finetune")
 
 
@@ -29,7 +26,7 @@ def require_folders(settings: Config) -> None:
 
     Raises:
         SpoofkitError: a folder of noise or rooms is missing; or `encoder.name` is neither a folder nor a possible hub
-            id or other name of an encoder.
+            id or other name of an encoder, or has a revision without being a hub id.
     """
     for stage in STAGES:
         augment = getattr(settings, stage).augment
@@ -46,6 +43,7 @@ def require_folders(settings: Config) -> None:
             f"encoder.name: no folder {name} in {Path.cwd()}, expected a folder, {', '.join(FROM_SCRATCH)}, "
             f"{TORCHAUDIO}BUNDLE, hub:OWNER/MODEL or a hub id such as microsoft/wavlm-large"
         )
+    refuse_revision(name, settings.encoder.revision)
 
 
 def require_same(folder: Path, settings: Config) -> None:

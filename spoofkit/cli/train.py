@@ -98,7 +98,9 @@ def finetune(
     exp: Experiment,
     train: Train,
     dev: Dev,
-    encoder: Annotated[str, typer.Option(help="Instead of encoder.name: a post-trained EXP/encoder.")] = "",
+    encoder: Annotated[
+        str | None, typer.Option(help="Instead of encoder.name: a post-trained EXP/encoder.", metavar="ENCODER")
+    ] = None,
     config: options.Config = None,
     set_: options.Set = None,
     device: options.Device = "auto",
@@ -122,10 +124,9 @@ def finetune(
     from spoofkit.training.finetune import finetune as train_detector
     from spoofkit.training.loop import Run
 
-    if encoder:
-        # The revision of the settings is that of the encoder in their place.
-        replaced = [f"encoder.name={json.dumps(encoder)}", "encoder.revision=null"]
-        set_ = [*(set_ or []), *replaced]
+    if encoder is not None:
+        # A revision in the file is that of the encoder there; one that --set gives is that of this encoder.
+        set_ = ["encoder.revision=null", *(set_ or []), f"encoder.name={json.dumps(encoder)}"]
     settings = load_config(config, set_)
     result = train_detector(
         exp,

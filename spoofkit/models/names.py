@@ -8,6 +8,12 @@ from spoofkit.errors import SpoofkitError
 
 HUB = "hub:"
 """Beginning of the names that the addon `hub` finds; only they cause network access."""
+TORCHAUDIO = "torchaudio:"
+"""Beginning of the names of torchaudio's model bundles."""
+SINC = ("sinc-aasist", "sinc-rawnet2")
+"""Front-ends of fixed filters, without weights."""
+FROM_SCRATCH = ("tiny", *SINC)
+"""Encoders without published weights."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,23 @@ def find_model(name: Path | str) -> Named:
 def folder_of(name: Path | str) -> Path:
     """Return the folder or file that a name means; see `find_named`."""
     return find_named(name).path
+
+
+def refuse_revision(name: str, revision: str | None) -> None:
+    """Refuse a revision of an encoder that is none of the hub by its plain id.
+
+    Raises:
+        SpoofkitError: there is one.
+    """
+    if revision is None:
+        return
+    if is_hub_name(name):
+        raise SpoofkitError(
+            f"encoder.revision: {revision} is for a plain hub id; write encoder.name: {name}@{revision} instead"
+        )
+    if Path(name).is_dir() or name in FROM_SCRATCH or name.startswith(TORCHAUDIO):
+        kind = "a folder" if Path(name).is_dir() else "none"
+        raise SpoofkitError(f"encoder.revision: {revision} is for a hub id, but {name} is {kind}; leave it out")
 
 
 def encoder_folder(name: str) -> Path:

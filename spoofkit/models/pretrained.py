@@ -26,7 +26,7 @@ from spoofkit.models.adapter_folder import (
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.lora import add_lora, merge_pairs
 from spoofkit.models.mel_encoder import MEL_FAMILIES, W2vBertFrontEnd, WhisperFrontEnd
-from spoofkit.models.names import encoder_folder, is_hub_name
+from spoofkit.models.names import TORCHAUDIO, encoder_folder, is_hub_name, refuse_revision
 from spoofkit.models.provenance import known_provenance, read_provenance
 from spoofkit.models.sinc import SINC_FRONT_ENDS
 from spoofkit.models.sinc_encoder import SincEncoder, is_sinc_folder, load_sinc
@@ -40,7 +40,6 @@ from spoofkit.stages import read_stages
 FAMILIES = (*WAVE_FAMILIES, *MEL_FAMILIES)
 FEATURE_EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
 """Feature extractors by family; the others have Wav2Vec2FeatureExtractor."""
-TORCHAUDIO = "torchaudio:"
 
 
 def load_encoder(settings: EncoderSettings, seed: int = 0, for_scoring: bool = False) -> Encoder:
@@ -54,11 +53,7 @@ def load_encoder(settings: EncoderSettings, seed: int = 0, for_scoring: bool = F
     Raises:
         SpoofkitError: not found, not a supported family, tensors missing, left over or not finite.
     """
-    if is_hub_name(settings.name) and settings.revision is not None:
-        raise SpoofkitError(
-            f"encoder.revision: {settings.revision} is for a plain hub id; write encoder.name: "
-            f"{settings.name}@{settings.revision} instead"
-        )
+    refuse_revision(settings.name, settings.revision)
     folder = _folder(settings.name)
     if folder.is_dir():
         require_intact(folder)
@@ -90,10 +85,6 @@ def _folder(name: str) -> Path:
 
 def _load_adapted(folder: Path, settings: EncoderSettings) -> Encoder:
     """Load an encoder that is stored as adapters: to be trained further if the settings say so, else merged."""
-    if settings.revision is not None:
-        raise SpoofkitError(
-            f"encoder.revision: {settings.revision} is for a hub id, but {folder} is a folder; leave it out"
-        )
     adapters, lora = read_adapters(folder), settings.lora
     if lora is not None and lora.start == "continue":
         require_same_settings(folder, adapters, lora, settings.n_layers)
@@ -176,8 +167,6 @@ def _from_pretrained(
 
     # A missing folder must not be looked up on the hub as if it were an id.
     is_folder = Path(name).is_dir()
-    if is_folder and revision is not None:
-        raise SpoofkitError(f"encoder.revision: {revision} is for a hub id, but {name} is a folder; leave it out")
     if not is_folder and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise SpoofkitError(
             f"encoder.name: no folder {name}, expected 'tiny', {', '.join(map(repr, SINC_FRONT_ENDS))}, a Hugging Face "
