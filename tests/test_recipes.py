@@ -451,9 +451,27 @@ def test_arguments_that_a_verb_does_not_know_are_refused_before_the_first_stage(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--finetune-args", "--tensorboard --set finetune.optim.lr=1e-4"),
+        ("--posttrain-args", "-c other.yaml"),
+        ("--mixlist-args", "--set=mix.share=[0.3,0.5]"),
+    ],
+)
+def test_settings_and_inputs_that_no_check_would_know_are_refused_before_the_first_stage(
+    run: Run, option: str, words: str, corpus: Path, tmp_path: Path
+) -> None:
+    folders = ["--data", tmp_path / "data", "--exp", tmp_path / "exp", "--corpus", corpus, "--partial"]
+    done = run("asvspoof5", *folders, option, words, "--dry-run", ok=False)
+    assert done.returncode == 1
+    assert f"{option}: " in done.stderr
+    assert "use --settings" in done.stderr
+
+
 def test_every_verb_of_the_stages_takes_arguments(run: Run, corpus: Path, tmp_path: Path) -> None:
     taken = {
-        "prepare": "--on-error skip", "validate": "--read-audio", "mixlist": "--set seed=3", "posttrain": "--compile",
+        "prepare": "--on-error skip", "validate": "--read-audio", "mixlist": "--json", "posttrain": "--compile",
         "finetune": "--tensorboard", "score": "--crop whole", "evaluate": "--by speaker",
         "localize": "--min-region 0.1", "evaluate-segments": "--threshold 0",
     }  # fmt: skip

@@ -20,7 +20,7 @@ from spoofkit.settings import Config
 from spoofkit.suggestions import nearest_name
 
 ROOT = Path(__file__).resolve().parents[1]
-OF_RESULT = {"posttrain": ("mixlist-args",), "finetune": ("score-args",)}
+OF_RESULT = {"posttrain": (), "finetune": ("score-args",)}
 """Options of run.sh that change what a run leaves, although no setting of that stage does."""
 OWN_OPTIONS = ("exp", "conf", "stage", "stop-stage", "dry-run", "overwrite", "posttrain", "share")
 """Options of run.sh that the sweep sets, or that belong in the grid."""
