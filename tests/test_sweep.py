@@ -55,11 +55,13 @@ device=auto              # device
 dry_run=false            # only check
 stage=1                  # first stage
 stop_stage=6             # last stage
+inputs=(corpus)
 . TOOLS/parse_options.sh
-input_paths corpus conf
+input_paths conf "${inputs[@]}"
 read_settings
 enter_recipe data exp
 [[ -z $share || $share =~ ^[0-9.]+$ ]] || { echo "--share is '$share'" >&2; exit 1; }
+[[ $device =~ ^(auto|cpu)$ ]] || { echo "--device is '$device'" >&2; exit 1; }
 if $dry_run; then exit 0; fi
 if [[ -e $CALLS.slow ]]; then sleep 0.3; fi
 begins() {
@@ -261,6 +263,11 @@ def test_a_cell_that_was_run_with_other_settings_is_refused(sweep: Sweep) -> Non
         "options.share: None there, 0.5 now"
         in sweep.run(GRID | {"common": {**GRID["common"], "--share": 0.5}}, code=1).stderr
     )
+
+
+def test_an_option_that_is_no_path_stays_as_it_is_whatever_a_file_here_is_called(sweep: Sweep) -> None:
+    (sweep.folder / "recipe/cpu").touch()  # the sweep is started there
+    sweep.run(GRID, "--device", "cpu", "--dry-run")
 
 
 def test_a_set_that_the_corpora_do_not_have_is_refused_before_anything_is_trained(sweep: Sweep) -> None:

@@ -15,7 +15,7 @@ from sweep_grid import Cell, Grid, Keys, cells_of, read_grid, text_of, trials_of
 from spoofkit.config import OF_STAGE, differences, load_config
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_json
+from spoofkit.files import read_json, read_text
 from spoofkit.settings import Config
 from spoofkit.suggestions import nearest_name
 
@@ -158,11 +158,18 @@ def _options_by_recipe(grid: Grid, given: Mapping[str, str]) -> dict[str, dict[s
             raise SpoofkitError(f"--{option}: is set by the sweep or belongs in its grid; leave it out")
         if not any(option in options for options in known.values()):
             raise SpoofkitError(f"--{option}: is no option of sweep.py or {' or '.join(names)}; see their --help")
-    absolute = {
-        option: str(Path(value).absolute()) if value and (option == "data" or Path(value).exists()) else value
-        for option, value in given.items()
-    }
+    places = {"data", "encoder"}.union(*(_inputs(ROOT / name / "run.sh") for name in names))
+    absolute = {**given}
+    for option in places & given.keys():
+        if given[option] and (option == "data" or Path(given[option]).exists()):
+            absolute[option] = str(Path(given[option]).absolute())
     return {name: {option: absolute[option] for option in given if option in known[name]} for name in names}
+
+
+def _inputs(path: Path) -> list[str]:
+    """Return the options of a run.sh that it declares to be folders or files to read; see tools/stages.sh."""
+    declared = re.findall(r"\b(?:inputs|optional)=\((.*?)\)", read_text(path))
+    return " ".join(declared).replace("_", "-").split()
 
 
 def _cell_run(grid: Grid, cell: Cell, seed: int, options: Mapping[str, dict[str, str]], out: Path) -> Run:
