@@ -480,7 +480,7 @@ def test_lengths_that_an_encoder_cannot_use_are_refused_by_id(folders: dict[str,
             assert encoder(batch.wave_BS, batch.n_samples_B)[1].all()
     with pytest.raises(SpoofkitError, match="u1: has 200 samples, the encoder needs at least 201"):
         batches(200)
-    with pytest.raises(SpoofkitError, match=r"u1: has 480001 samples.*at most 480000.*--crop first:480000"):
+    with pytest.raises(SpoofkitError, match=r"u1: has 480001 samples.*at most 480000.*lower crop_samples"):
         batches(480_001)
 
 

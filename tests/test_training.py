@@ -30,6 +30,7 @@ from spoofkit.data.manifest import read_manifest
 from spoofkit.data.randomness import generator, torch_seed
 from spoofkit.errors import SpoofkitError
 from spoofkit.models.detector import Detector, load_detector
+from spoofkit.models.encoder import Encoder
 from spoofkit.models.losses import make_output
 from spoofkit.models.pretrained import load_encoder
 from spoofkit.scoring.batches import score_batches
@@ -265,7 +266,30 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_batch(manifests: Path, co
     )
     assert "at step " in sentence
     assert "(batch T_" in sentence
+    assert "train again with --overwrite" in sentence  # nothing that it advises could be resumed
     assert not (tmp_path / "exp/model").exists()
+
+
+def test_an_evaluation_that_does_not_fit_in_memory_names_no_option_of_score(
+    manifests: Path, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Detector, "forward", refuse)  # which only scoring calls
+    sentence = refusal("finetune", tmp_path / "exp", *finetune_options(manifests, conf))
+    assert "remove the longest utterances of dev" in sentence
+    assert "--crop" not in sentence
+
+
+def test_a_development_utterance_that_the_encoder_cannot_take_is_refused_without_options_of_score(
+    manifests: Path, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "longest", 10_000)
+    options = finetune_options(manifests, conf)
+    assert re.search(r"train.tsv, T_\w+: .* lower crop_samples$", refusal("finetune", tmp_path / "exp", *options))
+    sentence = refusal("finetune", tmp_path / "exp", *options, "--set", "crop_samples=9000")
+    assert re.search(r"dev.tsv, D_\w+: .* cut the file$", sentence)
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

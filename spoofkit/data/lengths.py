@@ -8,7 +8,7 @@ UNKNOWN_LENGTH = -1
 """Number of samples of an utterance whose length is not known; a manifest has `-` there."""
 
 
-def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None) -> None:
+def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: int | None, cure: str = "") -> None:
     """Refuse an utterance that an encoder cannot use, by its id.
 
     Args:
@@ -16,6 +16,7 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
         n_samples: Length of the utterance.
         shortest: Smallest number of samples that the encoder can use.
         longest: Largest number of samples that the encoder can use; None for no limit.
+        cure: What helps an utterance that is too long, besides removing it. Default: that of scoring.
 
     Raises:
         SpoofkitError: it is too short or too long.
@@ -26,8 +27,8 @@ def require_usable_length(utt_id: str, n_samples: int, shortest: int, longest: i
         )
     if longest is not None and n_samples > longest:
         raise SpoofkitError(
-            f"{utt_id}: has {n_samples} samples, the encoder takes at most {longest}; "
-            f"remove it from the list, or score only its beginning with --crop first:{longest}"
+            f"{utt_id}: has {n_samples} samples, the encoder takes at most {longest}; remove it from the list, or "
+            f"{cure or f'score only its beginning with --crop first:{longest}'}"
         )
 
 

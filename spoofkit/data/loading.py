@@ -62,7 +62,7 @@ def _usable(batches: Iterator[Batch], shortest: int, longest: int | None) -> Ite
         for part in (batch, batch.reference):
             if part is not None:
                 for utt_id, n_samples in zip(part.utt_ids, part.n_samples_B.tolist(), strict=True):
-                    require_usable_length(utt_id, n_samples, shortest, longest)
+                    require_usable_length(utt_id, n_samples, shortest, longest, "lower crop_samples")
         yield batch
 
 

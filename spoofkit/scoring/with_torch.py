@@ -35,8 +35,18 @@ def batch_budget(device: torch.device) -> int:
     return GPU_BUDGET_SAMPLES if device.type == "cuda" else CPU_BUDGET_SAMPLES
 
 
-def scorer_of(detector: Detector, device: torch.device) -> Scorer:
-    """Make a scorer of a detector that is on `device`; while it scores, it is in evaluation mode."""
+def scorer_of(
+    detector: Detector,
+    device: torch.device,
+    advice: str = "give a shorter --window or --crop first:N, or use --device cpu",
+) -> Scorer:
+    """Make a scorer of a detector that is on `device`; while it scores, it is in evaluation mode.
+
+    Args:
+        detector: The model.
+        device: Where it is.
+        advice: What to do if memory does not suffice, for the error.
+    """
 
     def heads_in(precision: str) -> Heads:
         whole = with_bf16_products(detector, detector.encoder) if precision == "bf16" else detector
@@ -48,7 +58,7 @@ def scorer_of(detector: Detector, device: torch.device) -> Scorer:
         detector,
         heads_in,
         device,
-        "give a shorter --window or --crop first:N, or use --device cpu",
+        advice,
         shortest=detector.shortest,
         longest=detector.encoder.longest,
         budget_samples=0 if is_alone else batch_budget(device),

@@ -143,7 +143,8 @@ def _task(detector: Detector, items: UtteranceDataset, dev: Manifest, stage: Fin
         return detector.head.output.loss(embedding_BE, batch.is_bonafide_B, weights(batch), total_weight)
 
     def scorer_in(precision: str) -> Scorer:
-        return in_precision(scorer_of(detector, run.device), precision)
+        advice = "remove the longest utterances of dev, or use a larger GPU"
+        return in_precision(scorer_of(detector, run.device, advice), precision)
 
     def first_scores(precision: str) -> np.ndarray:
         first = replace(dev, table=dev.table.head(N_MEASURED))
@@ -203,4 +204,5 @@ def _check_utterances(
     for utt_id, n_samples in manifest.lengths().items():
         if n_samples != UNKNOWN_LENGTH:
             used = min(n_samples, crop_samples or n_samples)
-            require_usable_length(f"{manifest.path}, {utt_id}", used, shortest, detector.encoder.longest)
+            cure = "cut the file" if crop_samples is None else "lower crop_samples"
+            require_usable_length(f"{manifest.path}, {utt_id}", used, shortest, detector.encoder.longest, cure)

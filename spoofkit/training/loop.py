@@ -254,8 +254,8 @@ def _require_finite(folder: Path, step: int, parts: list[Batch], loss: float, no
     utt_ids = [utt_id for part in parts for utt_id in part.utt_ids]
     raise SpoofkitError(
         f"{folder}: at step {step} the loss is {loss} and the gradient norm {norm}, expected finite numbers (batch "
-        f"{', '.join(utt_ids[:4])} …); lower the learning rate or check these utterances, then resume from the last "
-        "checkpoint"
+        f"{', '.join(utt_ids[:4])} …); lower the learning rate, or remove damaged utterances from the list, and train "
+        "again with --overwrite"
     )
 
 

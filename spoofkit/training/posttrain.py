@@ -140,7 +140,8 @@ def _read_lists(lists: Lists, config: Config, encoder: Encoder) -> tuple[list[tu
         mix_list = read_mix_list(list_path, manifest)
         _check_drawn_with(mix_list, config, list_path, manifest_path)
         for drawn in mix_list.mixes:
-            require_usable_length(f"{list_path}, {drawn.mix_id}", drawn.crop_samples, encoder.shortest, encoder.longest)
+            one, lengths = f"{list_path}, {drawn.mix_id}", (drawn.crop_samples, encoder.shortest, encoder.longest)
+            require_usable_length(one, *lengths, "lower crop_samples")
         caveats += manifest.caveats()
         read.append((mix_list, manifest))
     return read, caveats
