@@ -33,6 +33,7 @@ def problem(text: str, tmp_path: Path) -> str:
             "mix: {join: crossfade, crossfade_samples: 900, min_region_samples: 1600}",
             "two cross-fades (1800 samples) must fit",
         ),
+        ("mix: {crossfade_samples: 160}", "crossfade_samples: is not used with join: cut"),
         (
             "mix: {pairing: self, offset: aligned}",
             "pairing 'self' with offset 'aligned' would replace samples by themselves",

@@ -64,6 +64,8 @@ class MixSettings(Settings):
             raise ValueError(
                 "pairing 'self' with offset 'aligned' would replace samples by themselves; use offset: independent"
             )
+        if self.join == "cut" and self.crossfade_samples != type(self).model_fields["crossfade_samples"].default:
+            raise ValueError("crossfade_samples: is not used with join: cut; remove it, or set join: crossfade")
         if self.join == "crossfade" and 2 * self.crossfade_samples > self.min_region_samples:
             raise ValueError(
                 f"crossfade_samples: two cross-fades ({2 * self.crossfade_samples} samples) must "
