@@ -90,7 +90,7 @@ if begins 4 "fine-tuning" && is_new "$exp/finetune/model"; then
   echo >"$exp/finetune/model"
 fi
 if begins 5 "scores" && is_new "$exp/scores/eval.tsv"; then
-  draw=$(echo "${overrides[*]/encoder.name=*}" "$share" | cksum | cut -d' ' -f1)
+  draw=$(echo "${overrides[*]/encoder.*}" "$share" | cksum | cut -d' ' -f1)
   awk -F'\\t' -v draw="$draw" 'BEGIN { OFS = "\\t"; srand(draw); print "filename", "cm-score" }
     /^u[0-9]/ { print $1, rand() + rand() + ($3 == "bonafide") * (0.4 + draw % 7 / 20) }
   ' "$data/eval.tsv" >"$exp/scores/eval.tsv"
