@@ -211,7 +211,8 @@ def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
     assert (of_torchrun.nnodes, of_torchrun.nproc_per_node) == ("2", "4")
     assert (of_torchrun.rdzv_backend, of_torchrun.rdzv_id) == ("c10d", "4242")
     assert of_torchrun.rdzv_endpoint == f"{os.uname().nodename}:24242"
-    assert (params["verb"], params["set_"]) == (job, ["seed=7"])
+    # A revision in the settings is that of the encoder that was post-trained.
+    assert (params["verb"], params["set_"]) == (job, ["seed=7", *["encoder.revision=null"] * (job == "finetune")])
     assert params["exp"] == cluster.recipe / "exp/try" / job
     assert (params["device"], params["workers"], params["overwrite"]) == ("cuda", 8, False)  # 32 cores, 4 GPUs
     assert (params["tensorboard"], params["compile_"]) == (True, True)
@@ -221,7 +222,7 @@ def test_a_training_runs_its_verb_in_a_process_for_each_gpu_of_every_machine(
 def test_options_given_at_submission_win_over_those_of_the_job(cluster: Cluster) -> None:
     cluster.run("finetune", "--device", "cpu", "--workers", 0, "--posttrain", "false")
     _, _, params = launch(cluster.calls("srun")[0])
-    assert (params["device"], params["workers"], params["encoder"]) == ("cpu", 0, "")
+    assert (params["device"], params["workers"], params["encoder"]) == ("cpu", 0, None)
 
 
 def test_a_misspelt_option_ends_a_job_before_it_starts_anything(cluster: Cluster) -> None:
