@@ -136,6 +136,7 @@ def test_what_is_not_faster_or_never_used_is_refused(
 ) -> None:
     common = ["finetune", tmp_path / "exp", *utterances, "--set"]
     assert "expected fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32")
+    assert "expected fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32", "--dry-run")
     monkeypatch.setattr("spoofkit.models.precision._cpu_flags", lambda: SLOW)
     assert "found bf16" in refusal(*common, "finetune.eval_precision=bf16")
     without = ["--set", "finetune.eval_every=null", "--set", "finetune.keep=last"]

@@ -24,6 +24,7 @@ from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config, TrainSettings
 from spoofkit.stages import Stage
 from spoofkit.training import distributed, experiment
+from spoofkit.training.eval_precision import require_eval_precision
 from spoofkit.training.loop import OUT_OF_MEMORY, Run, Task, load_parts, train
 from spoofkit.training.optim import LossModule, accumulate_gradients
 from spoofkit.training.progress import format_duration, require_tensorboard
@@ -122,6 +123,7 @@ def _require_runnable(run: Run, encoder: Encoder, settings: TrainSettings) -> No
     if run.dry_run and run.world.size > 1:
         raise SpoofkitError("--dry-run: runs in a single process; start it without torchrun")
     training_precision(run.device, settings.precision)
+    require_eval_precision(settings.eval_precision, run.device, run.shard_layers)
     if run.tensorboard:
         require_tensorboard()
     if run.shard_layers:
