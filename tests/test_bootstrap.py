@@ -11,14 +11,12 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
     draw_clusters,
     eer_replicates,
-    holm,
-    interval,
     limited_replicates,
     make_walk,
     min_dcf_replicates,
-    p_value,
 )
 from spoofkit.evaluation.error_rates import Limit
+from spoofkit.evaluation.intervals import holm, interval, p_value
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 
 

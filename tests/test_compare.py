@@ -14,9 +14,10 @@ from scipy.stats import binom, ttest_ind
 
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import clusters_of, intervals
+from spoofkit.evaluation.bootstrap import clusters_of
 from spoofkit.evaluation.compare import compare, print_comparison
 from spoofkit.evaluation.decision_rule import genuine_threshold
+from spoofkit.evaluation.intervals import intervals
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
 from spoofkit.evaluation.thresholds import Thresholds, bayes_thresholds

@@ -11,7 +11,8 @@ from conftest import SHARED, refusal, run_cli
 from spoofkit.data.manifest import write_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation import metrics, tandem
-from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
+from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk
+from spoofkit.evaluation.intervals import interval
 from spoofkit.evaluation.layouts import layout_text, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.scores import write_scores
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoofkit.data.manifest import write_manifest
-from spoofkit.evaluation.attack_intervals import apcer_intervals
 from spoofkit.evaluation.bootstrap import draw_clusters
 from spoofkit.evaluation.breakdown import measure
 from spoofkit.evaluation.error_rates import Limit, Point, limited_point
+from spoofkit.evaluation.intervals import apcer_intervals
 from spoofkit.evaluation.report_points import point_rows, points_in_words
 from spoofkit.evaluation.scores import write_scores
 from spoofkit.files import file_sha256

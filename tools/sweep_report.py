@@ -20,8 +20,9 @@ from sweep_plan import Plan, Run
 
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, clusters_in_words, clusters_of, draw_clusters, holm
+from spoofkit.evaluation.bootstrap import N_REPLICATES, clusters_in_words, clusters_of, draw_clusters
 from spoofkit.evaluation.compare import FIGURES
+from spoofkit.evaluation.intervals import CONFIDENCE, holm
 from spoofkit.evaluation.metrics import EER_VARIANT
 from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
 from spoofkit.evaluation.records import caveats, read_record

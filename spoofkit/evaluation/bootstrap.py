@@ -1,4 +1,4 @@
-"""Confidence intervals and p values by resampling speakers, not trials. No files are read here.
+"""Resample speakers, not trials, and compute figures of the resampled lists. No files are read here.
 
 Trials of one speaker resemble each other, so an interval from resampled trials is far too narrow: 2.6 times on a real
 list of 71,237 trials. A replicate draws as many speakers as there are, with replacement, and repeats the trials of each
@@ -13,8 +13,8 @@ false alarm rate cross. Only the trials of that block are walked.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,6 @@ from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts
 
 N_REPLICATES = 1000
-CONFIDENCE = 0.95
-MOST_EMPTY = 0.05  # share of replicates that may lack a class
 MOST_GROUPS = 2000  # of single trials
 FEWEST_SPEAKERS = 10
 """With fewer speakers of a class percentile intervals hold much less than they say: see docs/evaluation.md."""
@@ -295,91 +293,3 @@ def limited_replicates(
     share = n_rejected / other_R[rows]
     found[rows] = share if limit.rate == "apcer" else 1 - share
     return found
-
-
-def p_value(differences_R: npt.NDArray[np.float64]) -> float:
-    """Compute the two-sided p value of a difference from its replicates.
-
-    It is twice the smaller share of replicates on either side of 0, counting the observed list as one of them (Davison
-    and Hinkley, "Bootstrap methods and their application", 1997, sections 4.2 and 5.4): at least 2 / (replicates + 1).
-    """
-    known = differences_R[~np.isnan(differences_R)]
-    below, above = int((known <= 0).sum()), int((known >= 0).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (known.size + 1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for multiple comparisons (Holm, 1979); each may then be compared with the overall level.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
-
-
-def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the ends of a percentile interval of a figure, given its replicates.
-
-    Raises:
-        SpoofkitError: too many replicates lack a class.
-    """
-    n_empty = int(np.isnan(replicates).sum())
-    if n_empty > MOST_EMPTY * replicates.size:
-        raise SpoofkitError(
-            f"bootstrap: {n_empty:,} of {replicates.size:,} resampled lists lack a class, since too few speakers have "
-            "both; resample single trials, which holds for these speakers only, or do without intervals"
-        )
-    low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def intervals(
-    trials: pl.DataFrame,
-    resample: str = "speaker",
-    costs: DcfCosts = ASVSPOOF5,
-    limits: Sequence[Limit] = (),
-    n_replicates: int = N_REPLICATES,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Compute percentile intervals of one system's pooled EER and minDCF, and of rates at operating points.
-
-    Args:
-        trials: `score`, `key`, `speaker`, `attack`.
-        resample: See `clusters_of`.
-        costs: Prior and costs of the minDCF.
-        limits: Operating points.
-        n_replicates: Number of resampled lists.
-        seed: Seed of the draws.
-
-    Returns:
-        JSON values: (low, high) of `eer_official_percent`, of `min_dcf` and, for each of the limits, of the rate that
-        it does not limit (`operating_points`), and how they were computed; or `left_out`: why there are none.
-
-    Raises:
-        SpoofkitError: an unknown `resample`.
-    """
-    clusters = clusters_of(trials, resample)
-    how = {
-        "confidence": CONFIDENCE,
-        "n_replicates": n_replicates,
-        "seed": seed,
-        "resampled": clusters.of,
-        "n_clusters": clusters.n_clusters,
-        "note": clusters.note,
-    }
-    try:
-        draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
-        walk = make_walk(trials["score"], trials["key"] == "bonafide", clusters.number_N, clusters.n_clusters)
-        rejected = walk.rejected(draws)
-        eers = interval(100 * eer_replicates(walk, draws, rejected))
-        dcfs = interval(min_dcf_replicates(walk, draws, costs, rejected))
-        of_limits = {limit: list(interval(100 * limited_replicates(walk, draws, limit, rejected))) for limit in limits}
-    except SpoofkitError as error:
-        return {**how, "left_out": str(error)}
-    points = [{**asdict(limit), limit.name_of_other: ends} for limit, ends in of_limits.items()]
-    return {**how, "eer_official_percent": list(eers), "min_dcf": list(dcfs), "operating_points": points}

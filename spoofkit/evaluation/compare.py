@@ -19,19 +19,16 @@ import polars as pl
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
-    CONFIDENCE,
     N_REPLICATES,
     clusters_in_words,
     clusters_of,
     draw_clusters,
     eer_replicates,
-    holm,
-    interval,
     make_walk,
     min_dcf_replicates,
-    p_value,
 )
 from spoofkit.evaluation.breakdown import is_of_spoofs, require_columns, score_warnings, split_classes
+from spoofkit.evaluation.intervals import CONFIDENCE, holm, interval, p_value
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.records import caveats
 from spoofkit.evaluation.scores import read_trials

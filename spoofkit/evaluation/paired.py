@@ -19,15 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from spoofkit.evaluation.bootstrap import (
-    CONFIDENCE,
-    Clusters,
-    eer_replicates,
-    interval,
-    make_walk,
-    min_dcf_replicates,
-)
+from spoofkit.evaluation.bootstrap import Clusters, eer_replicates, make_walk, min_dcf_replicates
 from spoofkit.evaluation.compare import FIGURES
+from spoofkit.evaluation.intervals import CONFIDENCE, interval
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 
 

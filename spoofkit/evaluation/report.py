@@ -18,12 +18,12 @@ import spoofkit
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.asv import PRESET_ATTACKS, asv_inputs, read_asv_scores, require_same_attacks
-from spoofkit.evaluation.attack_intervals import apcer_intervals
-from spoofkit.evaluation.bootstrap import N_REPLICATES, intervals, require_resampled
+from spoofkit.evaluation.bootstrap import N_REPLICATES, require_resampled
 from spoofkit.evaluation.breakdown import measure, measure_systems, score_warnings, split_classes
 from spoofkit.evaluation.decided import measure_decisions, read_decisions, unscored
 from spoofkit.evaluation.drawing import FIGURES, begin_drawing, drawing_processes, drawn_pictures, figure_paths
 from spoofkit.evaluation.error_rates import CHOSEN, Limit, measured_limits
+from spoofkit.evaluation.intervals import apcer_intervals, intervals
 from spoofkit.evaluation.layouts import SUBSETS, has_subsets, read_layout_keys, read_layout_scores
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, Scores
 from spoofkit.evaluation.records import name_systems, read_record, record_path, system_and_set

@@ -16,7 +16,8 @@ import polars as pl
 
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, draw_clusters, eer_replicates, interval, make_walk
+from spoofkit.evaluation.bootstrap import N_REPLICATES, draw_clusters, eer_replicates, make_walk
+from spoofkit.evaluation.intervals import CONFIDENCE, interval
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
 from spoofkit.evaluation.scores import join_scores, read_scores
 from spoofkit.files import write_json

@@ -25,7 +25,8 @@ import yaml
 
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import CONFIDENCE, N_REPLICATES, Clusters, clusters_of, draw_clusters, interval
+from spoofkit.evaluation.bootstrap import N_REPLICATES, Clusters, clusters_of, draw_clusters
+from spoofkit.evaluation.intervals import CONFIDENCE, interval
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
 from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
 from spoofkit.evaluation.scores import read_trials

@@ -26,7 +26,8 @@ from spoofkit.addons.audit.measures import FORMAT, measure_list
 from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, interval, make_walk
+from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk
+from spoofkit.evaluation.intervals import interval
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
 from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error, write_json
 from spoofkit.lock import held

@@ -15,19 +15,11 @@ import polars as pl
 
 from spoofkit.addons.stress.conditions import CLEAN
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import (
-    Clusters,
-    clusters_of,
-    draw_clusters,
-    eer_replicates,
-    holm,
-    interval,
-    make_walk,
-    p_value,
-)
+from spoofkit.evaluation.bootstrap import Clusters, clusters_of, draw_clusters, eer_replicates, make_walk
 from spoofkit.evaluation.breakdown import score_warnings, split_classes
 from spoofkit.evaluation.calibration import Calibration
 from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, limited_point, rates_at
+from spoofkit.evaluation.intervals import holm, interval, p_value
 from spoofkit.evaluation.metrics import cllr_of_checked, eer_of_sorted
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.scoring.decisions import Decisions
