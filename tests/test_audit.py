@@ -193,6 +193,14 @@ def test_intervals_are_over_speakers_where_they_are_known() -> None:
     assert width([f"s{number}" for number in speaker]) > 2 * of_trials
 
 
+def test_a_predictor_without_an_error_has_an_interval_as_wide_as_so_few_speakers_leave_it() -> None:
+    is_bonafide = np.repeat([True, False], 200)
+    speakers = [f"human{n % 40}" for n in range(200)] + [f"synthetic{n % 20}" for n in range(200)]
+    row = judge(trials(is_bonafide, speakers, duration_s=np.arange(400.0)))["predictors"][0]
+    assert (row["predictor"], row["eer_percent"], row["low_percent"]) == ("duration_s", 0, 0)
+    assert row["high_percent"] == pytest.approx(100 * 1.959964**2 / (20 + 1.959964**2))
+
+
 def test_a_few_utterances_that_differ_by_chance_are_no_warning() -> None:
     is_bonafide = np.array([True, False] * 4)
     values = np.array([1.0, 5, 2, 6, 3, 0, 4, 7])

@@ -17,6 +17,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import clusters_of
 from spoofkit.evaluation.compare import compare, print_comparison
 from spoofkit.evaluation.decision_rule import genuine_threshold
+from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.intervals import intervals
 from spoofkit.evaluation.metrics import ASVSPOOF5, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.scores import read_scores, write_scores
@@ -79,6 +80,57 @@ def test_figures_are_those_of_the_metrics_and_a_real_difference_is_told_by_attac
     assert found["p"] < 0.01
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert result["n_clusters"] == N_SPEAKERS
+
+
+def perfect(n_bonafide: int, n_spoof: int, n_each: int = 5, speaker: str = "{class_}{number}") -> pl.DataFrame:
+    """Trials that a system separates without an error: human speakers, and others whose voices are spoofed."""
+    rows = [
+        (key, speaker.format(class_=key, number=number), sign * (1 + 0.01 * trial))
+        for key, n_speakers, sign in (("bonafide", n_bonafide, 1), ("spoof", n_spoof, -1))
+        for number in range(n_speakers)
+        for trial in range(n_each)
+    ]
+    table = pl.DataFrame(rows, schema=["key", "speaker", "score"], orient="row")
+    return table.with_columns(attack=pl.when(pl.col("key") == "spoof").then(pl.lit("A01")).otherwise(pl.lit("-")))
+
+
+def upper(n: int) -> float:
+    """Wilson's upper end of a rate, if none of n is an error."""
+    return 100 * 1.959964**2 / (n + 1.959964**2)
+
+
+def test_where_no_trial_is_an_error_intervals_have_the_width_that_the_number_of_speakers_leaves() -> None:
+    limits = [Limit("apcer", 10), Limit("bpcer", 10)]
+    found = intervals(perfect(30, 20), limits=limits)
+    assert found["eer_official_percent"] == pytest.approx([0, upper(20)])  # of the class with fewer speakers
+    miss, fa = upper(30) / 100, upper(20) / 100
+    assert found["min_dcf"] == pytest.approx([0, 1.9 * miss + fa])
+    assert found["operating_points"][0]["bpcer_percent"] == pytest.approx([0, upper(30)])
+    assert found["operating_points"][1]["apcer_percent"] == pytest.approx([0, upper(20)])
+    assert intervals(perfect(3, 3))["min_dcf"] == [0, 1]  # a minDCF is never higher
+    of_trials = intervals(perfect(500, 800, speaker="-"))  # 2,000 groups of 6,500 trials
+    assert of_trials["eer_official_percent"] == pytest.approx([0, upper(2500)])
+
+
+def test_where_every_trial_is_an_error_the_eer_may_be_lower() -> None:
+    reversed_ = perfect(30, 20).with_columns(-pl.col("score"))
+    assert intervals(reversed_)["eer_official_percent"] == pytest.approx([100 - upper(20), 100])
+
+
+def test_a_single_error_is_resampled_as_before() -> None:
+    table = perfect(30, 20).with_columns(score=pl.when(pl.int_range(pl.len()) == 0).then(-9.0).otherwise("score"))
+    low, high = intervals(table)["eer_official_percent"]
+    assert 0 <= low < high < upper(30)
+
+
+def test_two_systems_without_an_error_may_differ_as_much_as_either_may_have_errors() -> None:
+    table = perfect(30, 20)
+    scores = {"A": [table["score"].to_numpy()], "B": [2 * table["score"].to_numpy()]}
+    (row,) = compare(scores, table)["rows"]
+    found = row["eer_official_percent"]
+    assert (found["difference"], found["p"]) == (0, 1)
+    assert (found["low"], found["high"]) == pytest.approx((-upper(20), upper(20)))
+    assert row["min_dcf"]["high"] == pytest.approx((1.9 * upper(30) + upper(20)) / 100)
 
 
 def test_each_of_several_columns_is_broken_down_and_corrected_as_alone(files: Path) -> None:

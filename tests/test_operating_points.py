@@ -155,6 +155,19 @@ def test_intervals_of_attacks_are_of_lists_with_repeated_speakers_at_one_thresho
     assert apcer_intervals(trials, None)["A01"] == found["A02"]
 
 
+def test_text_and_page_give_a_perfect_set_an_interval_and_say_where_it_comes_from(tmp_path: Path) -> None:
+    scores, manifest = write_set(tmp_path, [1 + 0.01 * n for n in range(200)], {"A1": [-0.01 * n for n in range(200)]})
+    done = run_cli("evaluate", scores, manifest, "-o", tmp_path / "out", "--operating-point", "bpcer:5")
+    page = (tmp_path / "out/report.html").read_text()
+    lines = done.stdout.splitlines()
+    assert any("EER 0.0 to 1.9 %" in line and "Wilson's" in line for line in lines)
+    assert any(line.startswith("APCER at BPCER 5 %") and "0.0 to 1.9" in line for line in lines)
+    assert any(line.startswith("Of a rate of 0 or 100 %") for line in lines)
+    assert page.count("0.0 to 1.9") >= 4
+    assert page.count("Wilson") == 2
+    assert "0.0 to 0.0" not in done.stdout + page
+
+
 def test_decisions_beside_scores_give_error_and_non_response_rates(tmp_path: Path) -> None:
     scores, manifest = write_set(tmp_path, [1.0, 2, 3, 4], {"A1": [0.0, 1], "A2": [0.0, 0]})
     decisions = ["reject", "abstain", "accept", "accept", "accept", "abstain", "reject", "abstain"]

@@ -194,6 +194,19 @@ def test_intervals_are_those_of_lists_with_repeated_speakers_and_differences_are
         assert found["rows"][1][f"{name}_interval"] == pytest.approx(ends), name
 
 
+def test_where_no_trial_is_an_error_rates_and_differences_have_the_width_that_so_few_speakers_leave() -> None:
+    is_bonafide = np.tile([True, False], 60)
+    score = np.where(is_bonafide, 1.0, -1.0) + 0.001 * np.arange(120)
+    keys = {"key": np.where(is_bonafide, "bonafide", "spoof"), "speaker": [f"s{k // 6}" for k in range(120)]}
+    scores = {"clean": score, "louder": 2 * score}
+    tables = {name: pl.DataFrame({"score": of, **keys, "attack": "A1"}) for name, of in scores.items()}
+    found = measure_conditions(tables, n_replicates=100)["rows"][1]
+    most = 100 * 1.959964**2 / (20 + 1.959964**2)
+    for name in ("eer", "apcer", "bpcer"):
+        assert found[f"{name}_interval"] == pytest.approx([0, most]), name
+    assert found["difference_interval"] == pytest.approx([-most, most])
+
+
 CONDITIONS = "mulaw,white_10,first_1s,trimmed"
 FILES = ("trials.tsv", "stress.tsv", *(f"scores/{name}.tsv" for name in ("clean", *CONDITIONS.split(","))))
 

@@ -415,6 +415,11 @@ def test_with_one_seed_only_the_speakers_count() -> None:
     assert found["degrees_of_freedom"] == pytest.approx(20)
 
 
+def test_cells_without_an_error_are_not_compared() -> None:
+    with pytest.raises(SpoofkitError, match="no trial is an error in either"):
+        paired_difference(measured([0.0, 0.0]), measured([0.0, 0.0]), 21)
+
+
 def test_both_variances_are_added() -> None:
     found = paired_difference(measured([5.0, 5.2, 5.4]), measured([4.0, 4.8, 4.4], spread=0.3), 31)
     seeds = np.var([-1.0, -0.4, -1.0], ddof=1) / 3

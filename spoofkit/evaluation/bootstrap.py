@@ -46,6 +46,10 @@ class Clusters:
     note: str
     """Why intervals are too narrow: single trials are resampled instead of speakers, or these are few; else empty."""
 
+    def n_with(self, is_own_N: npt.NDArray[np.bool_]) -> int:
+        """Count the clusters of some trials; single trials count themselves, though groups of them are drawn."""
+        return int(np.count_nonzero(is_own_N)) if self.of == "trial" else np.unique(self.number_N[is_own_N]).size
+
 
 def require_resampled(resample: str) -> None:
     """Refuse an unknown unit of resampling.

@@ -7,7 +7,7 @@ effect of the seed.
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
     N_REPLICATES,
+    Clusters,
     clusters_in_words,
     clusters_of,
     draw_clusters,
@@ -28,7 +29,7 @@ from spoofkit.evaluation.bootstrap import (
     min_dcf_replicates,
 )
 from spoofkit.evaluation.breakdown import is_of_spoofs, require_columns, score_warnings, split_classes
-from spoofkit.evaluation.intervals import CONFIDENCE, holm, interval, p_value
+from spoofkit.evaluation.intervals import CONFIDENCE, difference_interval, highest_without_error, holm, p_value
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts, eer, min_dcf
 from spoofkit.evaluation.records import caveats
 from spoofkit.evaluation.scores import read_trials
@@ -137,7 +138,7 @@ def compare(
         row |= {"n_bonafide": int(is_bonafide.sum()), "n_spoof": int((~is_bonafide).sum())}
         scores = {name: [np.asarray(score)[rows_N] for score in seeds] for name, seeds in systems.items()}
         try:
-            row |= _row(scores, is_bonafide, clusters.number_N[rows_N], draws, costs)
+            row |= _row(scores, is_bonafide, replace(clusters, number_N=clusters.number_N[rows_N]), draws, costs)
         except SpoofkitError as error:
             if not rows:
                 raise
@@ -184,7 +185,7 @@ def _correct(rows: list[dict[str, Any]], by: Sequence[str]) -> None:
 def _row(
     scores: dict[str, list[npt.NDArray[np.float64]]],
     is_bonafide: npt.NDArray[np.bool_],
-    cluster: npt.NDArray[np.int64],
+    clusters: Clusters,
     draws: npt.NDArray[np.int64],
     costs: DcfCosts,
 ) -> dict[str, Any]:
@@ -194,23 +195,24 @@ def _row(
     values: dict[str, dict[str, list[float]]] = {figure: {} for figure in FIGURES}
     replicates: dict[str, list[npt.NDArray[np.float64]]] = {figure: [] for figure in FIGURES}
     for name, seeds in scores.items():
-        walks = [make_walk(score, is_bonafide, cluster, draws.shape[1]) for score in seeds]
+        walks = [make_walk(score, is_bonafide, clusters.number_N, clusters.n_clusters) for score in seeds]
         classes = [(score[is_bonafide], score[~is_bonafide]) for score in seeds]
         values["eer_official_percent"][name] = [100 * eer(*pair).eer for pair in classes]
         values["min_dcf"][name] = [min_dcf(*pair, costs) for pair in classes]
         eers = [100 * eer_replicates(walk, draws) for walk in walks]
         replicates["eer_official_percent"].append(np.mean(eers, axis=0))
         replicates["min_dcf"].append(np.mean([min_dcf_replicates(walk, draws, costs) for walk in walks], axis=0))
+    highest = highest_without_error(clusters.n_with(is_bonafide), clusters.n_with(~is_bonafide), costs)
     for figure in FIGURES:
         first, second = values[figure].values()
-        difference_R = replicates[figure][1] - replicates[figure][0]
-        low, high = interval(difference_R)
+        first_R, second_R = replicates[figure]
+        low, high = difference_interval(first_R, second_R, highest[figure])
         found[figure] = {
             "systems": {name: _summary(seeds) for name, seeds in values[figure].items()},
             "difference": statistics.fmean(second) - statistics.fmean(first),
             "low": low,
             "high": high,
-            "p": p_value(difference_R),
+            "p": p_value(second_R - first_R),
         }
         if min(len(first), len(second)) >= 3:
             found[figure]["p_seeds"] = _welch(first, second)

@@ -1,8 +1,10 @@
 """Confidence intervals and p values from figures of resampled lists, which `bootstrap.py` draws.
 
-As there, a replicate draws speakers with replacement. The APCER of each attack is at one threshold, which stays. Where
-none of an attack's trials is accepted, or every one, resampling them says nothing; the interval is then Wilson's for as
-many independent trials as there are speakers of that attack.
+Resampling cannot show an error where there is none: all replicates of a perfect list are perfect, and a percentile
+interval would be 0 to 0, as if the error rate were known. So where no trial is an error, or every one, the interval is
+Wilson's, with as many independent trials as there are speakers: at worst, all trials of a speaker are errors together.
+Of n speakers without an error its upper end is 3.84 / (n + 3.84). The "rule of three" has 3 / n, one-sided (Hanley and
+Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983).
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import polars as pl
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import (
     N_REPLICATES,
+    Clusters,
     clusters_of,
     draw_clusters,
     eer_replicates,
@@ -71,6 +74,79 @@ def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE
     return float(low), float(high)
 
 
+def rate_interval(percent: float, replicates_R: npt.NDArray[np.float64], n_speakers: int) -> tuple[float, float]:
+    """Return the ends of an interval of an error rate, in percent; of 0 and 100 %, they are at least Wilson's.
+
+    Args:
+        percent: The rate.
+        replicates_R: The rate of each replicate, in percent.
+        n_speakers: Number of speakers whose trials may be errors, see `Clusters.n_with`. Of an EER it is the smaller of
+            both classes': where neither has an error, each rate is below its own upper end with 97.5 % confidence, so
+            with 95 % both are, and the EER is not above the larger one.
+
+    Raises:
+        SpoofkitError: too many replicates lack a class, and some trials are errors.
+    """
+    if percent not in (0.0, 100.0):
+        return interval(replicates_R)
+    least, most = (100 * end for end in wilson_interval(percent / 100, n_speakers))
+    low, high = interval(replicates_R[~np.isnan(replicates_R)])  # not equal if each replicate has its own threshold
+    return min(low, least), max(high, most)
+
+
+def highest_without_error(n_bonafide: int, n_spoof: int, costs: DcfCosts = ASVSPOOF5) -> dict[str, float]:
+    """Return the upper ends of EER in percent and minDCF where no trial is an error, from the numbers of speakers.
+
+    A DCF is the weighted sum of both error rates, so its upper end is that of theirs, see `rate_interval`.
+    """
+    miss, fa = (wilson_interval(0.0, n)[1] for n in (n_bonafide, n_spoof))
+    dcf = (costs.miss_weight * miss + costs.fa_weight * fa) / min(costs.miss_weight, costs.fa_weight)
+    return {"eer_official_percent": 100 * max(miss, fa), "min_dcf": min(1.0, dcf)}
+
+
+def difference_interval(
+    first_R: npt.NDArray[np.float64], second_R: npt.NDArray[np.float64], most: float
+) -> tuple[float, float]:
+    """Return the ends of an interval of a difference, second minus first, of the same draws.
+
+    Args:
+        first_R: A figure of each replicate.
+        second_R: The same of another system.
+        most: What `highest_without_error` returns: how far the figures may differ if neither has an error.
+
+    Raises:
+        SpoofkitError: too many replicates lack a class.
+    """
+    ends = interval(second_R - first_R)
+    return ends if np.nan_to_num([first_R, second_R]).any() else (-most, most)
+
+
+def fixed_rate_interval(
+    is_error_N: npt.NDArray[np.bool_],
+    is_own_N: npt.NDArray[np.bool_],
+    clusters: Clusters,
+    draws_RC: npt.NDArray[np.integer],
+) -> tuple[float, float]:
+    """Compute the interval of a share of trials that are errors at one threshold, which stays, in percent.
+
+    Args:
+        is_error_N: Whether each trial is an error.
+        is_own_N: Of which trials it is a share, such as those of a class or an attack.
+        clusters: The speakers of all trials.
+        draws_RC: How often each is in each replicate.
+
+    Raises:
+        SpoofkitError: too many replicates have none of these trials, and some of these are errors.
+    """
+    n_C, errors_C = (
+        np.bincount(clusters.number_N[is_part_N], minlength=clusters.n_clusters)
+        for is_part_N in (is_own_N, is_own_N & is_error_N)
+    )
+    with np.errstate(invalid="ignore"):
+        replicates_R = 100 * (draws_RC @ errors_C) / (draws_RC @ n_C)
+    return rate_interval(100 * (errors_C.sum() / n_C.sum()), replicates_R, clusters.n_with(is_own_N))
+
+
 def intervals(
     trials: pl.DataFrame,
     resample: str = "speaker",
@@ -79,7 +155,9 @@ def intervals(
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compute percentile intervals of one system's pooled EER and minDCF, and of rates at operating points.
+    """Compute intervals of one system's pooled EER and minDCF, and of rates at operating points.
+
+    They are percentile intervals; where no trial is an error, see the head of this module.
 
     Args:
         trials: `score`, `key`, `speaker`, `attack`.
@@ -106,16 +184,25 @@ def intervals(
         "note": clusters.note,
     }
     try:
-        draws = draw_clusters(clusters.n_clusters, n_replicates, seed)
-        walk = make_walk(trials["score"], trials["key"] == "bonafide", clusters.number_N, clusters.n_clusters)
+        drawn = draw_clusters(clusters.n_clusters, n_replicates, seed)
+        draws = np.vstack((np.ones_like(drawn[:1]), drawn))  # the first is the list itself
+        is_bonafide_N = (trials["key"] == "bonafide").to_numpy()
+        n_of = {"bpcer": clusters.n_with(is_bonafide_N), "apcer": clusters.n_with(~is_bonafide_N)}
+        walk = make_walk(trials["score"], is_bonafide_N, clusters.number_N, clusters.n_clusters)
         rejected = walk.rejected(draws)
-        eers = interval(100 * eer_replicates(walk, draws, rejected))
-        dcfs = interval(min_dcf_replicates(walk, draws, costs, rejected))
-        of_limits = {limit: list(interval(100 * limited_replicates(walk, draws, limit, rejected))) for limit in limits}
+        eer_R = 100 * eer_replicates(walk, draws, rejected)
+        eers = rate_interval(eer_R[0], eer_R[1:], min(n_of.values()))
+        low, high = interval(min_dcf_replicates(walk, draws, costs, rejected)[1:])
+        if eer_R[0] == 0:
+            high = highest_without_error(n_of["bpcer"], n_of["apcer"], costs)["min_dcf"]
+        of_limits = {}
+        for limit in limits:
+            rate_R = 100 * limited_replicates(walk, draws, limit, rejected)
+            of_limits[limit] = list(rate_interval(rate_R[0], rate_R[1:], n_of[limit.other]))
     except SpoofkitError as error:
         return {**how, "left_out": str(error)}
     points = [{**asdict(limit), limit.name_of_other: ends} for limit, ends in of_limits.items()]
-    return {**how, "eer_official_percent": list(eers), "min_dcf": list(dcfs), "operating_points": points}
+    return {**how, "eer_official_percent": list(eers), "min_dcf": [low, high], "operating_points": points}
 
 
 def apcer_intervals(
@@ -125,7 +212,7 @@ def apcer_intervals(
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compute 95 % intervals of the APCER of each attack, in percent.
+    """Compute 95 % intervals of the APCER of each attack at one threshold, in percent.
 
     Args:
         trials: `score`, `key`, `speaker`, `attack`.
@@ -142,23 +229,13 @@ def apcer_intervals(
     """
     clusters = clusters_of(trials, resample)
     draws_RC = draw_clusters(clusters.n_clusters, n_replicates, seed)
-    is_accepted_N = (trials["score"].to_numpy() >= accept_from) if accept_from is not None else np.zeros(trials.height)
+    is_accepted_N = np.full(trials.height, False) if accept_from is None else trials["score"].to_numpy() >= accept_from
     is_spoof_N, attack_N = (trials["key"] == "spoof").to_numpy(), trials["attack"].to_numpy()
     found: dict[str, Any] = {}
     for attack in sorted(set(attack_N[is_spoof_N])):
-        own_N = is_spoof_N & (attack_N == attack)
-        number_N, accepted_N = clusters.number_N[own_N], is_accepted_N[own_N].astype(np.float64)
-        n_C = np.bincount(number_N, minlength=clusters.n_clusters)
-        n_accepted_C = np.bincount(number_N, accepted_N, minlength=clusters.n_clusters)
-        rate = float(accepted_N.mean())
-        if rate in (0.0, 1.0):
-            ends = wilson_interval(rate, int(np.count_nonzero(n_C)))
-        else:
-            n_R = draws_RC @ n_C
-            if np.count_nonzero(n_R == 0) > MOST_EMPTY * n_R.size:
-                found[attack] = None
-                continue
-            rate_R = np.divide(draws_RC @ n_accepted_C, n_R, out=np.full(n_R.size, np.nan), where=n_R > 0)
-            ends = interval(rate_R)
-        found[attack] = [100 * end for end in ends]
+        try:
+            ends = fixed_rate_interval(is_accepted_N, is_spoof_N & (attack_N == attack), clusters, draws_RC)
+            found[attack] = list(ends)
+        except SpoofkitError:
+            found[attack] = None
     return found

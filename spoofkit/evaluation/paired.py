@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import Clusters, eer_replicates, make_walk, min_dcf_replicates
 from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.intervals import CONFIDENCE, interval
@@ -88,7 +89,7 @@ def paired_difference(control: Measured, other: Measured, n_clusters: int) -> di
         JSON values: `difference` (other minus control), `low`, `high`, two-sided `p`, and `degrees_of_freedom`.
 
     Raises:
-        SpoofkitError: too many replicates lack a class.
+        SpoofkitError: too many replicates lack a class, or no trial is an error.
     """
     from scipy.stats import t as student
 
@@ -100,7 +101,9 @@ def paired_difference(control: Measured, other: Measured, n_clusters: int) -> di
         parts.append((float(difference_S.var(ddof=1)) / difference_S.size, difference_S.size - 1))
     difference, variance = float(difference_S.mean()), sum(part for part, _ in parts)
     found = {"difference": difference, "low": difference, "high": difference}
-    if variance == 0:  # the same scores, or no error at all
+    if variance == 0 and not control.replicates_SR.any() and not other.replicates_SR.any():
+        raise SpoofkitError("no trial is an error in either, so it is not known how much they may differ")
+    if variance == 0:  # the same scores
         return found | {"p": float(difference == 0), "degrees_of_freedom": None}
     freedom = variance**2 / sum(part**2 / n for part, n in parts)
     error = variance**0.5

@@ -1,8 +1,9 @@
 """Operating points and decisions as text, for the terminal and the page: rows of a table and sentences."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from spoofkit.evaluation.bootstrap import RESAMPLED
 from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, trial_interval
 from spoofkit.tables import FEWEST_TRIALS, MOST_DIGITS, SPOOF, Column, Table, eer_text, percent_digits
 from spoofkit.terminal import visible
@@ -64,6 +65,17 @@ def chosen_row(result: Mapping[str, Any]) -> dict[str, str]:
     return next(row for row in point_rows(result) if row["point"] == chosen)
 
 
+def wilson_in_words(result: Mapping[str, Any], percents: Iterable[float]) -> str:
+    """Say how intervals of rates of 0 or 100 % were computed, if some of the rates are; otherwise empty."""
+    found = result.get("intervals") or {"left_out": ""}
+    if "left_out" in found or not {0.0, 100.0} & {*percents}:
+        return ""
+    return (
+        f"of a rate of 0 or 100 % the interval is Wilson's for the number of {RESAMPLED[found['resampled']]}, since "
+        "resampling shows no error where there is none"
+    )
+
+
 def points_in_words(result: Mapping[str, Any]) -> str:
     """Describe the operating points in two lines, and the worst attack at the chosen one."""
     rows = point_rows(result, most=2)
@@ -90,6 +102,10 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
             f"In parentheses: the limit allows fewer than {FEWEST_ERRORS} errors, so the limited rate itself is not "
             "known to 30 % of it (rule of 30)"
         )
+    known = [found for found in result["operating_points"] if "left_out" not in found]
+    measured = [found[Limit(found["rate"], found["percent"]).name_of_other] for found in known]
+    if words := wilson_in_words(result, [*measured, *(row["apcer_percent"] for row in result["by_attack"])]):
+        yield f"{words[0].upper()}{words[1:]}."
     yield f"{MEANING}."
     yield f"{RULE}. The thresholds are of this set; choose one for use on a development set (`spoofkit threshold`)."
 

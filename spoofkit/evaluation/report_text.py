@@ -8,7 +8,7 @@ from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
-from spoofkit.evaluation.report_points import decisions_in_words, point_tables, points_in_words
+from spoofkit.evaluation.report_points import decisions_in_words, point_tables, points_in_words, wilson_in_words
 from spoofkit.tables import (
     BONAFIDE,
     EER,
@@ -118,7 +118,7 @@ def intervals_in_words(result: Mapping[str, Any]) -> str:
         f"minDCF {rounded(low_dcf, result, 1)} to {rounded(high_dcf, result, 1)} "
         f"({found['n_replicates']:,} draws of {clusters_in_words(found, result['n_trials'])})"
     )
-    return f"{words}; {found['note']}" if found["note"] else words
+    return "; ".join(filter(None, (words, wilson_in_words(result, [result["eer_official_percent"]]), found["note"])))
 
 
 def tandem_in_words(result: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import polars as pl
 from spoofkit.data.manifest import read_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES, draw_clusters, eer_replicates, make_walk
-from spoofkit.evaluation.intervals import CONFIDENCE, interval
+from spoofkit.evaluation.intervals import CONFIDENCE, interval, rate_interval
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
 from spoofkit.evaluation.scores import join_scores, read_scores
 from spoofkit.files import write_json
@@ -61,14 +61,18 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
     speakers = sorted(set().union(*(table["speaker"].unique() for table in trials)))
     number = {speaker: index for index, speaker in enumerate(speakers)}
     draws_RC = draw_clusters(len(speakers))
-    lines, replicates, values = {}, [], []
+    lines: dict[str, dict[str, float]] = {}
+    replicates, values = [], []
     for name, table in zip(sets, trials, strict=True):
         score, is_bonafide = table["score"].to_numpy(), (table["key"] == "bonafide").to_numpy()
         cluster = table["speaker"].replace_strict(number).to_numpy()
         values.append(100 * eer(score[is_bonafide], score[~is_bonafide]).eer)
         replicates.append(100 * eer_replicates(make_walk(score, is_bonafide, cluster, len(speakers)), draws_RC))
-        lines[name] = line_of(values[-1], replicates[-1], int(table["speaker"].n_unique()))
-    lines[f"{sets[1]} - {sets[0]}"] = line_of(values[1] - values[0], replicates[1] - replicates[0], len(speakers))
+        n_speakers = min(np.unique(cluster[own]).size for own in (is_bonafide, ~is_bonafide))
+        ends = rate_interval(values[-1], replicates[-1], n_speakers)
+        lines[name] = line_of(values[-1], ends, int(table["speaker"].n_unique()))
+    ends = interval(replicates[1] - replicates[0])
+    lines[f"{sets[1]} - {sets[0]}"] = line_of(values[1] - values[0], ends, len(speakers))
     caveats = [caveat for manifest in manifests for caveat in manifest.caveats()]
     return {
         "caveats": caveats,
@@ -79,10 +83,9 @@ def gap(exp: Path, data: Path, sets: list[str]) -> dict[str, object]:
     }
 
 
-def line_of(value: float, replicates: np.ndarray, n_speakers: int) -> dict[str, float]:
+def line_of(value: float, ends: tuple[float, float], n_speakers: int) -> dict[str, float]:
     """Return a figure and its interval."""
-    low, high = interval(replicates)
-    return {"value": value, "low": low, "high": high, "n_speakers": n_speakers}
+    return {"value": value, "low": ends[0], "high": ends[1], "n_speakers": n_speakers}
 
 
 if __name__ == "__main__":

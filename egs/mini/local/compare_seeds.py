@@ -26,7 +26,7 @@ import yaml
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES, Clusters, clusters_of, draw_clusters
-from spoofkit.evaluation.intervals import CONFIDENCE, interval
+from spoofkit.evaluation.intervals import CONFIDENCE, rate_interval
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
 from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
 from spoofkit.evaluation.scores import read_trials
@@ -123,12 +123,16 @@ def tier_row(
         for method, of_seeds in scores.items()
     }
     n_seeds = len(next(iter(scores.values())))
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    n_voices = min(own.n_with(is_bonafide), own.n_with(~is_bonafide))
     return {
         "name": name,
-        "n_bonafide": int((trials["key"] == "bonafide").sum()),
-        "n_spoof": int((trials["key"] == "spoof").sum()),
-        "seeds": [figures({m: _of_seed(of, place) for m, of in measured.items()}, own) for place in range(n_seeds)],
-        "over_seeds": figures(measured, own),
+        "n_bonafide": int(is_bonafide.sum()),
+        "n_spoof": int((~is_bonafide).sum()),
+        "seeds": [
+            figures({m: _of_seed(of, place) for m, of in measured.items()}, own, n_voices) for place in range(n_seeds)
+        ],
+        "over_seeds": figures(measured, own, n_voices),
     }
 
 
@@ -136,15 +140,16 @@ def _of_seed(measured: Measured, place: int) -> Measured:
     return Measured(measured.values_S[place : place + 1], measured.replicates_SR[place : place + 1])
 
 
-def figures(measured: Mapping[str, Measured], clusters: Clusters) -> Row:
+def figures(measured: Mapping[str, Measured], clusters: Clusters, n_voices: int) -> Row:
     """Return the EER of both methods, mean over seeds, and their difference, each with its interval.
 
-    An interval is None where too few voices have both classes.
+    An interval is None where too few voices have both classes, that of a difference also where no trial is an error.
+    `n_voices` is the number of the class that has fewer.
     """
     row: Row = {}
     for method, of in measured.items():
         try:
-            low, high = interval(of.replicates_SR.mean(axis=0))
+            low, high = rate_interval(of.mean, of.replicates_SR.mean(axis=0), n_voices)
         except SpoofkitError:
             low = high = None
         row[method] = {"eer_percent": of.mean, "low": low, "high": high}

@@ -26,8 +26,8 @@ from spoofkit.addons.audit.measures import FORMAT, measure_list
 from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk
-from spoofkit.evaluation.intervals import interval
+from spoofkit.evaluation.bootstrap import Clusters, draw_clusters, eer_replicates, make_walk
+from spoofkit.evaluation.intervals import rate_interval
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
 from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error, write_json
 from spoofkit.lock import held
@@ -255,18 +255,20 @@ def _intervals(
     Raises:
         SpoofkitError: there are too few speakers.
     """
-    clusters, n_clusters = _clusters(speakers, seed)
-    draws = draw_clusters(n_clusters, seed=seed)
+    clusters = _clusters(speakers, seed)
+    draws = draw_clusters(clusters.n_clusters, seed=seed)
+    n_speakers = min(clusters.n_with(is_bonafide), clusters.n_with(~is_bonafide))
     found = {}
     for name, of_predictor in scores.items():
-        replicates = eer_replicates(make_walk(of_predictor, is_bonafide, clusters, n_clusters), draws)
-        low, high = interval(replicates)
-        found[name] = (100 * low, 100 * high)
+        replicates = 100 * eer_replicates(
+            make_walk(of_predictor, is_bonafide, clusters.number_N, clusters.n_clusters), draws
+        )
+        found[name] = rate_interval(100 * _eer(of_predictor, is_bonafide), replicates, n_speakers)
     return found
 
 
-def _clusters(speakers: pl.Series, seed: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Return a number for each trial: that of its speaker, or of a random group."""
+def _clusters(speakers: pl.Series, seed: int) -> Clusters:
+    """Return the speaker of each trial, or a random group."""
     is_known = (speakers != "-").to_numpy()
     known = speakers.filter(speakers != "-")
     n_unknown, n_speakers = speakers.len() - known.len(), known.n_unique()
@@ -274,7 +276,7 @@ def _clusters(speakers: pl.Series, seed: int) -> tuple[npt.NDArray[np.int64], in
     clusters = np.empty(is_known.size, dtype=np.int64)
     clusters[is_known] = known.rank("dense").to_numpy() - 1
     clusters[~is_known] = n_speakers + np.random.default_rng(seed).permutation(n_unknown) % max(1, n_groups)
-    return clusters, n_speakers + n_groups
+    return Clusters(clusters, n_speakers + n_groups, "speaker", "")
 
 
 def _breakdown(trials: pl.DataFrame, column: str, seed: int) -> list[dict[str, Any]]:

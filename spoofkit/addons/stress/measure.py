@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from spoofkit.addons.stress.conditions import CLEAN
@@ -19,7 +18,14 @@ from spoofkit.evaluation.bootstrap import Clusters, clusters_of, draw_clusters, 
 from spoofkit.evaluation.breakdown import score_warnings, split_classes
 from spoofkit.evaluation.calibration import Calibration
 from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, limited_point, rates_at
-from spoofkit.evaluation.intervals import holm, interval, p_value
+from spoofkit.evaluation.intervals import (
+    difference_interval,
+    fixed_rate_interval,
+    highest_without_error,
+    holm,
+    p_value,
+    rate_interval,
+)
 from spoofkit.evaluation.metrics import cllr_of_checked, eer_of_sorted
 from spoofkit.evaluation.rocch import min_cllr_of_sorted
 from spoofkit.scoring.decisions import Decisions
@@ -148,33 +154,19 @@ def _add_intervals(
         is_bonafide_N = (trials["key"] == "bonafide").to_numpy()
         walk = make_walk(trials["score"], is_bonafide_N, clusters.number_N, clusters.n_clusters)
         eer_R = 100 * eer_replicates(walk, draws_RC)
-        row["eer_interval"] = list(interval(eer_R))
+        n_speakers = clusters.n_with(is_bonafide_N), clusters.n_with(~is_bonafide_N)
+        row["eer_interval"] = list(rate_interval(row["eer_official_percent"], eer_R, min(n_speakers)))
         is_accepted_N = trials["score"].to_numpy() >= cut.accept_from
         for rate, is_class_N, is_error_N in (
             ("apcer", ~is_bonafide_N, is_accepted_N),
             ("bpcer", is_bonafide_N, ~is_accepted_N),
         ):
-            row[f"{rate}_interval"] = list(interval(_rate_replicates(is_class_N, is_error_N, clusters, draws_RC)))
+            row[f"{rate}_interval"] = list(fixed_rate_interval(is_error_N, is_class_N, clusters, draws_RC))
         if clean_R is None:
             clean_R = eer_R
             continue
-        row["difference_interval"] = list(interval(eer_R - clean_R))
+        most = highest_without_error(*n_speakers)["eer_official_percent"]
+        row["difference_interval"] = list(difference_interval(clean_R, eer_R, most))
         row["difference_p"] = p_value(eer_R - clean_R)
     for row, corrected in zip(rows[1:], holm([row["difference_p"] for row in rows[1:]]), strict=True):
         row["difference_p_holm"] = corrected
-
-
-def _rate_replicates(
-    is_class_N: npt.NDArray[np.bool_],
-    is_error_N: npt.NDArray[np.bool_],
-    clusters: Clusters,
-    draws_RC: npt.NDArray[np.integer],
-) -> npt.NDArray[np.float64]:
-    """Compute the share of a class's trials that are errors, in percent, of every replicate; NaN if it has none."""
-    of_class_C, errors_C = (
-        np.bincount(clusters.number_N[is_part_N], minlength=clusters.n_clusters)
-        for is_part_N in (is_class_N, is_class_N & is_error_N)
-    )
-    with np.errstate(invalid="ignore"):
-        found: npt.NDArray[np.float64] = 100 * (draws_RC @ errors_C) / (draws_RC @ of_class_C)
-    return found
