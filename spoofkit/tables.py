@@ -6,7 +6,7 @@ becomes `visible` here. No figure is computed here.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 FEWEST_TRIALS = 100
-"""Trials of either class: with fewer, one trial moves an error rate by more than a point; the EER is in parentheses."""
+"""Trials of either class: with fewer, one trial moves an error rate by more than a point; it is in parentheses."""
+FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; one moves the rate by more than a point"
+ROUGH = "~"
+"""Mark of a rate that rests on fewer than 30 errors, see `error_rates.FEWEST_ERRORS`."""
 MOST_DIGITS = 3
 """Digits after the point of an EER in percent."""
 GAP = 2  # spaces between two columns
@@ -210,6 +213,11 @@ def eer_text(row: Row, most: int = MOST_DIGITS) -> str:
 def has_few(row: Row) -> bool:
     """Return whether the EER of a row rests on too few trials, and so is put in parentheses."""
     return row["eer_official_percent"] is not None and min(row["n_bonafide"], row["n_spoof"]) < FEWEST_TRIALS
+
+
+def few_in_words(rows: Iterable[Row]) -> str:
+    """Explain the parentheses, if one of the rows has too few trials; otherwise empty."""
+    return FEW if any(map(has_few, rows)) else ""
 
 
 def rounded(value: float, row: Row, more: int = 0) -> str:

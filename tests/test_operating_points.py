@@ -91,7 +91,7 @@ def test_the_other_rate_is_the_lowest_of_all_thresholds_within_the_limit(
     assert (best, {"apcer": point.apcer, "bpcer": point.bpcer}, point.accept_from) in within
 
 
-def test_too_few_trials_give_no_figure_and_few_errors_parentheses() -> None:
+def test_too_few_trials_give_no_figure_and_few_errors_a_tilde() -> None:
     generator = np.random.default_rng(2)
 
     def rows(n_bonafide: int, n_spoof: int) -> tuple[dict[str, dict[str, str]], str]:
@@ -105,11 +105,12 @@ def test_too_few_trials_give_no_figure_and_few_errors_parentheses() -> None:
     assert found["BPCER at APCER 1 %"]["value"] == "-"
     assert "100 spoofed trials, found 99" in found["BPCER at APCER 1 %"]["left_out"]
     assert "1,000 bona fide trials, found 999" in found["APCER at BPCER 0.1 %"]["left_out"]
-    assert found["BPCER at APCER 10 %"]["value"].startswith("(")  # 9 errors
+    assert found["BPCER at APCER 10 %"]["value"].startswith("~")  # 9 errors
     assert found["APCER at BPCER 5 %"]["value"][0].isdigit()  # 49 errors
-    assert "APCER at BPCER 0.1, 1, 5 %: -, (" in words
+    assert "APCER at BPCER 0.1, 1, 5 %: -, ~" in words
+    assert words.splitlines()[2].startswith("~: the limit allows fewer than 30 errors")
     found, _ = rows(1000, 3000)
-    assert found["APCER at BPCER 0.1 %"]["value"].startswith("(")  # one error
+    assert found["APCER at BPCER 0.1 %"]["value"].startswith("~")  # one error
     assert found["BPCER at APCER 1 %"]["value"][0].isdigit()  # 30 errors
 
 
@@ -153,6 +154,26 @@ def test_intervals_of_attacks_are_of_lists_with_repeated_speakers_at_one_thresho
     assert found["A02"] == pytest.approx([0, 100 * 1.959964**2 / (12 + 1.959964**2)])
     assert found["A03"] is None
     assert apcer_intervals(trials, None)["A01"] == found["A02"]
+
+
+def test_parentheses_mean_few_trials_and_a_tilde_few_errors_and_each_is_explained_where_it_is_used(
+    tmp_path: Path,
+) -> None:
+    bonafide, spoof = [0.01 * n for n in range(400)], [0.01 * n - 2 for n in range(390)]
+    for name, n_of_second, has_few in (("many", 200, False), ("few", 50, True)):
+        attacks = {"A1": spoof[n_of_second:], "A2": spoof[:n_of_second]}
+        (tmp_path / name).mkdir()
+        inputs = write_set(tmp_path / name, bonafide, attacks)
+        text = run_cli("evaluate", *inputs, "-o", tmp_path / name / "out", "--replicates", 0).stdout
+        with_points = run_cli("evaluate", *inputs, "--operating-point", "bpcer:1", "--replicates", 0).stdout
+        page = (tmp_path / name / "out/report.html").read_text()
+        for said in (text, with_points, page):
+            assert "~" in said.replace("~:", "")
+            assert "~: the limit allows fewer than 30 errors" in said
+            assert ("In parentheses: fewer than 100" in said) == has_few
+            assert ("A2 (" in said) <= has_few
+        operating, per_attack = page.split("<h2>Per attack</h2>")
+        assert [("In parentheses" in part) for part in (operating, per_attack)] == [has_few, has_few]
 
 
 def test_text_and_page_give_a_perfect_set_an_interval_and_say_where_it_comes_from(tmp_path: Path) -> None:

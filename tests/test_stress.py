@@ -17,6 +17,7 @@ from conftest import make_voice, refusal, run_cli
 from spoofkit.addons.stress import changes
 from spoofkit.addons.stress.conditions import Condition, all_conditions, choose
 from spoofkit.addons.stress.measure import measure_conditions
+from spoofkit.addons.stress.text import card_table, notes
 from spoofkit.addons.stress.trials import draw_trials
 from spoofkit.data import codecs
 from spoofkit.data.audio import SAMPLE_RATE
@@ -205,6 +206,19 @@ def test_where_no_trial_is_an_error_rates_and_differences_have_the_width_that_so
     for name in ("eer", "apcer", "bpcer"):
         assert found[f"{name}_interval"] == pytest.approx([0, most]), name
     assert found["difference_interval"] == pytest.approx([-most, most])
+
+
+@pytest.mark.parametrize(("n", "is_few"), [(60, True), (400, False)])
+def test_a_tilde_marks_rates_of_few_errors_and_parentheses_rates_of_few_trials(n: int, is_few: bool) -> None:
+    score = np.random.default_rng(0).standard_normal(2 * n) + np.repeat([2.0, 0.0], n)  # 16 % are errors
+    table = pl.DataFrame({"score": score, "key": np.repeat(["bonafide", "spoof"], n), "speaker": "-", "attack": "A1"})
+    result = measure_conditions({"clean": table}, n_replicates=0)
+    result["rows"][0] |= {"group": "", "says": ""}
+    shown = card_table(result).rows[0]
+    assert [shown[name][0] for name in ("eer", "apcer", "bpcer")] == (["(", "~", "~"] if is_few else ["1", "1", "1"])
+    words = [*notes(result | {"conditions_left_out": [], "caveats": []})]
+    assert any(sentence.startswith("~: fewer than 30 errors") for sentence in words) == is_few
+    assert any(sentence.startswith("In parentheses: fewer than 100 bona fide") for sentence in words) == is_few
 
 
 CONDITIONS = "mulaw,white_10,first_1s,trimmed"

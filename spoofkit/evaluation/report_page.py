@@ -27,7 +27,7 @@ from spoofkit.evaluation.report_text import intervals_in_words
 from spoofkit.machine import command
 from spoofkit.page import render
 from spoofkit.stages import are_stages, describe_stages
-from spoofkit.tables import FEWEST_TRIALS, eer_text, figure_text, rounded
+from spoofkit.tables import eer_text, few_in_words, figure_text, rounded
 
 
 def report_files(
@@ -63,7 +63,7 @@ def _render(
     shown = [example for of_class in examples.values() for example in of_class]
     return render(
         "evaluation/report.html.jinja",
-        {"cell": cell_in_words, "eer": eer_text, "figure": figure_text, "rounded": rounded},
+        {"cell": cell_in_words, "eer": eer_text, "few": few_in_words, "figure": figure_text, "rounded": rounded},
         result=result,
         made_with=result["made_with"],
         intervals=None if "left_out" in (result["intervals"] or {"left_out": ""}) else result["intervals"],
@@ -82,7 +82,6 @@ def _render(
         examples=examples,
         no_audio=shown[0].missing if shown and not any(example.audio for example in shown) else "",
         longest_seconds=LONGEST_SECONDS,
-        fewest_trials=FEWEST_TRIALS,
         command=shlex.join(command()),
         model=_model(result["made_with"]["scores_made_with"]),
         scores_made_with=json.dumps(result["made_with"]["scores_made_with"], indent=2, ensure_ascii=False),

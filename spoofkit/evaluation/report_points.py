@@ -5,13 +5,27 @@ from typing import Any
 
 from spoofkit.evaluation.bootstrap import RESAMPLED
 from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, trial_interval
-from spoofkit.tables import FEWEST_TRIALS, MOST_DIGITS, SPOOF, Column, Table, eer_text, percent_digits
+from spoofkit.tables import (
+    FEWEST_TRIALS,
+    MOST_DIGITS,
+    ROUGH,
+    SPOOF,
+    Column,
+    Table,
+    eer_text,
+    few_in_words,
+    percent_digits,
+)
 from spoofkit.terminal import visible
 
 MEANING = (
     "APCER: share of spoofed trials that are accepted; BPCER: share of bona fide trials that are rejected (ISO/IEC "
     "30107-3). We avoid 'false alarm': to some readers it is an accepted spoof (so in ASVspoof), to others a rejected "
     "bona fide trial"
+)
+ROUGH_RATES = (
+    f"{ROUGH}: the limit allows fewer than {FEWEST_ERRORS} errors, so the limited rate itself is not known to "
+    "30 % of it (rule of 30)"
 )
 RULE = (
     "A trial is accepted from the threshold on, which is a realised score. The rate that is named first is at most its "
@@ -20,7 +34,10 @@ RULE = (
 
 
 def point_rows(result: Mapping[str, Any], most: int = MOST_DIGITS) -> list[dict[str, str]]:
-    """Return a row of texts for each operating point, with at most `most` digits; `-` where trials are too few."""
+    """Return a row of texts for each operating point, with at most `most` digits.
+
+    A value has the mark ROUGH where its limit allows few errors, and is `-` where it allows none.
+    """
     ends_of = {
         (row["rate"], row["percent"]): row for row in (result.get("intervals") or {}).get("operating_points", ())
     }
@@ -35,7 +52,7 @@ def point_rows(result: Mapping[str, Any], most: int = MOST_DIGITS) -> list[dict[
             ends = ends_of.get((limit.rate, limit.percent), {}).get(limit.name_of_other)
             digits = min(most, percent_digits(min(result["n_bonafide"], result["n_spoof"]), ends))
             value, attack = f"{found[limit.name_of_other]:.{digits}f}", found["worst_attack"]
-            row["value"] = f"({value})" if found["few_errors"] else value
+            row["value"] = ROUGH + value if found["few_errors"] else value
             row["interval"] = "-" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
             row["accept_from"] = "-" if found["accept_from"] is None else f"{found['accept_from']:.6g}"
             apcer = apcer_text(found["apcer_percent_by_attack"][attack], n_spoof[attack])
@@ -77,7 +94,7 @@ def wilson_in_words(result: Mapping[str, Any], percents: Iterable[float]) -> str
 
 
 def points_in_words(result: Mapping[str, Any]) -> str:
-    """Describe the operating points in two lines, and the worst attack at the chosen one."""
+    """Describe the operating points in two lines, and the worst attack at the chosen one; explain the mark ROUGH."""
     rows = point_rows(result, most=2)
     chosen = chosen_row(result)
     lines = []
@@ -88,20 +105,23 @@ def points_in_words(result: Mapping[str, Any]) -> str:
         if chosen["measured"] == measured and not chosen["left_out"]:
             line += f"; worst at {chosen['point'].split(maxsplit=1)[1]}: {chosen['worst_attack']}"
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines + [ROUGH_RATES] * _has_rough(rows))
+
+
+def _has_rough(rows: Iterable[Mapping[str, str]]) -> bool:
+    return any(row["value"].startswith(ROUGH) for row in rows)
 
 
 def notes(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield sentences: why a figure is missing or in parentheses, and what the figures mean."""
+    """Yield sentences: why a figure is missing or marked, and what the figures mean."""
     rows = point_rows(result)
     left_out = [row["left_out"] for row in rows if row["left_out"]]
     if left_out:
         yield f"-: {'; '.join(left_out)}"
-    if any(row["value"].startswith("(") for row in rows):
-        yield (
-            f"In parentheses: the limit allows fewer than {FEWEST_ERRORS} errors, so the limited rate itself is not "
-            "known to 30 % of it (rule of 30)"
-        )
+    if _has_rough(rows):
+        yield ROUGH_RATES
+    if words := few_in_words(result["by_attack"]):
+        yield words
     known = [found for found in result["operating_points"] if "left_out" not in found]
     measured = [found[Limit(found["rate"], found["percent"]).name_of_other] for found in known]
     if words := wilson_in_words(result, [*measured, *(row["apcer_percent"] for row in result["by_attack"])]):

@@ -12,12 +12,12 @@ from spoofkit.evaluation.report_points import decisions_in_words, point_tables, 
 from spoofkit.tables import (
     BONAFIDE,
     EER,
-    FEWEST_TRIALS,
     SPOOF,
     Column,
     Row,
     Table,
     eer_text,
+    few_in_words,
     figure,
     figure_text,
     rounded,
@@ -25,8 +25,6 @@ from spoofkit.tables import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-FEW = f"In parentheses: fewer than {FEWEST_TRIALS} bona fide or spoof trials; one moves the EER by more than a point"
 
 
 def print_report(result: Mapping[str, Any], console: "Console | None" = None, with_points: bool = False) -> None:
@@ -71,8 +69,8 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str | Table]:
             yield f"\nPer {column} × codec: EER in %\n"
             yield _codec_table(result, column, rows, cells)
     shown = [*result["by_attack"], *result["by_codec"], *(row for rows in result["by"].values() for row in rows)]
-    if any(map(tables.has_few, shown if one_codec else [*shown, *result["by_attack_and_codec"]])):
-        yield f"\n{FEW}"
+    if words := few_in_words(shown if one_codec else [*shown, *result["by_attack_and_codec"]]):
+        yield f"\n{words}"
 
 
 def _codec_table(

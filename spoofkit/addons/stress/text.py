@@ -6,7 +6,7 @@ from typing import Any
 from spoofkit.addons.stress.conditions import CLEAN, GROUPS
 from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.error_rates import FEWEST_ERRORS
-from spoofkit.tables import BONAFIDE, SPOOF, Column, Row, Table, eer_text, percent_digits, show
+from spoofkit.tables import BONAFIDE, ROUGH, SPOOF, Column, Row, Table, eer_text, few_in_words, percent_digits, show
 
 LEVEL = 0.05
 """Corrected p value from which a difference is marked."""
@@ -76,10 +76,10 @@ def _shown(row: Row) -> Row:
 
 
 def rate_text(row: Row, rate: str) -> str:
-    """Format APCER or BPCER; in parentheses if it rests on fewer than FEWEST_ERRORS errors."""
+    """Format APCER or BPCER; with the mark ROUGH if it rests on fewer than FEWEST_ERRORS errors."""
     n_trials = row["n_spoof" if rate == "apcer" else "n_bonafide"]
     text = f"{row[f'{rate}_percent']:.{min(1, percent_digits(n_trials))}f}"
-    return f"({text})" if row[f"{rate}_few_errors"] else text
+    return ROUGH + text if row[f"{rate}_few_errors"] else text
 
 
 def notes(result: Mapping[str, Any]) -> Iterator[str]:
@@ -90,7 +90,9 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
         f"{threshold['accept_from']:.6g} ({threshold['words']})."
     )
     if any(row[f"{rate}_few_errors"] for row in result["rows"] for rate in RATES):
-        yield f"In parentheses: fewer than {FEWEST_ERRORS} errors, so the rate is not known to 30 % of it (rule of 30)."
+        yield f"{ROUGH}: fewer than {FEWEST_ERRORS} errors, so the rate is not known to 30 % of it (rule of 30)."
+    if words := few_in_words(result["rows"]):
+        yield f"{words}."
     if how["left_out"]:
         yield f"No intervals: {how['left_out']}."
     else:
