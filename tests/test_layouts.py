@@ -267,6 +267,25 @@ def test_all_rows_as_tsv_and_a_table_for_papers(files: tuple[Path, Path, pl.Data
     assert "expected one; choose" in refusal(*command, "--latex", "--json", "--reuse")
 
 
+def test_a_table_for_papers_marks_rates_of_few_trials_and_says_so(
+    files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
+) -> None:
+    _, _, trials = files
+    is_late = pl.int_range(pl.len()).over("key") >= 60
+    second = pl.when((pl.col("key") == "spoof") & ~is_late).then(pl.lit("A_02")).otherwise("attack")
+    table = trials.with_columns(attack=second).drop("score")
+    write_manifest(tmp_path / "two.tsv", Path("/corpus"), table)
+    latex = run_cli("evaluate", files[0], tmp_path / "two.tsv", "--latex", "--replicates", 0).stdout
+    rows = {line.split(" & ")[0]: line.removesuffix(r" \\").split(" & ") for line in latex.splitlines() if "&" in line}
+    assert rows[r"A\_02"][1] == "60"
+    for place in (2, 5):  # EER, APCER
+        assert rows[r"A\_02"][place].startswith("(")
+        assert rows[r"A\_01"][place][0].isdigit()
+        assert rows["Pooled"][place][0].isdigit()
+    assert "% In parentheses: fewer than 100" in latex
+    assert "In parentheses" not in run_cli("evaluate", *files[:2], "--latex", "--replicates", 0).stdout
+
+
 def test_what_is_wrong_with_another_system_is_said_with_its_name(
     files: tuple[Path, Path, pl.DataFrame], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from spoofkit.evaluation.report_points import decisions_in_words, point_tables, 
 from spoofkit.tables import (
     BONAFIDE,
     EER,
+    FEWEST_TRIALS,
     SPOOF,
     Column,
     Row,
@@ -156,20 +157,26 @@ def as_tsv(result: Mapping[str, Any]) -> str:
 
 
 def as_latex(result: Mapping[str, Any]) -> str:
-    """Format the pooled figures and those by attack as a LaTeX table (booktabs)."""
+    """Format the pooled figures and those by attack as a LaTeX table (booktabs), with all the marks of the text."""
     costs = DcfCosts(**result["dcf_costs"])
     partial = f"; partial set: {' '.join(result['partial'].split())}" if result["partial"] else ""
+
+    def rate(row: Row, name: str, is_few: bool) -> str:
+        return "-" if row[name] is None else f"({row[name]:.2f})" if is_few else f"{row[name]:.2f}"
+
     columns = [
         Column("attack", "Attack"),
         Column("n_spoof", "Spoof"),
-        Column("eer_official_percent", r"EER (\%)", ".2f"),
+        Column("eer_official_percent", r"EER (\%)", lambda row: rate(row, "eer_official_percent", tables.has_few(row))),
         Column("min_dcf", "minDCF", ".4f"),
         Column("cllr_bits", r"$C_\mathrm{llr}$ (bits)", ".4f"),
-        Column("apcer_percent", r"APCER (\%)", ".2f"),
+        Column("apcer_percent", r"APCER (\%)", lambda row: rate(row, "apcer_percent", row["n_spoof"] < FEWEST_TRIALS)),
     ]
+    few = few_in_words([result, *result["by_attack"]])
     return (
         f"% EER: {EER_VARIANT} variant; {result['n_trials']} trials{partial}\n"
         f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
         f"{costs.fa_cost:g}\n% APCER: at the pooled threshold of {Limit(**result['operating_point'])}\n"
+        + (f"% {few}\n" if few else "")
         + tables.as_latex(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
     )
