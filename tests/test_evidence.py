@@ -16,7 +16,7 @@ from conftest import make_voice, refusal, run_cli, without_sums
 from test_report_browser import CHROMIUM, PHONE, opened
 
 import spoofkit
-from spoofkit.addons.report.scale import band_of, weigh
+from spoofkit.addons.report.scale import band_of, ratio_text, weigh
 from spoofkit.checksums import folder_sha256
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest
@@ -80,6 +80,16 @@ def test_words_are_those_of_the_guideline_in_both_directions(ratio: float, word:
         assert f" {word} support" in verdict.words() if word else "neither" in verdict.words()
     spans = [float(text.replace(",", "")) for text in re.findall(r"[\d,]+", band_of(ratio))]
     assert spans[0] <= ratio or not word
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(1.0, "1"), (1.96, "1.9"), (2.3, "2.3"), (9.96, "9.9"), (10.0, "10"), (99.7, "99"), (301, "300"), (999.6, "990"),
+     (9_999, "9,900"), (12_345, "12,000"), (999_999, "990,000"), (1e6, "1,000,000"), (9.6e11, "9e+11")],
+)  # fmt: skip
+def test_the_number_on_the_page_lies_in_the_band_of_its_words(ratio: float, text: str) -> None:
+    assert ratio_text(ratio) == text
+    assert band_of(float(text.replace(",", ""))) == band_of(ratio)
 
 
 def test_a_ratio_is_no_higher_than_the_trials_of_the_other_class_can_support() -> None:

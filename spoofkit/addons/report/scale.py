@@ -10,6 +10,7 @@ al. (Science & Justice 56, 2016) discuss where to stop extrapolating; this bound
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context
 
 SOURCE = "ENFSI Guideline for Evaluative Reporting in Forensic Science (2015)"
 LEAST = 2.0
@@ -78,12 +79,14 @@ def weigh(llr: float, n_bonafide: int | None, n_spoof: int | None) -> Verdict:
 def ratio_text(ratio: float) -> str:
     """Write a ratio with two digits, since more would be a precision that it does not have.
 
-    >>> ratio_text(1.234), ratio_text(36.4), ratio_text(12_345), ratio_text(3e12)
-    ('1.2', '36', '12,000', '3e+12')
+    It is rounded down: a number never belongs to a higher band than the ratio, whose word stands beside it.
+
+    >>> ratio_text(1.234), ratio_text(9.96), ratio_text(36.4), ratio_text(12_345), ratio_text(3e12)
+    ('1.2', '9.9', '36', '12,000', '3e+12')
     """
-    if ratio >= 1e9:
-        return f"{ratio:.1g}"
-    return f"{ratio:.2g}" if ratio < 10 else f"{round(ratio, 1 - math.floor(math.log10(ratio))):,.0f}"
+    is_huge = ratio >= 1e9
+    stated = float(Context(prec=1 if is_huge else 2, rounding=ROUND_FLOOR).create_decimal(str(float(ratio))))
+    return f"{stated:.0e}" if is_huge else f"{stated:g}" if stated < 10 else f"{stated:,.0f}"
 
 
 def bands() -> list[tuple[str, str]]:
