@@ -174,6 +174,40 @@ def test_pooled_numbers_are_one_threshold_over_all_trials():
     assert result["eer_official_percent"] != pytest.approx(means)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7])  # six digits do not tell the second scores apart
+def test_whoever_accepts_from_the_printed_threshold_gets_the_printed_figures(scale, tmp_path):
+    trials = make_trials()
+    trials = trials.with_columns(score=0.7 + scale * (pl.col("score") + 1e-4 * pl.int_range(pl.len())))  # no ties
+    inputs = write_inputs(tmp_path, trials)[:2]
+    done = run_cli("evaluate", *inputs, "-o", tmp_path / "out", "--replicates", 0, "--examples", 0)
+    result, page = json.loads((tmp_path / "out/eval.json").read_text()), (tmp_path / "out/report.html").read_text()
+    bonafide, spoof = (trials.filter(pl.col("key") == key)["score"].to_numpy() for key in ("bonafide", "spoof"))
+
+    def rates(accept_from):
+        return np.mean(bonafide < accept_from), np.mean(spoof >= accept_from)
+
+    (of_eer,) = re.findall(r"\(official ASVspoof\), accept from (\S+)", done.stdout)
+    for accept_from in (float(of_eer), result["eer_accept_from"]):
+        assert 50 * sum(rates(accept_from)) == pytest.approx(result["eer_official_percent"], abs=1e-9)
+    assert f"accept from {of_eer}<" in page
+    (of_dcf,) = re.findall(r"best threshold, accept from ([^;]+);", page)
+    for accept_from in (float(of_dcf), result["min_dcf_accept_from"]):
+        miss, fa = rates(accept_from)
+        assert 1.9 * miss + fa == pytest.approx(result["min_dcf"], abs=1e-9)
+    assert result["eer_threshold"] < result["eer_accept_from"]
+
+
+def test_where_all_trials_are_rejected_the_threshold_is_above_the_highest_score():
+    result = {
+        **measure(make_trials().with_columns(score=pl.lit(0.5))),
+        "partial": "",
+        "intervals": None,
+        "tandem": None,
+    }
+    assert result["eer_accept_from"] is None
+    assert "accept above 0.5" in printed(result)
+
+
 def test_last_attack_and_codecs_of_one_class_are_kept():
     trials = pl.DataFrame(
         {

@@ -21,7 +21,16 @@ import numpy.typing as npt
 import polars as pl
 
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.error_rates import CHOSEN, LIMITS, Limit, Point, limited_point, measure_points, rates_at
+from spoofkit.evaluation.error_rates import (
+    CHOSEN,
+    LIMITS,
+    Limit,
+    Point,
+    limited_point,
+    lowest_above,
+    measure_points,
+    rates_at,
+)
 from spoofkit.evaluation.metrics import (
     ASVSPOOF5,
     EER_VARIANT,
@@ -79,8 +88,10 @@ def measure(
         "eer_variant": EER_VARIANT,
         "eer_official_percent": 100 * pooled.eer,
         "eer_threshold": pooled.threshold,
+        "eer_accept_from": lowest_above(bonafide, spoof, pooled.threshold),
         "min_dcf": pooled_dcf.min_dcf,
         "min_dcf_threshold": pooled_dcf.threshold,
+        "min_dcf_accept_from": lowest_above(bonafide, spoof, pooled_dcf.threshold),
         "act_dcf": act_dcf_of_sorted(bonafide, spoof, costs),
         "act_dcf_threshold": costs.bayes_threshold,
         "cllr_bits": cllr_of_checked(bonafide, spoof),

@@ -158,12 +158,21 @@ def limited_point(bonafide: Scores, spoof: Scores, limit: Limit) -> Point | None
     if n_allowed < 1:
         return None
     if limit.rate == "bpcer":
-        lowest = [bonafide[n_allowed]]  # that has to be accepted
+        accept_from: float | None = float(bonafide[n_allowed])  # the lowest that has to be accepted
     else:
         rejected = spoof[spoof.size - n_allowed - 1]  # the highest that has to be
-        lowest = [score for part in (bonafide, spoof) for score in part[np.searchsorted(part, rejected, "right") :][:1]]
-    accept_from = float(min(lowest)) if lowest else None
+        accept_from = lowest_above(bonafide, spoof, float(rejected))
     return Point(accept_from, *rates_at(bonafide, spoof, accept_from))
+
+
+def lowest_above(bonafide: Scores, spoof: Scores, rejected: float) -> float | None:
+    """Return the score from which trials are accepted if one score and all below it are rejected; None: no trial is.
+
+    >>> lowest_above(np.array([1.0, 3.0]), np.array([0.0, 2.0]), rejected=1.0)
+    2.0
+    """
+    lowest = [score for part in (bonafide, spoof) for score in part[np.searchsorted(part, rejected, "right") :][:1]]
+    return float(min(lowest)) if lowest else None
 
 
 def rates_at(bonafide: Scores, spoof: Scores, accept_from: float | None) -> tuple[float, float]:

@@ -29,7 +29,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Eer:
-    """An equal error rate as a fraction, and the score at which it is reached."""
+    """An equal error rate as a fraction, and the highest score that is rejected there."""
 
     eer: float
     threshold: float
@@ -37,7 +37,7 @@ class Eer:
 
 @dataclass(frozen=True)
 class MinDcf:
-    """A minimum normalised detection cost, and the score at which it is reached."""
+    """A minimum normalised detection cost, and the highest score that is rejected there."""
 
     min_dcf: float
     threshold: float

@@ -15,6 +15,7 @@ from spoofkit.data.manifest import Manifest
 from spoofkit.evaluation.drawing import Picture
 from spoofkit.evaluation.examples import LONGEST_SECONDS, Example, make_examples
 from spoofkit.evaluation.report_points import (
+    accepted_in_words,
     apcer_interval_text,
     apcer_text,
     cell_in_words,
@@ -71,6 +72,7 @@ def _render(
         point_rows=point_rows(result),
         chosen=chosen_row(result),
         point_notes=[*notes(result)],
+        accepted={name: accepted_in_words(result, name) for name in ("eer", "min_dcf")},
         decisions_in_words=decisions_in_words(result),
         figures={name: picture.svg for name, picture in pictures.items()},  # ours, with their texts escaped already
         spoof_columns={

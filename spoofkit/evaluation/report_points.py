@@ -61,6 +61,18 @@ def point_rows(result: Mapping[str, Any], most: int = MOST_DIGITS) -> list[dict[
     return rows
 
 
+def accepted_in_words(result: Mapping[str, Any], name: str) -> str:
+    """Say from which score trials are accepted, so that the figure `name`, `eer` or `min_dcf`, is what comes of it.
+
+    The score is written with as many digits as it takes to lie above the highest one that is rejected.
+    """
+    rejected, accepted = result[f"{name}_threshold"], result.get(f"{name}_accept_from")
+    if accepted is None:  # all are rejected, or an earlier version measured
+        return f"accept above {rejected:.6g}"
+    texts = (f"{accepted:.{digits}g}" for digits in range(6, 18))
+    return f"accept from {next(text for text in texts if rejected < float(text) <= accepted)}"
+
+
 def apcer_text(percent: float | None, n_spoof: int) -> str:
     """Format the APCER of an attack: as many digits as its trials support, in parentheses where these are few."""
     if percent is None:

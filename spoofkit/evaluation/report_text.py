@@ -8,7 +8,13 @@ from spoofkit.evaluation.bootstrap import clusters_in_words
 from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
-from spoofkit.evaluation.report_points import decisions_in_words, point_tables, points_in_words, wilson_in_words
+from spoofkit.evaluation.report_points import (
+    accepted_in_words,
+    decisions_in_words,
+    point_tables,
+    points_in_words,
+    wilson_in_words,
+)
 from spoofkit.tables import (
     BONAFIDE,
     EER,
@@ -43,7 +49,7 @@ def print_report(result: Mapping[str, Any], console: "Console | None" = None, wi
 def _pooled(result: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"EER {rounded(result['eer_official_percent'], result)} % ({EER_VARIANT}), "
-        f"threshold {result['eer_threshold']:.6g}\n"
+        f"{accepted_in_words(result, 'eer')}\n"
         f"minDCF {figure_text(result, 'min_dcf')}   actDCF {figure_text(result, 'act_dcf')}   "
         f"Cllr {figure_text(result, 'cllr_bits')} bits (min {figure_text(result, 'min_cllr_bits')})\n"
         f"{result['n_trials']:,} trials: {result['n_bonafide']:,} bona fide, {result['n_spoof']:,} spoof"

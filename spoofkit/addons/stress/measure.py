@@ -5,11 +5,11 @@ speakers, so a speaker's effect on a condition and on the clean scores cancels i
 written here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from spoofkit.addons.stress.conditions import CLEAN
@@ -17,7 +17,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import Clusters, clusters_of, draw_clusters, eer_replicates, make_walk
 from spoofkit.evaluation.breakdown import score_warnings, split_classes
 from spoofkit.evaluation.calibration import Calibration
-from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, limited_point, rates_at
+from spoofkit.evaluation.error_rates import FEWEST_ERRORS, Limit, limited_point, lowest_above, rates_at
 from spoofkit.evaluation.intervals import (
     difference_interval,
     fixed_rate_interval,
@@ -59,9 +59,10 @@ def find_cut(clean: pl.DataFrame, decisions: Decisions | None, limit: Limit | No
         return Cut(decisions.thresholds.accept_from, f"{on}, {decisions.reason}")
     bonafide, spoof = split_classes(clean)
     if limit is None:
-        # The EER's threshold is the highest score that is rejected.
-        threshold = eer_of_sorted(bonafide, spoof).threshold
-        return Cut(float(np.nextafter(threshold, np.inf)), "EER threshold of the clean scores")
+        rejected = eer_of_sorted(bonafide, spoof).threshold
+        accepted = lowest_above(bonafide, spoof, rejected)
+        accept_from = math.nextafter(rejected, math.inf) if accepted is None else accepted
+        return Cut(accept_from, "EER threshold of the clean scores")
     point = limited_point(bonafide, spoof, limit)
     if point is None or point.accept_from is None:
         raise SpoofkitError(
