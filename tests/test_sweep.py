@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -32,10 +33,10 @@ from warm import WarmPython
 
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation.bootstrap import clusters_of, draw_clusters
+from spoofkit.evaluation.bootstrap import Clusters, clusters_of, draw_clusters
 from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.metrics import eer, min_dcf
-from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
+from spoofkit.evaluation.paired import Measured, freedom_of_speakers, measure_seeds, paired_difference
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -402,7 +403,7 @@ def measured(values: Sequence[float], n_replicates: int = 200, spread: float = 0
 
 def test_where_speakers_do_not_matter_the_comparison_is_the_paired_t_test_of_the_seeds() -> None:
     control, other = [4.1, 5.0, 4.6, 5.3], [3.6, 4.9, 4.0, 4.7]
-    found = paired_difference(measured(control), measured(other), 40)
+    found = paired_difference(measured(control), measured(other), 39)
     expected = stats.ttest_rel(other, control)
     assert found["p"] == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
@@ -410,18 +411,52 @@ def test_where_speakers_do_not_matter_the_comparison_is_the_paired_t_test_of_the
 
 
 def test_with_one_seed_only_the_speakers_count() -> None:
-    found = paired_difference(measured([5.0]), measured([4.0], spread=0.4), 21)
+    found = paired_difference(measured([5.0]), measured([4.0], spread=0.4), 20)
     assert found["p"] == pytest.approx(2 * stats.t.cdf(-1.0 / 0.4, 20))
     assert found["degrees_of_freedom"] == pytest.approx(20)
 
 
+def clusters_with(n_bonafide: int, n_spoof: int, are_shared: bool = False) -> tuple[Clusters, np.ndarray]:
+    """Two trials of each speaker of a class; the speakers of both classes are others, or the same."""
+    speaker = np.concatenate([np.arange(n_bonafide), np.arange(n_spoof) + (0 if are_shared else n_bonafide)])
+    number, is_bonafide = np.repeat(speaker, 2), np.repeat([True, False], [2 * n_bonafide, 2 * n_spoof])
+    return Clusters(number, int(number.max()) + 1, "speaker", ""), is_bonafide
+
+
+def test_the_class_with_fewer_speakers_decides_the_degrees_of_freedom() -> None:
+    assert freedom_of_speakers(*clusters_with(17, 3)) == pytest.approx(
+        (1 / 17 + 1 / 3) ** 2 / (1 / 17**2 / 16 + 1 / 3**2 / 2)
+    )
+    assert 2 < freedom_of_speakers(*clusters_with(1000, 3)) < 2.1  # Welch's least: those of the smaller class
+    assert freedom_of_speakers(*clusters_with(17, 17)) == pytest.approx(32)  # and most: those of both
+    assert freedom_of_speakers(*clusters_with(17, 17, are_shared=True)) == 16
+    assert freedom_of_speakers(*clusters_with(2, 1)) >= 1
+
+
+def test_equal_systems_do_not_differ_too_often_where_a_pool_has_few_voices() -> None:
+    n_bonafide, n_spoof = 17, 3
+    rng, n_each, found = np.random.default_rng(0), 20, []
+    number = np.repeat(np.arange(n_bonafide + n_spoof), n_each)
+    clusters, is_bonafide = Clusters(number, n_bonafide + n_spoof, "speaker", ""), number < n_bonafide
+    table = pl.DataFrame({"key": np.where(is_bonafide, "bonafide", "spoof")})
+    for pair in range(120):
+        voices = rng.normal(0, 0.7, (3, clusters.n_clusters))[:, number]  # common, and those of either system
+        scores = [voices[0] + own + 1.5 * is_bonafide + rng.normal(0, 1, number.size) for own in voices[1:]]
+        draws = draw_clusters(clusters.n_clusters, 200, pair)
+        one, other = (measure_seeds([score], table, clusters, draws)[FIGURES[0]] for score in scores)
+        with suppress(SpoofkitError):  # of three voices none is in some draws
+            found.append(paired_difference(one, other, freedom_of_speakers(clusters, is_bonafide))["p"])
+    assert len(found) > 80
+    assert np.mean(np.array(found) < 0.05) < 0.06
+
+
 def test_cells_without_an_error_are_not_compared() -> None:
     with pytest.raises(SpoofkitError, match="no trial is an error in either"):
-        paired_difference(measured([0.0, 0.0]), measured([0.0, 0.0]), 21)
+        paired_difference(measured([0.0, 0.0]), measured([0.0, 0.0]), 20)
 
 
 def test_both_variances_are_added() -> None:
-    found = paired_difference(measured([5.0, 5.2, 5.4]), measured([4.0, 4.8, 4.4], spread=0.3), 31)
+    found = paired_difference(measured([5.0, 5.2, 5.4]), measured([4.0, 4.8, 4.4], spread=0.3), 30)
     seeds = np.var([-1.0, -0.4, -1.0], ddof=1) / 3
     error = (0.3**2 + seeds) ** 0.5
     freedom = (0.3**2 + seeds) ** 2 / (0.3**4 / 30 + seeds**2 / 2)
@@ -436,7 +471,7 @@ def test_equal_systems_do_not_differ_and_figures_are_those_of_the_official_funct
     clusters = clusters_of(table)
     found = measure_seeds(scores, table, clusters, draw_clusters(clusters.n_clusters, 50))
     for figure in FIGURES:
-        assert paired_difference(found[figure], found[figure], 20) | {"degrees_of_freedom": None} == {
+        assert paired_difference(found[figure], found[figure], 19) | {"degrees_of_freedom": None} == {
             "difference": 0, "low": 0, "high": 0, "p": 1.0, "degrees_of_freedom": None,
         }  # fmt: skip
     for score, value, dcf in zip(scores, found[FIGURES[0]].values_S, found[FIGURES[1]].values_S, strict=True):

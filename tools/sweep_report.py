@@ -24,7 +24,7 @@ from spoofkit.evaluation.bootstrap import N_REPLICATES, clusters_in_words, clust
 from spoofkit.evaluation.compare import FIGURES
 from spoofkit.evaluation.intervals import CONFIDENCE, holm
 from spoofkit.evaluation.metrics import EER_VARIANT
-from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
+from spoofkit.evaluation.paired import Measured, freedom_of_speakers, measure_seeds, paired_difference
 from spoofkit.evaluation.records import caveats, read_record
 from spoofkit.evaluation.scores import read_trials
 from spoofkit.files import atomic_path, file_sha256, read_json, read_text, write_json, write_text
@@ -91,6 +91,7 @@ def compare_set(plan: Plan, name: str, pool: str | None) -> tuple[list[Row], lis
         note = "one speaker, so single trials are resampled, and intervals are about this speaker"
         clusters = replace(clusters_of(table, "trial"), note=note)
     draws = draw_clusters(clusters.n_clusters)
+    freedom = freedom_of_speakers(clusters, (table["key"] == "bonafide").to_numpy())
     measured: dict[tuple[str, ...], dict[str, Measured]] = {}
     paths: list[Path] = []
     for cell, runs in plan.cells:
@@ -109,7 +110,7 @@ def compare_set(plan: Plan, name: str, pool: str | None) -> tuple[list[Row], lis
             continue
         for figure in FIGURES:
             try:
-                found = paired_difference(control[figure], measured[cell.parts][figure], clusters.n_clusters)
+                found = paired_difference(control[figure], measured[cell.parts][figure], freedom)
             except SpoofkitError as error:
                 words.append(f"{', '.join(cell.parts)}: not compared: {error}")
                 continue

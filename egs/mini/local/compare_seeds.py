@@ -28,7 +28,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import N_REPLICATES, Clusters, clusters_of, draw_clusters
 from spoofkit.evaluation.intervals import CONFIDENCE, rate_interval
 from spoofkit.evaluation.metrics import EER_VARIANT, eer
-from spoofkit.evaluation.paired import Measured, measure_seeds, paired_difference
+from spoofkit.evaluation.paired import Measured, freedom_of_speakers, measure_seeds, paired_difference
 from spoofkit.evaluation.scores import read_trials
 from spoofkit.files import read_text, write_json
 from spoofkit.stages import read_stages
@@ -124,15 +124,17 @@ def tier_row(
     }
     n_seeds = len(next(iter(scores.values())))
     is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    freedom = freedom_of_speakers(own, is_bonafide)
     n_voices = min(own.n_with(is_bonafide), own.n_with(~is_bonafide))
     return {
         "name": name,
         "n_bonafide": int(is_bonafide.sum()),
         "n_spoof": int((~is_bonafide).sum()),
         "seeds": [
-            figures({m: _of_seed(of, place) for m, of in measured.items()}, own, n_voices) for place in range(n_seeds)
+            figures({m: _of_seed(of, place) for m, of in measured.items()}, freedom, n_voices)
+            for place in range(n_seeds)
         ],
-        "over_seeds": figures(measured, own, n_voices),
+        "over_seeds": figures(measured, freedom, n_voices),
     }
 
 
@@ -140,11 +142,11 @@ def _of_seed(measured: Measured, place: int) -> Measured:
     return Measured(measured.values_S[place : place + 1], measured.replicates_SR[place : place + 1])
 
 
-def figures(measured: Mapping[str, Measured], clusters: Clusters, n_voices: int) -> Row:
+def figures(measured: Mapping[str, Measured], freedom: float, n_voices: int) -> Row:
     """Return the EER of both methods, mean over seeds, and their difference, each with its interval.
 
     An interval is None where too few voices have both classes, that of a difference also where no trial is an error.
-    `n_voices` is the number of the class that has fewer.
+    `freedom` is that of the voices, `n_voices` the number of the class that has fewer.
     """
     row: Row = {}
     for method, of in measured.items():
@@ -155,7 +157,7 @@ def figures(measured: Mapping[str, Measured], clusters: Clusters, n_voices: int)
         row[method] = {"eer_percent": of.mean, "low": low, "high": high}
     control, other = measured.values()
     try:
-        row["difference"] = paired_difference(control, other, clusters.n_clusters)
+        row["difference"] = paired_difference(control, other, freedom)
     except SpoofkitError:
         row["difference"] = {"difference": other.mean - control.mean, "low": None, "high": None}
     return row
