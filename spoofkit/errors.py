@@ -10,9 +10,10 @@ class SpoofkitError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal stopped a run; its work is saved, and the same command resumes from there.
+    """A signal stopped a verb; the sentence says what to run next.
 
-    `exit_code` tells which signal: 130 for Ctrl-C, 75 (EX_TEMPFAIL) for a scheduler's SIGTERM or SIGUSR1.
+    `exit_code` is 130 for Ctrl-C. For a scheduler's SIGTERM or SIGUSR1 it is 75 (EX_TEMPFAIL) if work is saved and the
+    same command resumes it, else 128 and the number of the signal.
     """
 
     def __init__(self, message: str, exit_code: int = 130) -> None:

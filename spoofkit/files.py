@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,12 @@ def _temporary_beside(path: Path, is_folder: bool = False) -> Iterator[Path]:
         make_folder(path.parent)
         for name in filter(own.fullmatch, _temporary_names(path.parent.resolve())):
             _remove_unless_held(path.parent / name)
-        temporary, descriptor = _made(path, is_folder)
-        try:
+        # The suffix stays last because matplotlib chooses its format by it.
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+        with ExitStack() as stack:
+            stack.callback(remove, temporary)  # first: a signal may stop the program as soon as it is there
+            stack.callback(os.close, _make_held(temporary, is_folder))
             yield temporary
-        finally:
-            os.close(descriptor)
-            remove(temporary)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -298,10 +298,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _made(path: Path, is_folder: bool) -> tuple[Path, int]:
+def _make_held(temporary: Path, is_folder: bool) -> int:
+    """Make an empty file or folder, and return a descriptor that locks it."""
     while True:
-        # The suffix stays last because matplotlib chooses its format by it.
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
         if is_folder:
             temporary.mkdir()
         else:
@@ -310,7 +309,7 @@ def _made(path: Path, is_folder: bool) -> tuple[Path, int]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if temporary.exists():  # else taken for a leftover before it was held
-            return temporary, descriptor
+            return descriptor
         os.close(descriptor)
 
 

@@ -1,11 +1,14 @@
 """The command line: what each verb prints and writes, and how it refuses."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -212,6 +215,76 @@ def test_the_program_itself_exits_with_1_and_no_traceback() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "spoofkit: error: nowhere.tsv: cannot be read (No such file or directory); check the name\n"
+
+
+@contextlib.contextmanager
+def stop_in(module: str, name: str, number: int, n_before: int = 0) -> Iterator[None]:
+    """Let a function send this process a signal, after so many calls without one."""
+    called = getattr(importlib.import_module(module), name)
+    n_calls = iter(range(1_000_000))
+
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        if next(n_calls) == n_before:
+            os.kill(os.getpid(), number)
+        return called(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{module}.{name}", stopping)
+        yield
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_file_half_written_and_ends_with_the_exit_code_of_shells(
+    manifests: Path, tmp_path: Path, number: int, exit_code: int
+) -> None:
+    command = ("subset", manifests / "train.tsv", "--share", "0.5", "-o", tmp_path / "half.tsv")
+    with stop_in("spoofkit.files", "sync", number):
+        done = run_cli(*command, ok=False)
+    assert done.returncode == exit_code
+    assert done.stderr.splitlines()[-1].startswith("spoofkit: subset: stopped by ")
+    assert list(tmp_path.iterdir()) == []
+    run_cli(*command)
+    # What a signal does to the caller is as it was.
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_does_not_disturb_the_end_that_the_first_one_began(manifests: Path, tmp_path: Path) -> None:
+    with (
+        stop_in("spoofkit.files", "sync", signal.SIGTERM),
+        stop_in("spoofkit.files", "remove", signal.SIGTERM),
+    ):
+        done = run_cli("subset", manifests / "train.tsv", "--share", "0.5", "-o", tmp_path / "half.tsv", ok=False)
+    assert done.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, os.EX_TEMPFAIL), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("verb", "module", "name"),
+    [
+        ("audit", "spoofkit.addons.audit.measures", "measure"),
+        ("pack", "spoofkit.addons.pack.write", "_decode"),
+        ("stress", "spoofkit.addons.stress.run", "measure_conditions"),  # scored, but not written
+        ("score", "spoofkit.scoring.job", "write_json"),
+    ],
+)
+def test_the_exit_code_of_a_verb_that_resumes_tells_a_scheduler_to_run_it_again(
+    model: Path, manifests: Path, tmp_path: Path, verb: str, module: str, name: str, number: int, exit_code: int
+) -> None:
+    inputs = [model] if verb in ("stress", "score") else []
+    options = ["--conditions", "quiet", "--replicates", 0] if verb == "stress" else []
+    out = tmp_path / ("out.tsv" if verb == "score" else "out")
+    command = (verb, *inputs, manifests / "dev.tsv", "-o", out, *options)
+    with stop_in(module, name, number, 5 if verb in ("audit", "pack") else 0):
+        done = run_cli(*command, ok=False)
+    assert done.returncode == exit_code
+    assert done.stderr.splitlines()[-1].endswith("run the same command to resume")
+    run_cli(*command)
+
+
+def test_without_an_output_nothing_is_resumed(manifests: Path) -> None:
+    with stop_in("spoofkit.addons.audit.measures", "measure", signal.SIGTERM):
+        assert run_cli("audit", manifests / "dev.tsv", ok=False).returncode == 128 + signal.SIGTERM
 
 
 def test_doctor_says_what_it_found() -> None:

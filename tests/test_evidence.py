@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from conftest import make_voice, refusal, run_cli, without_sums
 from test_report_browser import CHROMIUM, PHONE, opened
 
 import spoofkit
+from spoofkit.addons.report import run
+from spoofkit.addons.report.examine import examine
 from spoofkit.addons.report.scale import band_of, ratio_text, weigh
 from spoofkit.checksums import folder_sha256
 from spoofkit.data.audio import SAMPLE_RATE
@@ -196,6 +200,27 @@ def test_reports_that_are_up_to_date_are_skipped_and_others_are_refused(
     assert "one recording" in refusal("report", model, calls, "-o", tmp_path / "x.html")
     assert "broken.wav" in refusal("report", model, calls / "broken.wav", "-o", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+def test_reports_on_a_folder_that_a_signal_stopped_go_on_with_reuse(
+    model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("report", model, calls, "-o", tmp_path)
+
+    def stopping(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return examine(*arguments)
+
+    run_cli("report", model, calls / "call.flac", "-o", tmp_path / "call.html")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "examine", stopping)
+        done = run_cli(*command, "--reuse", ok=False)
+        assert done.returncode == 128 + signal.SIGTERM  # not 75: a scheduler's same command would be refused
+        assert run_cli("report", model, calls, "-o", tmp_path / "other", ok=False).stderr.endswith(", with --reuse\n")
+    assert "exists already" in refusal(*command)
+    done = run_cli(*command, "--reuse", ok=False)
+    assert "call.html: up to date, skipped" in done.stdout
+    assert (tmp_path / "summary.html").is_file()
 
 
 def test_of_a_model_with_a_frame_head_regions_are_marked_where_a_threshold_was_fitted(

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import sys
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +16,9 @@ from spoofkit import addons
 from spoofkit.cli import compare, corpora, data, evaluate, localize, models, score, train
 from spoofkit.cli.verb import Program, Verbs
 from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.interrupts import Stopped, stopped_by_signals
 from spoofkit.terminal import echo, prepare_streams, say, visible
 
-EXIT_INTERRUPTED = 130
 LEAST_ADDRESS_SPACE = 2_000_000_000  # bytes; torch, transformers and scipy take 1.3 GB of it for their code
 # click's, which older versions of typer import and newer ones contain
 _CLICK_EXCEPTION: Any = typer.BadParameter.__mro__[2]
@@ -98,15 +99,17 @@ def main() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file wants a line now and then, not ten a second
     _require_memory()
     try:
-        sys.exit(_run())
+        # torchrun ends its processes by a signal; one that waits for another in C would not hear of an exception.
+        with nullcontext() if "WORLD_SIZE" in os.environ else stopped_by_signals():
+            sys.exit(_run())
     except SpoofkitError as error:
         _fail(str(error))
     except Interrupted as stop:
         say(f"spoofkit: {stop}")
         sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        say("spoofkit: interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    except Stopped as stop:
+        say(f"spoofkit: {stop}")
+        sys.exit(stop.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -8,7 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from spoofkit.errors import SpoofkitError
+from spoofkit.errors import Interrupted, SpoofkitError
+from spoofkit.interrupts import EXIT_CODES, Stopped
 
 # click's, which older versions of typer import and newer ones contain
 _WRONG_USAGE: Any = typer.BadParameter.__mro__[1]
@@ -45,6 +46,10 @@ PANELS = {
     "Existing output": ("overwrite", "reuse"),
 }
 """Options that are shown below the panel of a verb's main options; the same in every verb."""
+
+RESUMED = {"posttrain": "exp", "finetune": "exp"}
+RESUMED |= dict.fromkeys(("score", "localize", "stress", "audit", "pack"), "out")
+"""Verbs that save their work as they go, and the parameter that names where: after a stop the same command resumes."""
 
 
 def group_of(verb: str) -> str | None:
@@ -93,6 +98,24 @@ class Verb(TyperCommand):
             refusal = self._refusal(given, [str(argument) for argument in extra], str(out.metavar))
             # Without the program's name: `mixlist draw`, not `draw`.
             raise SpoofkitError(f"{ctx.command_path.partition(' ')[2]}: {refusal}") from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb.
+
+        Raises:
+            Interrupted: a signal stopped it where it has nothing to finish first.
+        """
+        try:
+            return super().invoke(ctx)
+        except Stopped as stop:
+            name, given = ctx.command_path.partition(" ")[2], ctx.params
+            saved = given.get(RESUMED.get(name, ""))
+            if saved is not None:
+                how, code = " without --overwrite" if given["overwrite"] else "", EXIT_CODES[stop.number]
+                raise Interrupted(f"{saved}: {stop}; run the same command{how} to resume", code) from None
+            how = ", with --reuse" if given.get("reuse") is False and given.get("out") is not None else ""
+            sentence = f"{name}: {stop}, and no file is half-written; run the same command again{how}"
+            raise Interrupted(sentence, stop.exit_code) from None
 
     def _refusal(self, given: dict[str, Any], extra: list[str], metavar: str) -> str:
         if extra:
