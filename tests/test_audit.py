@@ -324,6 +324,27 @@ def test_what_was_measured_before_a_bad_file_is_kept(
     assert (tmp_path / "out/audit.tsv").read_text() == (tmp_path / "whole/audit.tsv").read_text()
 
 
+@pytest.mark.parametrize("name", ["audit.json", "audit.png"])
+def test_files_that_no_audit_wrote_are_refused(corpus: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for text in ('{"made_from": "my own notes"}', "my own notes"):
+        (out / name).write_text(text)
+        for options in ((), ("--reuse",)):
+            assert f"{out / name}: " in refusal("audit", corpus, "--out", out, *options)
+        assert [path.name for path in out.iterdir()] == [name]
+        assert (out / name).read_text() == text
+
+
+def test_a_record_of_another_program_is_not_even_replaced_with_overwrite(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_cli("audit", corpus, "--out", out)
+    measures_before = (out / "audit.tsv").read_bytes()
+    (out / "audit.json").write_text('{"made_from": "my own notes"}')
+    assert "was not written by `spoofkit audit`" in refusal("audit", corpus, "--out", out, "--overwrite")
+    assert (out / "audit.tsv").read_bytes() == measures_before
+
+
 def test_measures_of_another_list_are_refused_or_replaced(corpus: Path, tmp_path: Path) -> None:
     text = corpus.read_text().replace("s11", "s12")
     (tmp_path / "other.tsv").write_text(text)

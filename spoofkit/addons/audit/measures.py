@@ -82,6 +82,11 @@ def measure_list(
     return frame.with_columns(pl.col(list(NUMERIC)).cast(pl.Float64))
 
 
+def has_measures(out: Path) -> bool:
+    """Return whether an audit has begun in a folder."""
+    return (out / "audit.tsv").exists() or _part(out).exists()
+
+
 def _part(out: Path) -> Path:
     """Return the path of the journal of measures, until audit.tsv is written."""
     return out / "audit.tsv.part"

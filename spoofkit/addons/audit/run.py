@@ -22,7 +22,7 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from spoofkit.addons.audit.measures import FORMAT, measure_list
+from spoofkit.addons.audit.measures import FORMAT, has_measures, measure_list
 from spoofkit.addons.audit.surface import CATEGORICAL, NUMERIC
 from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
@@ -74,7 +74,7 @@ def audit(
 
     Raises:
         SpoofkitError: the manifest is broken or lacks a class or column, a file cannot be decoded, or `out` holds
-            measures of another manifest.
+            measures of another manifest or files that no audit wrote.
     """
     manifest = read_keyed_manifest(manifest_path)
     table = manifest.table if sample is None else draw_sample(manifest.table, sample, seed)
@@ -83,8 +83,10 @@ def audit(
     made_from = identity | {"by": list(by), "sample": sample, "seed": seed}
     if out is not None:
         refuse_replacing([out / name for name in ("audit.tsv", "audit.json")], [manifest_path])
-    if out is not None and reuse and not overwrite and (recorded := _up_to_date(out, made_from)) is not None:
-        return recorded
+        output = _output(out, made_from)
+        if _is_skipped(output, overwrite=overwrite, reuse=reuse):
+            recorded: dict[str, Any] = read_json(output.record)
+            return recorded
     with ExitStack() as stack:
         if out is not None:
             try:
@@ -108,17 +110,29 @@ def audit(
     return result
 
 
-def _up_to_date(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result that a folder holds, if it was made from the same; None if there is none."""
+def _output(out: Path, made_from: dict[str, Any]) -> Output:
+    """Describe the files of an audit; beside measures, a file without the record is what a killed call left."""
     record = out / "audit.json"
     files = tuple(out / name for name in ("audit.tsv", "audit.png", "audit.pdf", record.name))
-    # A folder without the record belongs to an interrupted audit: its measures are kept.
-    output = Output("audit", files, record, made_from, read_json_record("made_from"), is_own=lambda path: True)
-    if not is_up_to_date(output, overwrite=False, reuse=True):
-        return None
+    return Output(
+        "audit", files, record, made_from, read_json_record("warning_rule"), is_own=lambda path: has_measures(out)
+    )
+
+
+def _is_skipped(output: Output, *, overwrite: bool, reuse: bool) -> bool:
+    """Return whether an audit is up to date; an earlier one is added to without --overwrite and --reuse, too.
+
+    Raises:
+        SpoofkitError: a file may not be replaced.
+    """
+    record = output.record
+    is_own = output.read(record).made_from is not None if record.exists() else has_measures(record.parent)
+    if is_own and not (overwrite or reuse):
+        return False
+    if not is_up_to_date(output, overwrite=overwrite, reuse=True):
+        return False
     tqdm.write(skipped(record), file=sys.stderr)
-    recorded: dict[str, Any] = read_json(record)
-    return recorded
+    return True
 
 
 def draw_sample(table: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
