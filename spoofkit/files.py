@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from spoofkit.errors import SpoofkitError
 from spoofkit.suggestions import nearest_name
+from spoofkit.terminal import visible
 
 TOKEN = "[0-9a-f]{8}"  # in temporary names
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -227,7 +228,7 @@ def table_fault(name: str, to_file: bool, is_csv: bool = False) -> str:
     if not re.search(r"[\udc80-\udcff]" if is_csv else r"[\t\r\n\udc80-\udcff]" if to_file else r"[\t\r\n]", name):
         return ""
     expected = "UTF-8" if is_csv else f"{'UTF-8' if to_file else 'one'} without tabs and line breaks"
-    return f"{name!a}: a table cannot hold this name, expected {expected}; rename the file"
+    return f"{visible(name)}: a table cannot hold this name, expected {expected}; rename the file"
 
 
 def sha256_or_dash(path: Path | str) -> str:

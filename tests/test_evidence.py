@@ -223,6 +223,24 @@ def test_reports_on_a_folder_that_a_signal_stopped_go_on_with_reuse(
     assert (tmp_path / "summary.html").is_file()
 
 
+def test_a_name_that_is_not_utf_8_is_the_same_in_each_report_and_known_again(
+    model: Path, calls: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").mkdir()
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd/call\xff.flac")
+    shutil.copy(calls / "call.flac", odd)
+    command = ("report", model, tmp_path / "odd", "-o", tmp_path / "out")
+    run_cli(*command)
+    summary, report = (json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("summary", "call"))
+    assert summary["rows"][0]["file"] == report["recording"]["file"] == odd
+    assert summary["names"] == {odd: "call"}
+    for name in ("call.html", "summary.html", "summary.csv"):
+        assert r"call\xff.flac" in (tmp_path / "out" / name).read_text()
+    shutil.copy(calls / "parties.wav", tmp_path / "odd/call.wav")  # it would take the name if that were not known
+    assert "call.html: up to date, skipped" in run_cli(*command, "--reuse").stdout
+    run_cli("report", model, odd, "--verify", tmp_path / "out/call.json")
+
+
 def test_of_a_model_with_a_frame_head_regions_are_marked_where_a_threshold_was_fitted(
     model: Path, calls: Path, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def cells(one: ScoredRecording, names: list[str], filename: str | None = None) -
         "seconds": f"{one.seconds:.10g}" if one.seconds else "",  # parts of earlier versions lack them
         "speech_seconds": "" if one.speech_seconds is None else f"{one.speech_seconds:.10g}",
         "remarks": "; ".join(one.remarks),
-        "error": one_line(_utf8(one.error)),
+        "error": visible(one.error),
     }
     return {name: texts[name] for name in names}
 
@@ -72,9 +72,9 @@ def decision_cells(decided: Mapping[str, Any]) -> dict[str, str]:
 
 def record(one: ScoredRecording) -> dict[str, Any]:
     """Return a recording's record as plain values, without those that are not there; remarks are left out."""
-    found: dict[str, Any] = {"file": _utf8(one.file), "channel": one.channel}
+    found: dict[str, Any] = {"file": one.file, "channel": one.channel}
     if one.score is None:
-        found["error"] = _utf8(one.error)
+        found["error"] = one.error
     else:
         names = ("seconds", "speech_seconds", "score", "llr", "spoof_prior", "bonafide_probability")
         found |= {name: value for name in names if (value := getattr(one, name)) is not None}
@@ -136,8 +136,3 @@ def windows_tsv(scored: Iterable[ScoredRecording], decisions: Decisions | None, 
 def one_line(text: str) -> str:
     """Escape tabs and line breaks, so that a cell can hold the text."""
     return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-
-
-def _utf8(text: str) -> str:
-    # Names on a disk need not be UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -29,7 +29,7 @@ def describe_recording(file: str) -> dict[str, Any]:
     assert info.n_frames is not None
     seconds = info.n_frames / info.sample_rate
     return {
-        "file": shown(file),
+        "file": file,
         "sha256": file_sha256(file),
         "bytes": os.stat(file).st_size,
         "container": container_of(Path(file)),
@@ -64,11 +64,6 @@ class Unchanged:
             raise SpoofkitError(
                 f"{self.file}: changed while it was examined, expected a finished file; wait until it is written"
             )
-
-
-def shown(file: str) -> str:
-    """Return a name as text; bytes that are not UTF-8 become escapes."""
-    return file.encode("utf-8", "backslashreplace").decode()
 
 
 def _state(file: str) -> tuple[int, int] | None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from spoofkit.addons.report.examine import LIMITS, WITH_CALIBRATION, WITHOUT_CALIBRATION
 from spoofkit.addons.report.page import summary_page
-from spoofkit.addons.report.recording import shown
 from spoofkit.addons.report.together import write_together
 from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output
+from spoofkit.terminal import visible
 
 FORMAT = 1
 NAME = "summary"
@@ -24,9 +24,9 @@ FORMULA = tuple("=+-@")
 
 def rows_of(file: str, record: dict[str, Any] | str, output: Output) -> Iterator[dict[str, Any]]:
     """Yield a row for each channel; for a recording that cannot be read, one with the reason."""
-    blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": shown(file), "remarks": [], "error": ""}
+    blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": file, "remarks": [], "error": ""}
     if isinstance(record, str):
-        yield blank | {"error": shown(record.removeprefix(f"{file}: "))}
+        yield blank | {"error": record.removeprefix(f"{file}: ")}
         return
     for result in record["results"]:
         row = blank | {name: value for name, value in result.items() if name in COLUMNS}
@@ -46,7 +46,7 @@ def write_summary(
         "summary_format": FORMAT,
         "n_recordings": n_recordings,
         "rows": rows,
-        "names": {shown(file): name for file, name in names.items() if file},
+        "names": {file: name for file, name in names.items() if file},
         "model": {"name": known["model"]["name"] if known else "", "sha256": output.made_from["model_sha256"]},
         "calibration": is_calibrated,
         "limits": [WITH_CALIBRATION if is_calibrated else WITHOUT_CALIBRATION, *LIMITS],
@@ -63,7 +63,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        cells = row | {"remarks": "; ".join(row["remarks"])}
+        cells = row | {name: visible(row[name]) for name in ("file", "error")} | {"remarks": "; ".join(row["remarks"])}
         if cells["file"].startswith(FORMULA):
             cells["file"] = f"./{cells['file']}"
         writer.writerow(["" if cells[name] is None else cells[name] for name in COLUMNS])

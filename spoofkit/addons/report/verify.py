@@ -15,7 +15,6 @@ from typing import Any
 from spoofkit.addons.report.examine import TOLERANCE, Drawn, examine, judge
 from spoofkit.addons.report.instruments import Wanted, load_instruments, what_it_is_made_from
 from spoofkit.addons.report.page import report_page
-from spoofkit.addons.report.recording import shown
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import file_sha256, read_json
@@ -62,7 +61,7 @@ def verify(path: Path, model: Path, inputs: list[Path], wanted: Wanted) -> Itera
     if page.is_file() and file_sha256(page) not in names:
         found.append(f"{page.name}: is not the page of this report (another SHA-256)")
     now_from = what_it_is_made_from(model, wanted) | {"recording_sha256": file_sha256(files[0])}
-    called = {"recording_sha256": f"recording {shown(files[0])}", "model_sha256": f"model {model}"}
+    called = {"recording_sha256": f"recording {files[0]}", "model_sha256": f"model {model}"}
     called |= {"calibration_sha256": f"calibration {wanted.calibration or '(none given)'}"}
     called |= {"threshold_from_sha256": f"threshold of {wanted.threshold_from or '(none given)'}"}
     others = [name for name in now_from if now_from[name] != before.get(name)]
