@@ -349,8 +349,12 @@ def test_dither_of_opposite_sign_is_silence_and_no_lost_speech(tmp_path: Path) -
         (lambda path: path.write_bytes(b"not audio" * 99), "neither libsndfile nor FFmpeg can decode"),
         (lambda path: soundfile.write(path, np.zeros(0), SAMPLE_RATE), "holds no samples"),
         (lambda path: soundfile.write(path, np.array([0.1, np.nan]), SAMPLE_RATE, subtype="FLOAT"), "holds NaN"),
+        (
+            lambda path: soundfile.write(path, np.array([0.1, -32768.0]), SAMPLE_RATE, subtype="FLOAT"),
+            "up to 32,768, expected full scale 1",
+        ),
     ],
-    ids=["missing", "empty file", "text", "no samples", "NaN"],
+    ids=["missing", "empty file", "text", "no samples", "NaN", "float that is int16"],
 )
 def test_what_cannot_be_used_is_refused_by_name(make, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.wav"

@@ -207,6 +207,13 @@ def encoded(folder: Path, name: str, seconds: float, **how: str) -> bytes:
     return (folder / name).read_bytes()
 
 
+def unscaled(folder: Path) -> bytes:
+    """Half a second of noise that nobody divided by 32768."""
+    noise_S = np.random.default_rng(0).integers(-20_000, 20_000, SAMPLE_RATE // 2)
+    soundfile.write(folder / "unscaled.wav", noise_S.astype(np.float32), SAMPLE_RATE, subtype="FLOAT")
+    return (folder / "unscaled.wav").read_bytes()
+
+
 OPUS = {"format": "OGG", "subtype": "OPUS"}
 FORM = {"Content-Type": "multipart/form-data"}
 NO_CHARSET = "multipart/form-data; boundary=x; charset=undefined"
@@ -220,6 +227,7 @@ STATUS: dict[str, tuple[int, Callable[[Path], dict[str, Any]]]] = {
     "a list that points elsewhere": (422, lambda calls: {"content": CONCAT % bytes(calls / "a.wav")}),
     "half a recording": (422, lambda calls: {"content": (calls / "b.flac").read_bytes()[:3000]}),
     "a WAV that states too much": (422, lambda _: {"content": wav_of(9000)[:5000]}),
+    "floats that are integers": (422, lambda calls: {"content": unscaled(calls.parent)}),
     "too large, as stated": (413, lambda _: {"content": bytes(MOST_BYTES + 20_000)}),
     "too large, in chunks": (413, lambda _: {"content": iter([bytes(100_000)] * 5)}),
     "too large, in a form": (413, lambda _: {"files": {"file": bytes(MOST_BYTES + 1)}}),

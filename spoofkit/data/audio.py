@@ -22,7 +22,7 @@ from spoofkit.data.decoders import open_recording
 from spoofkit.data.lengths import require_length
 from spoofkit.data.packed import parse_address, read_packed
 from spoofkit.data.stored import HEADERLESS, READ_RATE, AudioInfo, Stored
-from spoofkit.data.wave import Wave
+from spoofkit.data.wave import Wave, require_scaled
 from spoofkit.errors import SpoofkitError
 
 SAMPLE_RATE = READ_RATE  # Hz; what every supported encoder was trained on
@@ -156,7 +156,9 @@ def _wave(path: Path | str | Wave, start: int, n_samples: int | None, downmix: s
         heard = meter if is_mixed and not is_part else None
         for block_S in _at_16k(stored, start, n_samples, downmix, heard):
             block_S = block_S[:n_samples]
-            if not np.isfinite(block_S).all():
+            peak = float(np.abs(block_S).max(initial=0.0))
+            require_scaled(str(path), peak)
+            if not np.isfinite(peak):
                 raise SpoofkitError(
                     f"{path}: holds NaN or infinite samples, expected finite ones; fetch or convert it again"
                 )

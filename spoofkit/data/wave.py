@@ -90,9 +90,18 @@ def _scaled(wave_CS: np.ndarray) -> np.ndarray:
         return scaled_CS
     if kind.kind != "f":
         raise SpoofkitError(f"{NAME}: found samples of type {kind}, expected float32 or int16; convert them")
-    peak = float(np.abs(wave_CS).max(initial=0.0))
+    require_scaled(NAME, float(np.abs(wave_CS).max(initial=0.0)))
+    return wave_CS.astype(np.float32)
+
+
+def require_scaled(where: str, peak: float) -> None:
+    """Refuse float samples, of a file or in memory, that are integers which nobody scaled.
+
+    Raises:
+        SpoofkitError: the largest of them is beyond LOUDEST, and not infinite.
+    """
     if LOUDEST < peak < np.inf:
         raise SpoofkitError(
-            f"{NAME}: found samples up to {peak:,.0f} as {kind}, expected full scale 1; pass int16, or divide by 32768"
+            f"{where}: found float samples up to {peak:,.0f}, expected full scale 1; divide them by 32768, or store "
+            "them as int16"
         )
-    return wave_CS.astype(np.float32)
