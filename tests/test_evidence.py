@@ -223,6 +223,20 @@ def test_reports_on_a_folder_that_a_signal_stopped_go_on_with_reuse(
     assert (tmp_path / "summary.html").is_file()
 
 
+def test_a_channel_without_a_score_has_its_reason_without_its_name_and_is_named_once(
+    model: Path, calls: Path, tmp_path: Path
+) -> None:
+    voice_S = soundfile.read(calls / "call.flac")[0]
+    soundfile.write(tmp_path / "call.wav", np.stack([voice_S, 0 * voice_S], 1), SAMPLE_RATE)
+    done = run_cli("report", model, tmp_path / "call.wav", "-o", tmp_path / "call.html", ok=False)
+    (_, silent) = json.loads((tmp_path / "call.json").read_text())["results"]
+    assert silent["channel"] == 2
+    assert silent["error"].startswith("holds 0.00 s of signal")
+    assert f"{tmp_path / 'call.wav'}, channel 2: holds 0.00 s" in done.stderr
+    assert done.stderr.count("channel 2") == 1
+    assert done.stdout.count("channel 2") == 1
+
+
 def test_a_name_that_is_not_utf_8_is_the_same_in_each_report_and_known_again(
     model: Path, calls: Path, tmp_path: Path
 ) -> None:

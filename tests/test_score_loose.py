@@ -414,6 +414,27 @@ def test_of_a_name_that_is_not_utf_8_json_and_a_pipe_have_the_bytes_on_the_disk_
         assert r"\xff.wav" in of_file["filename"]
 
 
+def test_no_cell_of_a_csv_begins_as_a_formula_does_but_numbers(
+    model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("=cmd|' -C calc'!A0.wav", "+1.wav", "-.wav", "@SUM(A1).wav")
+    for name in names:
+        shutil.copy(calls / "0.wav", name)
+    Path("=broken.wav").write_text("no sound")
+    refusal("score", model, "*.wav", "-o", "scores.csv")
+    (_, *rows), text = csv.reader(Path("scores.csv").read_text().splitlines()), Path("scores.csv").read_text()
+    cells = [cell for row in rows for cell in row]
+    assert {f"./{name}" for name in names} < set(cells)
+    assert any(cell.startswith("./=broken.wav: ") for cell in cells)
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@")) and not is_number(cell)]
+    assert "./-1" not in text  # a negative score stays a number
+    run_cli("report", model, "=cmd*.wav", "[-].wav", "-o", "reports")
+    rows = list(csv.DictReader(Path("reports/summary.csv").read_text().splitlines()))
+    assert {row["file"] for row in rows} == {f"./{names[0]}", "./-.wav"}
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(tuple("=+-@")) and not is_number(cell)]
+
+
 def test_an_empty_file_and_names_between_nuls_are_said_to_be_what_they_are(
     model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

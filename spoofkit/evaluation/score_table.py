@@ -1,9 +1,9 @@
 """The table of `score`, for recordings and for decisions on a manifest: one row each, with a header of COLUMNS.
 
-Tab-separated, without quotes; or, if the file's name ends in `.csv`, comma-separated and quoted where needed. If a
-recording has no score, `error` says why, the decision is `abstain` and the other cells are empty. `channel` is the
-number of the scored channel, from 1. It is empty if the mean of all channels was scored; tables of a manifest have no
-such column.
+Tab-separated, without quotes; or, if the file's name ends in `.csv`, for spreadsheets: comma-separated, quoted where
+needed, and with `./` before a text that they would compute. If a recording has no score, `error` says why, the decision
+is `abstain` and the other cells are empty. `channel` is the number of the scored channel, from 1. It is empty if the
+mean of all channels was scored; tables of a manifest have no such column.
 """
 
 import csv
@@ -26,6 +26,8 @@ COLUMNS = (
     "error",
 )
 """All columns, in this order; some may be missing, others are not allowed."""
+FORMULA = tuple("=+-@\t\r")
+"""Beginnings of what spreadsheets compute instead of showing it."""
 
 
 def columns_of(data: bytes) -> list[str]:
@@ -45,7 +47,7 @@ def table_text(path: Path, names: list[str], rows: Iterable[dict[str, str]]) -> 
     """Format a table for the file `path`.
 
     Args:
-        path: If it ends in `.csv`, commas separate the cells.
+        path: If it ends in `.csv`, the table is for spreadsheets.
         names: The columns.
         rows: Cells by column, for TSV without tabs and line breaks; cells of other columns are ignored.
     """
@@ -57,8 +59,17 @@ def _csv_line(cells: list[str]) -> str:
     """Return a line of CSV without its end."""
     text = io.StringIO()
     # Before Python 3.13, only characters of the line's end are quoted: with "\n" alone a cell could not hold "\r".
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    csv.writer(text, lineterminator="\r\n").writerow(map(_as_shown, cells))
     return text.getvalue().removesuffix("\r\n")
+
+
+def _as_shown(cell: str) -> str:
+    """Return a cell that a spreadsheet does not compute; a name stays that of its file."""
+    try:
+        float(cell)
+    except ValueError:
+        return f"./{cell}" if cell.startswith(FORMULA) else cell
+    return cell
 
 
 def read_table(text: str, path: Path | str) -> list[dict[str, str]]:

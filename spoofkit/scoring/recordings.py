@@ -21,6 +21,11 @@ from spoofkit.scoring.speech import VoiceActivity
 from spoofkit.scoring.windows import Window, Windows, WindowScore, in_windows
 
 
+def label_of(name: str, channel: int | None) -> str:
+    """Name a recording, or a channel of it, for messages."""
+    return name if channel is None else f"{name}, channel {channel}"
+
+
 @dataclass(frozen=True)
 class Recording:
     """A recording, or one channel of it, to score."""
@@ -49,7 +54,7 @@ class Recording:
     @property
     def label(self) -> str:
         """Name for messages."""
-        return self.name if self.channel is None else f"{self.name}, channel {self.channel}"
+        return label_of(self.name, self.channel)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.signal import LEAST_SIGNAL_SECONDS
 from spoofkit.scoring.decisions import Decisions
-from spoofkit.scoring.recordings import Reading, Recording, Result
+from spoofkit.scoring.recordings import Reading, Recording, Result, label_of
 from spoofkit.scoring.scorer import Scorer
 from spoofkit.scoring.stream import in_chunks, score_recordings
 from spoofkit.scoring.windows import WindowScore
@@ -41,6 +41,11 @@ class ScoredRecording:
     remarks: tuple[str, ...] = ()
     error: str = ""
     """Why there is no score, in a sentence; empty if there is one."""
+
+    @property
+    def reason(self) -> str:
+        """The error without what it begins with: the name of the recording, or of the channel."""
+        return self.error.removeprefix(f"{self.file}: ").removeprefix(f"{label_of(self.file, self.channel)}: ")
 
 
 def score_loose(

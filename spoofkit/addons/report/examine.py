@@ -82,7 +82,7 @@ def examine(file: str, instruments: Instruments) -> tuple[dict[str, Any], list[D
     results, drawn = [], []
     for one in scored:
         if one.error:
-            results.append(NO_RESULT | {"channel": one.channel, "error": one.error.removeprefix(f"{file}: ")})
+            results.append(NO_RESULT | {"channel": one.channel, "error": one.reason})
             continue
         marked, picture = _over_time(file, one, instruments)
         results.append(_result(one, instruments, marked))

@@ -25,6 +25,7 @@ from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped
 from spoofkit.scoring.job import raise_failed
 from spoofkit.scoring.loose_files import find_files
+from spoofkit.scoring.recordings import label_of
 from spoofkit.terminal import say
 
 PAGE = ".html"
@@ -89,7 +90,9 @@ def report(
         known = next((record for record in records.values() if isinstance(record, dict)), None)
         write_summary(summary, len(files), rows, known, names)
         yield f"{summary.files[0]}: {len(rows):,} rows, most likely spoofed first"
-    raise_failed([f"{row['file']}: {row['error']}" for row in rows if row["error"]], len(rows))
+    raise_failed(
+        [f"{label_of(row['file'], row['channel'])}: {row['error']}" for row in rows if row["error"]], len(rows)
+    )
 
 
 def _names(out: Path, files: list[str]) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """The summary of several reports: a row for each recording or channel, most likely spoofed first, failures last."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
 from spoofkit.addons.report.examine import LIMITS, WITH_CALIBRATION, WITHOUT_CALIBRATION
 from spoofkit.addons.report.page import summary_page
 from spoofkit.addons.report.together import write_together
+from spoofkit.evaluation.score_table import table_text
 from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output
 from spoofkit.terminal import visible
@@ -18,8 +17,6 @@ COLUMNS = (
     "file", "channel", "score", "llr", "likelihood_ratio", "favours", "verdict", "seconds", "sha256", "page", "remarks",
     "error",
 )  # fmt: skip
-FORMULA = tuple("=+-@")
-"""Beginnings of what spreadsheets compute instead of showing it."""
 
 
 def rows_of(file: str, record: dict[str, Any] | str, output: Output) -> Iterator[dict[str, Any]]:
@@ -54,17 +51,11 @@ def write_summary(
         "made_from": output.made_from,
     }
     page, table = output.files
-    write_together(output, summary, {page: summary_page(summary).encode(), table: _csv(rows).encode()})
+    text = table_text(table, [*COLUMNS], map(_cells, rows))
+    write_together(output, summary, {page: summary_page(summary).encode(), table: text.encode()})
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """Write the rows for spreadsheets."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        cells = row | {name: visible(row[name]) for name in ("file", "error")} | {"remarks": "; ".join(row["remarks"])}
-        if cells["file"].startswith(FORMULA):
-            cells["file"] = f"./{cells['file']}"
-        writer.writerow(["" if cells[name] is None else cells[name] for name in COLUMNS])
-    return out.getvalue()
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Return a row's cells for spreadsheets."""
+    texts = row | {"remarks": "; ".join(row["remarks"])}
+    return {name: "" if texts[name] is None else visible(str(texts[name])) for name in COLUMNS}
