@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -185,6 +186,14 @@ def test_what_is_no_model_and_options_that_make_no_sense_are_refused(model: Path
     ):  # fmt: skip
         with pytest.raises(spoofkit.SpoofkitError):
             spoofkit.load(model, **options)
+    for name, value in (
+        ("channels", 2), ("window", "30"), ("window", None), ("device", 0), ("crop", 5), ("min_speech", "1"),
+        ("precision", None), ("workers", -1), ("workers", 1.5), ("spoof_prior", "x"),
+    ):  # fmt: skip
+        with pytest.raises(spoofkit.SpoofkitError, match=rf"^{name}={value!r}: "):
+            spoofkit.load(model, **{name: value})
+    with pytest.raises(spoofkit.SpoofkitError, match=r"accept from nan, .* finite"):
+        spoofkit.load(model, accept_from=math.nan)
     with pytest.raises(spoofkit.SpoofkitError, match="no such folder"):
         spoofkit.load(tmp_path / "none")
 

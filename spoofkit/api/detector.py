@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,7 @@ def load(
         SpoofkitError: no such model, a damaged one, options that contradict each other, or a calibration of another
             model.
     """
+    _require_kinds(locals())
     options = ScoreOptions(
         crop=crop,
         channels=channels,
@@ -279,6 +281,23 @@ class LoadedDetector:
             )
         scorer = without_list(self._options.precision, frame_scorer_of(model, choose_device(self._options.device)))
         return model, replace(scorer, score_padded=self._through(scorer.score_padded))
+
+
+def _require_kinds(given: dict[str, Any]) -> None:
+    """Refuse options of `load` of a kind that the command line could not pass.
+
+    Raises:
+        SpoofkitError: names the first.
+    """
+    for name, default in (load.__kwdefaults__ or {}).items():
+        value, is_text = given[name], name == "crop" or isinstance(default, str)
+        if name == "calibration" or (value is None and default is None):
+            continue
+        if not isinstance(value, str if is_text else Real):
+            kind = "text, in quotes" if is_text else "a number"
+            raise SpoofkitError(f"{name}={value!r}: found {type(value).__name__}, expected {kind}; correct it")
+    if not isinstance(given["workers"], int) or given["workers"] < 0:
+        raise SpoofkitError(f"workers={given['workers']}: expected a whole number of threads, or 0; correct it")
 
 
 def _recording(recording: "Audio", sample_rate: int | None) -> Recording:

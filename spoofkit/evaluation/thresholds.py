@@ -16,7 +16,10 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.reject_below <= self.accept_from < math.inf:
-            raise SpoofkitError(f"{self}: expected finite thresholds with reject_below <= accept_from")
+            raise SpoofkitError(
+                f"accept from {self.accept_from:g}, reject below {self.reject_below:g}: expected finite numbers, the "
+                "second not above the first; correct the thresholds"
+            )
 
     def decide(self, score: float) -> str:
         """Return `accept`, `reject` or `abstain`."""
