@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from warm import WarmPython
 
+import spoofkit
 from spoofkit.addons.pack.write import pack
 from spoofkit.data.audio import SAMPLE_RATE, read_audio, read_blocks
 from spoofkit.data.manifest import read_manifest, write_manifest
@@ -435,6 +436,25 @@ def test_no_cell_of_a_csv_begins_as_a_formula_does_but_numbers(
     assert not [cell for row in rows for cell in row.values() if cell.startswith(tuple("=+-@")) and not is_number(cell)]
 
 
+def test_options_of_windows_are_refused_where_recordings_are_never_cut(
+    model: Path, calls: Path, tmp_path: Path
+) -> None:
+    command = ("score", model, calls / "0.wav", "--crop", "repeat:16000")
+    for *options, named in (
+        ("--window", 2, "--window:"),
+        ("--window", 2, "--hop", 1, "--window and --hop:"),
+        ("--over-windows", "min", "--over-windows:"),
+        ("--windows", tmp_path / "w.tsv", "--windows:"),
+    ):
+        sentence = refusal(*command, *options)
+        assert sentence.startswith(named)
+        assert "repeat:16000" in sentence
+    assert not (tmp_path / "w.tsv").exists()
+    with pytest.raises(spoofkit.SpoofkitError, match="--hop: "):
+        spoofkit.load(model, crop="repeat:16000", hop=10.0)
+    run_cli(*command, "--window", 0)  # not cut, as it is
+
+
 def test_an_empty_file_and_names_between_nuls_are_said_to_be_what_they_are(
     model: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -710,7 +730,7 @@ def test_a_manifest_with_long_utterances_is_cut_too_continued_and_shared(
 
 def test_repeat_says_what_is_scored_and_nothing_is_cut(model: Path, long: Path) -> None:
     arguments = ("score", model, long, "--crop", "repeat:64600")
-    assert run_cli(*arguments, "--window", 2).stdout == run_cli(*arguments, "--window", 0).stdout
+    assert run_cli(*arguments).stdout == run_cli(*arguments, "--window", 0).stdout
 
 
 @pytest.mark.parametrize(

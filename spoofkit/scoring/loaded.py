@@ -16,7 +16,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.records import system_hashes
 from spoofkit.processes import World
 from spoofkit.scoring.decisions import Decisions, read_decisions, require_fitted_on
-from spoofkit.scoring.options import ScoreOptions, refuse_long_speech
+from spoofkit.scoring.options import ScoreOptions, refuse_long_speech, refuse_windows
 from spoofkit.scoring.precision import require_known, without_list
 from spoofkit.scoring.recordings import Reading
 from spoofkit.scoring.scorer import Scorer, parse_input_policy
@@ -78,7 +78,8 @@ def load_model(
     scorer: Scorer | None = None if options.merge else runtime.load_scorer(model, options.device, world)
     policy: str = options.crop or (runtime.input_policy(model) if scorer is None else scorer.input_policy)
     first_samples, repeat_to = parse_input_policy(policy)
-    # `repeat:N` also cuts to N samples.
+    if repeat_to is not None:  # it also cuts to N samples, so nothing is longer than a window
+        refuse_windows(options, policy)
     windows = None if repeat_to is not None else options.windows
     reading = Reading(first_samples, repeat_to, windows, voice, None if manifest else options.channels)
     if scorer is not None:

@@ -8,7 +8,7 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.outputs import refuse_replacing
 from spoofkit.scoring.decisions import DecisionOptions
 from spoofkit.scoring.scorer import FP32
-from spoofkit.scoring.windows import Windows
+from spoofkit.scoring.windows import OVER, SECONDS, Windows
 
 RECORD, DECISIONS = ".json", ".decisions.tsv"
 """Suffixes of the files beside a score file `eval.tsv`: its record, and the decisions on a manifest's scores."""
@@ -101,6 +101,30 @@ def refuse_contradictions(options: ScoreOptions, model: Path, inputs: list[Path]
     if options.windows_out is not None:
         refuse_replacing([options.windows_out], [*outputs, *made_of])
     refuse_replacing(outputs, made_of)
+
+
+def refuse_windows(options: ScoreOptions, policy: str) -> None:
+    """Refuse options of windows that are not the defaults, where a recording is never cut into windows.
+
+    Args:
+        options: The options.
+        policy: How recordings are read instead, as `--crop` says it.
+
+    Raises:
+        SpoofkitError: names the options.
+    """
+    cut = options.windows
+    is_given = {
+        "--window": cut is not None and cut.seconds != SECONDS,
+        "--hop": cut is not None and cut.hop_samples != cut.n_samples,
+        "--over-windows": cut is not None and cut.over != OVER[0],
+        "--windows": options.windows_out is not None,
+    }
+    if given := [name for name, is_own in is_given.items() if is_own]:
+        raise SpoofkitError(
+            f"{' and '.join(given)}: without effect on a model that reads {policy}, expected one that reads whole "
+            "recordings; leave out what is about windows, or give another --crop"
+        )
 
 
 def refuse_long_speech(options: ScoreOptions) -> None:
