@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,23 @@ def test_reports_on_a_folder_that_a_signal_stopped_go_on_with_reuse(
     done = run_cli(*command, "--reuse", ok=False)
     assert "call.html: up to date, skipped" in done.stdout
     assert (tmp_path / "summary.html").is_file()
+
+
+def test_two_processes_do_not_write_the_same_reports(model: Path, calls: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from spoofkit.lock import held\n"
+        "with held(Path(sys.argv[1])): print(flush=True), input()"
+    )
+    for out, lock in ((tmp_path / "call.html", ".call.lock"), (tmp_path, ".summary.lock")):
+        command = [sys.executable, "-c", code, str(tmp_path / lock)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            sentence = refusal("report", model, calls / "call.flac", "-o", out, "--overwrite")
+            other.communicate(b"\n")
+        assert f"process {other.pid}" in sentence
+        assert not list(tmp_path.glob("*.html"))
+    run_cli("report", model, calls / "call.flac", "-o", tmp_path)
 
 
 def test_a_channel_without_a_score_has_its_reason_without_its_name_and_is_named_once(

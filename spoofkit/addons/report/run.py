@@ -7,6 +7,7 @@ DIR/NAME.html, NAME.json    of several, and DIR/summary.html, .csv, .json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from spoofkit.addons.report.summary import NAME, rows_of, write_summary
 from spoofkit.addons.report.together import write_together
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import read_json, sha256_or_dash
+from spoofkit.files import make_folder, read_json, sha256_or_dash, write_error
 from spoofkit.localisation.marks import safe_names
+from spoofkit.lock import held
 from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped
 from spoofkit.scoring.job import raise_failed
@@ -46,7 +48,8 @@ def report(
         reuse: Skip reports that are up to date.
 
     Raises:
-        SpoofkitError: an input is not what was expected, an output exists, or, at the end, a recording has no score.
+        SpoofkitError: an input is not what was expected, an output exists or another process is writing it, or, at the
+            end, a recording has no score.
     """
     require_channels(wanted.channels)
     files = list(find_files(inputs))
@@ -64,35 +67,50 @@ def report(
     folder = out.parent if is_single else out
     outputs = {file: _output(folder, names[file], made_from, file) for file in files}
     refuse_replacing((path for one in outputs.values() for path in one.all_paths()), [*map(Path, files), model, *used])
-    is_done = {file: is_up_to_date(one, overwrite=overwrite, reuse=reuse) for file, one in outputs.items()}
-    summary = _summary_output(out, made_from)
-    if not is_single:
-        is_up_to_date(summary, overwrite=overwrite, reuse=reuse)
-    instruments = None if all(is_done.values()) else load_instruments(model, wanted)
-    records: dict[str, Any] = {}
-    for file in tqdm(files, desc="report", unit="file", disable=is_single or not sys.stderr.isatty()):
-        one = outputs[file]
-        if is_done[file]:
-            records[file] = read_json(one.record)
-            yield skipped(one.files[0])
-            continue
-        assert instruments is not None
+    with _locked(folder, out.stem if is_single else NAME):
+        is_done = {file: is_up_to_date(one, overwrite=overwrite, reuse=reuse) for file, one in outputs.items()}
+        summary = _summary_output(out, made_from)
+        if not is_single:
+            is_up_to_date(summary, overwrite=overwrite, reuse=reuse)
+        instruments = None if all(is_done.values()) else load_instruments(model, wanted)
+        records: dict[str, Any] = {}
+        for file in tqdm(files, desc="report", unit="file", disable=is_single or not sys.stderr.isatty()):
+            one = outputs[file]
+            if is_done[file]:
+                records[file] = read_json(one.record)
+                yield skipped(one.files[0])
+                continue
+            assert instruments is not None
+            try:
+                records[file] = _write(one, file, instruments)
+                yield f"{one.files[0]}: {_said(records[file])}"
+            except SpoofkitError as error:
+                if is_single:
+                    raise
+                records[file] = str(error)
+                say(f"spoofkit: {error}")
+        rows = [row for file in files for row in rows_of(file, records[file], outputs[file])]
+        if not is_single:
+            known = next((record for record in records.values() if isinstance(record, dict)), None)
+            write_summary(summary, len(files), rows, known, names)
+            yield f"{summary.files[0]}: {len(rows):,} rows, most likely spoofed first"
+        raise_failed(
+            [f"{label_of(row['file'], row['channel'])}: {row['error']}" for row in rows if row["error"]], len(rows)
+        )
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Lock the report, or the reports, of that name for this process."""
+    with ExitStack() as stack:
         try:
-            records[file] = _write(one, file, instruments)
-            yield f"{one.files[0]}: {_said(records[file])}"
-        except SpoofkitError as error:
-            if is_single:
-                raise
-            records[file] = str(error)
-            say(f"spoofkit: {error}")
-    rows = [row for file in files for row in rows_of(file, records[file], outputs[file])]
-    if not is_single:
-        known = next((record for record in records.values() if isinstance(record, dict)), None)
-        write_summary(summary, len(files), rows, known, names)
-        yield f"{summary.files[0]}: {len(rows):,} rows, most likely spoofed first"
-    raise_failed(
-        [f"{label_of(row['file'], row['channel'])}: {row['error']}" for row in rows if row["error"]], len(rows)
-    )
+            make_folder(folder)
+            note = stack.enter_context(held(folder / f".{name}.lock"))
+        except OSError as error:
+            raise write_error(folder, error) from error
+        if note:
+            say(note)
+        yield
 
 
 def _names(out: Path, files: list[str]) -> dict[str, str]:
