@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import socket
 import time
@@ -87,21 +88,38 @@ def _owned(path: Path, reason: str) -> Iterator[str]:
         f"{path.parent}: this file system has no locks ({reason}); {path.name} marks the folder as in use; if that "
         "process's machine dies, remove the file"
     )
-    if path.exists():
-        left = path.read_text(encoding="utf-8").strip()
-        if not _is_dead_here(left):
-            raise _refusal(path, left, f"if it is dead, remove {path}; else ")
-        path.unlink(missing_ok=True)
-        note += f"; took over that of a process that died ({left})"
     try:
-        with open(path, "x", encoding="utf-8") as handle:
-            handle.write(_own_name())
+        with _alone_here(path):
+            if path.exists():
+                left = path.read_text(encoding="utf-8").strip()
+                if not _is_dead_here(left):
+                    raise _refusal(path, left, f"if it is dead, remove {path}; else ")
+                path.unlink(missing_ok=True)
+                note += f"; took over that of a process that died ({left})"
+            with open(path, "x", encoding="utf-8") as handle:
+                handle.write(_own_name())
     except FileExistsError as error:
         raise _refusal(path, "it started just now") from error
     try:
         yield note
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_here(path: Path) -> Iterator[None]:
+    """Let one process of this host at a time look at `path` and take it over, or a second one would take it away again.
+
+    Raises:
+        FileExistsError: another process does so now.
+    """
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    with socket.socket(socket.AF_UNIX) as gate:
+        try:
+            gate.bind(f"\0spoofkit {digest}")  # a name without a file, which Linux drops with its process
+        except OSError as error:
+            raise FileExistsError from error
+        yield
 
 
 def _own_name() -> str:

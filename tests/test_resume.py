@@ -28,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from spoofkit import lock
 from spoofkit.errors import SpoofkitError
 from spoofkit.files import atomic_folder, atomic_path, write_text
 from spoofkit.lock import held
@@ -616,6 +617,27 @@ def test_where_there_are_no_locks_a_file_names_the_run(
         assert f"took over that of a process that died ({OWN_HOST}, process {other}," in said
         assert f"process {os.getpid()}," in (tmp_path / ".lock_owner").read_text()
     assert not (tmp_path / ".lock_owner").exists()
+
+
+def test_without_locks_only_one_of_two_runs_that_find_a_dead_one_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "lockf", without_locks(errno.ENOLCK))
+    (tmp_path / ".lock_owner").write_text(f"{OWN_HOST}, process {2**22 + 1}, since 2026-01-01 00:00:00")
+    others = []
+
+    def is_dead(name: str) -> bool:
+        monkeypatch.undo()
+        monkeypatch.setattr(fcntl, "lockf", without_locks(errno.ENOLCK))
+        others.append(forked(lambda: experiment.locked(tmp_path).__enter__()))  # at the very moment
+        return True
+
+    monkeypatch.setattr(lock, "_is_dead_here", is_dead)
+    with experiment.locked(tmp_path):
+        assert f"process {os.getpid()}," in (tmp_path / ".lock_owner").read_text()
+    ((code, text),) = others
+    assert code == 7
+    assert "another process is using this folder" in text
 
 
 def test_without_locks_a_run_of_another_host_or_an_unreadable_name_is_never_taken_for_dead(
