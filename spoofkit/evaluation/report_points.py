@@ -23,10 +23,7 @@ MEANING = (
     "30107-3). We avoid 'false alarm': to some readers it is an accepted spoof (so in ASVspoof), to others a rejected "
     "bona fide trial"
 )
-ROUGH_RATES = (
-    f"{ROUGH}: the limit allows fewer than {FEWEST_ERRORS} errors, so the limited rate itself is not known to "
-    "30 % of it (rule of 30)"
-)
+ROUGH_RATES = f"{ROUGH}: the limit allows fewer than {FEWEST_ERRORS} errors (rule of 30)"
 RULE = (
     "A trial is accepted from the threshold on, which is a realised score. The rate that is named first is at most its "
     "limit, and the other one is the lowest possible: ties count against the system, and nothing is interpolated"
@@ -131,7 +128,7 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
     if left_out:
         yield f"-: {'; '.join(left_out)}"
     if _has_rough(rows):
-        yield ROUGH_RATES
+        yield f"{ROUGH_RATES}, so the limited rate itself is not known to 30 % of it"
     if words := few_in_words(result["by_attack"]):
         yield words
     known = [found for found in result["operating_points"] if "left_out" not in found]
