@@ -6,6 +6,7 @@ A command imports its work inside its function, so that `spoofkit --help` answer
 import logging
 import os
 import resource
+import signal
 import sys
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -107,9 +108,10 @@ def main() -> None:
     except Interrupted as stop:
         say(f"spoofkit: {stop}")
         sys.exit(stop.exit_code)
-    except Stopped as stop:
-        say(f"spoofkit: {stop}")
-        sys.exit(stop.exit_code)
+    except (Stopped, KeyboardInterrupt) as error:  # the latter in torchrun's processes
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        say(f"spoofkit: {stopped}")
+        sys.exit(stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
