@@ -8,11 +8,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 from spoofkit.errors import SpoofkitError
+from spoofkit.files import make_folder, write_error
+from spoofkit.terminal import say
 
 # What file systems without locks answer: NFS without lockd, Lustre mounted without `flock`, some FUSE ones.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -50,6 +52,24 @@ def held(path: Path) -> Iterator[str | None]:
         finally:
             with suppress(OSError):  # the run is over, and its own error, if any, says more
                 _write(handle, "")
+
+
+@contextmanager
+def locked_outputs(folder: Path, name: str) -> Iterator[None]:
+    """Make a folder, and lock the outputs of some name in it for this process while the `with` block lasts.
+
+    Raises:
+        SpoofkitError: another process is writing them, or the folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            note = stack.enter_context(held(folder / f".{name}.lock"))
+        except OSError as error:
+            raise write_error(folder, error) from error
+        if note:
+            say(note)
+        yield
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import Clusters, draw_clusters, eer_replicates, make_walk
 from spoofkit.evaluation.intervals import rate_interval
 from spoofkit.evaluation.metrics import EER_VARIANT, Scores, eer
-from spoofkit.files import atomic_path, file_sha256, make_folder, read_json, write_error, write_json
-from spoofkit.lock import held
+from spoofkit.files import atomic_path, file_sha256, read_json, write_json
+from spoofkit.lock import locked_outputs
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped, with_checksums
 
 PREDICTORS = {**NUMERIC, **CATEGORICAL}
@@ -89,11 +89,7 @@ def audit(
             return recorded
     with ExitStack() as stack:
         if out is not None:
-            try:
-                make_folder(out)
-                stack.enter_context(held(out / "audit.lock"))
-            except OSError as error:
-                raise write_error(out, error) from error
+            stack.enter_context(locked_outputs(out, "audit"))
         features = measure_list(manifest, table, out, identity, workers, overwrite)
         trials = table.join(features.drop("key", "attack"), on="utt_id", how="left", maintain_order="left")
         result = {

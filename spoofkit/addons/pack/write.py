@@ -14,7 +14,6 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -32,10 +31,10 @@ from spoofkit.data.manifest import Manifest, find_record, read_manifest, write_m
 from spoofkit.data.packed import FULL_SCALE, parse_address
 from spoofkit.data.rejected import read_rejected, write_rejected
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import atomic_path, file_sha256, make_folder, remove_leftovers, text_sha256, write_json
-from spoofkit.lock import held
+from spoofkit.files import atomic_path, file_sha256, remove_leftovers, text_sha256, write_json
+from spoofkit.lock import locked_outputs
 from spoofkit.outputs import Output, is_up_to_date
-from spoofkit.terminal import say, visible
+from spoofkit.terminal import visible
 
 SHARD_BYTES = 1_000_000_000
 N_NAMED = 20  # utterances that cannot be packed which a message names
@@ -104,7 +103,7 @@ def pack(
         shards_named = dict.fromkeys(out / address.shard for address in addresses if address is not None)
         return _summary(target, [require_whole(shard) for shard in shards_named], kept=True)
     manifest = read_manifest(manifest_path)
-    with _locked(out, manifest_path.stem):
+    with locked_outputs(out, manifest_path.stem):
         remove_leftovers(out, f"{shard_names}|{re.escape(manifest_path.stem)}")
         if overwrite:
             target.unlink(missing_ok=True)  # first, because without its shards it is invalid
@@ -286,19 +285,3 @@ def _summary(target: Path, records: list[dict[str, Any]], kept: bool = False) ->
         sum(record["n_clipped"] for record in records),
         kept,
     )
-
-
-@contextmanager
-def _locked(out: Path, name: str) -> Iterator[None]:
-    """Lock the pack of that name for this process."""
-    with ExitStack() as stack:
-        try:
-            make_folder(out)
-            note = stack.enter_context(held(out / f".{name}.lock"))
-        except OSError as error:
-            raise SpoofkitError(
-                f"{out}: cannot be written ({error.strerror}); choose another folder for the pack"
-            ) from error
-        if note:
-            say(note)
-        yield

@@ -7,7 +7,6 @@ DIR/NAME.html, NAME.json    of several, and DIR/summary.html, .csv, .json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from spoofkit.addons.report.summary import NAME, rows_of, write_summary
 from spoofkit.addons.report.together import write_together
 from spoofkit.data.channels import require_channels
 from spoofkit.errors import SpoofkitError
-from spoofkit.files import make_folder, read_json, sha256_or_dash, write_error
+from spoofkit.files import read_json, sha256_or_dash
 from spoofkit.localisation.marks import safe_names
-from spoofkit.lock import held
+from spoofkit.lock import locked_outputs
 from spoofkit.machine import command, now, version
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped
 from spoofkit.scoring.job import raise_failed
@@ -67,7 +66,7 @@ def report(
     folder = out.parent if is_single else out
     outputs = {file: _output(folder, names[file], made_from, file) for file in files}
     refuse_replacing((path for one in outputs.values() for path in one.all_paths()), [*map(Path, files), model, *used])
-    with _locked(folder, out.stem if is_single else NAME):
+    with locked_outputs(folder, out.stem if is_single else NAME):
         is_done = {file: is_up_to_date(one, overwrite=overwrite, reuse=reuse) for file, one in outputs.items()}
         summary = _summary_output(out, made_from)
         if not is_single:
@@ -97,20 +96,6 @@ def report(
         raise_failed(
             [f"{label_of(row['file'], row['channel'])}: {row['error']}" for row in rows if row["error"]], len(rows)
         )
-
-
-@contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Lock the report, or the reports, of that name for this process."""
-    with ExitStack() as stack:
-        try:
-            make_folder(folder)
-            note = stack.enter_context(held(folder / f".{name}.lock"))
-        except OSError as error:
-            raise write_error(folder, error) from error
-        if note:
-            say(note)
-        yield
 
 
 def _names(out: Path, files: list[str]) -> dict[str, str]:

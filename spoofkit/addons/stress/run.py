@@ -25,8 +25,8 @@ from spoofkit.evaluation.bootstrap import require_resampled
 from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.report import FEWEST_REPLICATES
 from spoofkit.evaluation.scores import read_trials
-from spoofkit.files import atomic_path, file_sha256, json_text, make_folder, read_json, write_error
-from spoofkit.lock import held
+from spoofkit.files import atomic_path, file_sha256, json_text, read_json
+from spoofkit.lock import locked_outputs
 from spoofkit.machine import command, commit, now
 from spoofkit.models.names import find_model
 from spoofkit.outputs import Output, is_up_to_date, read_json_record, refuse_replacing, skipped, with_checksums
@@ -100,12 +100,7 @@ def stress(model: Path, manifest_path: Path, out: Path, options: StressOptions) 
             return recorded
     for sentence in (*manifest.caveats(), *chosen.left_out):
         say(sentence)
-    with ExitStack() as stack:
-        try:
-            make_folder(out)
-            stack.enter_context(held(out / "stress.lock"))
-        except OSError as error:
-            raise write_error(out, error) from error
+    with locked_outputs(out, "stress"):
         trials = write_trials(manifest, out / "trials.tsv", options.n_trials, options.seed, overwrite)
         if overwrite:
             _remove_card(card)
