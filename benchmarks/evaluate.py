@@ -28,8 +28,8 @@ import polars as pl
 from spoofkit.data.manifest import write_manifest
 from spoofkit.evaluation.bootstrap import draw_clusters, eer_replicates, make_walk, min_dcf_replicates
 from spoofkit.evaluation.breakdown import measure
+from spoofkit.evaluation.measuring import EvaluationOptions, measure_files
 from spoofkit.evaluation.metrics import act_dcf, cllr, eer, min_dcf
-from spoofkit.evaluation.report import EvaluationOptions, measure_files
 from spoofkit.evaluation.scores import write_scores
 
 BONAFIDE_SHARE = 138_688 / 680_774

@@ -25,13 +25,14 @@ from rich.console import Console
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.data.manifest import read_manifest, write_manifest
 from spoofkit.errors import SpoofkitError
-from spoofkit.evaluation import drawing, metrics, report, rocch
+from spoofkit.evaluation import drawing, measuring, metrics, rocch
 from spoofkit.evaluation.breakdown import METRICS, measure
 from spoofkit.evaluation.drawing import FIGURES
 from spoofkit.evaluation.examples import flac, make_examples, picture, worst_trials
+from spoofkit.evaluation.measuring import EvaluationOptions
 from spoofkit.evaluation.plots import attack_bars, det_curves
 from spoofkit.evaluation.records import name_systems
-from spoofkit.evaluation.report import EvaluationOptions, evaluate
+from spoofkit.evaluation.report import evaluate
 from spoofkit.evaluation.report_text import as_latex, print_report
 from spoofkit.evaluation.scores import join_scores, read_scores, read_trials, write_scores
 from spoofkit.files import file_sha256
@@ -518,7 +519,7 @@ def test_results_of_inputs_that_change_while_they_are_read_are_not_written(tmp_p
         path.write_bytes(path.read_bytes().replace(b"\t0.", b"\t1.", 1))
         return table
 
-    monkeypatch.setattr(report, "read_trials", read_and_replace)
+    monkeypatch.setattr(measuring, "read_trials", read_and_replace)
     with pytest.raises(SpoofkitError, match=r"changed while they were read \(scores"):
         evaluate(scores, manifest, out, options=EvaluationOptions(n_replicates=0))
     assert not out.exists()

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from spoofkit.data.manifest import read_manifest
-from spoofkit.evaluation.report import EvaluationOptions, evaluate
+from spoofkit.evaluation.measuring import EvaluationOptions
+from spoofkit.evaluation.report import evaluate
 from spoofkit.evaluation.scores import write_scores
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

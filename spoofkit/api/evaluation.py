@@ -11,8 +11,8 @@ import polars as pl
 
 from spoofkit.api.detector import StrPath
 from spoofkit.errors import SpoofkitError
+from spoofkit.evaluation.measuring import EvaluationOptions, measure_files, measure_trials
 from spoofkit.evaluation.metrics import dcf_costs
-from spoofkit.evaluation.report import EvaluationOptions, measure_files, measure_trials
 from spoofkit.evaluation.scores import join_scores
 
 COLUMNS = ("speaker", "attack", "codec")

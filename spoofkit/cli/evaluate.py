@@ -93,8 +93,8 @@ def evaluate(
     Example: `spoofkit evaluate scores.txt keys/LA/CM/trial_metadata.txt -o out --layout asvspoof2021_la`
     """
     from spoofkit.evaluation.error_rates import CHOSEN, parse_limit
+    from spoofkit.evaluation.measuring import EvaluationOptions, measure_files
     from spoofkit.evaluation.metrics import dcf_costs
-    from spoofkit.evaluation.report import EvaluationOptions, measure_files
     from spoofkit.evaluation.report import evaluate as write_report
 
     if as_json + as_tsv + as_latex > 1:

@@ -75,7 +75,7 @@ def begin_drawing(
 
     Args:
         processes: Of `drawing_processes`; each draws once.
-        result: As `report.measure_files` returns it; of the intervals only that of the EER is needed.
+        result: As `measuring.measure_files` returns it; of the intervals only that of the EER is needed.
         systems: Bona fide and spoof scores, sorted ascending, of the evaluated system first, then of the others.
     """
     for names, process in zip(SHARES, processes, strict=True):

@@ -41,7 +41,7 @@ def report_files(
     """Make the page and its pictures.
 
     Args:
-        result: As `report.measure_files` returns it.
+        result: As `measuring.measure_files` returns it.
         pictures: Its figures, as `drawing.drawn_pictures` returns them.
         trials: Scores and keys of the evaluated system.
         manifest: Says where the audio is; None for a challenge's list, which does not.

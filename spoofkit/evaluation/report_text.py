@@ -38,7 +38,7 @@ def print_report(result: Mapping[str, Any], console: "Console | None" = None, wi
     """Print the pooled figures, then those of each part, as wide as the console is (80 columns in a pipe).
 
     Args:
-        result: As `report.measure_files` returns it.
+        result: As `measuring.measure_files` returns it.
         console: Where to print.
         with_points: Whether operating points have a table; two lines otherwise.
     """

@@ -23,7 +23,7 @@ from spoofkit.data.manifest import Manifest, read_keyed_manifest
 from spoofkit.errors import SpoofkitError
 from spoofkit.evaluation.bootstrap import require_resampled
 from spoofkit.evaluation.error_rates import Limit
-from spoofkit.evaluation.report import FEWEST_REPLICATES
+from spoofkit.evaluation.measuring import FEWEST_REPLICATES
 from spoofkit.evaluation.scores import read_trials
 from spoofkit.files import atomic_path, file_sha256, json_text, read_json
 from spoofkit.lock import locked_outputs
