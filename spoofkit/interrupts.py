@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,11 @@ def caught_signals() -> Iterator[Caught]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, types.FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in EXIT_CODES}
+    # A signal that this process was started to ignore, such as Ctrl-C in the background of a script, stays ignored.
+    # Only the main thread may handle signals.
+    is_main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in EXIT_CODES if is_main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -246,6 +247,24 @@ def test_a_signal_leaves_no_file_half_written_and_ends_with_the_exit_code_of_she
     run_cli(*command)
     # What a signal does to the caller is as it was.
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_that_the_caller_has_ignored_stays_ignored(manifests: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts jobs in the background of a script
+    try:
+        with stop_in("spoofkit.files", "sync", signal.SIGINT):
+            run_cli("subset", manifests / "train.tsv", "--share", "0.5", "-o", tmp_path / "half.tsv")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "half.tsv").exists()
+
+
+def test_a_verb_runs_in_a_thread_of_another_program_whose_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run_cli, "--version").result().stdout.startswith("spoofkit ")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_second_signal_does_not_disturb_the_end_that_the_first_one_began(manifests: Path, tmp_path: Path) -> None:

@@ -55,12 +55,11 @@ def newest_state(exp: Path) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.parametrize("head", ["mean", "aasist"])  # the second has dropout and batch norm
 def test_figures_are_those_of_scores_in_that_precision_and_weights_stay(
-    utterances: list[object],
-    manifests: Path,
-    tmp_path: Path,
+    head: str, utterances: list[object], manifests: Path, tmp_path: Path
 ) -> None:
-    options = [*utterances, "--set", "finetune.keep=last"]
+    options = [*utterances, "--set", "finetune.keep=last", "--set", f"finetune.head={head}"]
     for precision in ("fp32", "bf16"):
         exp = tmp_path / precision
         run_cli("finetune", exp, *options, "--set", f"finetune.eval_precision={precision}")
@@ -108,7 +107,7 @@ def test_auto_is_measured_at_the_first_evaluation_and_kept(
     shutil.rmtree(max((exp / "checkpoints").glob("step_*")))
     monkeypatch.setattr("spoofkit.training.eval_precision.BOUND", 0.0)
     monkeypatch.setattr("spoofkit.models.precision._cpu_flags", lambda: SLOW)
-    assert "found bf16" in refusal("finetune", exp, *options)
+    assert f"{exp}: its evaluations began in bf16" in refusal("finetune", exp, *options)
     monkeypatch.setattr("spoofkit.models.precision._cpu_flags", lambda: FAST)
     before = evaluations(exp)
     run_cli("finetune", exp, *options)
@@ -135,8 +134,8 @@ def test_what_is_not_faster_or_never_used_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     common = ["finetune", tmp_path / "exp", *utterances, "--set"]
-    assert "expected fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32")
-    assert "expected fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32", "--dry-run")
+    assert "expected auto or fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32")
+    assert "expected auto or fp32 or bf16" in refusal(*common, "finetune.eval_precision=tf32", "--dry-run")
     monkeypatch.setattr("spoofkit.models.precision._cpu_flags", lambda: SLOW)
     assert "found bf16" in refusal(*common, "finetune.eval_precision=bf16")
     without = ["--set", "finetune.eval_every=null", "--set", "finetune.keep=last"]

@@ -84,7 +84,7 @@ FORMATS = {
     "wav ima adpcm": (by_libsndfile, ("WAV", "IMA_ADPCM", 8_000), "a.wav", 1000, "refused", "refused", "whole"),
     "wav gsm": (by_libsndfile, ("WAV", "GSM610", 8_000), "a.wav", 640, "refused", "refused", "whole"),
     "w64": (by_libsndfile, ("W64", "PCM_24", 16_000), "a.w64", 0, "refused", "refused", "whole"),
-    "rf64": (by_libsndfile, ("RF64", "FLOAT", 16_000), "a.wav", 0, "refused", "refused", "whole"),
+    "rf64": (by_libsndfile, ("RF64", "FLOAT", 16_000), "a.wav", 0, "refused", "refused", "either"),
     "aiff": (by_libsndfile, ("AIFF", "PCM_16", 16_000), "a.aiff", 0, "refused", "refused", "whole"),
     "aiff dwvw": (by_libsndfile, ("AIFF", "DWVW_16", 16_000), "a.aiff", 0, "refused", "refused", "whole"),
     "au": (by_libsndfile, ("AU", "PCM_16", 16_000), "a.au", 0, "refused", "refused", "whole"),

@@ -172,6 +172,9 @@ def test_parentheses_mean_few_trials_and_a_tilde_few_errors_and_each_is_explaine
             assert "~: the limit allows fewer than 30 errors" in said
             assert ("In parentheses: fewer than 100" in said) == has_few
             assert ("A2 (" in said) <= has_few
+        latex = run_cli("evaluate", *inputs, "--operating-point", "bpcer:1", "--replicates", 0, "--latex").stdout
+        assert "% ~: the limit allows fewer than 30 errors" in latex
+        assert [r"\textasciitilde" in line for line in latex.splitlines()[-5:]] == [False, False, True, False, False]
         operating, per_attack = page.split("<h2>Per attack</h2>")
         assert [("In parentheses" in part) for part in (operating, per_attack)] == [has_few, has_few]
 
@@ -183,7 +186,7 @@ def test_text_and_page_give_a_perfect_set_an_interval_and_say_where_it_comes_fro
     lines = done.stdout.splitlines()
     assert any("EER 0.0 to 1.9 %" in line and "Wilson's" in line for line in lines)
     assert any(line.startswith("APCER at BPCER 5 %") and "0.0 to 1.9" in line for line in lines)
-    assert any(line.startswith("Of a rate of 0 or 100 %") for line in lines)
+    assert any(line.startswith("An interval that reaches 0 or 100 %") for line in lines)
     assert page.count("0.0 to 1.9") >= 4
     assert page.count("Wilson") == 2
     assert "0.0 to 0.0" not in done.stdout + page

@@ -146,10 +146,11 @@ timeline_needs() {
 
 begin() {
   local verb called words same=() number to_run=()
-  local given='(^|[[:space:]])(-c|--(config|set|encoder|train|dev|mix|dev-mix|onto))([=[:space:]]|$)'
+  # What the recipe gives itself: -c and -o may have their value attached.
+  local given='(^|[[:space:]])(-[co][^[:space:]]*|--(config|set|encoder|train|dev|mix|dev-mix|onto|out|held-out)([=[:space:]]|$))'
   for verb in mixlist posttrain finetune; do
     words=${verb}_args
-    [[ ! ${!words} =~ $given ]] || refuse "--$verb-args: ${BASH_REMATCH[2]} is given by the recipe itself, and no" \
+    [[ ! ${!words} =~ $given ]] || refuse "--$verb-args: ${BASH_REMATCH[2]%%[=[:space:]]*} is given by the recipe itself, and no" \
       "check would know of another one; use --settings, --conf, --encoder or --data"
   done
   # The trainings that the chosen stages resume or read, except those that they repeat.

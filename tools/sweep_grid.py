@@ -131,9 +131,10 @@ def trials_of(grid: Grid, manifest: Manifest, pool: str | None) -> npt.NDArray[n
         is_wanted = pl.col(column).cast(pl.String).is_in(wanted)
         chosen &= is_wanted | is_bonafide if column in SPOOFS_COLUMNS else is_wanted
     table = manifest.table.with_columns(is_in=chosen)
-    if pool and (lost := sorted(set(KEYS) - set(table.filter("is_in")["key"]))):
+    if lost := sorted(set(KEYS) - set(table.filter("is_in")["key"])):
+        where = f"pools: {pool}" if pool else "sets"
         raise SpoofkitError(
-            f"pools: {pool}: holds no {lost[0]} trial of {manifest.path}, expected both classes; change its values"
+            f"{where}: holds no {lost[0]} trial of {manifest.path}, expected both classes; change its values"
         )
     return table["is_in"].to_numpy()
 

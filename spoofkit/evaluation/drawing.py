@@ -53,13 +53,24 @@ def figure_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 
 @contextmanager
 def drawing_processes() -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """Start a process for each of SHARES; they end with the `with` block, or when this process does."""
+    """Start a process for each of SHARES; they end with the `with` block, or when this process does.
+
+    Raises:
+        SpoofkitError: the system starts no more processes.
+    """
     command = [sys.executable, "-c", PROGRAM, *sys.path]
     with ExitStack() as stack:
         processes = []
         for _ in SHARES:
-            # In a session of its own: Ctrl-C is for this process, which ends the others.
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            try:
+                # In a session of its own: Ctrl-C is for this process, which ends the others.
+                process = subprocess.Popen(command, start_new_session=True, **pipes)
+            except OSError as error:
+                raise SpoofkitError(
+                    f"figures: no process can be started to draw them ({error.strerror}); raise the limits of memory "
+                    "and processes, or evaluate without -o"
+                ) from error
             stack.enter_context(process)
             stack.callback(process.kill)
             processes.append(process)
@@ -113,8 +124,12 @@ def main() -> None:
 
     from spoofkit.evaluation import plots  # noqa: F401
 
-    with suppress(EOFError, BrokenPipeError):  # the evaluation has failed, and nobody waits for pictures
-        content = pickle.dumps(draw_pictures(*pickle.load(sys.stdin.buffer)))
+    try:
+        wanted = pickle.load(sys.stdin.buffer)
+    except (EOFError, pickle.UnpicklingError):  # the evaluation ended before it had sent all
+        return
+    content = pickle.dumps(draw_pictures(*wanted))
+    with suppress(BrokenPipeError):  # nobody waits for pictures any more
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
 

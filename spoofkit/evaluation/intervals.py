@@ -1,10 +1,10 @@
 """Confidence intervals and p values from figures of resampled lists, which `bootstrap.py` draws.
 
 Resampling cannot show an error where there is none: all replicates of a perfect list are perfect, and a percentile
-interval would be 0 to 0, as if the error rate were known. So where no trial is an error, or every one, the interval is
-Wilson's, with as many independent trials as there are speakers: at worst, all trials of a speaker are errors together.
-Of n speakers without an error its upper end is 3.84 / (n + 3.84). The "rule of three" has 3 / n, one-sided (Hanley and
-Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983).
+interval would be 0 to 0, as if the error rate were known. So where an interval reaches 0, its upper end is at least
+Wilson's of no error, and likewise at 100 %, with as many independent trials as there are speakers: at worst, all trials
+of a speaker are errors together. Of n speakers without an error its upper end is 3.84 / (n + 3.84). The "rule of three"
+has 3 / n, one-sided (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983).
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,10 @@ def interval(replicates: npt.NDArray[np.float64], confidence: float = CONFIDENCE
 
 
 def rate_interval(percent: float, replicates_R: npt.NDArray[np.float64], n_speakers: int) -> tuple[float, float]:
-    """Return the ends of an interval of an error rate, in percent; of 0 and 100 %, they are at least Wilson's.
+    """Return the ends of an interval of an error rate, in percent.
+
+    If it reaches 0 %, its upper end is at least Wilson's of no error, or one error would give a narrower interval than
+    none does; and likewise at 100 %.
 
     Args:
         percent: The rate.
@@ -87,11 +90,13 @@ def rate_interval(percent: float, replicates_R: npt.NDArray[np.float64], n_speak
     Raises:
         SpoofkitError: too many replicates lack a class, and some trials are errors.
     """
-    if percent not in (0.0, 100.0):
-        return interval(replicates_R)
-    least, most = (100 * end for end in wilson_interval(percent / 100, n_speakers))
-    low, high = interval(replicates_R[~np.isnan(replicates_R)])  # not equal if each replicate has its own threshold
-    return min(low, least), max(high, most)
+    known_R = replicates_R[~np.isnan(replicates_R)] if percent in (0.0, 100.0) else replicates_R
+    low, high = interval(known_R) if known_R.size else (percent, percent)
+    if low == 0:
+        high = max(high, 100 * float(wilson_interval(0.0, n_speakers)[1]))
+    if high == 100:
+        low = min(low, 100 * float(wilson_interval(1.0, n_speakers)[0]))
+    return low, high
 
 
 def highest_without_error(n_bonafide: int, n_spoof: int, costs: DcfCosts = ASVSPOOF5) -> dict[str, float]:
@@ -193,8 +198,8 @@ def intervals(
         eer_R = 100 * eer_replicates(walk, draws, rejected)
         eers = rate_interval(eer_R[0], eer_R[1:], min(n_of.values()))
         low, high = interval(min_dcf_replicates(walk, draws, costs, rejected)[1:])
-        if eer_R[0] == 0:
-            high = highest_without_error(n_of["bpcer"], n_of["apcer"], costs)["min_dcf"]
+        if low == 0:
+            high = max(high, highest_without_error(n_of["bpcer"], n_of["apcer"], costs)["min_dcf"])
         of_limits = {}
         for limit in limits:
             rate_R = 100 * limited_replicates(walk, draws, limit, rejected)

@@ -1,6 +1,6 @@
 """Operating points and decisions as text, for the terminal and the page: rows of a table and sentences."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spoofkit.evaluation.bootstrap import RESAMPLED
@@ -91,14 +91,14 @@ def chosen_row(result: Mapping[str, Any]) -> dict[str, str]:
     return next(row for row in point_rows(result) if row["point"] == chosen)
 
 
-def wilson_in_words(result: Mapping[str, Any], percents: Iterable[float]) -> str:
-    """Say how intervals of rates of 0 or 100 % were computed, if some of the rates are; otherwise empty."""
+def wilson_in_words(result: Mapping[str, Any], intervals: Iterable[Sequence[float] | None]) -> str:
+    """Say how intervals that reach 0 or 100 % were computed, if some do; otherwise empty."""
     found = result.get("intervals") or {"left_out": ""}
-    if "left_out" in found or not {0.0, 100.0} & {*percents}:
+    if "left_out" in found or not any(ends and (ends[0] == 0 or ends[1] == 100) for ends in intervals):
         return ""
     return (
-        f"of a rate of 0 or 100 % the interval is Wilson's for the number of {RESAMPLED[found['resampled']]}, since "
-        "resampling shows no error where there is none"
+        "an interval that reaches 0 or 100 % is no narrower than Wilson's for the number of "
+        f"{RESAMPLED[found['resampled']]}, since resampling shows no error where there is none"
     )
 
 
@@ -131,9 +131,10 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{ROUGH_RATES}, so the limited rate itself is not known to 30 % of it"
     if words := few_in_words(result["by_attack"]):
         yield words
-    known = [found for found in result["operating_points"] if "left_out" not in found]
-    measured = [found[Limit(found["rate"], found["percent"]).name_of_other] for found in known]
-    if words := wilson_in_words(result, [*measured, *(row["apcer_percent"] for row in result["by_attack"])]):
+    found = result.get("intervals") or {}
+    points = found.get("operating_points", ())
+    of_points = [ends for point in points for name, ends in point.items() if name.endswith("pcer_percent")]
+    if words := wilson_in_words(result, [*of_points, *found.get("apcer_percent_by_attack", {}).values()]):
         yield f"{words[0].upper()}{words[1:]}."
     yield f"{MEANING}."
     yield f"{RULE}. The thresholds are of this set; choose one for use on a development set (`spoofkit threshold`)."

@@ -9,6 +9,7 @@ from spoofkit.evaluation.breakdown import METRICS
 from spoofkit.evaluation.error_rates import Limit
 from spoofkit.evaluation.metrics import ASVSPOOF5, EER_VARIANT, DcfCosts
 from spoofkit.evaluation.report_points import (
+    ROUGH_RATES,
     accepted_in_words,
     decisions_in_words,
     point_tables,
@@ -19,6 +20,7 @@ from spoofkit.tables import (
     BONAFIDE,
     EER,
     FEWEST_TRIALS,
+    ROUGH,
     SPOOF,
     Column,
     Row,
@@ -123,7 +125,7 @@ def intervals_in_words(result: Mapping[str, Any]) -> str:
         f"minDCF {rounded(low_dcf, result, 1)} to {rounded(high_dcf, result, 1)} "
         f"({found['n_replicates']:,} draws of {clusters_in_words(found, result['n_trials'])})"
     )
-    return "; ".join(filter(None, (words, wilson_in_words(result, [result["eer_official_percent"]]), found["note"])))
+    return "; ".join(filter(None, (words, wilson_in_words(result, [found["eer_official_percent"]]), found["note"])))
 
 
 def tandem_in_words(result: Mapping[str, Any]) -> str:
@@ -170,13 +172,20 @@ def as_latex(result: Mapping[str, Any]) -> str:
     def rate(row: Row, name: str, is_few: bool) -> str:
         return "-" if row[name] is None else f"({row[name]:.2f})" if is_few else f"{row[name]:.2f}"
 
+    chosen = next(row for row in result["operating_points"] if row.items() >= result["operating_point"].items())
+    is_rough = bool(chosen.get("few_errors"))
+
+    def apcer(row: Row) -> str:
+        text = rate(row, "apcer_percent", row["n_spoof"] < FEWEST_TRIALS)
+        return ROUGH + text if is_rough and "operating_points" in row else text  # of all trials
+
     columns = [
         Column("attack", "Attack"),
         Column("n_spoof", "Spoof"),
         Column("eer_official_percent", r"EER (\%)", lambda row: rate(row, "eer_official_percent", tables.has_few(row))),
         Column("min_dcf", "minDCF", ".4f"),
         Column("cllr_bits", r"$C_\mathrm{llr}$ (bits)", ".4f"),
-        Column("apcer_percent", r"APCER (\%)", lambda row: rate(row, "apcer_percent", row["n_spoof"] < FEWEST_TRIALS)),
+        Column("apcer_percent", r"APCER (\%)", apcer),
     ]
     few = few_in_words([result, *result["by_attack"]])
     return (
@@ -184,5 +193,6 @@ def as_latex(result: Mapping[str, Any]) -> str:
         f"% minDCF: P(spoof) {costs.spoof_prior:g}, cost of a miss {costs.miss_cost:g}, of a false alarm "
         f"{costs.fa_cost:g}\n% APCER: at the pooled threshold of {Limit(**result['operating_point'])}\n"
         + (f"% {few}\n" if few else "")
+        + (f"% {ROUGH_RATES}\n" if is_rough else "")
         + tables.as_latex(Table(columns, result["by_attack"], [{**result, "attack": "Pooled"}]))
     )

@@ -72,6 +72,11 @@ def _as_shown(cell: str) -> str:
     return cell
 
 
+def _as_meant(cell: str) -> str:
+    """Return the cell of which `_as_shown` made this one."""
+    return cell[2:] if cell.startswith("./") and cell[2:].startswith(FORMULA) else cell
+
+
 def read_table(text: str, path: Path | str) -> list[dict[str, str]]:
     """Read the rows of a table, at least one.
 
@@ -94,7 +99,7 @@ def read_table(text: str, path: Path | str) -> list[dict[str, str]]:
                 f"{path}: row {number} has {len(cells)} cells, expected {len(names)} as in the header; the file was "
                 "cut short or changed, so score again"
             )
-    return [dict(zip(names, cells, strict=True)) for cells in rows]
+    return [dict(zip(names, map(_as_meant, cells) if is_quoted else cells, strict=True)) for cells in rows]
 
 
 def _separator(header: str) -> str:

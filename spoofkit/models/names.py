@@ -76,7 +76,8 @@ def refuse_revision(name: str, revision: str | None) -> None:
         return
     if is_hub_name(name):
         raise SpoofkitError(
-            f"encoder.revision: {revision} is for a plain hub id; write encoder.name: {name}@{revision} instead"
+            f"encoder.revision: {revision} is for a plain hub id; write encoder.name: "
+            f"{name.partition('@')[0]}@{revision} instead"
         )
     if Path(name).is_dir() or name in FROM_SCRATCH or name.startswith(TORCHAUDIO):
         kind = "a folder" if Path(name).is_dir() else "none"

@@ -72,14 +72,16 @@ def products(precision: str) -> Iterator[None]:
 def with_bf16_products(model: Model, encoder: Encoder) -> Model:
     """Copy a model so that its encoder multiplies in bf16 and returns fp32; all other weights are shared.
 
-    The weights of linear layers and convolutions are rounded once, instead of in every pass. It is for scoring alone.
+    The weights of linear layers and convolutions are rounded once, instead of in every pass. It is for scoring alone,
+    and so in evaluation mode, also if the model is being trained.
 
     Args:
         model: Contains `encoder`: a detector, a frame model, or the encoder itself.
         encoder: The encoder; it is not changed.
     """
     # deepcopy takes what the memo has under an object's id instead of copying it.
-    memo: dict[int, Any] = {id(parameter): parameter for parameter in _parameters_of(model, encoder)}
+    parameters = (parameter for module in _modules_of(model, encoder) for parameter in module.parameters())
+    memo: dict[int, Any] = {id(parameter): parameter for parameter in parameters}
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and not is_parametrized(module):
             for parameter in module.parameters(recurse=False):
@@ -87,6 +89,8 @@ def with_bf16_products(model: Model, encoder: Encoder) -> Model:
     fast = copy.deepcopy(model, memo)
     inner: Encoder = memo[id(encoder)]
     inner.forward = _in_bf16(inner.forward)  # type: ignore[method-assign]
+    for module in _modules_of(fast, inner):
+        module.eval()
     return fast
 
 
@@ -99,10 +103,9 @@ def _in_bf16(forward: Callable[..., tuple[list[torch.Tensor], torch.Tensor]]) ->
     return run
 
 
-def _parameters_of(model: Any, encoder: Encoder) -> Iterator[nn.Parameter]:
-    modules = [model] if isinstance(model, nn.Module) else [m for m in vars(model).values() if isinstance(m, nn.Module)]
-    for module in (*modules, encoder):
-        yield from module.parameters()
+def _modules_of(model: Any, encoder: Encoder) -> list[nn.Module]:
+    parts = [model] if isinstance(model, nn.Module) else vars(model).values()
+    return [*(part for part in parts if isinstance(part, nn.Module)), encoder]
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -1,6 +1,7 @@
 """The precision of evaluations on the development set: chosen at the first one, and kept for all that follow."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,19 +12,29 @@ from spoofkit.scoring.precision import AUTO_PRECISION, BOUND, compare
 from spoofkit.scoring.scorer import FP32
 
 
-def require_eval_precision(wanted: str, device: torch.device, is_sharded: bool) -> None:
+def require_eval_precision(wanted: str, device: torch.device, is_sharded: bool, begun: Path | None = None) -> None:
     """Refuse a precision in which evaluations would be no faster than in fp32, or could not be made.
 
+    Args:
+        wanted: The setting, or the precision in which evaluations began.
+        device: Device of the training.
+        is_sharded: Whether the encoder's layers are sharded.
+        begun: The experiment whose evaluations began in that precision.
+
     Raises:
-        SpoofkitError: the device does not multiply faster in it, or layers are sharded.
+        SpoofkitError: the device does not multiply faster in it, or it is bf16 and layers are sharded.
     """
     possible = (FP32, *_candidates(device, is_sharded))
-    if wanted not in (AUTO_PRECISION, *possible):
-        here = "with sharded layers" if is_sharded else f"on this {device.type}"
-        raise SpoofkitError(
-            f"eval_precision: found {wanted}, expected {' or '.join(possible)}, since {here} nothing else is faster; "
-            "change the setting, or resume on the kind of hardware on which the training began"
-        )
+    if wanted in (AUTO_PRECISION, *possible):
+        return
+    is_for_shards = wanted in faster_precisions(device)
+    reason = "which --shard-layers does not allow" if is_for_shards else f"in which this {device.type} is no faster"
+    if begun is None:
+        raise SpoofkitError(f"eval_precision: found {wanted}, {reason}; expected auto or {' or '.join(possible)}")
+    cure = "without that option" if is_for_shards else "on hardware of the kind on which it began"
+    raise SpoofkitError(
+        f"{begun}: its evaluations began in {wanted}, {reason}; resume {cure}, or start again with --overwrite"
+    )
 
 
 def choose_eval_precision(

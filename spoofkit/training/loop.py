@@ -218,7 +218,7 @@ def _set_up(folder: Path, task: Task, settings: TrainSettings, run: Run) -> Trai
     state = resume.resume(folder, model, optimizer, average.averages if average else {}, world, log)
     resume.require_same_precision(folder, state, dtype, reason)
     if state.eval_precision is not None:
-        require_eval_precision(state.eval_precision, run.device, run.shard_layers)
+        require_eval_precision(state.eval_precision, run.device, run.shard_layers, begun=folder)
     resume.require_same_base(folder, state, encoder)
     n_evaluated = state.n_steps_done - (state.pending is not None)  # a pending step was saved before its evaluation
     if world.is_main:

@@ -19,7 +19,7 @@ from spoofkit.interrupts import caught_signals
 from spoofkit.models.device import memory_advice, peak_gigabytes, training_precision
 from spoofkit.models.encoder import Encoder
 from spoofkit.models.memory import count_parameters
-from spoofkit.models.names import find_named
+from spoofkit.models.names import find_named, refuse_revision
 from spoofkit.processes import require_equal_shares
 from spoofkit.settings import Config, TrainSettings
 from spoofkit.stages import Stage
@@ -103,7 +103,12 @@ def run_stage(
 
 
 def with_commit(config: Config) -> Config:
-    """Return the settings with an encoder of the hub named by its commit, so that they say what is trained."""
+    """Return the settings with an encoder of the hub named by its commit, so that they say what is trained.
+
+    Raises:
+        SpoofkitError: see `refuse_revision`, which asks before anything is fetched; or the encoder cannot be fetched.
+    """
+    refuse_revision(config.encoder.name, config.encoder.revision)
     encoder = config.encoder.model_copy(update={"name": find_named(config.encoder.name).name})
     return config.model_copy(update={"encoder": encoder})
 
