@@ -430,6 +430,7 @@ def test_no_cell_of_a_csv_begins_as_a_formula_does_but_numbers(
     assert any(cell.startswith("./=broken.wav: ") for cell in cells)
     assert not [cell for cell in cells if cell.startswith(tuple("=+-@")) and not is_number(cell)]
     assert "./-1" not in text  # a negative score stays a number
+    assert set(read_scores("scores.csv")["utt_id"]) == {*names}  # who reads it back gets the names
     run_cli("report", model, "=cmd*.wav", "[-].wav", "-o", "reports")
     rows = list(csv.DictReader(Path("reports/summary.csv").read_text().splitlines()))
     assert {row["file"] for row in rows} == {f"./{names[0]}", "./-.wav"}
