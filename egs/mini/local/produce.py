@@ -97,7 +97,7 @@ def _decode(
             if n_slots[voice.set_name] < n_files[voice.set_name] and speeches[voice.name].n_slots >= n_asked
         ]
     if skipped := [reason for speech in speeches.values() for reason in speech.skipped]:
-        say(f"{len(skipped)} recordings of single words cannot be read and are left out (first: {skipped[0]})")
+        say(f"recordings of single words that cannot be read, and are left out: {len(skipped)} (first: {skipped[0]})")
     return [speeches[voice.name] for voice in voices]
 
 
