@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from spoofkit.data.audio import SAMPLE_RATE
 from spoofkit.files import write_json
 from spoofkit.localisation.frame_scores import frames_npz, frames_record, record_path
+
+# A script starts what it has run in the background with Ctrl-C ignored, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Facts and real lists that are not part of the project; tests that use them skip where they are absent.
 SHARED = Path(__file__).resolve().parents[2] / "shared"

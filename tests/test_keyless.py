@@ -163,6 +163,6 @@ def test_every_verb_that_reads_keys_is_tried_here() -> None:
     package = Path(__file__).parents[1] / "spoofkit"
     users = {path.stem for path in package.rglob("*.py") if "read_keyed_manifest(" in path.read_text()}
     assert users == {
-        "manifest", "report", "calibrate_files", "compare", "export", "mixlist", "posttrain", "finetune", "run",
+        "manifest", "measuring", "calibrate_files", "compare", "export", "mixlist", "posttrain", "finetune", "run",
         "localize", "decision_rule",
     }  # fmt: skip
