@@ -220,7 +220,7 @@ def test_the_program_itself_exits_with_1_and_no_traceback() -> None:
 
 @contextlib.contextmanager
 def stop_in(module: str, name: str, number: int, n_before: int = 0) -> Iterator[None]:
-    """Let a function send this process a signal, after so many calls without one."""
+    """Send this process a signal when a function is called, after `n_before` calls that send none."""
     called = getattr(importlib.import_module(module), name)
     n_calls = iter(range(1_000_000))
 

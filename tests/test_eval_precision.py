@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 from conftest import refusal, run_cli
+from test_training import SETTINGS
 
 from spoofkit.data.manifest import read_keyed_manifest
 from spoofkit.evaluation.breakdown import split_classes
 from spoofkit.evaluation.metrics import cllr, eer
 from spoofkit.evaluation.scores import read_trials
 
-SETTINGS = """
-crop_samples: 16000
-encoder: {name: tiny, freeze: none}
-mix: {n_train: 24, n_dev: 12, min_region_samples: 800, margin_samples: 400}
-posttrain: &short {precision: fp32, n_steps: 8, batch_size: 3, eval_every: 4, checkpoint_every: 3, optim: {lr: 1e-3}}
-finetune: *short
-"""
 FAST, SLOW = frozenset({"avx512_bf16"}), frozenset({"avx2"})
 
 
